@@ -1,0 +1,47 @@
+// Comm: one owned communicator. Size 1 makes every collective a no-op, so serial code has no branch of its own.
+#pragma once
+
+#include <mpi.h>
+
+#include <memory>
+
+namespace switchyard {
+
+/// Throws InternalError naming the call when an MPI function does not return MPI_SUCCESS.
+void check_mpi(int code, const char* call);
+#define SWITCHYARD_MPI(call) ::switchyard::check_mpi((call), #call)
+
+class Comm {
+  public:
+    /// A single process without MPI.
+    Comm() = default;
+    /// Owns a duplicate of `source` (collective).
+    static Comm duplicate(MPI_Comm source);
+    /// Ranks and sizes without processes, for `plan`: collectives on it are an internal error unless size is 1.
+    static Comm imaginary(int rank, int size);
+    /// Collective over this communicator.
+    Comm split(int color, int key) const;
+
+    int rank() const { return rank_; }
+    int size() const { return size_; }
+    MPI_Comm handle() const;
+
+  private:
+    std::shared_ptr<MPI_Comm> handle_;
+    int rank_ = 0, size_ = 1;
+};
+
+/// MPI_Init_thread(FUNNELED) and MPI_Finalize. The destructor does not finalize while an exception unwinds: a lone
+/// rank would wait there for ever; main aborts instead.
+class MpiSession {
+  public:
+    MpiSession(int& argc, char**& argv);
+    ~MpiSession();
+    MpiSession(const MpiSession&) = delete;
+    MpiSession& operator=(const MpiSession&) = delete;
+
+  private:
+    int exceptions_at_start_ = 0;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,77 @@
+// The shared scratch lies at the start of the allocation, everything else follows in order of asking.
+#include "core/arena.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/error.hpp"
+
+namespace switchyard {
+namespace {
+constexpr std::size_t alignment = 64;
+std::size_t aligned(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+}  // namespace
+
+const char* name_of(MemoryClass c) {
+    static const char* const names[] = {"frozen",  "bank",        "trainable", "gradients",
+                                        "moments", "activations", "workspace"};
+    return names[static_cast<int>(c)];
+}
+
+void Arena::Free::operator()(std::byte* p) const { std::free(p); }
+
+Arena Arena::allocate(const Arena& measured) {
+    Arena arena;
+    arena.capacity_ = measured.total_bytes();
+    arena.shared_capacity_ = measured.shared_;
+    arena.used_ = measured.shared_;
+    arena.shared_ = measured.shared_;
+    auto* memory = static_cast<std::byte*>(std::aligned_alloc(alignment, std::max(alignment, arena.capacity_)));
+    require(memory != nullptr, "out of memory: this rank needs {:.1f} MiB ({}) use more ranks, a larger tp or a "
+            "smaller data.micro_batch; `switchyard plan` shows the cost before a run",
+            static_cast<double>(arena.capacity_) / (1 << 20), measured.text());
+    std::memset(memory, 0, arena.capacity_);
+    arena.memory_.reset(memory);
+    return arena;
+}
+
+Tensor Arena::take(MemoryClass c, DType dtype, Shape shape) {
+    const std::size_t bytes = aligned(static_cast<std::size_t>(shape.size()) * size_of(dtype));
+    bytes_[static_cast<int>(c)] += bytes;
+    if (measuring()) {
+        used_ += bytes;
+        return {nullptr, dtype, shape};
+    }
+    internal_check(used_ + bytes <= capacity_, "arena of {} bytes is too small: the second build asks for more",
+                   capacity_);
+    void* start = memory_.get() + used_;
+    used_ += bytes;
+    return {start, dtype, shape};
+}
+
+Tensor Arena::shared(DType dtype, Shape shape) {
+    const std::size_t bytes = aligned(static_cast<std::size_t>(shape.size()) * size_of(dtype));
+    if (measuring()) {
+        shared_ = std::max(shared_, bytes);
+        return {nullptr, dtype, shape};
+    }
+    internal_check(bytes <= shared_capacity_, "shared scratch of {} bytes is too small", shared_capacity_);
+    return {memory_.get(), dtype, shape};
+}
+
+std::size_t Arena::total_bytes() const { return measuring() ? used_ + shared_ : capacity_; }
+
+std::string Arena::text() const {
+    std::string text;
+    for (int i = 0; i < num_memory_classes; ++i) {
+        std::size_t bytes = bytes_[i];
+        if (static_cast<MemoryClass>(i) == MemoryClass::workspace) bytes += shared_;
+        if (bytes == 0) continue;
+        text += fmt::format("{}{} {:.1f} MiB", text.empty() ? "" : ", ", name_of(static_cast<MemoryClass>(i)),
+                            static_cast<double>(bytes) / (1 << 20));
+    }
+    return text;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,47 @@
+// Arena: one allocation for everything a run needs. A measuring arena hands out Tensors without memory, so that
+// building the same objects twice first predicts (`plan`), then allocates.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "core/tensor.hpp"
+
+namespace switchyard {
+
+enum class MemoryClass { frozen, bank, trainable, gradients, moments, activations, workspace };
+inline constexpr int num_memory_classes = 7;
+const char* name_of(MemoryClass);
+
+class Arena {
+  public:
+    /// Measures only: Tensors have null data.
+    Arena() = default;
+    /// Allocates once what `measured` counted and touches every page (zero).
+    /// Throws UserError naming the bytes per class when the memory is not to be had.
+    static Arena allocate(const Arena& measured);
+
+    bool measuring() const { return memory_ == nullptr; }
+    /// Zero-initialised, 64-byte aligned.
+    Tensor take(MemoryClass, DType, Shape);
+    /// Scratch shared by all who ask: valid only within one kernel-level call chain that asks once. The region is
+    /// as large as the largest request and counted once, under workspace.
+    Tensor shared(DType, Shape);
+
+    std::size_t bytes(MemoryClass c) const { return bytes_[static_cast<int>(c)]; }
+    std::size_t total_bytes() const;
+    /// "frozen 12.3 MiB, bank ..." for messages.
+    std::string text() const;
+
+  private:
+    struct Free {
+        void operator()(std::byte*) const;
+    };
+    std::unique_ptr<std::byte, Free> memory_;
+    std::size_t capacity_ = 0, shared_capacity_ = 0, used_ = 0, shared_ = 0;
+    std::array<std::size_t, num_memory_classes> bytes_{};
+};
+
+}  // namespace switchyard

@@ -1,0 +1,42 @@
+// Errors: require() for what a user, a file or the environment got wrong; internal_check() for our own
+// invariants. Messages read: problem (why it matters) suggestion, with the numbers involved.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace switchyard {
+
+/// What a user can mend: bad input, missing file, ranks that do not fit, full disk, loss not finite.
+class UserError : public std::runtime_error {
+  public:
+    using std::runtime_error::runtime_error;
+};
+
+/// A broken invariant of the program itself.
+class InternalError : public std::logic_error {
+  public:
+    using std::logic_error::logic_error;
+};
+
+/// Throws UserError with the formatted message unless `condition` holds.
+template <class... Args>
+void require(bool condition, fmt::format_string<Args...> message, Args&&... args) {
+    if (!condition) throw UserError(fmt::format(message, std::forward<Args>(args)...));
+}
+
+template <class... Args>
+[[noreturn]] void fail(fmt::format_string<Args...> message, Args&&... args) {
+    throw UserError(fmt::format(message, std::forward<Args>(args)...));
+}
+
+/// Throws InternalError unless `condition` holds; for invariants, never for input.
+template <class... Args>
+void internal_check(bool condition, fmt::format_string<Args...> message, Args&&... args) {
+    if (!condition) throw InternalError("internal error: " + fmt::format(message, std::forward<Args>(args)...));
+}
+
+}  // namespace switchyard

@@ -1,0 +1,29 @@
+// Matrix products. CPU: oneDNN (f32, bf16), plain blocked loops (f64). Primitives are cached by shape.
+#pragma once
+
+#include "core/tensor.hpp"
+
+namespace switchyard::kernels {
+
+enum class Op { none, transpose };
+
+/// c = alpha * op(a) op(b), or c += alpha * op(a) op(b) with `accumulate`.
+/// op(a) is (M, K), op(b) is (K, N), c is (M, N), all 2-D and contiguous; a and b share a dtype, c has that dtype or
+/// its accumulate_type. Sums run in accumulate_type and are rounded once to c's dtype.
+/// Rows of c equal to those of a product over fewer rows of op(a) only up to rounding.
+/// Throws InternalError on shapes or dtypes that do not fit.
+struct Matmul {
+    Tensor a, b, c;
+    Op op_a = Op::none, op_b = Op::none;
+    double alpha = 1.0;
+    bool accumulate = false;
+};
+void matmul(const Matmul&);
+
+/// Best rate of a large square product in `dtype` with the current threads, FLOP/s, measured now (about 0.1 s).
+double measure_peak_flops(DType dtype);
+
+/// Number of OpenMP threads kernels use on this rank.
+int num_threads();
+
+}  // namespace switchyard::kernels
