@@ -1,0 +1,72 @@
+// Token file: HDF5 with one flat dataset of token ids (uint16 or uint32), document boundaries, fingerprints and the
+// tokenizer model itself, training tokens and validation tokens apart.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace switchyard {
+
+struct TokenFileInfo {
+    std::int64_t vocab_size = 0;
+    std::int64_t num_tokens = 0, num_validation_tokens = 0;        // end tokens included
+    std::int64_t num_documents = 0, num_validation_documents = 0;
+    std::int32_t end_token = 0;         // ends every document
+    std::uint64_t fingerprint = 0;            // of all tokens and boundaries
+    std::uint64_t tokenizer_fingerprint = 0;  // of the tokenizer model's bytes
+    std::string tokenizer_model;              // serialized SentencePiece model
+};
+
+enum class TokenSplit { training, validation };
+
+/// Read-only, one per rank, serial HDF5; reads are independent of other ranks.
+class TokenFile {
+  public:
+    /// Throws UserError: missing, truncated, not a token file, ids outside the vocabulary (checked on read).
+    explicit TokenFile(const std::string& path);
+    ~TokenFile();
+    TokenFile(TokenFile&&) noexcept;
+
+    const TokenFileInfo& info() const;
+    const std::string& path() const;
+    /// ids of positions [begin, begin + count). Throws UserError when an id is outside the vocabulary.
+    void read(TokenSplit, std::int64_t begin, std::int64_t count, std::int32_t* ids) const;
+    /// Position of the first token of the document that holds position p.
+    std::int64_t document_start(TokenSplit, std::int64_t p) const;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+struct TokenizeOptions {
+    std::vector<std::string> inputs;  // text or .jsonl files (key "text"), "-" for standard input
+    std::string output;
+    std::string tokenizer;       // a SentencePiece model, or "" to train one with vocab_size
+    std::int64_t vocab_size = 0;
+    double validation = 0.01;    // share of the documents
+    std::string document_separator = "blank-lines";  // plain text: "file" (one document a file), "blank-lines", "line"
+    std::uint64_t seed = 0;      // which documents go to validation
+    bool show_progress = true;
+};
+/// Streams the inputs into `output`.partial, then renames. Throws UserError with file and line on bad input.
+TokenFileInfo tokenize(const TokenizeOptions&);
+
+/// SentencePiece processor loaded from a serialized model.
+class Tokenizer {
+  public:
+    explicit Tokenizer(const std::string& serialized_model);
+    ~Tokenizer();
+    std::vector<std::int32_t> encode(const std::string& text) const;
+    std::string decode(const std::vector<std::int32_t>& ids) const;
+    std::int32_t begin_token() const;  // -1: none
+    std::int32_t end_token() const;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,78 @@
+// Config: the values of a run, with their defaults in place. Keys, units and help texts: option_table.cpp.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "core/tensor.hpp"
+
+namespace switchyard {
+
+struct ModelConfig {
+    std::string preset = "nano";
+    std::int64_t vocab_size = 0;  // 0: the token file's
+    std::int64_t hidden_size = 0, num_layers = 0, num_heads = 0, num_kv_heads = 0, ffn_size = 0;  // 0: the preset's
+    bool tie_embeddings = false;
+    bool recompute = false;
+    double rope_theta = 10000.0;
+    double norm_eps = 1e-6;
+    double init_std = 0.02;
+};
+
+struct MethodConfig {
+    std::string name = "switchlora";
+    /// Keys that a method declares beside its code, as text, after validation: "rank", "alpha", "switch_interval", ...
+    std::map<std::string, std::string> options;
+};
+
+struct ParallelConfig {
+    int tp = 1;
+    bool shard_frozen = false;
+    bool rotate = true;
+};
+
+struct DataConfig {
+    std::string tokens;
+    std::int64_t seq_len = 256;
+    std::int64_t micro_batch = 4;
+    std::int64_t global_batch = 16;
+    bool mask_documents = false;
+};
+
+struct OptimConfig {
+    double lr = 1e-3;
+    double dense_lr = 0;  // 0: lr
+    std::string schedule = "cosine";  // cosine, wsd, constant
+    std::int64_t warmup_steps = 100;
+    double min_lr_ratio = 0.1;
+    double decay_ratio = 0.1;  // wsd: share of the steps in the final decay
+    double weight_decay = 0;
+    double clip_norm = 1.0;  // 0: no clipping
+    double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+    std::string gradient_dtype = "f32";
+};
+
+struct RunConfig {
+    std::string dir = "runs/run";
+    std::int64_t steps = 1000;
+    std::int64_t stop_step = 0;  // 0: steps
+    std::uint64_t seed = 0;
+    std::string dtype = "bf16";
+    std::int64_t log_interval = 10, eval_interval = 0, save_interval = 0;
+    std::int64_t keep_last = 2, keep_every = 0;
+    double wall_limit = 0;    // s; 0: none
+    double hang_timeout = 600;  // s; 0: no watchdog
+    std::string init_from;
+};
+
+struct Config {
+    ModelConfig model;
+    MethodConfig method;
+    ParallelConfig parallel;
+    DataConfig data;
+    OptimConfig optim;
+    RunConfig run;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,69 @@
+// The option table: every key once (name, default, unit, one-line help). It serves the configuration file, the command
+// line, --help, --dump-config and the text stored in checkpoints.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/config.hpp"
+
+namespace switchyard {
+
+/// A key that a method declares beside its code; typed like the built-in ones.
+struct MethodOption {
+    enum class Type { integer, real, text, boolean };
+    std::string key;  // without "method."
+    Type type = Type::real;
+    std::string default_value;
+    std::string unit, help;
+    double minimum = -1e300, maximum = 1e300;  // inclusive; numbers only
+    std::vector<std::string> choices;          // text only; empty: any
+};
+
+/// What the registry knows of the methods, handed over so that config does not include methods.
+struct MethodOptions {
+    std::string name, help;
+    std::vector<MethodOption> options;
+};
+
+struct ParsedConfig {
+    Config config;
+    std::vector<std::string> given_keys;  // set by file or command line, "section.key"
+};
+
+/// Parses `file_text` ("" for none; `file_name` for messages), then `arguments` ("--section.key=value"). Later wins.
+/// Fills the preset's sizes into zero fields and the method's defaults into method.options.
+/// Throws UserError: unknown key (with the nearest known one), wrong type, out of range, key the method does not use,
+/// unknown preset or method. Does not look at files or ranks.
+ParsedConfig parse_config(const std::string& file_text, const std::string& file_name,
+                          const std::vector<std::string>& arguments, const std::vector<MethodOptions>& methods);
+
+/// "[section]\nkey = value\n..." with every key in table order; parse_config of it gives the same Config.
+std::string config_text(const Config&, const std::vector<MethodOptions>& methods);
+
+/// config_text with unit and help behind each key, for --dump-config; option list for --help.
+std::string annotated_config_text(const Config&, const std::vector<MethodOptions>& methods);
+
+/// Checks what needs no file: sizes positive, heads and key-value heads divisible by tp, hidden by heads, ranks by tp,
+/// global_batch by dp x micro_batch, ... Throws UserError in the form problem (why) suggestion, with the numbers.
+/// vocab_size must be set.
+void validate(const Config&, int ranks);
+
+/// A difference between a stored and a new configuration.
+struct ConfigChange {
+    std::string key, stored, requested;
+    bool allowed = false;  // on resume (design section 7.4)
+};
+/// All keys whose text differs, in table order.
+std::vector<ConfigChange> compare_configs(const Config& stored, const Config& requested,
+                                          const std::vector<MethodOptions>& methods);
+
+/// Typed access to method.options, filled with defaults by parse_config.
+std::int64_t option_integer(const MethodConfig&, const std::string& key);
+double option_real(const MethodConfig&, const std::string& key);
+bool option_boolean(const MethodConfig&, const std::string& key);
+const std::string& option_text(const MethodConfig&, const std::string& key);
+
+}  // namespace switchyard
