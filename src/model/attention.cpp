@@ -1,0 +1,83 @@
+// Causal grouped-query self-attention with RoPE. Heads are split over tp, whole.
+#include "kernels/attention.hpp"
+
+#include "kernels/rope.hpp"
+#include "model/half_block.hpp"
+
+namespace switchyard {
+namespace {
+
+Extent heads_extent(const ModelContext& context, std::int64_t heads) {
+    const ModelConfig& m = context.config.model;
+    return even_block(heads * (m.hidden_size / m.num_heads), context.tp_size(), context.tp_rank());
+}
+
+}  // namespace
+
+Attention::Attention(const ModelContext& context, const std::string& layer)
+    : topology_(context.topology),
+      traffic_(context.traffic),
+      micro_batch_(context.micro_batch),
+      seq_len_(context.seq_len),
+      head_size_(context.config.model.hidden_size / context.config.model.num_heads),
+      q_(layer + ".self_attn.q_proj", Split::column, heads_extent(context, context.config.model.num_heads),
+         whole(context.config.model.hidden_size)),
+      k_(layer + ".self_attn.k_proj", Split::column, heads_extent(context, context.config.model.num_kv_heads),
+         whole(context.config.model.hidden_size)),
+      v_(layer + ".self_attn.v_proj", Split::column, heads_extent(context, context.config.model.num_kv_heads),
+         whole(context.config.model.hidden_size)),
+      o_(layer + ".self_attn.o_proj", Split::row, whole(context.config.model.hidden_size),
+         heads_extent(context, context.config.model.num_heads)) {}
+
+AttentionSaved Attention::allocate_saved(const ModelContext& context) const {
+    const std::int64_t n = context.tokens();
+    const auto take = [&](std::int64_t width) {
+        return context.arena.take(MemoryClass::activations, context.dtype, {n, width});
+    };
+    AttentionSaved saved;
+    saved.q = take(q_.out().padded);
+    saved.k = take(k_.out().padded);
+    saved.v = take(v_.out().padded);
+    saved.o = take(q_.out().padded);
+    saved.lse = context.arena.take(MemoryClass::activations, context.accumulate(),
+                                   {micro_batch_, q_.out().padded / head_size_, seq_len_});
+    return saved;
+}
+
+Tensor Attention::heads(Tensor x) const {
+    return x.reshape({micro_batch_, seq_len_, x.dim(1) / head_size_, head_size_});
+}
+
+Pending Attention::forward(Tensor h, const AttentionSaved& saved, const Scratch& scratch, Tensor y) const {
+    q_.forward(h, saved.q);
+    k_.forward(h, saved.k);
+    v_.forward(h, saved.v);
+    kernels::rope(heads(saved.q), scratch.rope_table, kernels::Rotation::forward);
+    kernels::rope(heads(saved.k), scratch.rope_table, kernels::Rotation::forward);
+    kernels::attention_forward(heads(saved.q), heads(saved.k), heads(saved.v), scratch.document_start,
+                               heads(saved.o), saved.lse);
+    o_.forward(saved.o, y);
+    return start_all_reduce(topology_.tp, y, scratch.reduce, traffic_, TrafficGroup::activations);
+}
+
+Pending Attention::backward(Tensor h, const AttentionSaved& saved, const Scratch& scratch, Tensor d_y) {
+    o_.backward(saved.o, d_y, scratch.d_o, Write::overwrite);
+    kernels::attention_backward({.d_o = heads(scratch.d_o),
+                                 .q = heads(saved.q),
+                                 .k = heads(saved.k),
+                                 .v = heads(saved.v),
+                                 .o = heads(saved.o),
+                                 .lse = saved.lse,
+                                 .document_start = scratch.document_start,
+                                 .d_q = heads(scratch.d_q),
+                                 .d_k = heads(scratch.d_k),
+                                 .d_v = heads(scratch.d_v)});
+    kernels::rope(heads(scratch.d_q), scratch.rope_table, kernels::Rotation::backward);
+    kernels::rope(heads(scratch.d_k), scratch.rope_table, kernels::Rotation::backward);
+    q_.backward(h, scratch.d_q, scratch.d_h, Write::overwrite);
+    k_.backward(h, scratch.d_k, scratch.d_h, Write::accumulate);
+    v_.backward(h, scratch.d_v, scratch.d_h, Write::accumulate);
+    return start_all_reduce(topology_.tp, scratch.d_h, scratch.reduce, traffic_, TrafficGroup::activations);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,72 @@
+// A pre-norm LLaMA block.
+#include "model/block.hpp"
+
+#include "kernels/norm.hpp"
+
+namespace switchyard {
+
+Parameter make_norm(const ModelContext& context, const std::string& name, std::int64_t size) {
+    Parameter p;
+    p.shard = {name + ".weight", {size}, 0, 0, size, 1, context.tp_rank()};
+    p.value = context.arena.take(MemoryClass::trainable, context.dtype, {size});
+    p.gradient = context.arena.take(MemoryClass::gradients, context.accumulate(), {size});
+    p.tp_gradient = TpGradient::same;
+    return p;
+}
+
+Block::Block(const ModelContext& context, int layer)
+    : eps_(context.config.model.norm_eps),
+      attention_(context, "model.layers." + std::to_string(layer)),
+      mlp_(context, "model.layers." + std::to_string(layer)) {
+    attention_norm_.shard.name = "model.layers." + std::to_string(layer) + ".input_layernorm";
+    mlp_norm_.shard.name = "model.layers." + std::to_string(layer) + ".post_attention_layernorm";
+}
+
+void Block::allocate_norms(const ModelContext& context) {
+    attention_norm_ = make_norm(context, attention_norm_.shard.name, context.config.model.hidden_size);
+    mlp_norm_ = make_norm(context, mlp_norm_.shard.name, context.config.model.hidden_size);
+}
+
+BlockSaved Block::allocate_saved(const ModelContext& context, Tensor x) const {
+    const Shape wide{context.tokens(), context.config.model.hidden_size}, narrow{context.tokens()};
+    const auto take = [&](DType dtype, Shape shape) {
+        return context.arena.take(MemoryClass::activations, dtype, shape);
+    };
+    BlockSaved saved;
+    saved.x = x;
+    saved.x_mid = take(context.dtype, wide);
+    saved.h_attention = take(context.dtype, wide);
+    saved.h_mlp = take(context.dtype, wide);
+    saved.rstd_attention = take(context.accumulate(), narrow);
+    saved.rstd_mlp = take(context.accumulate(), narrow);
+    saved.attention = attention_.allocate_saved(context);
+    saved.mlp = mlp_.allocate_saved(context);
+    return saved;
+}
+
+void Block::forward(Tensor x_in, Tensor y_in, const BlockSaved& saved, const Scratch& scratch, Tensor y) const {
+    if (y_in.empty())
+        kernels::rms_norm_forward(saved.x, attention_norm_.value, saved.h_attention, saved.rstd_attention, eps_);
+    else
+        kernels::add_rms_norm_forward(x_in, y_in, attention_norm_.value, saved.x, saved.h_attention,
+                                      saved.rstd_attention, eps_);
+    attention_.forward(saved.h_attention, saved.attention, scratch, y).wait();
+    kernels::add_rms_norm_forward(saved.x, y, mlp_norm_.value, saved.x_mid, saved.h_mlp, saved.rstd_mlp, eps_);
+    mlp_.forward(saved.h_mlp, saved.mlp, scratch, y).wait();
+}
+
+void Block::backward(const BlockSaved& saved, const Scratch& scratch, Tensor d_x) {
+    mlp_.backward(saved.h_mlp, saved.mlp, scratch, d_x).wait();
+    kernels::rms_norm_backward(scratch.d_h, saved.x_mid, mlp_norm_.value, saved.rstd_mlp, d_x, mlp_norm_.gradient);
+    attention_.backward(saved.h_attention, saved.attention, scratch, d_x).wait();
+    kernels::rms_norm_backward(scratch.d_h, saved.x, attention_norm_.value, saved.rstd_attention, d_x,
+                               attention_norm_.gradient);
+}
+
+std::vector<Linear*> Block::linears() {
+    std::vector<Linear*> all = attention_.linears();
+    for (Linear* linear : mlp_.linears()) all.push_back(linear);
+    return all;
+}
+
+}  // namespace switchyard

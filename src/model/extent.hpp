@@ -1,0 +1,31 @@
+// Extent: one dimension of a weight cut over tp. Equal padded blocks, so that every rank's kernels see one shape; what
+// exceeds the real size is zero and never enters a file, a norm, a softmax, an initialiser or a bank.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace switchyard {
+
+struct Extent {
+    std::int64_t size = 0;    // of the whole dimension
+    std::int64_t begin = 0;   // global position of the local block
+    std::int64_t count = 0;   // valid local elements
+    std::int64_t padded = 0;  // allocated local elements
+};
+
+inline Extent whole(std::int64_t size) { return {size, 0, size, size}; }
+
+/// Blocks of ceil(size / parts) rounded up to 16.
+inline Extent padded_block(std::int64_t size, int parts, int part) {
+    const std::int64_t block = ((size + parts - 1) / parts + 15) / 16 * 16;
+    const std::int64_t begin = std::min(size, part * block);
+    return {size, begin, std::min(size, begin + block) - begin, block};
+}
+
+/// Whole groups (attention heads); parts divides groups.
+inline Extent even_block(std::int64_t size, int parts, int part) {
+    return {size, size / parts * part, size / parts, size / parts};
+}
+
+}  // namespace switchyard

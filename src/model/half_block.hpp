@@ -1,0 +1,69 @@
+// The two halves of a block, attention and MLP: a column-parallel stage, local work, a row-parallel linear. Each owns its
+// two collectives over tp: the sum of its output and, in backward, the sum of its input's gradient. `Saved` is what
+// forward leaves for backward; `Scratch` is shared by all blocks.
+#pragma once
+
+#include "model/linear.hpp"
+
+namespace switchyard {
+
+/// Shapes: N = B T tokens, widths local to this rank.
+struct AttentionSaved {
+    Tensor q, k, v, o;  // (N, H D), (N, K D), (N, K D), (N, H D)
+    Tensor lse;         // (B, H, T)
+};
+struct MlpSaved {
+    Tensor gate, up;  // (N, F); hold d_gate and d_up after backward
+};
+
+/// Work space that no one needs between half-blocks.
+struct Scratch {
+    Tensor d_h;         // (N, C)
+    Tensor d_q, d_k, d_v, d_o;
+    Tensor a, d_a;      // (N, F)
+    Tensor reduce;      // of the tp collectives
+    Tensor rope_table;  // (T, 2, D/2)
+    Tensor document_start;  // (B, T) i32, or empty
+};
+
+class Attention {
+  public:
+    Attention(const ModelContext&, const std::string& layer);
+    AttentionSaved allocate_saved(const ModelContext&) const;
+
+    /// y (N, C) <- sum over tp of the half-block's output for h (N, C); done when the Pending is.
+    Pending forward(Tensor h, const AttentionSaved&, const Scratch&, Tensor y) const;
+    /// scratch.d_h <- gradient of h, summed over tp, from d_y (N, C); factor and weight gradients +=.
+    Pending backward(Tensor h, const AttentionSaved&, const Scratch&, Tensor d_y);
+
+    std::vector<Linear*> linears() { return {&q_, &k_, &v_, &o_}; }
+
+  private:
+    Tensor heads(Tensor x) const;
+
+    const Topology& topology_;
+    Traffic& traffic_;
+    std::int64_t micro_batch_, seq_len_, head_size_;
+    Linear q_, k_, v_, o_;
+};
+
+class Mlp {
+  public:
+    Mlp(const ModelContext&, const std::string& layer);
+    MlpSaved allocate_saved(const ModelContext&) const;
+
+    Pending forward(Tensor h, const MlpSaved&, const Scratch&, Tensor y) const;
+    Pending backward(Tensor h, const MlpSaved&, const Scratch&, Tensor d_y);
+
+    std::vector<Linear*> linears() { return {&gate_, &up_, &down_}; }
+
+  private:
+    const Topology& topology_;
+    Traffic& traffic_;
+    Linear gate_, up_, down_;
+};
+
+/// Allocates what half-blocks share; after the method has attached its adapters.
+Scratch allocate_scratch(const ModelContext&);
+
+}  // namespace switchyard

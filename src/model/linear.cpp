@@ -1,0 +1,68 @@
+// Allocation, initial values and the dense products of a linear.
+#include "model/linear.hpp"
+
+#include "core/error.hpp"
+#include "core/rng.hpp"
+#include "kernels/matmul.hpp"
+#include "kernels/random.hpp"
+
+namespace switchyard {
+
+using kernels::matmul;
+using kernels::Op;
+
+void Adapter::merge(kernels::FrozenWeight, std::int64_t, Tensor) {
+    internal_check(false, "merge() of an adapter that does not merge");
+}
+
+Shard Linear::shard() const {
+    return {name_ + ".weight", {out_.size, in_.size}, out_.begin, in_.begin, out_.count, in_.count, 0};
+}
+
+void Linear::allocate(const ModelContext& context, std::unique_ptr<Adapter> adapter) {
+    adapter_ = std::move(adapter);
+    Arena& arena = context.arena;
+    if (!frozen()) {
+        dense_.shard = shard();
+        dense_.factor = true;
+        dense_.value = arena.take(MemoryClass::trainable, context.dtype, {out_.padded, in_.padded});
+        dense_.gradient = arena.take(MemoryClass::gradients, context.accumulate(), {out_.padded, in_.padded});
+        weight_ = dense_.value;
+        return;
+    }
+    const int parts = context.config.parallel.shard_frozen ? context.topology.dp_size() : 1;
+    const int part = parts > 1 ? context.topology.dp_rank() : 0;
+    const std::int64_t rows = (out_.padded + parts - 1) / parts;
+    base_.row0 = part * rows;
+    base_.words.hi = arena.take(MemoryClass::frozen, context.dtype, {rows, in_.padded});
+    if (context.dtype == DType::bf16) base_.words.lo = arena.take(MemoryClass::frozen, DType::i16, {rows, in_.padded});
+    if (parts == 1) weight_ = base_.words.hi;
+    arena.shared(context.accumulate(), {rows, in_.padded});  // for initialise()
+}
+
+void Linear::initialise(const ModelContext& context) {
+    const std::uint64_t key = stream_key(context.config.run.seed, name_ + ".weight");
+    const double std = context.config.model.init_std;
+    const auto region = [&](std::int64_t row0) {
+        return kernels::Region{in_.size, out_.begin + row0, in_.begin,
+                               std::max<std::int64_t>(0, out_.count - row0), in_.count};
+    };
+    if (!frozen()) return kernels::fill_normal(dense_.value, region(0), key, std);
+    const Tensor words = base_.words.hi;
+    const Tensor full = context.arena.shared(context.accumulate(), words.shape());
+    kernels::fill_normal(full, region(base_.row0), key, std);
+    kernels::store_frozen(full, base_.words);
+}
+
+void Linear::forward(Tensor x, Tensor y) const {
+    if (adapter_) return adapter_->forward(*this, x, y);
+    matmul({.a = x, .b = weight_, .c = y, .op_b = Op::transpose});
+}
+
+void Linear::backward(Tensor x, Tensor d_y, Tensor d_x, Write write) {
+    if (adapter_) return adapter_->backward(*this, x, d_y, d_x, write);
+    matmul({.a = d_y, .b = weight_, .c = d_x, .accumulate = write == Write::accumulate});
+    matmul({.a = d_y, .b = x, .c = dense_.gradient, .op_a = Op::transpose, .accumulate = true});
+}
+
+}  // namespace switchyard

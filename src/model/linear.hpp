@@ -1,0 +1,61 @@
+// Linear: y = x W' without bias; W (out, in), column-parallel (out cut over tp) or row-parallel (in cut over tp,
+// outputs are partial sums). Its weight is trained (dense) or frozen; an Adapter may change its map.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "model/adapter.hpp"
+#include "model/context.hpp"
+#include "model/extent.hpp"
+
+namespace switchyard {
+
+enum class Split { column, row };
+
+/// A frozen base weight. With parallel.shard_frozen this rank keeps rows row0 ... of its local tensor only.
+struct FrozenBase {
+    kernels::FrozenWeight words;  // (rows_kept, in padded)
+    std::int64_t row0 = 0;
+};
+
+class Linear {
+  public:
+    /// `name` without ".weight", as Hugging Face calls it.
+    Linear(std::string name, Split split, Extent out, Extent in) : name_(std::move(name)), split_(split), out_(out), in_(in) {}
+
+    /// Gives the weight memory and makes it dense (adapter == nullptr) or frozen under `adapter`.
+    void allocate(const ModelContext&, std::unique_ptr<Adapter> adapter);
+    /// Values N(0, init_std^2), the same on every layout. A frozen weight is stored in full precision.
+    void initialise(const ModelContext&);
+
+    void forward(Tensor x, Tensor y) const;
+    void backward(Tensor x, Tensor d_y, Tensor d_x, Write);
+
+    const std::string& name() const { return name_; }
+    Split split() const { return split_; }
+    const Extent& out() const { return out_; }
+    const Extent& in() const { return in_; }
+    /// Where the local (out, in) block lies in the whole weight; shard().name ends in ".weight".
+    Shard shard() const;
+    bool frozen() const { return adapter_ != nullptr; }
+    Adapter* adapter() const { return adapter_.get(); }
+    Parameter& dense() { return dense_; }
+    FrozenBase& base() { return base_; }
+    const FrozenBase& base() const { return base_; }
+
+    /// What products use now: dense values, the base's compute words, or a staged merged or gathered copy.
+    Tensor weight() const { return weight_; }
+    void set_weight(Tensor weight) { weight_ = weight; }
+
+  private:
+    std::string name_;
+    Split split_;
+    Extent out_, in_;
+    Parameter dense_;
+    FrozenBase base_;
+    Tensor weight_;
+    std::unique_ptr<Adapter> adapter_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,71 @@
+// SwiGLU feed-forward: down(silu(gate(h)) * up(h)). The feed-forward dimension is split over tp with local padding.
+#include "kernels/swiglu.hpp"
+#include "model/half_block.hpp"
+
+namespace switchyard {
+namespace {
+
+Extent ffn_extent(const ModelContext& context) {
+    return padded_block(context.config.model.ffn_size, context.tp_size(), context.tp_rank());
+}
+
+}  // namespace
+
+Mlp::Mlp(const ModelContext& context, const std::string& layer)
+    : topology_(context.topology),
+      traffic_(context.traffic),
+      gate_(layer + ".mlp.gate_proj", Split::column, ffn_extent(context), whole(context.config.model.hidden_size)),
+      up_(layer + ".mlp.up_proj", Split::column, ffn_extent(context), whole(context.config.model.hidden_size)),
+      down_(layer + ".mlp.down_proj", Split::row, whole(context.config.model.hidden_size), ffn_extent(context)) {}
+
+MlpSaved Mlp::allocate_saved(const ModelContext& context) const {
+    const Shape shape{context.tokens(), gate_.out().padded};
+    return {context.arena.take(MemoryClass::activations, context.dtype, shape),
+            context.arena.take(MemoryClass::activations, context.dtype, shape)};
+}
+
+Pending Mlp::forward(Tensor h, const MlpSaved& saved, const Scratch& scratch, Tensor y) const {
+    gate_.forward(h, saved.gate);
+    up_.forward(h, saved.up);
+    kernels::swiglu_forward(saved.gate, saved.up, scratch.a);
+    down_.forward(scratch.a, y);
+    return start_all_reduce(topology_.tp, y, scratch.reduce, traffic_, TrafficGroup::activations);
+}
+
+Pending Mlp::backward(Tensor h, const MlpSaved& saved, const Scratch& scratch, Tensor d_y) {
+    kernels::swiglu_forward(saved.gate, saved.up, scratch.a);
+    down_.backward(scratch.a, d_y, scratch.d_a, Write::overwrite);
+    kernels::swiglu_backward(scratch.d_a, saved.gate, saved.up, saved.gate, saved.up, {});
+    gate_.backward(h, saved.gate, scratch.d_h, Write::overwrite);
+    up_.backward(h, saved.up, scratch.d_h, Write::accumulate);
+    return start_all_reduce(topology_.tp, scratch.d_h, scratch.reduce, traffic_, TrafficGroup::activations);
+}
+
+Scratch allocate_scratch(const ModelContext& context) {
+    const ModelConfig& m = context.config.model;
+    const std::int64_t n = context.tokens(), head_size = m.hidden_size / m.num_heads;
+    const auto take = [&](std::int64_t width) {
+        return context.arena.take(MemoryClass::workspace, context.dtype, {n, width});
+    };
+    const std::int64_t q_width = m.hidden_size / context.tp_size();
+    const std::int64_t kv_width = m.num_kv_heads * head_size / context.tp_size();
+    const std::int64_t ffn = ffn_extent(context).padded;
+    Scratch s;
+    s.d_h = take(m.hidden_size);
+    s.d_q = take(q_width);
+    s.d_k = take(kv_width);
+    s.d_v = take(kv_width);
+    s.d_o = take(q_width);
+    s.a = take(ffn);
+    s.d_a = take(ffn);
+    if (context.tp_size() > 1)
+        s.reduce = context.arena.take(MemoryClass::workspace, context.dtype,
+                                      {n * m.hidden_size + 64 * context.tp_size()});
+    s.rope_table = context.arena.take(MemoryClass::workspace, context.accumulate(), {context.seq_len, 2, head_size / 2});
+    if (context.config.data.mask_documents)
+        s.document_start =
+            context.arena.take(MemoryClass::workspace, DType::i32, {context.micro_batch, context.seq_len});
+    return s;
+}
+
+}  // namespace switchyard
