@@ -50,9 +50,19 @@ void Block::forward(Tensor x_in, Tensor y_in, const BlockSaved& saved, const Scr
     else
         kernels::add_rms_norm_forward(x_in, y_in, attention_norm_.value, saved.x, saved.h_attention,
                                       saved.rstd_attention, eps_);
+    finish_attention(saved, scratch, y);
+    mlp_.forward(saved.h_mlp, saved.mlp, scratch, y).wait();
+}
+
+void Block::finish_attention(const BlockSaved& saved, const Scratch& scratch, Tensor y) const {
     attention_.forward(saved.h_attention, saved.attention, scratch, y).wait();
     kernels::add_rms_norm_forward(saved.x, y, mlp_norm_.value, saved.x_mid, saved.h_mlp, saved.rstd_mlp, eps_);
-    mlp_.forward(saved.h_mlp, saved.mlp, scratch, y).wait();
+}
+
+void Block::recompute(const BlockSaved& saved, const Scratch& scratch, Tensor y) const {
+    kernels::rms_norm_forward(saved.x, attention_norm_.value, saved.h_attention, saved.rstd_attention, eps_);
+    finish_attention(saved, scratch, y);
+    mlp_.gate_and_up(saved.h_mlp, saved.mlp);
 }
 
 void Block::backward(const BlockSaved& saved, const Scratch& scratch, Tensor d_x) {

@@ -26,6 +26,8 @@ class Block {
     /// Input: residual stream x_in + y_in (y_in empty: x_in alone), stored to saved.x. On return the block's output is
     /// saved.x_mid + y, y (N, C) being the MLP's output.
     void forward(Tensor x_in, Tensor y_in, const BlockSaved&, const Scratch&, Tensor y) const;
+    /// Fills `saved` again from saved.x; y (N, C) is scratch.
+    void recompute(const BlockSaved&, const Scratch&, Tensor y) const;
     /// d_x (N, C): gradient of the block's output on entry, of its input on return.
     void backward(const BlockSaved&, const Scratch&, Tensor d_x);
 
@@ -33,6 +35,8 @@ class Block {
     std::vector<Parameter*> norms() { return {&attention_norm_, &mlp_norm_}; }
 
   private:
+    void finish_attention(const BlockSaved&, const Scratch&, Tensor y) const;
+
     double eps_;
     Parameter attention_norm_, mlp_norm_;
     Attention attention_;

@@ -53,6 +53,8 @@ class Mlp {
     MlpSaved allocate_saved(const ModelContext&) const;
 
     Pending forward(Tensor h, const MlpSaved&, const Scratch&, Tensor y) const;
+    /// The part of forward() that fills `saved`.
+    void gate_and_up(Tensor h, const MlpSaved&) const;
     Pending backward(Tensor h, const MlpSaved&, const Scratch&, Tensor d_y);
 
     std::vector<Linear*> linears() { return {&gate_, &up_, &down_}; }

@@ -24,9 +24,13 @@ MlpSaved Mlp::allocate_saved(const ModelContext& context) const {
             context.arena.take(MemoryClass::activations, context.dtype, shape)};
 }
 
-Pending Mlp::forward(Tensor h, const MlpSaved& saved, const Scratch& scratch, Tensor y) const {
+void Mlp::gate_and_up(Tensor h, const MlpSaved& saved) const {
     gate_.forward(h, saved.gate);
     up_.forward(h, saved.up);
+}
+
+Pending Mlp::forward(Tensor h, const MlpSaved& saved, const Scratch& scratch, Tensor y) const {
+    gate_and_up(h, saved);
     kernels::swiglu_forward(saved.gate, saved.up, scratch.a);
     down_.forward(scratch.a, y);
     return start_all_reduce(topology_.tp, y, scratch.reduce, traffic_, TrafficGroup::activations);

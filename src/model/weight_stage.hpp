@@ -23,6 +23,8 @@ class WeightStage {
 
     /// Gathers in one step of `micro_batches` forward and backward passes over `blocks` blocks.
     static std::int64_t gathers_per_step(std::int64_t blocks, std::int64_t micro_batches);
+    /// Bytes that this rank sends for them.
+    double bytes_per_step(std::int64_t micro_batches) const;
 
   private:
     struct Buffer {
