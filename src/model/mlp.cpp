@@ -1,4 +1,5 @@
-// SwiGLU feed-forward: down(silu(gate(h)) * up(h)). The feed-forward dimension is split over tp with local padding.
+// SwiGLU feed-forward: down(silu(gate(h)) * up(h)). The feed-forward dimension is split over tp with local
+// padding.
 #include "kernels/swiglu.hpp"
 #include "model/half_block.hpp"
 
@@ -14,9 +15,12 @@ Extent ffn_extent(const ModelContext& context) {
 Mlp::Mlp(const ModelContext& context, const std::string& layer)
     : topology_(context.topology),
       traffic_(context.traffic),
-      gate_(layer + ".mlp.gate_proj", Split::column, ffn_extent(context), whole(context.config.model.hidden_size)),
-      up_(layer + ".mlp.up_proj", Split::column, ffn_extent(context), whole(context.config.model.hidden_size)),
-      down_(layer + ".mlp.down_proj", Split::row, whole(context.config.model.hidden_size), ffn_extent(context)) {}
+      gate_(layer + ".mlp.gate_proj", Split::column, ffn_extent(context),
+            whole(context.config.model.hidden_size)),
+      up_(layer + ".mlp.up_proj", Split::column, ffn_extent(context),
+          whole(context.config.model.hidden_size)),
+      down_(layer + ".mlp.down_proj", Split::row, whole(context.config.model.hidden_size),
+            ffn_extent(context)) {}
 
 MlpSaved Mlp::allocate_saved(const ModelContext& context) const {
     const Shape shape{context.tokens(), gate_.out().padded};
@@ -65,7 +69,8 @@ Scratch allocate_scratch(const ModelContext& context) {
     if (context.tp_size() > 1)
         s.reduce = context.arena.take(MemoryClass::workspace, context.dtype,
                                       {n * m.hidden_size + 64 * context.tp_size()});
-    s.rope_table = context.arena.take(MemoryClass::workspace, context.accumulate(), {context.seq_len, 2, head_size / 2});
+    s.rope_table =
+        context.arena.take(MemoryClass::workspace, context.accumulate(), {context.seq_len, 2, head_size / 2});
     if (context.config.data.mask_documents)
         s.document_start =
             context.arena.take(MemoryClass::workspace, DType::i32, {context.micro_batch, context.seq_len});

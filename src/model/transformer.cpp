@@ -9,7 +9,8 @@ namespace switchyard {
 
 Transformer::Transformer(const ModelContext& context) : context_(context), vocab_(context) {
     blocks_.reserve(context.config.model.num_layers);
-    for (int layer = 0; layer < context.config.model.num_layers; ++layer) blocks_.emplace_back(context, layer);
+    for (int layer = 0; layer < context.config.model.num_layers; ++layer)
+        blocks_.emplace_back(context, layer);
 }
 
 std::vector<Linear*> Transformer::linears() {
@@ -101,10 +102,12 @@ double Transformer::forward(double scale) {
 }
 
 void Transformer::backward() {
-    start_all_reduce(context_.topology.tp, scratch_.d_h, scratch_.reduce, context_.traffic, TrafficGroup::activations)
+    start_all_reduce(context_.topology.tp, scratch_.d_h, scratch_.reduce, context_.traffic,
+                     TrafficGroup::activations)
         .wait();
     kernels::zero(d_x_);
-    kernels::rms_norm_backward(scratch_.d_h, x_final_, final_norm_.value, rstd_final_, d_x_, final_norm_.gradient);
+    kernels::rms_norm_backward(scratch_.d_h, x_final_, final_norm_.value, rstd_final_, d_x_,
+                               final_norm_.gradient);
     for (int b = static_cast<int>(blocks_.size()) - 1; b >= 0; --b) {
         stage_->acquire(b);
         stage_->prefetch(b - 1);
@@ -130,8 +133,8 @@ Traffic Transformer::plan_traffic(std::int64_t micro_batches) {
     const auto layers = static_cast<double>(blocks_.size());
     const double recomputed = context_.config.model.recompute ? layers - 1 : 0;
     Traffic traffic;
-    traffic.add(TrafficGroup::activations,
-                count * (2 + 4 * layers + recomputed) * all_reduce_bytes(static_cast<double>(y_.bytes()), tp));
+    traffic.add(TrafficGroup::activations, count * (2 + 4 * layers + recomputed) *
+                                               all_reduce_bytes(static_cast<double>(y_.bytes()), tp));
     traffic.add(TrafficGroup::loss, count * vocab_.loss_bytes());
     traffic.add(TrafficGroup::frozen, stage_->bytes_per_step(micro_batches));
     return traffic;

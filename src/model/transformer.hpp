@@ -1,5 +1,6 @@
-// Transformer: a LLaMA decoder, hand-written forward and backward. Built in three moves: construct (shapes), let a
-// method decide about each linear (set_adapter), allocate. One micro-batch at a time: forward(), then backward().
+// Transformer: a LLaMA decoder, hand-written forward and backward. Built in three moves: construct (shapes),
+// let a method decide about each linear (set_adapter), allocate. One micro-batch at a time: forward(), then
+// backward().
 #pragma once
 
 #include <functional>
@@ -26,15 +27,18 @@ class Transformer {
     void allocate(const ModelContext&, const std::function<std::unique_ptr<Adapter>(Linear&)>& attach);
     /// Seeded initial values of every weight and norm; adapters are initialised by their method afterwards.
     void initialise(const ModelContext&);
-    /// What does not change in a run (RoPE's table); part of initialise(), needed alone before loading a checkpoint.
+    /// What does not change in a run (RoPE's table); part of initialise(), needed alone before loading a
+    /// checkpoint.
     void prepare(const ModelContext&);
-    /// Everything trained, in a fixed order: embedding, head, blocks (norms, then weights or factors), final norm.
+    /// Everything trained, in a fixed order: embedding, head, blocks (norms, then weights or factors), final
+    /// norm.
     std::vector<Parameter*> parameters();
 
     /// Values of weights or factors have changed since the last forward().
     void weights_changed() { stage_->invalidate(); }
-    /// Sum of the losses of batch() over its targets; keeps what backward() needs. `scale`: factor of the gradient, one
-    /// over the number of targets in the whole batch of the step. The head's gradient is formed here.
+    /// Sum of the losses of batch() over its targets; keeps what backward() needs. `scale`: factor of the
+    /// gradient, one over the number of targets in the whole batch of the step. The head's gradient is formed
+    /// here.
     double forward(double scale);
     /// Gradients += of what the last forward() saw.
     void backward();

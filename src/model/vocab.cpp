@@ -53,7 +53,8 @@ void Vocab::initialise(const ModelContext& context) {
     const std::int64_t hidden = context.config.model.hidden_size;
     for (Parameter* p : parameters())
         kernels::fill_normal(p->value, {hidden, extent_.begin, 0, extent_.count, hidden},
-                             stream_key(context.config.run.seed, p->shard.name), context.config.model.init_std);
+                             stream_key(context.config.run.seed, p->shard.name),
+                             context.config.model.init_std);
 }
 
 Pending Vocab::embed(Tensor tokens, Tensor x, Tensor reduce) const {

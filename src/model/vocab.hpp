@@ -1,5 +1,6 @@
-// Vocab: vocab-parallel embedding, head and cross-entropy. This rank holds rows [begin, begin + count) of both tables,
-// padded to equal blocks. Logits exist for one chunk of tokens at a time, fused with their backward.
+// Vocab: vocab-parallel embedding, head and cross-entropy. This rank holds rows [begin, begin + count) of
+// both tables, padded to equal blocks. Logits exist for one chunk of tokens at a time, fused with their
+// backward.
 #pragma once
 
 #include "kernels/embedding.hpp"
@@ -19,8 +20,8 @@ class Vocab {
     /// Embedding gradient += from d_x (N, C).
     void embed_backward(Tensor tokens, Tensor d_x);
 
-    /// Sum of the cross-entropies of h (N, C) against targets (N; -1 ignored). With d_h given: head gradient +=, and
-    /// d_h (N, C) <- scale * gradient of that sum, not yet summed over tp.
+    /// Sum of the cross-entropies of h (N, C) against targets (N; -1 ignored). With d_h given: head gradient
+    /// +=, and d_h (N, C) <- scale * gradient of that sum, not yet summed over tp.
     double loss(Tensor h, Tensor targets, double scale, Tensor d_h);
 
     /// logits (1, V local padded) of one row h (1, C).

@@ -82,7 +82,8 @@ double WeightStage::bytes_per_step(std::int64_t micro_batches) const {
     double block_bytes = 0;  // all blocks have the same shapes
     for (const Tensor& all : storage_.front())
         block_bytes += all_gather_bytes(static_cast<double>(all.bytes()), topology_.dp_size());
-    return block_bytes * static_cast<double>(gathers_per_step(static_cast<std::int64_t>(blocks_.size()), micro_batches));
+    return block_bytes *
+           static_cast<double>(gathers_per_step(static_cast<std::int64_t>(blocks_.size()), micro_batches));
 }
 
 std::int64_t WeightStage::gathers_per_step(std::int64_t blocks, std::int64_t micro_batches) {
