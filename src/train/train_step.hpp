@@ -1,6 +1,8 @@
 // One training step. The order of its parts is part of the algorithm (design section 4, "Order of one step").
 #pragma once
 
+#include <functional>
+
 #include "core/timer.hpp"
 #include "io/token_loader.hpp"
 #include "train/train_state.hpp"
@@ -13,6 +15,9 @@ struct StepResult {
     double lr = 0;         // of factors and dense linears (optim.lr times the schedule)
     MethodReport method;
 };
+
+/// Fills a batch with samples first ... first + count - 1 of the run.
+using BatchSource = std::function<void(std::int64_t first, std::int64_t count, Batch&)>;
 
 /// Advances `state` by one step. Collective. Throws UserError on all ranks, before the update, naming step
 /// and first bad parameter when loss or gradient are not finite. `first_sample`: of the token loader at step
