@@ -43,8 +43,15 @@ void require_finite(double loss, const GradientCheck& gradient, std::int64_t ste
 
 }  // namespace
 
-StepResult train_step(TrainState& s, const TokenLoader& loader, std::int64_t first_sample,
+StepResult train_step(TrainState& state, const TokenLoader& loader, std::int64_t first_sample,
                       PhaseTimer& timer) {
+    const auto source = [&](std::int64_t first, std::int64_t count, Batch& batch) {
+        loader.training_batch(first_sample + first, count, batch);
+    };
+    return train_step(state, source, timer);
+}
+
+StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& timer) {
     const Config& config = s.context.config;
     const Comm& dp = s.context.topology.dp;
     const std::int64_t per_rank = config.data.global_batch / dp.size();
