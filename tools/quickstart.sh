@@ -40,6 +40,8 @@ last_step() { { tail -n 3 "$run/log.jsonl" | grep -o '"step" *: *[0-9]*' | grep 
 trap '[[ $training -eq 0 ]] || kill "$training" 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
 
+download_dictionary() { (cd "$work/package" && apt-get download -q -o APT::Sandbox::User=root dict-gcide); }
+
 get_text() {
     say "1/7 Text: the dictionary of Debian's package dict-gcide (Webster 1913 and additions)"
     if [[ -s $work/text.txt ]]; then
@@ -47,16 +49,14 @@ get_text() {
         return
     fi
     mkdir -p "$work/package"
-    if ! (cd "$work/package" && apt-get download -q dict-gcide); then
-        as_root apt-get update -q
-        (cd "$work/package" && apt-get download -q dict-gcide)
-    fi
+    download_dictionary || { as_root apt-get update -q && download_dictionary; } ||
+        die "cannot download dict-gcide (the quickstart's text) put plain English text into $work/text.txt and start again"
     dpkg-deb -x "$work"/package/dict-gcide_*.deb "$work/package"
     /usr/bin/python3 tools/quickstart_text.py "$work/package/usr/share/dictd/gcide.dict.dz" "$work/text.txt.partial"
     mv "$work/text.txt.partial" "$work/text.txt"
     rm -rf "$work/package"
     explain "Nothing was installed: the package was unpacked, its markup stripped. A paragraph of it:" \
-        "  $(grep -m 1 '^Lantern:\|^Oak:\|^Paper:' "$work/text.txt" | cut -c 1-160)" \
+        "  $(awk 'length > 60 && length < 110 && ++n == 100 { print; exit }' "$work/text.txt")" \
         "Your own text does as well: plain text files or JSONL with a key \"text\"."
 }
 
@@ -75,11 +75,13 @@ make_tokens() {
 run_shown() {
     local ranks=$1
     shift
+    local shown
+    shown=$(printf ' %q' "$program" "$@")
     if [[ $ranks -gt 1 ]]; then
-        explain "\$ mpirun -n $ranks $program $*"
+        explain "\$ mpirun -n $ranks$shown"
         mpi_run "$ranks" "$program" "$@"
     else
-        explain "\$ $program $*"
+        explain "\$$shown"
         env OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" \
             "$program" "$@"
     fi
@@ -109,6 +111,7 @@ train_first_half() {
         75)
             [[ $(outcome) == requeue ]] || die "exit code 75, but $run/status.json says '$(outcome)' instead of 'requeue'"
             explain "" "Exit code 75 and \"outcome\": \"requeue\" in $run/status.json: saved, please start me again." \
+                "(mpirun remarks on every exit code but 0; this one is meant.)" \
                 "Saved: $(newest_checkpoint)"
             ;;
         0) explain "The run finished before the signal reached it; there is nothing left to resume." ;;

@@ -62,7 +62,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dictionary", help="gcide.dict.dz")
     parser.add_argument("output", help="text file to write")
-    parser.add_argument("--megabytes", type=float, default=5, help="take every k-th entry so that about this much is left")
+    parser.add_argument("--megabytes", type=float, default=4, help="take every k-th entry so that about this much is left")
     arguments = parser.parse_args()
     with gzip.open(arguments.dictionary, "rt", encoding="utf-8", errors="replace") as source:
         texts = [t for t in map(plain, entries(source.read().split("\n"))) if t]
