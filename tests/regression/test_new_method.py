@@ -25,6 +25,7 @@ class NewMethod(unittest.TestCase):
             shutil.copytree(ROOT / name, self.root / name)
         (self.root / "docs").mkdir()
         shutil.copy(ROOT / "docs" / "methods.md", self.root / "docs")
+        shutil.copy(ROOT / ".clang-format", self.root)
 
     def tearDown(self):
         self.folder.cleanup()
@@ -75,7 +76,7 @@ class NewMethod(unittest.TestCase):
     def test_a_broken_skeleton_would_be_seen(self):
         self.assertEqual(self.generate("broken").returncode, 0)
         file = self.root / "src/methods/broken.cpp"
-        file.write_text(file.read_text().replace("before_update(Optimizer& optimizer", "before_updates(Optimizer& optimizer"))
+        file.write_text(file.read_text().replace("void before_update(", "void before_updates("))
         self.assertIn("override", self.syntax_errors("src/methods/broken.cpp"))
 
     def test_refuses_bad_names(self):
