@@ -1,5 +1,5 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC'11), keyed by (seed, name). A value is a pure
-// function of (seed, name, global index), so every layout draws the same numbers.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC'11), keyed by (seed, name). A value is a
+// pure function of (seed, name, global index), so every layout draws the same numbers.
 #pragma once
 
 #include <array>
@@ -42,7 +42,8 @@ inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t low,
     return {c0, c1, c2, c3};
 }
 
-/// Uniform in (0, 1), from words 2j and 2j+1 of one Philox block. With 52 bits nothing is rounded, so 1 is never drawn.
+/// Uniform in (0, 1), from words 2j and 2j+1 of one Philox block. With 52 bits nothing is rounded, so 1 is
+/// never drawn.
 inline double uniform_from_words(std::uint32_t high, std::uint32_t low) {
     const std::uint64_t bits = (static_cast<std::uint64_t>(high) << 32 | low) >> 12;
     return (static_cast<double>(bits) + 0.5) * 0x1.0p-52;

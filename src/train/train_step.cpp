@@ -43,12 +43,19 @@ void require_finite(double loss, const GradientCheck& gradient, std::int64_t ste
 
 }  // namespace
 
-StepResult train_step(TrainState& s, const TokenLoader& loader, std::int64_t first_sample,
+StepResult train_step(TrainState& state, const TokenLoader& loader, std::int64_t first_sample,
                       PhaseTimer& timer) {
+    const auto source = [&](std::int64_t first, std::int64_t count, Batch& batch) {
+        loader.training_batch(first_sample + first, count, batch);
+    };
+    return train_step(state, source, timer);
+}
+
+StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& timer) {
     const Config& config = s.context.config;
     const Comm& dp = s.context.topology.dp;
     const std::int64_t per_rank = config.data.global_batch / dp.size();
-    const std::int64_t first = first_sample + s.step * config.data.global_batch + dp.rank() * per_rank;
+    const std::int64_t first = s.step * config.data.global_batch + dp.rank() * per_rank;
     const double scale = 1.0 / static_cast<double>(config.data.global_batch * config.data.seq_len);
     Laps laps(timer, s.context.traffic);
     Batch batch;
@@ -58,7 +65,7 @@ StepResult train_step(TrainState& s, const TokenLoader& loader, std::int64_t fir
     s.method->begin_step(s.step);
     laps.end(Phase::optimizer);
     for (std::int64_t done = 0; done < per_rank; done += config.data.micro_batch) {
-        loader.training_batch(first + done, config.data.micro_batch, batch);
+        source(first + done, config.data.micro_batch, batch);
         upload(batch, s.model.batch());
         laps.end(Phase::data);
         result.loss += s.model.forward(scale);
