@@ -425,6 +425,9 @@ TEST(Validate, Layout) {
                    {"model.num_kv_heads = 6", "parallel.tp = 4"});
     expect_invalid({"--parallel.tp=4"}, 6, {"6 ranks", "multiple of parallel.tp = 4", "dp x tp"});
     expect_invalid({"--parallel.tp=2"}, 1, {"1 ranks", "parallel.tp = 2"});
+    Config config = config_of("", {"--model.vocab_size=1000"});
+    config.parallel.tp = 0;
+    expect_words(message_of([&] { validate(config, 1); }), {"parallel.tp = 0 on 1 ranks"});
 }
 
 TEST(Validate, Batch) {
@@ -449,7 +452,7 @@ TEST(Validate, StepsAndFormats) {
         change(config);
         return message_of([&] { validate(config, 1); });
     };
-    expect_words(broken([](Config& c) { c.run.steps = 0; }), {"run.steps = 0"});
+    expect_words(broken([](Config& c) { c.run.steps = 0; }), {"run.steps = 0", "at least one step"});
     expect_words(broken([](Config& c) { c.run.dtype = "f16"; }), {"run.dtype = 'f16'", "f32, bf16, f64"});
     expect_words(broken([](Config& c) { c.optim.schedule = "linear"; }), {"optim.schedule = 'linear'"});
     expect_words(broken([](Config& c) { c.optim.gradient_dtype = "f64"; }), {"optim.gradient_dtype = 'f64'"});
