@@ -11,15 +11,25 @@
 namespace switchyard::kernels {
 namespace {
 
+/// Independent running maxima per row: as many as keep the pipelines busy.
+constexpr std::int64_t lanes = 64;
+/// Additions in f32 before the sum moves on to f64.
+constexpr std::int64_t sum_length = 512;
+
 template <class T>
 Wide<T> largest(const T* x, std::int64_t n) {
-    Wide<T> result = -std::numeric_limits<Wide<T>>::infinity();
-#pragma omp simd reduction(max : result)
-    for (std::int64_t j = 0; j < n; ++j) {
-        const Wide<T> value = load(x[j]);
-        result = value > result ? value : result;
+    Wide<T> best[lanes];
+    std::fill_n(best, lanes, -std::numeric_limits<Wide<T>>::infinity());
+    const std::int64_t whole = n / lanes * lanes;
+    for (std::int64_t j = 0; j < whole; j += lanes) {
+#pragma omp simd
+        for (std::int64_t l = 0; l < lanes; ++l) {
+            const Wide<T> value = load(x[j + l]);
+            best[l] = value > best[l] ? value : best[l];
+        }
     }
-    return result;
+    for (std::int64_t j = whole; j < n; ++j) best[0] = std::max<Wide<T>>(best[0], load(x[j]));
+    return *std::max_element(best, best + lanes);
 }
 
 template <class T>
@@ -60,8 +70,8 @@ void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor 
             const T* row = logits.data<T>() + i * width;
             const Wide<T> maximum = largest(row, range.count);
             double sum = 0;
-            for (std::int64_t j = 0; j < range.count; j += block_size)
-                sum += sum_exponentials(row + j, maximum, std::min(block_size, range.count - j));
+            for (std::int64_t j = 0; j < range.count; j += sum_length)
+                sum += sum_exponentials(row + j, maximum, std::min(sum_length, range.count - j));
             const std::int64_t target = target_column(targets.data<std::int32_t>()[i], range);
             Wide<T>* out = stats.data<Wide<T>>() + 3 * i;
             out[0] = maximum;

@@ -3,6 +3,7 @@
 #include "kernels/elementwise.hpp"
 
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "kernels/dispatch.hpp"
@@ -47,30 +48,35 @@ double square_block(const T* x, std::int64_t n) {
     return sum;
 }
 
-/// Largest |x|: bit patterns without sign order like magnitudes, infinity above all numbers and NaN above
-/// infinity.
+/// Bit pattern of |x|, bf16 as f32. As integers these order like magnitudes, infinity above all numbers, NaN
+/// above infinity.
 template <class T>
-T max_magnitude(const T* x, std::int64_t n) {
-    using Bits = std::conditional_t<sizeof(T) == 8, std::uint64_t,
-                                    std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint16_t>>;
-    Bits largest = 0;
+auto magnitude_bits(T x) {
+    using Bits = std::conditional_t<std::is_same_v<T, double>, std::int64_t, std::int32_t>;
+    return static_cast<Bits>(std::bit_cast<Bits>(load(x)) & std::numeric_limits<Bits>::max());
+}
+
+template <class T>
+auto max_magnitude(const T* x, std::int64_t n) {
+    decltype(magnitude_bits(T{})) largest = 0;
 #pragma omp simd reduction(max : largest)
     for (std::int64_t i = 0; i < n; ++i) {
-        const Bits magnitude =
-            static_cast<Bits>(std::bit_cast<Bits>(x[i]) & (static_cast<Bits>(~Bits{0}) >> 1));
-        largest = magnitude > largest ? magnitude : largest;
+        const auto bits = magnitude_bits(x[i]);
+        largest = bits > largest ? bits : largest;
     }
-    return std::bit_cast<T>(largest);
+    return std::bit_cast<Wide<T>>(largest);
 }
 
 constexpr std::int64_t tile = 32;
 
+/// Through a buffer in cache, so that both sides are read and written in whole lines.
 template <class From, class To>
 void transpose_tile(const From* from, std::int64_t from_stride, To* to, std::int64_t to_stride,
                     std::int64_t rows, std::int64_t cols) {
+    To buffer[tile * (tile + 1)];
+    for (std::int64_t i = 0; i < rows; ++i) copy_block(from + i * from_stride, buffer + i * (tile + 1), cols);
     for (std::int64_t j = 0; j < cols; ++j)
-        for (std::int64_t i = 0; i < rows; ++i)
-            to[j * to_stride + i] = convert<To>(load(from[i * from_stride + j]));
+        for (std::int64_t i = 0; i < rows; ++i) to[j * to_stride + i] = buffer[i * (tile + 1) + j];
 }
 
 template <class From, class To>
@@ -216,11 +222,11 @@ double max_abs(Tensor x) {
     double result = 0;
     dispatch(x.dtype(), [&]<class T>() {
         const T* from = x.data<T>();
-        std::vector<T> parts(static_cast<std::size_t>(num_blocks(x.size())));
+        std::vector<Wide<T>> parts(static_cast<std::size_t>(num_blocks(x.size())));
         for_blocks(x.size(), [&parts, from](std::int64_t begin, std::int64_t end) {
             parts[static_cast<std::size_t>(begin / block_size)] = max_magnitude(from + begin, end - begin);
         });
-        result = load(max_magnitude(parts.data(), static_cast<std::int64_t>(parts.size())));
+        result = max_magnitude(parts.data(), static_cast<std::int64_t>(parts.size()));
     });
     return result;
 }
