@@ -21,15 +21,19 @@ T rounded(double x) {
 
 /// to[0 ... n) <- elements first ... first + n - 1; pair(p) gives the elements 2p and 2p + 1.
 template <class T, class Pair>
-void fill_row(T* to, std::uint64_t first, std::int64_t n, const Pair& pair) {
-    std::int64_t j = 0;
-    if (n > 0 && first % 2 == 1) to[j++] = rounded<T>(pair(first / 2).second);
-    for (; j + 1 < n; j += 2) {
-        const auto [even, odd] = pair((first + static_cast<std::uint64_t>(j)) / 2);
-        to[j] = rounded<T>(even);
-        to[j + 1] = rounded<T>(odd);
+void fill_row(T* to, std::uint64_t first, std::int64_t n, Pair pair) {
+    if (n <= 0) return;
+    const std::int64_t skipped = static_cast<std::int64_t>(first % 2), pairs = (n - skipped) / 2;
+    const std::uint64_t first_pair = (first + 1) / 2;
+    if (skipped == 1) *to++ = rounded<T>(pair(first / 2).second);
+#pragma omp simd
+    for (std::int64_t p = 0; p < pairs; ++p) {
+        const std::pair<double, double> drawn = pair(first_pair + static_cast<std::uint64_t>(p));
+        to[2 * p] = rounded<T>(drawn.first);
+        to[2 * p + 1] = rounded<T>(drawn.second);
     }
-    if (j < n) to[j] = rounded<T>(pair((first + static_cast<std::uint64_t>(j)) / 2).first);
+    if (n - skipped > 2 * pairs)
+        to[2 * pairs] = rounded<T>(pair(first_pair + static_cast<std::uint64_t>(pairs)).first);
 }
 
 template <class Pair>

@@ -1,6 +1,9 @@
 // Shapes, views, the arena, bf16 and Philox.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <numbers>
 #include <set>
 
 #include "core/arena.hpp"
@@ -169,6 +172,31 @@ TEST(Philox, UniformNumbersReachNeitherEnd) {
     EXPECT_EQ(uniform(9, 7), uniform_pair(9, 3).second);
     EXPECT_EQ(normal(9, 6), normal_pair(9, 3).first);
     EXPECT_EQ(normal(9, 7), normal_pair(9, 3).second);
+}
+
+TEST(Philox, LogarithmSineAndCosineAreAccurate) {
+    double log_error = 0, turn_error = 0;
+    for (std::uint64_t i = 0; i < 200000; ++i) {
+        const double t = uniform(7, i);
+        for (double x : {t, std::pow(t, 40), 1 - t * 0x1p-20, 0x1p-53})
+            log_error = std::max(log_error, std::fabs(portable_log(x) / std::log(x) - 1));
+        const SineCosine turn = sine_cosine_of_turn(t);
+        const long double angle = 2 * std::numbers::pi_v<long double> * t;
+        turn_error = std::max({turn_error, std::fabs(turn.sine - static_cast<double>(std::sin(angle))),
+                               std::fabs(turn.cosine - static_cast<double>(std::cos(angle)))});
+    }
+    EXPECT_LT(log_error, 2 * 0x1p-52);
+    EXPECT_LT(turn_error, 2 * 0x1p-52);
+    EXPECT_EQ(portable_log(1), 0);
+    EXPECT_EQ(sine_cosine_of_turn(0.75).sine, -1);
+    EXPECT_EQ(sine_cosine_of_turn(0.5).cosine, -1);
+}
+
+TEST(Philox, NormalNumbersHaveTheSameBitsOnEveryMachine) {
+    const double expected[] = {0x1.499329e94d145p-2, -0x1.cd158b51e6853p+0, -0x1.a4aca16807b9dp-1,
+                               0x1.1e2a1645609ecp+0};
+    for (std::uint64_t i = 0; i < 4; ++i) EXPECT_EQ(normal(stream_key(1, "golden"), i), expected[i]);
+    EXPECT_EQ(uniform(stream_key(1, "golden"), 0), 0x1.8012168004674p-3);
 }
 
 TEST(Philox, BoundedIntegersCoverTheirRangeEvenly) {
