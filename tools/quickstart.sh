@@ -6,6 +6,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 # shellcheck source=tools/mpirun_flags.sh
 source "$(dirname "${BASH_SOURCE[0]}")/mpirun_flags.sh"
+# shellcheck source=tools/example_text.sh
+source "$(dirname "${BASH_SOURCE[0]}")/example_text.sh"
 
 usage() {
     cat <<'TEXT'
@@ -39,26 +41,6 @@ last_step() { { tail -n 3 "$run/log.jsonl" | grep -o '"step" *: *[0-9]*' | grep 
 # The background launcher must not outlive this script.
 trap '[[ $training -eq 0 ]] || kill "$training" 2>/dev/null || true' EXIT
 trap 'exit 130' INT TERM
-
-download_dictionary() { (cd "$work/package" && apt-get download -q -o APT::Sandbox::User=root dict-gcide); }
-
-get_text() {
-    say "1/7 Text: the dictionary of Debian's package dict-gcide (Webster 1913 and additions)"
-    if [[ -s $work/text.txt ]]; then
-        explain "already there: $work/text.txt"
-        return
-    fi
-    mkdir -p "$work/package"
-    download_dictionary || { as_root apt-get update -q && download_dictionary; } ||
-        die "cannot download dict-gcide (the quickstart's text) put plain English text into $work/text.txt and start again"
-    dpkg-deb -x "$work"/package/dict-gcide_*.deb "$work/package"
-    /usr/bin/python3 tools/quickstart_text.py "$work/package/usr/share/dictd/gcide.dict.dz" "$work/text.txt.partial"
-    mv "$work/text.txt.partial" "$work/text.txt"
-    rm -rf "$work/package"
-    explain "Nothing was installed: the package was unpacked, its markup stripped. A paragraph of it:" \
-        "  $(awk 'length > 60 && length < 110 && ++n == 100 { print; exit }' "$work/text.txt")" \
-        "Your own text does as well: plain text files or JSONL with a key \"text\"."
-}
 
 make_tokens() {
     say "2/7 Tokens: train a SentencePiece tokenizer with $vocab_size pieces and write a token file"
@@ -175,6 +157,7 @@ install_packages
 build_preset release
 started=$SECONDS
 mkdir -p "$work"
+say "1/7 Text: the dictionary of Debian's package dict-gcide (Webster 1913 and additions)"
 get_text
 make_tokens
 if [[ -z $(newest_checkpoint) ]]; then train_first_half; fi
