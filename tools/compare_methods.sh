@@ -20,7 +20,7 @@ install_packages
 build_preset release
 mkdir -p "$work"
 say "Text and tokens"
-get_text
+get_text "$work"
 if [[ ! -s $work/tokens.h5 ]]; then
     OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
         build/release/switchyard tokenize "$work/text.txt" --output="$work/tokens.h5" --vocab_size=2048

@@ -158,7 +158,7 @@ build_preset release
 started=$SECONDS
 mkdir -p "$work"
 say "1/7 Text: the dictionary of Debian's package dict-gcide (Webster 1913 and additions)"
-get_text
+get_text "$work"
 make_tokens
 if [[ -z $(newest_checkpoint) ]]; then train_first_half; fi
 if [[ $(outcome) != finished ]]; then train_second_half; fi
