@@ -1,14 +1,22 @@
 // Comm: one owned communicator. Size 1 makes every collective a no-op, so serial code has no branch of its own.
 #pragma once
 
+// The C++ bindings were removed from MPI 3.0; their headers warn and cost compile time.
+#ifndef OMPI_SKIP_MPICXX
+#define OMPI_SKIP_MPICXX 1
+#endif
+#ifndef MPICH_SKIP_MPICXX
+#define MPICH_SKIP_MPICXX 1
+#endif
 #include <mpi.h>
 
 #include <memory>
+#include <source_location>
 
 namespace switchyard {
 
-/// Throws InternalError naming the call when an MPI function does not return MPI_SUCCESS.
-void check_mpi(int code, const char* call);
+/// Throws InternalError naming the call and its place when an MPI function does not return MPI_SUCCESS.
+void check_mpi(int code, const char* call, std::source_location = std::source_location::current());
 #define SWITCHYARD_MPI(call) ::switchyard::check_mpi((call), #call)
 
 class Comm {
@@ -21,12 +29,18 @@ class Comm {
     static Comm imaginary(int rank, int size);
     /// Collective over this communicator.
     Comm split(int color, int key) const;
+    /// The ranks of this communicator that share memory, that is, a node (collective).
+    Comm split_by_node() const;
 
     int rank() const { return rank_; }
     int size() const { return size_; }
+    /// MPI_COMM_SELF for a single process without a communicator of its own.
     MPI_Comm handle() const;
 
   private:
+    /// Takes over `created`, which only this object frees.
+    static Comm own(MPI_Comm created);
+
     std::shared_ptr<MPI_Comm> handle_;
     int rank_ = 0, size_ = 1;
 };

@@ -1,5 +1,5 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC'11), keyed by (seed, name). A value is a pure
-// function of (seed, name, global index), so every layout draws the same numbers.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., SC'11), keyed by (seed, name). A value is a
+// pure function of (seed, name, global index), so every layout draws the same numbers.
 #pragma once
 
 #include <array>
@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <numbers>
 #include <string_view>
+#include <utility>
 
 namespace switchyard {
 
@@ -41,24 +42,37 @@ inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t low,
     return {c0, c1, c2, c3};
 }
 
-/// Uniform in (0, 1) with 53 bits, from words 2j and 2j+1 of one Philox block.
+/// Uniform in (0, 1), from words 2j and 2j+1 of one Philox block. With 52 bits nothing is rounded, so 1 is
+/// never drawn.
 inline double uniform_from_words(std::uint32_t high, std::uint32_t low) {
-    const std::uint64_t bits = (static_cast<std::uint64_t>(high) << 32 | low) >> 11;
-    return (static_cast<double>(bits) + 0.5) * 0x1.0p-53;
+    const std::uint64_t bits = (static_cast<std::uint64_t>(high) << 32 | low) >> 12;
+    return (static_cast<double>(bits) + 0.5) * 0x1.0p-52;
+}
+
+/// Uniform in (0, 1): elements 2 `pair` and 2 `pair` + 1 of the stream.
+inline std::pair<double, double> uniform_pair(std::uint64_t key, std::uint64_t pair) {
+    const auto words = philox(key, pair);
+    return {uniform_from_words(words[0], words[1]), uniform_from_words(words[2], words[3])};
 }
 
 /// Uniform in (0, 1): element `index` of the stream.
 inline double uniform(std::uint64_t key, std::uint64_t index) {
-    const auto words = philox(key, index >> 1);
-    return index & 1 ? uniform_from_words(words[2], words[3]) : uniform_from_words(words[0], words[1]);
+    const auto values = uniform_pair(key, index >> 1);
+    return index & 1 ? values.second : values.first;
 }
 
-/// Standard normal: element `index` of the stream (Box-Muller, one block for two elements).
-inline double normal(std::uint64_t key, std::uint64_t index) {
-    const auto words = philox(key, index >> 1);
+/// Standard normal: elements 2 `pair` and 2 `pair` + 1 of the stream (Box & Muller 1958).
+inline std::pair<double, double> normal_pair(std::uint64_t key, std::uint64_t pair) {
+    const auto words = philox(key, pair);
     const double radius = std::sqrt(-2.0 * std::log(uniform_from_words(words[0], words[1])));
     const double angle = 2.0 * std::numbers::pi * uniform_from_words(words[2], words[3]);
-    return radius * (index & 1 ? std::sin(angle) : std::cos(angle));
+    return {radius * std::cos(angle), radius * std::sin(angle)};
+}
+
+/// Standard normal: element `index` of the stream.
+inline double normal(std::uint64_t key, std::uint64_t index) {
+    const auto values = normal_pair(key, index >> 1);
+    return index & 1 ? values.second : values.first;
 }
 
 /// Uniform integer in [0, bound), bound < 2^32, without noticeable bias (64-bit multiply-shift).

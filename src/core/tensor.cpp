@@ -51,7 +51,10 @@ std::int64_t Shape::size() const {
 
 std::string Shape::text() const {
     std::string text;
-    for (int i = 0; i < rank_; ++i) text += (i ? "x" : "") + std::to_string(extents_[i]);
+    for (int i = 0; i < rank_; ++i) {
+        if (i > 0) text += 'x';
+        text += std::to_string(extents_[i]);
+    }
     return text;
 }
 

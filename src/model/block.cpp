@@ -44,20 +44,34 @@ BlockSaved Block::allocate_saved(const ModelContext& context, Tensor x) const {
     return saved;
 }
 
-void Block::forward(Tensor x_in, Tensor y_in, const BlockSaved& saved, const Scratch& scratch, Tensor y) const {
+void Block::forward(Tensor x_in, Tensor y_in, const BlockSaved& saved, const Scratch& scratch,
+                    Tensor y) const {
     if (y_in.empty())
-        kernels::rms_norm_forward(saved.x, attention_norm_.value, saved.h_attention, saved.rstd_attention, eps_);
+        kernels::rms_norm_forward(saved.x, attention_norm_.value, saved.h_attention, saved.rstd_attention,
+                                  eps_);
     else
         kernels::add_rms_norm_forward(x_in, y_in, attention_norm_.value, saved.x, saved.h_attention,
                                       saved.rstd_attention, eps_);
-    attention_.forward(saved.h_attention, saved.attention, scratch, y).wait();
-    kernels::add_rms_norm_forward(saved.x, y, mlp_norm_.value, saved.x_mid, saved.h_mlp, saved.rstd_mlp, eps_);
+    finish_attention(saved, scratch, y);
     mlp_.forward(saved.h_mlp, saved.mlp, scratch, y).wait();
+}
+
+void Block::finish_attention(const BlockSaved& saved, const Scratch& scratch, Tensor y) const {
+    attention_.forward(saved.h_attention, saved.attention, scratch, y).wait();
+    kernels::add_rms_norm_forward(saved.x, y, mlp_norm_.value, saved.x_mid, saved.h_mlp, saved.rstd_mlp,
+                                  eps_);
+}
+
+void Block::recompute(const BlockSaved& saved, const Scratch& scratch, Tensor y) const {
+    kernels::rms_norm_forward(saved.x, attention_norm_.value, saved.h_attention, saved.rstd_attention, eps_);
+    finish_attention(saved, scratch, y);
+    mlp_.gate_and_up(saved.h_mlp, saved.mlp);
 }
 
 void Block::backward(const BlockSaved& saved, const Scratch& scratch, Tensor d_x) {
     mlp_.backward(saved.h_mlp, saved.mlp, scratch, d_x).wait();
-    kernels::rms_norm_backward(scratch.d_h, saved.x_mid, mlp_norm_.value, saved.rstd_mlp, d_x, mlp_norm_.gradient);
+    kernels::rms_norm_backward(scratch.d_h, saved.x_mid, mlp_norm_.value, saved.rstd_mlp, d_x,
+                               mlp_norm_.gradient);
     attention_.backward(saved.h_attention, saved.attention, scratch, d_x).wait();
     kernels::rms_norm_backward(scratch.d_h, saved.x, attention_norm_.value, saved.rstd_attention, d_x,
                                attention_norm_.gradient);

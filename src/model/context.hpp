@@ -13,9 +13,9 @@ struct ModelContext {
     const Topology& topology;
     Arena& arena;
     Traffic& traffic;
-    DType dtype;                 // compute type
-    std::int64_t micro_batch;    // B
-    std::int64_t seq_len;        // T
+    DType dtype;               // compute type
+    std::int64_t micro_batch;  // B
+    std::int64_t seq_len;      // T
 
     std::int64_t tokens() const { return micro_batch * seq_len; }
     DType accumulate() const { return accumulate_type(dtype); }

@@ -1,5 +1,6 @@
-// Extent: one dimension of a weight cut over tp. Equal padded blocks, so that every rank's kernels see one shape; what
-// exceeds the real size is zero and never enters a file, a norm, a softmax, an initialiser or a bank.
+// Extent: one dimension of a weight cut over tp. Equal padded blocks, so that every rank's kernels see one
+// shape; what exceeds the real size is zero and never enters a file, a norm, a softmax, an initialiser or a
+// bank.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +15,9 @@ struct Extent {
     std::int64_t padded = 0;  // allocated local elements
 };
 
-inline Extent whole(std::int64_t size) { return {size, 0, size, size}; }
+inline Extent whole(std::int64_t size) {
+    return {size, 0, size, size};
+}
 
 /// Blocks of ceil(size / parts) rounded up to 16.
 inline Extent padded_block(std::int64_t size, int parts, int part) {

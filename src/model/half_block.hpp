@@ -1,6 +1,6 @@
-// The two halves of a block, attention and MLP: a column-parallel stage, local work, a row-parallel linear. Each owns its
-// two collectives over tp: the sum of its output and, in backward, the sum of its input's gradient. `Saved` is what
-// forward leaves for backward; `Scratch` is shared by all blocks.
+// The two halves of a block, attention and MLP: a column-parallel stage, local work, a row-parallel linear.
+// Each owns its two collectives over tp: the sum of its output and, in backward, the sum of its input's
+// gradient. `Saved` is what forward leaves for backward; `Scratch` is shared by all blocks.
 #pragma once
 
 #include "model/linear.hpp"
@@ -18,11 +18,11 @@ struct MlpSaved {
 
 /// Work space that no one needs between half-blocks.
 struct Scratch {
-    Tensor d_h;         // (N, C)
+    Tensor d_h;  // (N, C)
     Tensor d_q, d_k, d_v, d_o;
-    Tensor a, d_a;      // (N, F)
-    Tensor reduce;      // of the tp collectives
-    Tensor rope_table;  // (T, 2, D/2)
+    Tensor a, d_a;          // (N, F)
+    Tensor reduce;          // of the tp collectives
+    Tensor rope_table;      // (T, 2, D/2)
     Tensor document_start;  // (B, T) i32, or empty
 };
 
@@ -53,6 +53,8 @@ class Mlp {
     MlpSaved allocate_saved(const ModelContext&) const;
 
     Pending forward(Tensor h, const MlpSaved&, const Scratch&, Tensor y) const;
+    /// The part of forward() that fills `saved`.
+    void gate_and_up(Tensor h, const MlpSaved&) const;
     Pending backward(Tensor h, const MlpSaved&, const Scratch&, Tensor d_y);
 
     std::vector<Linear*> linears() { return {&gate_, &up_, &down_}; }

@@ -1,6 +1,8 @@
 // Allocation, initial values and the dense products of a linear.
 #include "model/linear.hpp"
 
+#include <algorithm>
+
 #include "core/error.hpp"
 #include "core/rng.hpp"
 #include "kernels/matmul.hpp"
@@ -35,7 +37,8 @@ void Linear::allocate(const ModelContext& context, std::unique_ptr<Adapter> adap
     const std::int64_t rows = (out_.padded + parts - 1) / parts;
     base_.row0 = part * rows;
     base_.words.hi = arena.take(MemoryClass::frozen, context.dtype, {rows, in_.padded});
-    if (context.dtype == DType::bf16) base_.words.lo = arena.take(MemoryClass::frozen, DType::i16, {rows, in_.padded});
+    if (context.dtype == DType::bf16)
+        base_.words.lo = arena.take(MemoryClass::frozen, DType::i16, {rows, in_.padded});
     if (parts == 1) weight_ = base_.words.hi;
     arena.shared(context.accumulate(), {rows, in_.padded});  // for initialise()
 }
@@ -52,6 +55,18 @@ void Linear::initialise(const ModelContext& context) {
     const Tensor full = context.arena.shared(context.accumulate(), words.shape());
     kernels::fill_normal(full, region(base_.row0), key, std);
     kernels::store_frozen(full, base_.words);
+}
+
+void Linear::visit_base(StateIo& io, const ModelContext& context) {
+    const Tensor full = context.arena.shared(context.accumulate(), base_.words.hi.shape());
+    Shard part = shard();
+    part.row0 += base_.row0;
+    part.rows = std::clamp<std::int64_t>(out_.count - base_.row0, 0, full.dim(0));
+    const bool sharded = full.dim(0) < out_.padded;
+    part.replica = sharded ? 0 : context.topology.dp_rank();
+    kernels::load_frozen(base_.words, full);
+    io.tensor("/model/" + part.name, part, full);
+    if (io.loading()) kernels::store_frozen(full, base_.words);
 }
 
 void Linear::forward(Tensor x, Tensor y) const {

@@ -1,10 +1,11 @@
-// Linear: y = x W' without bias; W (out, in), column-parallel (out cut over tp) or row-parallel (in cut over tp,
-// outputs are partial sums). Its weight is trained (dense) or frozen; an Adapter may change its map.
+// Linear: y = x W' without bias; W (out, in), column-parallel (out cut over tp) or row-parallel (in cut over
+// tp, outputs are partial sums). Its weight is trained (dense) or frozen; an Adapter may change its map.
 #pragma once
 
 #include <memory>
 #include <string>
 
+#include "io/state_io.hpp"
 #include "model/adapter.hpp"
 #include "model/context.hpp"
 #include "model/extent.hpp"
@@ -22,12 +23,16 @@ struct FrozenBase {
 class Linear {
   public:
     /// `name` without ".weight", as Hugging Face calls it.
-    Linear(std::string name, Split split, Extent out, Extent in) : name_(std::move(name)), split_(split), out_(out), in_(in) {}
+    Linear(std::string name, Split split, Extent out, Extent in)
+        : name_(std::move(name)), split_(split), out_(out), in_(in) {}
 
     /// Gives the weight memory and makes it dense (adapter == nullptr) or frozen under `adapter`.
     void allocate(const ModelContext&, std::unique_ptr<Adapter> adapter);
     /// Values N(0, init_std^2), the same on every layout. A frozen weight is stored in full precision.
     void initialise(const ModelContext&);
+
+    /// The frozen weight in full precision, to or from /model/<name>.weight. Collective.
+    void visit_base(StateIo&, const ModelContext&);
 
     void forward(Tensor x, Tensor y) const;
     void backward(Tensor x, Tensor d_y, Tensor d_x, Write);

@@ -1,4 +1,5 @@
-// SwiGLU feed-forward: down(silu(gate(h)) * up(h)). The feed-forward dimension is split over tp with local padding.
+// SwiGLU feed-forward: down(silu(gate(h)) * up(h)). The feed-forward dimension is split over tp with local
+// padding.
 #include "kernels/swiglu.hpp"
 #include "model/half_block.hpp"
 
@@ -14,9 +15,12 @@ Extent ffn_extent(const ModelContext& context) {
 Mlp::Mlp(const ModelContext& context, const std::string& layer)
     : topology_(context.topology),
       traffic_(context.traffic),
-      gate_(layer + ".mlp.gate_proj", Split::column, ffn_extent(context), whole(context.config.model.hidden_size)),
-      up_(layer + ".mlp.up_proj", Split::column, ffn_extent(context), whole(context.config.model.hidden_size)),
-      down_(layer + ".mlp.down_proj", Split::row, whole(context.config.model.hidden_size), ffn_extent(context)) {}
+      gate_(layer + ".mlp.gate_proj", Split::column, ffn_extent(context),
+            whole(context.config.model.hidden_size)),
+      up_(layer + ".mlp.up_proj", Split::column, ffn_extent(context),
+          whole(context.config.model.hidden_size)),
+      down_(layer + ".mlp.down_proj", Split::row, whole(context.config.model.hidden_size),
+            ffn_extent(context)) {}
 
 MlpSaved Mlp::allocate_saved(const ModelContext& context) const {
     const Shape shape{context.tokens(), gate_.out().padded};
@@ -24,9 +28,13 @@ MlpSaved Mlp::allocate_saved(const ModelContext& context) const {
             context.arena.take(MemoryClass::activations, context.dtype, shape)};
 }
 
-Pending Mlp::forward(Tensor h, const MlpSaved& saved, const Scratch& scratch, Tensor y) const {
+void Mlp::gate_and_up(Tensor h, const MlpSaved& saved) const {
     gate_.forward(h, saved.gate);
     up_.forward(h, saved.up);
+}
+
+Pending Mlp::forward(Tensor h, const MlpSaved& saved, const Scratch& scratch, Tensor y) const {
+    gate_and_up(h, saved);
     kernels::swiglu_forward(saved.gate, saved.up, scratch.a);
     down_.forward(scratch.a, y);
     return start_all_reduce(topology_.tp, y, scratch.reduce, traffic_, TrafficGroup::activations);
@@ -61,7 +69,8 @@ Scratch allocate_scratch(const ModelContext& context) {
     if (context.tp_size() > 1)
         s.reduce = context.arena.take(MemoryClass::workspace, context.dtype,
                                       {n * m.hidden_size + 64 * context.tp_size()});
-    s.rope_table = context.arena.take(MemoryClass::workspace, context.accumulate(), {context.seq_len, 2, head_size / 2});
+    s.rope_table =
+        context.arena.take(MemoryClass::workspace, context.accumulate(), {context.seq_len, 2, head_size / 2});
     if (context.config.data.mask_documents)
         s.document_start =
             context.arena.take(MemoryClass::workspace, DType::i32, {context.micro_batch, context.seq_len});

@@ -1,13 +1,14 @@
-// Parameter: a tensor that is trained, as this rank holds it. Values are the compute copies; the optimizer's masters
-// belong to its owner (optim/owned_parameter.hpp).
+// Parameter: a tensor that is trained, as this rank holds it. Values are the compute copies; the optimizer's
+// masters belong to its owner (optim/owned_parameter.hpp).
 #pragma once
 
 #include "core/shard.hpp"
 
 namespace switchyard {
 
-/// How the gradients of the tp ranks combine. `own`: each tp rank holds another part of the tensor. `partial`: all hold
-/// the same tensor and their gradients add up. `same`: all hold the same tensor and compute the same gradient.
+/// How the gradients of the tp ranks combine. `own`: each tp rank holds another part of the tensor.
+/// `partial`: all hold the same tensor and their gradients add up. `same`: all hold the same tensor and
+/// compute the same gradient.
 enum class TpGradient { own, partial, same };
 
 struct Parameter {
@@ -16,6 +17,8 @@ struct Parameter {
     Tensor gradient;  // accumulate type; its shape may differ from value's (a projected gradient)
     TpGradient tp_gradient = TpGradient::own;
     bool factor = false;  // of an adapted linear: learning rate `lr`, not `dense_lr`
+    bool transposed =
+        false;  // the checkpoint holds the transpose (lora_B is trained slot by slot, one slot a row)
 };
 
 }  // namespace switchyard

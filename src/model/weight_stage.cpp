@@ -77,6 +77,15 @@ void WeightStage::acquire(int block) {
     fresh_[block] = true;
 }
 
+double WeightStage::bytes_per_step(std::int64_t micro_batches) const {
+    if (!sharded_) return 0;
+    double block_bytes = 0;  // all blocks have the same shapes
+    for (const Tensor& all : storage_.front())
+        block_bytes += all_gather_bytes(static_cast<double>(all.bytes()), topology_.dp_size());
+    return block_bytes *
+           static_cast<double>(gathers_per_step(static_cast<std::int64_t>(blocks_.size()), micro_batches));
+}
+
 std::int64_t WeightStage::gathers_per_step(std::int64_t blocks, std::int64_t micro_batches) {
     std::array<std::int64_t, 2> held{-1, -1};
     std::int64_t gathers = 0;

@@ -1,6 +1,6 @@
-// WeightStage: brings the frozen weights of one block into the form that products use. Merged copies are kept for the
-// step; with parallel.shard_frozen each rank prepares its slice of rows (merged, if the adapter merges) and the slices
-// are gathered over dp, one block ahead of use, into two buffers.
+// WeightStage: brings the frozen weights of one block into the form that products use. Merged copies are kept
+// for the step; with parallel.shard_frozen each rank prepares its slice of rows (merged, if the adapter
+// merges) and the slices are gathered over dp, one block ahead of use, into two buffers.
 #pragma once
 
 #include <array>
@@ -23,6 +23,8 @@ class WeightStage {
 
     /// Gathers in one step of `micro_batches` forward and backward passes over `blocks` blocks.
     static std::int64_t gathers_per_step(std::int64_t blocks, std::int64_t micro_batches);
+    /// Bytes that this rank sends for them.
+    double bytes_per_step(std::int64_t micro_batches) const;
 
   private:
     struct Buffer {
@@ -36,8 +38,9 @@ class WeightStage {
     Traffic& traffic_;
     bool sharded_;
     std::vector<std::vector<Linear*>> blocks_;
-    std::vector<std::vector<Tensor>> storage_;  // per block (kept) or per buffer (sharded): one tensor a linear
-    std::vector<bool> fresh_;                   // merged copies of a block formed in this step
+    std::vector<std::vector<Tensor>>
+        storage_;              // per block (kept) or per buffer (sharded): one tensor a linear
+    std::vector<bool> fresh_;  // merged copies of a block formed in this step
     std::array<Buffer, 2> buffers_;
 };
 

@@ -1,0 +1,57 @@
+// StateIo: one walk over a run's state serves saving and loading. Whoever owns state lists it once, by path;
+// the walk is collective over the world, the same calls in the same order on all ranks.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "comm/comm.hpp"
+#include "io/checkpoint_file.hpp"
+
+namespace switchyard {
+
+/// Rows of a (rows, cols) part of a dataset, spread over the ranks of `group` in any order.
+struct DistributedRows {
+    const Comm* group = nullptr;
+    const std::vector<int>* owner =
+        nullptr;                      // rank in `group` of each row; entries from `rows` on are padding
+    std::vector<std::int32_t> held;   // rows here, ascending
+    Shape global;                     // of the dataset as stored, without padding
+    std::int64_t row0 = 0, col0 = 0;  // where the group's part lies, before transposition
+    std::int64_t rows = 0, cols = 1;  // its valid extent
+    bool transposed = false;          // the dataset holds the transpose
+    int replica = 0;
+};
+
+/// How a held row is read into and set from host memory of `cols` elements of `dtype`.
+struct RowAccess {
+    DType dtype = DType::f32;
+    std::function<void(std::int32_t row, void* host)> get;
+    std::function<void(std::int32_t row, const void* host)> set;
+};
+
+class StateIo {
+  public:
+    explicit StateIo(CheckpointWriter& writer) : writer_(&writer) {}
+    explicit StateIo(const CheckpointReader& reader) : reader_(&reader) {}
+
+    bool loading() const { return reader_ != nullptr; }
+    /// Loading: whether the file has this dataset.
+    bool has(const std::string& path) const { return !reader_ || reader_->has(path); }
+
+    /// A rectangle of the dataset, f32 or f64.
+    void tensor(const std::string& path, const Shard&, Tensor);
+    void rows(const std::string& path, const DistributedRows&, const RowAccess&);
+    /// A small table known to all ranks.
+    void integers(const std::string& path, std::vector<std::int64_t>&, int world_rank);
+    void attribute(const std::string& object, const std::string& key, std::int64_t& value);
+    /// Written for readers of the file; loading ignores it.
+    void note(const std::string& object, const std::string& key, const Attribute& value);
+
+  private:
+    CheckpointWriter* writer_ = nullptr;
+    const CheckpointReader* reader_ = nullptr;
+};
+
+}  // namespace switchyard

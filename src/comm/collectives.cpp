@@ -1,0 +1,68 @@
+// The CPU back end's collectives: tensors lie in host memory. All ranks start and wait in the same order.
+#include "comm/collectives.hpp"
+
+#include <chrono>
+#include <cstring>
+
+#include "comm/messages.hpp"
+#include "core/error.hpp"
+
+namespace switchyard {
+namespace {
+
+/// A Pending that runs `finish` and adds the time it takes to traffic.waited_s.
+template <class Finish>
+Pending pending(Traffic& traffic, Finish finish) {
+    return Pending([&traffic, finish = std::move(finish)] {
+        const auto start = std::chrono::steady_clock::now();
+        finish();
+        traffic.waited_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    });
+}
+
+void deliver_locally(Tensor from, Tensor to) {
+    if (from.raw() != to.raw() && !from.empty()) std::memmove(to.raw(), from.raw(), from.bytes());
+}
+
+}  // namespace
+
+Pending start_all_reduce(const Comm& comm, Tensor tensor, Tensor scratch, Traffic& traffic,
+                         TrafficGroup group) {
+    if (comm.size() == 1 || tensor.empty()) return {};
+    traffic.add(group, all_reduce_bytes(static_cast<double>(tensor.bytes()), comm.size()));
+    auto reduction = std::make_shared<OrderedReduction>(comm, tensor, scratch, message_limit);
+    reduction->scatter();
+    return pending(traffic, [reduction] { reduction->finish(); });
+}
+
+Pending start_all_to_all(const Comm& comm, Tensor send, Tensor received, Traffic& traffic,
+                         TrafficGroup group) {
+    internal_check(send.bytes() == received.bytes() && send.size() % comm.size() == 0,
+                   "all-to-all of {} into {} over {} ranks", send.shape().text(), received.shape().text(),
+                   comm.size());
+    if (comm.size() == 1 || send.empty()) {
+        deliver_locally(send, received);
+        return {};
+    }
+    internal_check(send.raw() != received.raw(), "all-to-all in place");
+    traffic.add(group, all_gather_bytes(static_cast<double>(send.bytes()), comm.size()));
+    auto requests = std::make_shared<Requests>();
+    start_parts_to_all(comm, send.raw(), received.raw(), send.bytes() / comm.size(), message_limit,
+                       *requests);
+    return pending(traffic, [requests] { requests->wait(); });
+}
+
+Pending start_all_gather(const Comm& comm, Tensor mine, Tensor all, Traffic& traffic, TrafficGroup group) {
+    internal_check(all.bytes() == mine.bytes() * comm.size(), "all-gather of {} into {} over {} ranks",
+                   mine.shape().text(), all.shape().text(), comm.size());
+    if (comm.size() == 1 || all.empty()) {
+        deliver_locally(mine, all);
+        return {};
+    }
+    traffic.add(group, all_gather_bytes(static_cast<double>(all.bytes()), comm.size()));
+    auto requests = std::make_shared<Requests>();
+    start_gather_parts(comm, mine.raw(), all.raw(), mine.bytes(), message_limit, *requests);
+    return pending(traffic, [requests] { requests->wait(); });
+}
+
+}  // namespace switchyard

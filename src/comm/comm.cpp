@@ -1,0 +1,95 @@
+// Communicators are freed by their last owner, before MPI_Finalize and never while an exception unwinds:
+// freeing is collective, and a lone rank would wait in it.
+#include "comm/comm.hpp"
+
+#include <exception>
+
+#include "core/error.hpp"
+
+namespace switchyard {
+namespace {
+
+/// Before MPI_Init and after MPI_Finalize no other MPI function may be called.
+bool mpi_is_running() {
+    int initialized = 0, finalized = 0;
+    MPI_Initialized(&initialized);
+    MPI_Finalized(&finalized);
+    return initialized && !finalized;
+}
+
+void free_communicator(MPI_Comm* handle) {
+    if (std::uncaught_exceptions() == 0 && mpi_is_running()) MPI_Comm_free(handle);
+    delete handle;
+}
+
+}  // namespace
+
+void check_mpi(int code, const char* call, std::source_location where) {
+    if (code == MPI_SUCCESS) return;
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    throw InternalError(fmt::format("MPI error {}: {} in {} ({}:{})", code, std::string(text, length), call,
+                                    where.file_name(), where.line()));
+}
+
+Comm Comm::own(MPI_Comm created) {
+    Comm comm;
+    comm.handle_ = std::shared_ptr<MPI_Comm>(new MPI_Comm(created), free_communicator);
+    SWITCHYARD_MPI(MPI_Comm_set_errhandler(created, MPI_ERRORS_RETURN));
+    SWITCHYARD_MPI(MPI_Comm_rank(created, &comm.rank_));
+    SWITCHYARD_MPI(MPI_Comm_size(created, &comm.size_));
+    return comm;
+}
+
+Comm Comm::duplicate(MPI_Comm source) {
+    MPI_Comm created = MPI_COMM_NULL;
+    SWITCHYARD_MPI(MPI_Comm_dup(source, &created));
+    return own(created);
+}
+
+Comm Comm::imaginary(int rank, int size) {
+    internal_check(size >= 1 && rank >= 0 && rank < size, "rank {} of {}", rank, size);
+    Comm comm;
+    comm.rank_ = rank;
+    comm.size_ = size;
+    return comm;
+}
+
+Comm Comm::split(int color, int key) const {
+    if (size_ == 1) return {};
+    MPI_Comm created = MPI_COMM_NULL;
+    SWITCHYARD_MPI(MPI_Comm_split(handle(), color, key, &created));
+    return own(created);
+}
+
+Comm Comm::split_by_node() const {
+    if (size_ == 1) return {};
+    MPI_Comm created = MPI_COMM_NULL;
+    SWITCHYARD_MPI(MPI_Comm_split_type(handle(), MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &created));
+    return own(created);
+}
+
+MPI_Comm Comm::handle() const {
+    if (handle_) return *handle_;
+    internal_check(size_ == 1, "a collective over {} ranks that do not exist", size_);
+    return MPI_COMM_SELF;
+}
+
+MpiSession::MpiSession(int& argc, char**& argv) : exceptions_at_start_(std::uncaught_exceptions()) {
+    int provided = MPI_THREAD_SINGLE;
+    SWITCHYARD_MPI(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided));
+    require(provided >= MPI_THREAD_FUNNELED,
+            "this MPI library provides thread level {} (OpenMP threads run beside MPI calls, which needs "
+            "level {}, "
+            "MPI_THREAD_FUNNELED) use an MPI library built with thread support",
+            provided, static_cast<int>(MPI_THREAD_FUNNELED));
+    for (MPI_Comm comm : {MPI_COMM_WORLD, MPI_COMM_SELF})
+        SWITCHYARD_MPI(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN));
+}
+
+MpiSession::~MpiSession() {
+    if (std::uncaught_exceptions() == exceptions_at_start_ && mpi_is_running()) MPI_Finalize();
+}
+
+}  // namespace switchyard

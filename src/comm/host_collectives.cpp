@@ -1,0 +1,208 @@
+// What collectives.hpp offers for host values whatever the back end: scalars, texts, verdicts and rows.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <new>
+#include <numeric>
+
+#include "comm/collectives.hpp"
+#include "comm/messages.hpp"
+#include "core/error.hpp"
+
+namespace switchyard {
+
+const char* name_of(TrafficGroup group) {
+    static const char* const names[] = {"activations", "loss",  "gradients", "values",
+                                        "candidates",  "moves", "frozen",    "other"};
+    static_assert(std::size(names) == num_traffic_groups);
+    return names[static_cast<int>(group)];
+}
+
+double all_reduce_bytes(double payload_bytes, int ranks) {
+    return 2 * all_gather_bytes(payload_bytes, ranks);
+}
+
+double all_gather_bytes(double payload_bytes, int ranks) {
+    return payload_bytes * (ranks - 1) / ranks;
+}
+
+Pending& Pending::operator=(Pending&& other) noexcept {
+    if (this != &other) {
+        Pending ended(std::move(*this));
+        finish_ = std::exchange(other.finish_, nullptr);
+    }
+    return *this;
+}
+
+Pending::~Pending() {
+    try {
+        wait();
+    } catch (...) {
+        // With no exception under way nobody would hear of the failure.
+        if (std::uncaught_exceptions() == 0) std::terminate();
+    }
+}
+
+void Pending::wait() {
+    if (auto finish = std::exchange(finish_, nullptr)) finish();
+}
+
+namespace {
+
+/// `mine` of every rank, in rank order.
+template <class T>
+std::vector<T> gather_scalars(const Comm& comm, T mine) {
+    std::vector<T> all(comm.size(), mine);
+    if (comm.size() > 1)
+        SWITCHYARD_MPI(
+            MPI_Allgather(&mine, sizeof(T), MPI_BYTE, all.data(), sizeof(T), MPI_BYTE, comm.handle()));
+    return all;
+}
+
+/// Largest for sign = 1, smallest for sign = -1; NaN if one is.
+double extreme(const std::vector<double>& values, double sign) {
+    double result = values[0];
+    for (double value : values)
+        if (std::isnan(value) || sign * value > sign * result) result = value;
+    return result;
+}
+
+void broadcast_bytes(const Comm& comm, void* data, std::size_t bytes, int root) {
+    if (comm.size() == 1) return;
+    for (std::size_t offset = 0; offset < bytes; offset += message_limit)
+        SWITCHYARD_MPI(MPI_Bcast(static_cast<std::byte*>(data) + offset,
+                                 static_cast<int>(std::min(message_limit, bytes - offset)), MPI_BYTE, root,
+                                 comm.handle()));
+}
+
+}  // namespace
+
+double all_reduce_sum(const Comm& comm, double value) {
+    const auto values = gather_scalars(comm, value);
+    return std::accumulate(values.begin() + 1, values.end(), values[0]);
+}
+
+double all_reduce_max(const Comm& comm, double value) {
+    return extreme(gather_scalars(comm, value), 1);
+}
+
+double all_reduce_min(const Comm& comm, double value) {
+    return extreme(gather_scalars(comm, value), -1);
+}
+
+std::uint64_t all_reduce_sum_u64(const Comm& comm, std::uint64_t value) {
+    const auto values = gather_scalars(comm, value);
+    return std::accumulate(values.begin(), values.end(), std::uint64_t{0});
+}
+
+std::int64_t broadcast(const Comm& comm, std::int64_t value, int root) {
+    broadcast_bytes(comm, &value, sizeof value, root);
+    return value;
+}
+
+std::string broadcast(const Comm& comm, std::string text, int root) {
+    text.resize(broadcast(comm, static_cast<std::int64_t>(text.size()), root));
+    broadcast_bytes(comm, text.data(), text.size(), root);
+    return text;
+}
+
+void barrier(const Comm& comm) {
+    if (comm.size() > 1) SWITCHYARD_MPI(MPI_Barrier(comm.handle()));
+}
+
+void agree(const Comm& comm, bool ok, const std::string& message) {
+    int first = ok ? comm.size() : comm.rank();
+    if (comm.size() > 1) {
+        const int mine = first;
+        SWITCHYARD_MPI(MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, comm.handle()));
+    }
+    if (first == comm.size()) return;
+    const std::string text = broadcast(comm, message, first);
+    throw UserError(comm.size() == 1 ? text : fmt::format("{} [on rank {} of {}]", text, first, comm.size()));
+}
+
+void agree_on(const Comm& comm, const std::function<void()>& work) {
+    std::string message;
+    bool ok = false;
+    try {
+        work();
+        ok = true;
+    } catch (const std::bad_alloc&) {
+        message = "out of memory (an allocation failed) use more ranks or a smaller problem per rank";
+    } catch (const std::exception& error) {
+        message = error.what();
+    } catch (...) {
+        message = "an exception that is no std::exception";
+    }
+    agree(comm, ok, message);
+}
+
+namespace {
+
+/// Rows that go to, or come from, one rank: positions in the caller's array, ascending.
+struct PeerRows {
+    std::vector<std::int64_t> positions;
+    std::vector<std::byte> packed;  // used only where the positions are not contiguous
+
+    bool contiguous() const {
+        return positions.back() - positions.front() + 1 == static_cast<std::int64_t>(positions.size());
+    }
+};
+
+}  // namespace
+
+void exchange_rows(const Comm& comm, const std::vector<int>& from, const std::vector<int>& to,
+                   const void* held, void* wanted, std::size_t row_bytes, Traffic& traffic,
+                   TrafficGroup group) {
+    internal_check(from.size() == to.size(), "{} holders of {} rows", from.size(), to.size());
+    const int rank = comm.rank();
+    const auto* source = static_cast<const std::byte*>(held);
+    auto* target = static_cast<std::byte*>(wanted);
+
+    std::vector<PeerRows> sends(comm.size()), receives(comm.size());
+    std::int64_t num_held = 0, num_wanted = 0;
+    for (std::size_t i = 0; i < from.size(); ++i) {
+        internal_check(std::min(from[i], to[i]) >= 0 && std::max(from[i], to[i]) < comm.size(),
+                       "row {} from rank {} to rank {} of {}", i, from[i], to[i], comm.size());
+        if (from[i] == rank) sends[to[i]].positions.push_back(num_held++);
+        if (to[i] == rank) receives[from[i]].positions.push_back(num_wanted++);
+    }
+    if (row_bytes == 0) return;
+    for (std::size_t i = 0; i < sends[rank].positions.size(); ++i)
+        std::memcpy(target + receives[rank].positions[i] * row_bytes,
+                    source + sends[rank].positions[i] * row_bytes, row_bytes);
+
+    Requests requests;
+    for (int peer = 0; peer < comm.size(); ++peer) {
+        PeerRows& rows = receives[peer];
+        if (peer == rank || rows.positions.empty()) continue;
+        if (!rows.contiguous()) rows.packed.resize(rows.positions.size() * row_bytes);
+        start_receive(comm, rows.contiguous() ? target + rows.positions[0] * row_bytes : rows.packed.data(),
+                      rows.positions.size() * row_bytes, peer, message_limit, requests);
+    }
+    for (int peer = 0; peer < comm.size(); ++peer) {
+        PeerRows& rows = sends[peer];
+        if (peer == rank || rows.positions.empty()) continue;
+        const std::size_t bytes = rows.positions.size() * row_bytes;
+        if (!rows.contiguous()) {
+            rows.packed.resize(bytes);
+            for (std::size_t i = 0; i < rows.positions.size(); ++i)
+                std::memcpy(rows.packed.data() + i * row_bytes, source + rows.positions[i] * row_bytes,
+                            row_bytes);
+        }
+        start_send(comm, rows.contiguous() ? source + rows.positions[0] * row_bytes : rows.packed.data(),
+                   bytes, peer, message_limit, requests);
+        traffic.add(group, static_cast<double>(bytes));
+    }
+    const auto start = std::chrono::steady_clock::now();
+    requests.wait();
+    traffic.waited_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    for (const PeerRows& rows : receives)
+        for (std::size_t i = 0; i < (rows.packed.empty() ? 0 : rows.positions.size()); ++i)
+            std::memcpy(target + rows.positions[i] * row_bytes, rows.packed.data() + i * row_bytes,
+                        row_bytes);
+}
+
+}  // namespace switchyard

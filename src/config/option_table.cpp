@@ -1,0 +1,252 @@
+// From texts to Config and back. Built-in keys (keys.cpp) and the keys that methods declare follow the same
+// rules; the chosen method's stand behind method.name.
+#include "config/option_table.hpp"
+
+#include <algorithm>
+
+#include "config/keys.hpp"
+#include "config/presets.hpp"
+#include "config/settings.hpp"
+#include "config/value_rule.hpp"
+#include "core/error.hpp"
+
+namespace switchyard {
+namespace {
+
+const char* const method_section = "method.";
+
+const MethodOptions* find_method(const std::vector<MethodOptions>& methods, const std::string& name) {
+    const auto found =
+        std::find_if(methods.begin(), methods.end(), [&](const auto& m) { return m.name == name; });
+    return found == methods.end() ? nullptr : &*found;
+}
+
+const MethodOption* find_option(const MethodOptions& method, const std::string& key) {
+    for (const MethodOption& option : method.options)
+        if (method_section + option.key == key) return &option;
+    return nullptr;
+}
+
+const Key* find_built_in(const std::string& name) {
+    for (const Key& key : built_in_keys())
+        if (key.name == name) return &key;
+    return nullptr;
+}
+
+std::vector<std::string> method_names(const std::vector<MethodOptions>& methods) {
+    std::vector<std::string> names;
+    for (const MethodOptions& method : methods) names.push_back(method.name);
+    return names;
+}
+
+/// Every key once: built-in ones, then those of the methods.
+std::vector<std::string> known_keys(const std::vector<MethodOptions>& methods) {
+    std::vector<std::string> names;
+    for (const Key& key : built_in_keys()) names.push_back(key.name);
+    for (const MethodOptions& method : methods)
+        for (const MethodOption& option : method.options) {
+            const std::string name = method_section + option.key;
+            if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+        }
+    return names;
+}
+
+[[noreturn]] void fail_unknown(const Setting& setting, const MethodOptions& chosen,
+                               const std::vector<MethodOptions>& methods) {
+    std::vector<std::string> users;
+    for (const MethodOptions& method : methods)
+        if (find_option(method, setting.key)) users.push_back(method.name);
+    if (!users.empty())
+        fail(
+            "{} in {} is not used by method.name = {} (it would have no effect; methods that use it: {}) "
+            "remove the key "
+            "or choose another method",
+            setting.key, setting.origin, chosen.name, fmt::join(users, ", "));
+    fail("unknown key {} in {} (a setting without effect would go unnoticed) did you mean {}?", setting.key,
+         setting.origin, nearest(setting.key, known_keys({chosen})));
+}
+
+std::vector<Setting> all_settings(const std::string& file_text, const std::string& file_name,
+                                  const std::vector<std::string>& arguments,
+                                  const std::vector<MethodOptions>& methods) {
+    const std::vector<std::string> keys = known_keys(methods);
+    std::vector<Setting> settings = settings_of_file(file_text, file_name, keys);
+    for (Setting& setting : settings_of_arguments(arguments, keys)) settings.push_back(std::move(setting));
+    return settings;
+}
+
+const MethodOptions& chosen_method(const std::vector<Setting>& settings,
+                                   const std::vector<MethodOptions>& methods) {
+    std::string name = MethodConfig().name, origin = "the defaults";
+    for (const Setting& setting : settings)
+        if (setting.key == "method.name") {
+            name = setting.value;
+            origin = setting.origin;
+        }
+    const MethodOptions* method = find_method(methods, name);
+    require(method != nullptr,
+            "method.name = '{}' in {} is no training method (there are: {}) did you mean '{}'?", name, origin,
+            fmt::join(method_names(methods), ", "), nearest(name, method_names(methods)));
+    return *method;
+}
+
+std::string default_text(const MethodOption& option, const MethodOptions& method) {
+    return checked_value(rule_of(option), method_section + option.key, option.default_value,
+                         "the defaults of " + method.name);
+}
+
+/// A key with its text in a configuration.
+struct Entry {
+    std::string name, text, unit, help;
+    bool may_change_on_resume = false;
+};
+
+/// All keys in table order, the method's behind method.name. A method unknown to `methods`: its keys
+/// alphabetically.
+std::vector<Entry> entries_of(const Config& config, const std::vector<MethodOptions>& methods) {
+    std::vector<Entry> entries;
+    for (const Key& key : built_in_keys()) {
+        entries.push_back({key.name, key.text(config), key.unit, key.help, key.may_change_on_resume});
+        if (key.name != "method.name") continue;
+        const MethodOptions* method = find_method(methods, config.method.name);
+        if (method == nullptr) {
+            for (const auto& [name, text] : config.method.options)
+                entries.push_back({method_section + name, text});
+            continue;
+        }
+        for (const MethodOption& option : method->options) {
+            const auto value = config.method.options.find(option.key);
+            const bool given = value != config.method.options.end();
+            entries.push_back({method_section + option.key,
+                               given ? value->second : default_text(option, *method), option.unit,
+                               option.help});
+        }
+    }
+    return entries;
+}
+
+struct Name {
+    std::string section, key;
+};
+Name split_name(const std::string& name) {
+    const std::size_t dot = name.find('.');
+    return {name.substr(0, dot), name.substr(dot + 1)};
+}
+
+std::string note_text(const std::string& unit, const std::string& help) {
+    return unit.empty() ? help : fmt::format("[{}] {}", unit, help);
+}
+
+std::string sections_text(const Config& config, const std::vector<MethodOptions>& methods, bool annotated) {
+    std::string text, section;
+    for (const Entry& entry : entries_of(config, methods)) {
+        const Name name = split_name(entry.name);
+        if (name.section != section)
+            text += fmt::format("{}[{}]\n", section.empty() ? "" : "\n", name.section);
+        section = name.section;
+        const std::string line = fmt::format("{} = {}", name.key, quoted_where_needed(entry.text));
+        const std::string note = annotated ? note_text(entry.unit, entry.help) : "";
+        text += note.empty() ? line + "\n" : fmt::format("{:<32} # {}\n", line, note);
+    }
+    return text;
+}
+
+const std::string& option_value(const MethodConfig& method, const std::string& key) {
+    const auto found = method.options.find(key);
+    internal_check(found != method.options.end(), "method {} has no option '{}'", method.name, key);
+    return found->second;
+}
+
+template <class T>
+T option_number(const MethodConfig& method, const std::string& key) {
+    T value{};
+    const std::string& text = option_value(method, key);
+    internal_check(read_number(text, value), "method.{} = '{}' is read as a number", key, text);
+    return value;
+}
+
+}  // namespace
+
+ParsedConfig parse_config(const std::string& file_text, const std::string& file_name,
+                          const std::vector<std::string>& arguments,
+                          const std::vector<MethodOptions>& methods) {
+    const std::vector<Setting> settings = all_settings(file_text, file_name, arguments, methods);
+    const MethodOptions& method = chosen_method(settings, methods);
+    ParsedConfig parsed;
+    Config& config = parsed.config;
+    for (const MethodOption& option : method.options)
+        config.method.options[option.key] = default_text(option, method);
+    for (const Setting& setting : settings) {
+        if (const Key* key = find_built_in(setting.key))
+            key->assign(config, checked_value(key->rule, key->name, setting.value, setting.origin));
+        else if (const MethodOption* option = find_option(method, setting.key))
+            config.method.options[option->key] =
+                checked_value(rule_of(*option), setting.key, setting.value, setting.origin);
+        else
+            fail_unknown(setting, method, methods);
+        auto& given = parsed.given_keys;
+        if (std::find(given.begin(), given.end(), setting.key) == given.end()) given.push_back(setting.key);
+    }
+    fill_preset(config.model);
+    return parsed;
+}
+
+std::string config_text(const Config& config, const std::vector<MethodOptions>& methods) {
+    return sections_text(config, methods, false);
+}
+
+std::string annotated_config_text(const Config& config, const std::vector<MethodOptions>& methods) {
+    std::string text = sections_text(config, methods, true);
+    text += "\n# Methods and the keys of [method] that each uses, with their defaults:\n";
+    for (const MethodOptions& method : methods) {
+        text += fmt::format("# {}: {}\n", method.name, method.help);
+        for (const MethodOption& option : method.options)
+            text += fmt::format("#   {:<28} # {} ({})\n", option.key + " = " + option.default_value,
+                                note_text(option.unit, option.help), allowed_text(rule_of(option)));
+    }
+    return text;
+}
+
+std::vector<ConfigChange> compare_configs(const Config& stored, const Config& requested,
+                                          const std::vector<MethodOptions>& methods) {
+    const std::vector<Entry> before = entries_of(stored, methods), after = entries_of(requested, methods);
+    const auto find = [](const std::vector<Entry>& entries, const std::string& name) {
+        return std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.name == name; });
+    };
+    std::vector<ConfigChange> changes;
+    const auto add_new = [&] {  // keys that only the requested method has, in their place
+        for (const Entry& entry : after)
+            if (split_name(entry.name).section == "method" && find(before, entry.name) == before.end())
+                changes.push_back({entry.name, "", entry.text, false});
+    };
+    for (std::size_t i = 0; i < before.size(); ++i) {
+        const Entry& entry = before[i];
+        const auto other = find(after, entry.name);
+        const std::string text = other == after.end() ? "" : other->text;
+        if (text != entry.text || other == after.end())
+            changes.push_back({entry.name, entry.text, text, entry.may_change_on_resume});
+        const bool section_ends = i + 1 < before.size() && split_name(before[i + 1].name).section != "method";
+        if (split_name(entry.name).section == "method" && section_ends) add_new();
+    }
+    return changes;
+}
+
+std::int64_t option_integer(const MethodConfig& method, const std::string& key) {
+    return option_number<std::int64_t>(method, key);
+}
+
+double option_real(const MethodConfig& method, const std::string& key) {
+    return option_number<double>(method, key);
+}
+
+bool option_boolean(const MethodConfig& method, const std::string& key) {
+    const std::string& text = option_value(method, key);
+    internal_check(text == "true" || text == "false", "method.{} = '{}' is read as true or false", key, text);
+    return text == "true";
+}
+
+const std::string& option_text(const MethodConfig& method, const std::string& key) {
+    return option_value(method, key);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,136 @@
+// Private to the CPU kernels: from a run-time dtype to a C++ type, conversions, and loops over blocks.
+// Inner loops are free functions over pointers, so that they vectorise; sums run in blocks whose bounds do
+// not depend on the number of threads.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "core/bf16.hpp"
+#include "core/error.hpp"
+#include "core/tensor.hpp"
+
+namespace switchyard::kernels {
+
+/// Type that elements of type T are computed in.
+template <class T>
+using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+inline float load(float x) {
+    return x;
+}
+inline double load(double x) {
+    return x;
+}
+inline float load(bf16 x) {
+    return to_f32(x);
+}
+
+/// f64 to bf16 with one rounding: f32 is made sticky (the last bit tells that something was cut off), then
+/// rounded.
+inline bf16 to_bf16(double x) {
+    const float nearest = static_cast<float>(x);
+    std::uint32_t bits = std::bit_cast<std::uint32_t>(nearest);
+    const double back = static_cast<double>(nearest);
+    const bool rounded_up = std::fabs(back) > std::fabs(x), rounded_down = std::fabs(back) < std::fabs(x);
+    const bool tie = (bits & 0xFFFFu) == 0x8000u;  // only then the cut-off part decides
+    bits += tie && rounded_down ? 1u : 0u;
+    bits -= tie && rounded_up ? 1u : 0u;
+    return switchyard::to_bf16(std::bit_cast<float>(bits));
+}
+
+template <class To, class From>
+To convert(From x) {
+    if constexpr (std::is_same_v<To, bf16>) {
+        if constexpr (std::is_same_v<From, float>)
+            return switchyard::to_bf16(x);
+        else
+            return kernels::to_bf16(x);
+    } else {
+        return static_cast<To>(x);
+    }
+}
+
+/// a b + c with one rounding where the machine has it in hardware.
+inline float multiply_add(float a, float b, float c) {
+#ifdef __FMA__
+    return __builtin_fmaf(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+inline double multiply_add(double a, double b, double c) {
+#ifdef __FMA__
+    return __builtin_fma(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/// Calls f.operator()<T>() with T = float, bf16 or double.
+template <class F>
+void dispatch(DType dtype, F&& f) {
+    switch (dtype) {
+        case DType::f32:
+            return f.template operator()<float>();
+        case DType::bf16:
+            return f.template operator()<bf16>();
+        case DType::f64:
+            return f.template operator()<double>();
+        default:
+            internal_check(false, "kernel for floating-point numbers called with {}", name_of(dtype));
+    }
+}
+
+/// Elements per unit of work: 16 KiB of f32.
+inline constexpr std::int64_t block_size = 4096;
+/// Loops over fewer elements stay on one thread.
+inline constexpr std::int64_t parallel_elements = 4 * block_size;
+
+inline std::int64_t num_blocks(std::int64_t n) {
+    return (n + block_size - 1) / block_size;
+}
+
+/// f(begin, end) for each block of [0, n), on all threads.
+template <class F>
+void for_blocks(std::int64_t n, const F& f) {
+    const std::int64_t blocks = num_blocks(n);
+#pragma omp parallel for schedule(static) if (n > parallel_elements)
+    for (std::int64_t b = 0; b < blocks; ++b) f(b * block_size, std::min(n, (b + 1) * block_size));
+}
+
+/// f(row, begin, end) for each block of columns [0, width) of each row, on all threads.
+template <class F>
+void for_row_blocks(std::int64_t rows, std::int64_t width, const F& f) {
+    const std::int64_t per_row = num_blocks(width), units = rows * per_row;
+#pragma omp parallel for schedule(static) if (rows * width > parallel_elements)
+    for (std::int64_t u = 0; u < units; ++u) {
+        const std::int64_t begin = u % per_row * block_size;
+        f(u / per_row, begin, std::min(width, begin + block_size));
+    }
+}
+
+/// f(row) for each row of `width` elements, on all threads.
+template <class F>
+void for_rows(std::int64_t rows, std::int64_t width, const F& f) {
+#pragma omp parallel for schedule(static) if (rows * width > parallel_elements)
+    for (std::int64_t row = 0; row < rows; ++row) f(row);
+}
+
+inline void check_dtype(const char* what, Tensor t, DType dtype) {
+    internal_check(t.dtype() == dtype, "{} is {} instead of {}", what, name_of(t.dtype()), name_of(dtype));
+}
+
+inline void check_shape(const char* what, Tensor t, Shape shape) {
+    internal_check(t.shape() == shape, "{} is {} instead of {}", what, t.shape().text(), shape.text());
+}
+
+inline void check(const char* what, Tensor t, DType dtype, Shape shape) {
+    check_dtype(what, t, dtype);
+    check_shape(what, t, shape);
+}
+
+}  // namespace switchyard::kernels

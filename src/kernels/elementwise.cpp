@@ -1,0 +1,285 @@
+// Every element is read once. Sums are taken over blocks of fixed length and the blocks added in order, so
+// that they do not depend on the number of threads.
+#include "kernels/elementwise.hpp"
+
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "kernels/dispatch.hpp"
+
+namespace switchyard::kernels {
+namespace {
+
+template <class T>
+void fill_block(T* to, std::int64_t n, T value) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) to[i] = value;
+}
+
+template <class From, class To>
+void copy_block(const From* from, To* to, std::int64_t n) {
+    if constexpr (std::is_same_v<From, To>) {
+        if (n > 0 && from != to) std::memmove(to, from, static_cast<std::size_t>(n) * sizeof(To));
+    } else {
+#pragma omp simd
+        for (std::int64_t i = 0; i < n; ++i) to[i] = convert<To>(load(from[i]));
+    }
+}
+
+template <class From, class To>
+void add_block(const From* from, To* to, std::int64_t n, double alpha) {
+    using Sum = std::conditional_t<std::is_same_v<From, double>, double, Wide<To>>;
+    const Sum factor = static_cast<Sum>(alpha);
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i)
+        to[i] =
+            convert<To>(multiply_add(factor, static_cast<Sum>(load(from[i])), static_cast<Sum>(load(to[i]))));
+}
+
+template <class T>
+double square_block(const T* x, std::int64_t n) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (std::int64_t i = 0; i < n; ++i) {
+        const double value = load(x[i]);
+        sum = multiply_add(value, value, sum);
+    }
+    return sum;
+}
+
+/// Bit pattern of |x|, bf16 as f32. As integers these order like magnitudes, infinity above all numbers, NaN
+/// above infinity.
+template <class T>
+auto magnitude_bits(T x) {
+    using Bits = std::conditional_t<std::is_same_v<T, double>, std::int64_t, std::int32_t>;
+    return static_cast<Bits>(std::bit_cast<Bits>(load(x)) & std::numeric_limits<Bits>::max());
+}
+
+template <class T>
+auto max_magnitude(const T* x, std::int64_t n) {
+    decltype(magnitude_bits(T{})) largest = 0;
+#pragma omp simd reduction(max : largest)
+    for (std::int64_t i = 0; i < n; ++i) {
+        const auto bits = magnitude_bits(x[i]);
+        largest = bits > largest ? bits : largest;
+    }
+    return std::bit_cast<Wide<T>>(largest);
+}
+
+constexpr std::int64_t tile = 32;
+
+/// Through a buffer in cache, so that both sides are read and written in whole lines.
+template <class From, class To>
+void transpose_tile(const From* from, std::int64_t from_stride, To* to, std::int64_t to_stride,
+                    std::int64_t rows, std::int64_t cols) {
+    To buffer[tile * (tile + 1)];
+    for (std::int64_t i = 0; i < rows; ++i) copy_block(from + i * from_stride, buffer + i * (tile + 1), cols);
+    for (std::int64_t j = 0; j < cols; ++j)
+        for (std::int64_t i = 0; i < rows; ++i) to[j * to_stride + i] = buffer[i * (tile + 1) + j];
+}
+
+template <class From, class To>
+void sum_parts_block(const From* parts, std::int64_t num_parts, std::int64_t stride, To* out,
+                     std::int64_t n) {
+    Wide<To> sum[block_size];
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) sum[i] = static_cast<Wide<To>>(load(parts[i]));
+    for (std::int64_t p = 1; p < num_parts; ++p) {
+        const From* part = parts + p * stride;
+#pragma omp simd
+        for (std::int64_t i = 0; i < n; ++i) sum[i] += static_cast<Wide<To>>(load(part[i]));
+    }
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) out[i] = convert<To>(sum[i]);
+}
+
+void copy_bytes(const char* from, char* to, std::int64_t n) {
+    for_blocks(
+        n, [=](std::int64_t begin, std::int64_t end) { copy_block(from + begin, to + begin, end - begin); });
+}
+
+double in_order(const std::vector<double>& parts) {
+    double sum = 0;
+    for (double part : parts) sum += part;
+    return sum;
+}
+
+void check_rectangle(Tensor tensor, const std::int32_t* rows, std::int64_t num_rows, std::int64_t column,
+                     std::int64_t width) {
+    internal_check(tensor.shape().rank() == 2, "rectangle of a tensor {}", tensor.shape().text());
+    internal_check(column >= 0 && width >= 0 && column + width <= tensor.dim(1),
+                   "columns [{}, {}) of a tensor {}", column, column + width, tensor.shape().text());
+    for (std::int64_t i = 0; i < num_rows; ++i)
+        internal_check(rows[i] >= 0 && rows[i] < tensor.dim(0), "row {} of a tensor {}", rows[i],
+                       tensor.shape().text());
+}
+
+}  // namespace
+
+void zero(Tensor x) {
+    if (x.empty()) return;
+    char* to = x.data<char>();
+    for_blocks(static_cast<std::int64_t>(x.bytes()), [=](std::int64_t begin, std::int64_t end) {
+        std::memset(to + begin, 0, static_cast<std::size_t>(end - begin));
+    });
+}
+
+void fill(Tensor x, double value) {
+    if (x.empty()) return;
+    dispatch(x.dtype(), [&]<class T>() {
+        T* to = x.data<T>();
+        const T rounded = convert<T>(value);
+        for_blocks(x.size(), [=](std::int64_t begin, std::int64_t end) {
+            fill_block(to + begin, end - begin, rounded);
+        });
+    });
+}
+
+void copy(Tensor from, Tensor to) {
+    check_shape("destination of a copy", to, from.shape());
+    if (from.empty()) return;
+    if (from.dtype() == to.dtype()) return copy_bytes(from.data<char>(), to.data<char>(), from.bytes());
+    dispatch(from.dtype(), [&]<class From>() {
+        dispatch(to.dtype(), [&]<class To>() {
+            const From* source = from.data<From>();
+            To* target = to.data<To>();
+            for_blocks(from.size(), [=](std::int64_t begin, std::int64_t end) {
+                copy_block(source + begin, target + begin, end - begin);
+            });
+        });
+    });
+}
+
+void add(Tensor from, Tensor to, double alpha) {
+    check_shape("destination of a sum", to, from.shape());
+    if (from.empty()) return;
+    dispatch(from.dtype(), [&]<class From>() {
+        dispatch(to.dtype(), [&]<class To>() {
+            const From* source = from.data<From>();
+            To* target = to.data<To>();
+            for_blocks(from.size(), [=](std::int64_t begin, std::int64_t end) {
+                add_block(source + begin, target + begin, end - begin, alpha);
+            });
+        });
+    });
+}
+
+void transpose(Tensor from, Tensor to) {
+    internal_check(from.shape().rank() == 2, "transpose of a tensor {}", from.shape().text());
+    const std::int64_t rows = from.dim(0), cols = from.dim(1);
+    check_shape("transpose", to, {cols, rows});
+    if (from.empty()) return;
+    dispatch(from.dtype(), [&]<class From>() {
+        dispatch(to.dtype(), [&]<class To>() {
+            const From* source = from.data<From>();
+            To* target = to.data<To>();
+            const std::int64_t strips = (cols + tile - 1) / tile;
+            // One unit is a strip of `tile` columns of `from`: whole rows of `to`.
+            for_rows(strips, rows * tile, [=](std::int64_t strip) {
+                const std::int64_t col = strip * tile, width = std::min(tile, cols - col);
+                for (std::int64_t row = 0; row < rows; row += tile)
+                    transpose_tile(source + row * cols + col, cols, target + col * rows + row, rows,
+                                   std::min(tile, rows - row), width);
+            });
+        });
+    });
+}
+
+double squared_norm(Tensor x) {
+    if (x.empty()) return 0;
+    std::vector<double> parts(static_cast<std::size_t>(num_blocks(x.size())));
+    dispatch(x.dtype(), [&]<class T>() {
+        const T* from = x.data<T>();
+        for_blocks(x.size(), [&parts, from](std::int64_t begin, std::int64_t end) {
+            parts[static_cast<std::size_t>(begin / block_size)] = square_block(from + begin, end - begin);
+        });
+    });
+    return in_order(parts);
+}
+
+double squared_norm_rows(Tensor x, Tensor rows, std::int64_t column, std::int64_t width) {
+    if (rows.empty() || width == 0) return 0;
+    check_dtype("list of rows", rows, DType::i32);
+    const auto* list = rows.data<std::int32_t>();
+    check_rectangle(x, list, rows.size(), column, width);
+    const std::int64_t per_row = num_blocks(width), stride = x.dim(1);
+    std::vector<double> parts(static_cast<std::size_t>(rows.size() * per_row));
+    dispatch(x.dtype(), [&]<class T>() {
+        const T* from = x.data<T>() + column;
+        for_row_blocks(
+            rows.size(), width,
+            [&parts, from, list, stride, per_row](std::int64_t i, std::int64_t begin, std::int64_t end) {
+                parts[static_cast<std::size_t>(i * per_row + begin / block_size)] =
+                    square_block(from + list[i] * stride + begin, end - begin);
+            });
+    });
+    return in_order(parts);
+}
+
+double max_abs(Tensor x) {
+    if (x.empty()) return 0;
+    double result = 0;
+    dispatch(x.dtype(), [&]<class T>() {
+        const T* from = x.data<T>();
+        std::vector<Wide<T>> parts(static_cast<std::size_t>(num_blocks(x.size())));
+        for_blocks(x.size(), [&parts, from](std::int64_t begin, std::int64_t end) {
+            parts[static_cast<std::size_t>(begin / block_size)] = max_magnitude(from + begin, end - begin);
+        });
+        result = max_magnitude(parts.data(), static_cast<std::int64_t>(parts.size()));
+    });
+    return result;
+}
+
+void pack(Tensor from, const Rectangle& part, Tensor packed) {
+    check_rectangle(from, part.rows, part.num_rows, part.column, part.width);
+    check_shape("packed rectangle", packed, {part.num_rows, part.width});
+    if (packed.empty()) return;
+    dispatch(from.dtype(), [&]<class From>() {
+        dispatch(packed.dtype(), [&]<class To>() {
+            const From* source = from.data<From>() + part.column;
+            To* target = packed.data<To>();
+            const std::int64_t stride = from.dim(1), width = part.width;
+            const std::int32_t* rows = part.rows;
+            for_row_blocks(part.num_rows, width, [=](std::int64_t i, std::int64_t begin, std::int64_t end) {
+                copy_block(source + rows[i] * stride + begin, target + i * width + begin, end - begin);
+            });
+        });
+    });
+}
+
+void unpack(Tensor packed, const Rectangle& part, Tensor to) {
+    check_rectangle(to, part.rows, part.num_rows, part.column, part.width);
+    check_shape("packed rectangle", packed, {part.num_rows, part.width});
+    if (packed.empty()) return;
+    dispatch(packed.dtype(), [&]<class From>() {
+        dispatch(to.dtype(), [&]<class To>() {
+            const From* source = packed.data<From>();
+            To* target = to.data<To>() + part.column;
+            const std::int64_t stride = to.dim(1), width = part.width;
+            const std::int32_t* rows = part.rows;
+            for_row_blocks(part.num_rows, width, [=](std::int64_t i, std::int64_t begin, std::int64_t end) {
+                copy_block(source + i * width + begin, target + rows[i] * stride + begin, end - begin);
+            });
+        });
+    });
+}
+
+void sum_parts(Tensor parts, Tensor out) {
+    internal_check(parts.shape().rank() >= 1 && parts.size() == parts.dim(0) * out.size(),
+                   "sum of {} into {}", parts.shape().text(), out.shape().text());
+    if (out.empty()) return;
+    internal_check(parts.dim(0) >= 1, "sum of no parts");
+    dispatch(parts.dtype(), [&]<class From>() {
+        dispatch(out.dtype(), [&]<class To>() {
+            const From* source = parts.data<From>();
+            To* target = out.data<To>();
+            const std::int64_t num_parts = parts.dim(0), n = out.size();
+            for_blocks(n, [=](std::int64_t begin, std::int64_t end) {
+                sum_parts_block(source + begin, num_parts, n, target + begin, end - begin);
+            });
+        });
+    });
+}
+
+}  // namespace switchyard::kernels

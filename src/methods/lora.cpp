@@ -1,0 +1,41 @@
+// LoRA (Hu et al. 2021): y = x (W + alpha/r B A)', W frozen at its initial value, A and B trained.
+#include "core/rng.hpp"
+#include "methods/registry.hpp"
+
+namespace switchyard::methods {
+namespace {
+
+class Lora : public Method {
+  public:
+    void initialise(const ModelContext& context) override {
+        if (option_text(context.config.method, "init") == "plain") return initialise_plain(context);
+        for (const Adapted& x : adapted_) {  // the baseline of the SwitchLoRA paper, its section 4.1
+            const FactorBounds bounds =
+                switchlora_bounds(x.linear->out().size, x.linear->in().size, x.adapter->low_rank());
+            for (Parameter* factor : x.adapter->parameters()) {
+                const double bound = factor == &x.adapter->a() ? bounds.a : bounds.b;
+                const std::uint64_t key = stream_key(context.config.run.seed, factor->shard.name);
+                for (std::int64_t slot = 0; slot < factor->value.dim(0); ++slot)
+                    fill_factor_row(*factor, factor->value.rows(slot, 1), slot, key, bound);
+            }
+            x.adapter->subtract_from_base(*x.linear);
+        }
+    }
+};
+
+}  // namespace
+
+MethodEntry lora() {
+    MethodOption init{"init",
+                      MethodOption::Type::text,
+                      "plain",
+                      "",
+                      "plain: A uniform, B zero; switchlora: both drawn as there",
+                      0,
+                      0,
+                      {"plain", "switchlora"}};
+    return {{"lora", "low-rank factors beside frozen weights", {rank_option(), alpha_option("32"), init}},
+            [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<Lora>(); }};
+}
+
+}  // namespace switchyard::methods

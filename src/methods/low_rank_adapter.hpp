@@ -1,0 +1,45 @@
+// LowRankAdapter: y = x (W + s B A)' with W frozen (Hu et al. 2021), A (r, in) and B stored transposed (r,
+// out), so that a slot is a row of both. Products run merged or unmerged (RunLoRA, Cherniuk et al. 2023), by
+// a cost model of shapes alone.
+#pragma once
+
+#include "model/linear.hpp"
+
+namespace switchyard {
+
+class LowRankAdapter : public Adapter {
+  public:
+    LowRankAdapter(const ModelContext&, const Linear&, std::int64_t low_rank, double scale);
+
+    void forward(const Linear&, Tensor x, Tensor y) override;
+    void backward(const Linear&, Tensor x, Tensor d_y, Tensor d_x, Write) override;
+    bool merged() const override { return merged_; }
+    void merge(kernels::FrozenWeight base_rows, std::int64_t row0, Tensor out) override;
+    std::vector<Parameter*> parameters() override { return {&a_, &b_}; }
+
+    Parameter& a() { return a_; }
+    Parameter& b() { return b_; }
+    double scale() const { return scale_; }
+    std::int64_t low_rank() const { return a_.value.dim(0); }
+
+    /// W -= s B A on the stored base, in a fixed order per element: the same bits on every layout.
+    void subtract_from_base(Linear&);
+
+    /// B's columns [row0, row0 + count) (r, count): those of a slice of the base's rows. Compute type.
+    Tensor b_columns(std::int64_t row0, std::int64_t count);
+
+  private:
+    double scale_;
+    bool merged_;
+    Parameter a_, b_;
+    Tensor z_;               // (N, r), shared
+    Tensor merge_scratch_;   // shared
+    Tensor b_slice_;         // (r, rows kept), with sharded frozen weights only
+    Tensor full_precision_;  // (rows kept, in), shared: for subtract_from_base()
+};
+
+/// Whether merging costs fewer operations than it saves: 2 r (m + n) t against 2 m n r for the t tokens of a
+/// step.
+bool merging_pays(std::int64_t m, std::int64_t n, std::int64_t tokens_per_step);
+
+}  // namespace switchyard

@@ -1,0 +1,70 @@
+// SwitchSchedule: which slots of one matrix take which candidates after which step. A pure function of (seed,
+// step, matrix name) and its tables, the same on every rank and layout (arXiv 2406.06564, algorithm 2; ring
+// as released).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace switchyard {
+
+struct SwitchSettings {
+    std::int64_t low_rank = 0, num_candidates = 0;  // r, C = min(m, n)
+    double interval = 40;                           // steps between switches of a slot at the start
+    double ratio = 0.1;             // share of the run after which the frequency has fallen to 0.3
+    std::int64_t freeze_steps = 5;  // N updates for which the counterpart of a switched vector stays fixed
+    bool random_order = false;
+    std::int64_t steps = 1;  // of the run
+    std::uint64_t seed = 0;
+
+    /// Expected switches per side after step t (0-based): r / (interval e^(theta (t + 1))), theta = -ln 0.3 /
+    /// (ratio T).
+    double rate(std::int64_t step) const;
+    std::int64_t most_at_once() const;
+    /// Expected candidates visited per slot over the run, the first included; a full lap needs C / r.
+    double visits_per_slot() const;
+};
+
+/// Slots of one side and what happens to them.
+struct SideSwitch {
+    std::vector<std::int32_t> slots;
+    std::vector<int> outgoing, incoming;
+};
+struct Switch {
+    SideSwitch a, b;
+    std::int64_t count() const { return static_cast<std::int64_t>(a.slots.size()); }
+};
+
+class SwitchSchedule {
+  public:
+    SwitchSchedule() = default;
+    SwitchSchedule(const SwitchSettings&, std::string matrix);
+
+    /// The switch after the update of step `step`; tables, pointers and freeze counters are those after it.
+    Switch advance(std::int64_t step);
+    /// One update has used the freeze counters.
+    void count_down();
+
+    const std::vector<int>& candidates(int side) const {
+        return candidate_[side];
+    }                                                                         // per slot; side 0: A, 1: B
+    const std::vector<int>& frozen(int side) const { return frozen_[side]; }  // updates left, per slot
+
+    /// Candidates, freeze counters and pointers of both sides, for checkpoints.
+    std::vector<std::int64_t> state() const;
+    void set_state(const std::vector<std::int64_t>&);
+
+  private:
+    std::int64_t draw_count(std::int64_t step) const;
+    SideSwitch ring(int side, std::int64_t count);
+    void draw_random(std::int64_t step, std::int64_t count, Switch&);
+    void apply(const SideSwitch&, int side);
+
+    SwitchSettings settings_;
+    std::string matrix_;
+    std::vector<int> candidate_[2], frozen_[2];
+    std::int64_t pointer_[2] = {0, 0};
+};
+
+}  // namespace switchyard

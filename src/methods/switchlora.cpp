@@ -1,0 +1,509 @@
+// SwitchLoRA (arXiv 2406.06564): the vectors of A and B are swapped with candidates of a bank all the time, W
+// absorbs the difference, and only the counterpart's optimizer state is reset. Banks and masters are
+// distributed by `home`.
+#include <algorithm>
+#include <numeric>
+
+#include "core/error.hpp"
+#include "core/rng.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/transfer.hpp"
+#include "methods/registry.hpp"
+#include "methods/residual_probe.hpp"
+#include "methods/switch_schedule.hpp"
+
+namespace switchyard::methods {
+namespace {
+
+/// Elements of one segment of the incoming candidates' all-gather.
+std::int64_t gather_capacity(const Comm& group, std::int64_t widest) {
+    return std::max(widest, (std::int64_t{1} << 20) / group.size());
+}
+
+struct Side {
+    Parameter* factor = nullptr;
+    const Comm* group = nullptr;
+    HomeRule rule;
+    int owned = -1;                   // index in the optimizer
+    std::vector<std::int32_t> homed;  // candidates that live here, ascending
+    std::vector<std::int32_t> row;    // candidate -> row of bank, -1: elsewhere
+    Tensor bank;                      // (homed, width); rows of active candidates are out of date
+    Tensor incoming;                  // (most at once, width) compute type
+    Tensor vector(int candidate) const { return bank.rows(row[candidate], 1); }
+    bool here(int candidate) const { return rule.home(candidate) == group->rank(); }
+};
+
+struct Matrix {
+    Linear* linear = nullptr;
+    LowRankAdapter* adapter = nullptr;
+    SwitchSchedule schedule;
+    Side side[2];
+};
+
+std::vector<std::int32_t> non_zero(const std::vector<int>& counters) {
+    std::vector<std::int32_t> slots;
+    for (std::size_t slot = 0; slot < counters.size(); ++slot)
+        if (counters[slot] > 0) slots.push_back(static_cast<std::int32_t>(slot));
+    return slots;
+}
+
+const SideSwitch& side_of(const Switch& s, int side) {
+    return side == 0 ? s.a : s.b;
+}
+
+class SwitchLora : public Method {
+  public:
+    std::unique_ptr<Adapter> attach(const ModelContext&, Linear&) override;
+    OwnershipPlan ownership(const ModelContext&, const Parameter&) override;
+    void allocate(const ModelContext&, Transformer&, Optimizer&) override;
+    void initialise(const ModelContext&) override;
+    void before_update(Optimizer&, std::int64_t step) override;
+    MethodReport after_gather(Optimizer&, std::int64_t step) override;
+    void visit_state(StateIo&, Optimizer&) override;
+    std::vector<std::string> notes(const Config&) const override;
+    std::vector<Traffic> plan_traffic(const Optimizer&, std::int64_t steps) const override;
+
+  private:
+    using Switches = std::vector<Switch>;  // one a matrix
+    /// Tensors and owners of the incoming candidates of one group.
+    struct Incoming {
+        std::vector<Tensor> tensors;
+        Buckets buckets;
+    };
+    Incoming incoming(const Comm& group, const Switches&) const;
+    std::vector<RowMove> moves(const Switches&) const;
+    void gather_incoming(const Switches&);
+    void absorb(Matrix&, const Switch&);
+    void replace_values(Matrix&, const Switch&);
+    void visit_bank(StateIo&, Optimizer&, Matrix&, int side);
+
+    std::vector<Matrix> matrices_;
+    const Topology* topology_ = nullptr;
+    Traffic* traffic_ = nullptr;
+    DType accumulate_ = DType::f32;
+    bool decay_ = false;
+    Tensor difference_a_, difference_b_, incoming_b_, scratch_, gathered_, row_;  // work space, flat
+    ResidualProbe probe_;
+};
+
+SwitchSettings switch_settings(const Config& config, std::int64_t out, std::int64_t in) {
+    const MethodConfig& m = config.method;
+    SwitchSettings s;
+    s.low_rank = option_integer(m, "rank");
+    s.num_candidates = std::min(out, in);
+    s.interval = option_real(m, "switch_interval");
+    s.ratio = option_real(m, "switch_ratio");
+    s.freeze_steps = option_integer(m, "freeze_steps");
+    s.random_order = option_text(m, "switch_order") == "random";
+    s.steps = config.run.steps;
+    s.seed = config.run.seed;
+    require(s.interval >= 2 * static_cast<double>(s.freeze_steps),
+            "method.switch_interval = {} is below 2 x method.freeze_steps = {} (slots would be frozen most "
+            "of the time) "
+            "raise the interval or lower freeze_steps",
+            s.interval, 2 * s.freeze_steps);
+    return s;
+}
+
+SwitchSettings switch_settings(const ModelContext& context, const Linear& linear) {
+    return switch_settings(context.config, linear.out().size, linear.in().size);
+}
+
+std::unique_ptr<Adapter> SwitchLora::attach(const ModelContext& context, Linear& linear) {
+    auto adapter = Method::attach(context, linear);
+    LowRankAdapter* low_rank_adapter = adapted_.back().adapter;
+    const SwitchSettings s = switch_settings(context, linear);
+    if (s.low_rank >= s.num_candidates) return adapter;  // nothing to switch to
+    Matrix matrix{&linear, low_rank_adapter, SwitchSchedule(s, linear.name()), {}};
+    for (int side : {0, 1}) {
+        Side& x = matrix.side[side];
+        x.factor = side == 0 ? &low_rank_adapter->a() : &low_rank_adapter->b();
+        x.group = &owner_group(context.topology, x.factor->tp_gradient);
+        x.rule = home_rule(context, 2 * static_cast<int>(adapted_.size() - 1) + side, *x.group, s.low_rank);
+        x.row.assign(s.num_candidates, -1);
+        for (std::int32_t c = 0; c < s.num_candidates; ++c) {
+            if (!x.here(c)) continue;
+            x.row[c] = static_cast<std::int32_t>(x.homed.size());
+            x.homed.push_back(c);
+        }
+    }
+    matrices_.push_back(std::move(matrix));
+    return adapter;
+}
+
+OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter& parameter) {
+    for (const Matrix& matrix : matrices_) {
+        for (int side : {0, 1}) {
+            const Side& x = matrix.side[side];
+            if (x.factor != &parameter) continue;
+            const SwitchSettings s = switch_settings(context, *matrix.linear);
+            const std::int64_t ranks = x.group->size(), r = s.low_rank;
+            OwnershipPlan plan{slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)), r, true};
+            if (ranks > 1 && s.random_order) plan.capacity = std::min<std::int64_t>(r, x.homed.size());
+            // A window of the ring meets one lap boundary, and the ring's own end where r does not divide C.
+            if (ranks > 1 && !s.random_order)
+                plan.capacity = std::min(r, (r + ranks - 1) / ranks + (s.num_candidates % r == 0 ? 1 : 2));
+            return plan;
+        }
+    }
+    return Method::ownership(context, parameter);
+}
+
+DType bank_type(const ModelContext& context) {
+    const std::string& bank = option_text(context.config.method, "bank_dtype");
+    require(bank != "bf16" || context.dtype == DType::bf16,
+            "method.bank_dtype = bf16 in a run of dtype {} (its candidates would lose digits at each switch) "
+            "use f32, or "
+            "run.dtype = bf16",
+            name_of(context.dtype));
+    return bank == "f32" || context.dtype != DType::bf16 ? context.accumulate() : DType::bf16;
+}
+
+void SwitchLora::allocate(const ModelContext& context, Transformer&, Optimizer& optimizer) {
+    topology_ = &context.topology;
+    traffic_ = &context.traffic;
+    accumulate_ = context.accumulate();
+    decay_ = context.config.optim.weight_decay > 0;
+    if (matrices_.empty()) return;
+    Arena& arena = context.arena;
+    std::int64_t widest = 0, widest_in = 0, most = 0, scratch_bytes = 0;
+    for (Matrix& matrix : matrices_) {
+        const std::int64_t at_once = switch_settings(context, *matrix.linear).most_at_once();
+        for (Side& x : matrix.side) {
+            x.owned = optimizer.index_of(x.factor);
+            const std::int64_t width = x.factor->value.dim(1);
+            x.bank = arena.take(MemoryClass::bank, bank_type(context),
+                                {static_cast<std::int64_t>(x.homed.size()), width});
+            x.incoming = arena.take(MemoryClass::workspace, context.dtype, {at_once, width});
+            widest = std::max(widest, width);
+        }
+        const std::int64_t m = matrix.linear->out().padded, n = matrix.linear->in().padded;
+        widest_in = std::max(widest_in, n);
+        most = std::max(most, at_once);
+        scratch_bytes = std::max(
+            scratch_bytes, static_cast<std::int64_t>(kernels::frozen_scratch_bytes(m, n, context.dtype)));
+    }
+    const auto take = [&](DType dtype, std::int64_t size) {
+        return arena.take(MemoryClass::workspace, dtype, {size});
+    };
+    difference_a_ = take(accumulate_, 2 * most * widest);
+    difference_b_ = take(accumulate_, 2 * most * widest);
+    incoming_b_ = take(accumulate_, most * widest);
+    row_ = take(accumulate_, widest);
+    const Comm& world = topology_->world;
+    if (world.size() > 1)
+        gathered_ =
+            take(context.dtype, std::max(topology_->dp.size() * gather_capacity(topology_->dp, widest),
+                                         world.size() * gather_capacity(world, widest)));
+    scratch_ = arena.shared(DType::i16, {(scratch_bytes + 1) / 2});
+    probe_.allocate(context, widest_in, low_rank(context));
+}
+
+void SwitchLora::initialise(const ModelContext& context) {
+    for (const Adapted& x : adapted_) {
+        const FactorBounds bounds =
+            switchlora_bounds(x.linear->out().size, x.linear->in().size, x.adapter->low_rank());
+        const auto matrix = std::find_if(matrices_.begin(), matrices_.end(),
+                                         [&](const Matrix& m) { return m.adapter == x.adapter; });
+        for (int side : {0, 1}) {
+            Parameter& factor = *x.adapter->parameters()[side];
+            const double bound = side == 0 ? bounds.a : bounds.b;
+            const std::uint64_t key = stream_key(context.config.run.seed, factor.shard.name + " candidates");
+            for (std::int64_t slot = 0; slot < factor.value.dim(0); ++slot) {
+                const std::int64_t c =
+                    matrix == matrices_.end() ? slot : matrix->schedule.candidates(side)[slot];
+                fill_factor_row(factor, factor.value.rows(slot, 1), c, key, bound);
+            }
+            if (matrix == matrices_.end()) continue;
+            for (std::int32_t c : matrix->side[side].homed)
+                fill_factor_row(factor, matrix->side[side].vector(c), c, key, bound);
+        }
+        x.adapter->subtract_from_base(*x.linear);
+    }
+}
+
+void SwitchLora::before_update(Optimizer& optimizer, std::int64_t) {
+    for (Matrix& matrix : matrices_) {
+        for (int side : {0, 1}) {
+            OwnedParameter& owned = optimizer.owned()[matrix.side[side].owned];
+            owned.zero_gradients(non_zero(matrix.schedule.frozen(side)));
+            if (decay_) owned.set_frozen(matrix.schedule.frozen(side));
+        }
+        matrix.schedule.count_down();
+    }
+}
+
+SwitchLora::Incoming SwitchLora::incoming(const Comm& group, const Switches& switches) const {
+    Incoming result;
+    std::vector<std::vector<int>> owners;
+    std::int64_t widest = 1;
+    for (std::size_t i = 0; i < matrices_.size(); ++i)
+        for (int side : {0, 1}) {
+            const Side& x = matrices_[i].side[side];
+            const SideSwitch& s = side_of(switches[i], side);
+            if (x.group != &group || s.slots.empty()) continue;
+            std::vector<int>& owner = owners.emplace_back();
+            for (int candidate : s.incoming) owner.push_back(x.rule.home(candidate));
+            result.tensors.push_back(x.incoming.rows(0, switches[i].count()));
+            widest = std::max(widest, x.incoming.dim(1));
+        }
+    std::vector<BucketItem> items;
+    for (std::size_t i = 0; i < owners.size(); ++i) items.push_back({result.tensors[i].dim(1), &owners[i]});
+    result.buckets = Buckets(items, group.size(), gather_capacity(group, widest));
+    return result;
+}
+
+void SwitchLora::gather_incoming(const Switches& switches) {
+    for (std::size_t i = 0; i < matrices_.size(); ++i)
+        for (int side : {0, 1}) {
+            const Side& x = matrices_[i].side[side];
+            const SideSwitch& s = side_of(switches[i], side);
+            for (std::size_t j = 0; j < s.incoming.size(); ++j)
+                if (x.here(s.incoming[j]))
+                    kernels::copy(x.vector(s.incoming[j]), x.incoming.rows(static_cast<std::int64_t>(j), 1));
+        }
+    for (const Comm* group : {&topology_->dp, &topology_->world}) {
+        const Incoming all = incoming(*group, switches);
+        if (!all.tensors.empty())
+            all.buckets.gather(*group, all.tensors, gathered_, *traffic_, TrafficGroup::candidates);
+    }
+}
+
+/// W += s [B_I, B_J - B'_J] [A_I - A'_I; A_J] on this rank's rows, from the compute copies.
+void SwitchLora::absorb(Matrix& matrix, const Switch& s) {
+    const FrozenBase& base = matrix.linear->base();
+    const std::int64_t k = s.count(), n = matrix.linear->in().padded;
+    const std::int64_t rows = std::min(base.words.hi.dim(0), matrix.linear->out().padded - base.row0);
+    if (rows <= 0) return;
+    const Tensor a = difference_a_.view(accumulate_, {2 * k, n}),
+                 b = difference_b_.view(accumulate_, {2 * k, rows});
+    const Tensor new_b = incoming_b_.view(accumulate_, {k, rows});
+    const auto& [side_a, side_b] = matrix.side;
+    std::vector<std::int32_t> first(k);
+    std::iota(first.begin(), first.end(), 0);
+    kernels::pack(side_a.factor->value, {s.a.slots.data(), k, 0, n}, a.rows(0, k));
+    kernels::add(side_a.incoming.rows(0, k), a.rows(0, k), -1.0);
+    kernels::pack(side_a.factor->value, {s.b.slots.data(), k, 0, n}, a.rows(k, k));
+    kernels::pack(side_b.factor->value, {s.a.slots.data(), k, base.row0, rows}, b.rows(0, k));
+    kernels::pack(side_b.factor->value, {s.b.slots.data(), k, base.row0, rows}, b.rows(k, k));
+    kernels::pack(side_b.incoming, {first.data(), k, base.row0, rows}, new_b);
+    kernels::add(new_b, b.rows(k, k), -1.0);
+    kernels::add_low_rank(base.words.rows(0, rows), {a, b, matrix.adapter->scale()}, scratch_);
+}
+
+void SwitchLora::replace_values(Matrix& matrix, const Switch& s) {
+    for (int side : {0, 1}) {
+        const Side& x = matrix.side[side];
+        kernels::unpack(x.incoming.rows(0, s.count()),
+                        {side_of(s, side).slots.data(), s.count(), 0, x.incoming.dim(1)}, x.factor->value);
+    }
+}
+
+std::vector<RowMove> SwitchLora::moves(const Switches& switches) const {
+    std::vector<RowMove> all;
+    for (std::size_t i = 0; i < matrices_.size(); ++i)
+        for (int side : {0, 1}) {
+            const Side& x = matrices_[i].side[side];
+            const SideSwitch& s = side_of(switches[i], side);
+            for (std::size_t j = 0; j < s.slots.size(); ++j)
+                all.push_back({x.owned, s.slots[j], x.rule.home(s.outgoing[j]), x.rule.home(s.incoming[j])});
+        }
+    return all;
+}
+
+MethodReport SwitchLora::after_gather(Optimizer& optimizer, std::int64_t step) {
+    MethodReport report;
+    Switches switches;
+    for (Matrix& matrix : matrices_) switches.push_back(matrix.schedule.advance(step));
+    // The matrix whose residual is measured: another one each step, among those that switch.
+    std::size_t sampled = matrices_.size();
+    for (std::size_t i = 0; i < matrices_.size() && sampled == matrices_.size(); ++i) {
+        const std::size_t candidate = (static_cast<std::size_t>(step) + i) % matrices_.size();
+        if (switches[candidate].count() > 0) sampled = candidate;
+    }
+    if (sampled == matrices_.size()) return report;
+
+    gather_incoming(switches);
+    probe_.before(*matrices_[sampled].linear, *matrices_[sampled].adapter);
+    const auto for_each = [&](const auto& visit) {
+        for (std::size_t i = 0; i < matrices_.size(); ++i)
+            for (int side : {0, 1}) {
+                const SideSwitch& s = side_of(switches[i], side);
+                OwnedParameter& owned = optimizer.owned()[matrices_[i].side[side].owned];
+                for (std::size_t j = 0; j < s.slots.size(); ++j)
+                    visit(matrices_[i].side[side], owned, s.slots[j], s.outgoing[j], s.incoming[j]);
+            }
+    };
+    for (std::size_t i = 0; i < matrices_.size(); ++i)
+        if (switches[i].count() > 0) absorb(matrices_[i], switches[i]);
+    for_each([](Side& x, OwnedParameter& owned, std::int32_t slot, int outgoing, int) {
+        if (x.here(outgoing)) kernels::copy(owned.master(slot), x.vector(outgoing));
+    });
+    for (std::size_t i = 0; i < matrices_.size(); ++i) {
+        const Switch& s = switches[i];
+        if (s.count() == 0) continue;
+        replace_values(matrices_[i], s);
+        optimizer.owned()[matrices_[i].side[1].owned].reset_moments(s.a.slots);
+        optimizer.owned()[matrices_[i].side[0].owned].reset_moments(s.b.slots);
+        report.vectors_switched += 2 * s.count();
+        report.moments_reset += 2 * s.count();
+    }
+    optimizer.move_rows(moves(switches));
+    for_each([](Side& x, OwnedParameter& owned, std::int32_t slot, int, int incoming) {
+        if (x.here(incoming)) kernels::copy(x.vector(incoming), owned.master(slot));
+    });
+    report.residual_of = matrices_[sampled].linear->name();
+    report.residual = probe_.after(*matrices_[sampled].linear, *matrices_[sampled].adapter,
+                                   2 * switches[sampled].count() + matrices_[sampled].adapter->low_rank());
+    return report;
+}
+
+void SwitchLora::visit_bank(StateIo& io, Optimizer& optimizer, Matrix& matrix, int side) {
+    const Side& x = matrix.side[side];
+    const Shard& shard = x.factor->shard;
+    OwnedParameter& owned = optimizer.owned()[x.owned];
+    std::vector<int> home(x.row.size());
+    std::vector<std::int32_t> slot_of(x.row.size(), -1);  // active candidates
+    for (std::size_t c = 0; c < home.size(); ++c) home[c] = x.rule.home(static_cast<std::int64_t>(c));
+    for (std::size_t slot = 0; slot < matrix.schedule.candidates(side).size(); ++slot)
+        slot_of[matrix.schedule.candidates(side)[slot]] = static_cast<std::int32_t>(slot);
+
+    DistributedRows d;
+    d.group = x.group;
+    d.owner = &home;
+    d.held = x.homed;
+    d.global = {static_cast<std::int64_t>(home.size()), shard.global[1]};
+    d.col0 = shard.col0;
+    d.rows = static_cast<std::int64_t>(home.size());
+    d.cols = shard.cols;
+    const Tensor staged = row_.view(accumulate_, {1, x.bank.dim(1)}),
+                 valid = row_.view(accumulate_, {d.cols});
+    RowAccess access{accumulate_, {}, {}};
+    access.get = [&](std::int32_t c, void* host) {
+        kernels::copy(slot_of[c] >= 0 ? owned.master(slot_of[c]) : x.vector(c), staged);
+        kernels::download(valid, host);
+    };
+    access.set = [&](std::int32_t c, const void* host) {
+        kernels::zero(staged);
+        kernels::upload(host, valid);
+        kernels::copy(staged, x.vector(c));
+    };
+    io.rows("/method/" + matrix.linear->name() + (side == 0 ? "/bank_A" : "/bank_B"), d, access);
+}
+
+void SwitchLora::visit_state(StateIo& io, Optimizer& optimizer) {
+    Method::visit_state(io, optimizer);
+    for (Matrix& matrix : matrices_) {
+        std::vector<std::int64_t> tables = matrix.schedule.state();
+        io.integers("/method/" + matrix.linear->name() + "/switch", tables, topology_->world.rank());
+        if (io.loading()) {
+            matrix.schedule.set_state(tables);
+            for (int side : {0, 1}) {
+                const Side& x = matrix.side[side];
+                optimizer.assign_owners(
+                    x.owned, slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)).owner);
+            }
+        }
+        for (int side : {0, 1}) visit_bank(io, optimizer, matrix, side);
+    }
+    if (io.loading()) optimizer.rebuild_buckets();
+}
+
+std::vector<Traffic> SwitchLora::plan_traffic(const Optimizer& optimizer, std::int64_t steps) const {
+    SwitchLora future = *this;  // advances only schedules
+    std::vector<Traffic> plan;
+    std::map<int, std::vector<int>> owners;
+    Traffic update = optimizer.plan_traffic();
+    for (std::int64_t step = 0; step < steps; ++step) {
+        Traffic traffic = update;
+        Switches switches;
+        bool any = false;
+        for (Matrix& matrix : future.matrices_) {
+            matrix.schedule.count_down();
+            switches.push_back(matrix.schedule.advance(step));
+            any = any || switches.back().count() > 0;
+        }
+        if (any) {
+            for (const Comm* group : {&topology_->dp, &topology_->world})
+                traffic.add(TrafficGroup::candidates,
+                            future.incoming(*group, switches)
+                                .buckets.bytes(size_of(matrices_[0].side[0].incoming.dtype())));
+            for (const RowMove& move : future.moves(switches))
+                traffic.add(TrafficGroup::moves, optimizer.move_bytes(move));
+            for (const Matrix& matrix : future.matrices_)
+                for (int side : {0, 1}) {
+                    const Side& x = matrix.side[side];
+                    owners[x.owned] = slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)).owner;
+                }
+            update = optimizer.plan_traffic(owners);
+        }
+        plan.push_back(traffic);
+    }
+    return plan;
+}
+
+std::vector<std::string> SwitchLora::notes(const Config& config) const {
+    std::vector<std::string> lines;
+    std::int64_t uncovered = 0;
+    double worst_need = 0, visits = 0;
+    for (const Matrix& matrix : matrices_) {
+        const SwitchSettings s = switch_settings(config, matrix.linear->out().size, matrix.linear->in().size);
+        const double need = static_cast<double>(s.num_candidates) / static_cast<double>(s.low_rank);
+        visits = s.visits_per_slot();
+        uncovered += visits < need;
+        worst_need = std::max(worst_need, need);
+    }
+    if (uncovered > 0)
+        lines.push_back(
+            fmt::format("the switching schedule visits {:.1f} candidates per slot in {} steps, a full lap "
+                        "needs {:.1f}: {} of {} matrices "
+                        "will not use their whole bank (lower method.switch_interval, raise "
+                        "method.switch_ratio or method.rank, or train "
+                        "longer)",
+                        visits, config.run.steps, worst_need, uncovered, matrices_.size()));
+    if (matrices_.size() < adapted_.size())
+        lines.push_back(
+            fmt::format("{} of {} matrices are not switched (min(out, in) does not exceed method.rank)",
+                        adapted_.size() - matrices_.size(), adapted_.size()));
+    return lines;
+}
+
+}  // namespace
+
+MethodEntry switchlora() {
+    using Type = MethodOption::Type;
+    const std::vector<MethodOption> options{
+        rank_option(),
+        alpha_option("1"),
+        {"switch_interval", Type::real, "40", "steps", "between switches of a slot at the start", 1, 1e9, {}},
+        {"switch_ratio",
+         Type::real,
+         "0.1",
+         "of run.steps",
+         "after which the frequency has fallen to 0.3",
+         1e-6,
+         1e6,
+         {}},
+        {"freeze_steps",
+         Type::integer,
+         "5",
+         "updates",
+         "for which a switched vector's counterpart stays fixed",
+         0,
+         1e6,
+         {}},
+        {"switch_order", Type::text, "ring", "", "which candidate comes next", 0, 0, {"ring", "random"}},
+        {"bank_dtype",
+         Type::text,
+         "auto",
+         "",
+         "of inactive candidates; auto: bf16 in bf16 runs",
+         0,
+         0,
+         {"auto", "f32", "bf16"}},
+    };
+    return {{"switchlora", "low-rank factors whose vectors rotate through a bank of candidates", options},
+            [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<SwitchLora>(); }};
+}
+
+}  // namespace switchyard::methods

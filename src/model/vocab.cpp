@@ -1,0 +1,103 @@
+// Chunk size: what keeps the logits of a chunk near 32 MiB, so that they stay close to the cores.
+#include "model/vocab.hpp"
+
+#include <algorithm>
+
+#include "core/rng.hpp"
+#include "kernels/cross_entropy.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/matmul.hpp"
+#include "kernels/random.hpp"
+
+namespace switchyard {
+
+using kernels::matmul;
+using kernels::Op;
+
+namespace {
+
+Parameter make_table(const ModelContext& context, const std::string& name, const Extent& extent) {
+    const std::int64_t hidden = context.config.model.hidden_size;
+    Parameter p;
+    p.shard = {name, {extent.size, hidden}, extent.begin, 0, extent.count, hidden, 0};
+    p.value = context.arena.take(MemoryClass::trainable, context.dtype, {extent.padded, hidden});
+    p.gradient = context.arena.take(MemoryClass::gradients, context.accumulate(), {extent.padded, hidden});
+    return p;
+}
+
+std::int64_t chunk_tokens(const ModelContext& context, std::int64_t padded_vocab) {
+    const std::int64_t row_bytes = padded_vocab * static_cast<std::int64_t>(size_of(context.dtype));
+    const std::int64_t fitting = (std::int64_t{1} << 25) / row_bytes / 64 * 64;
+    return std::min(context.tokens(), std::max<std::int64_t>(64, fitting));
+}
+
+}  // namespace
+
+Vocab::Vocab(const ModelContext& context)
+    : topology_(context.topology),
+      traffic_(context.traffic),
+      tied_(context.config.model.tie_embeddings),
+      extent_(padded_block(context.config.model.vocab_size, context.tp_size(), context.tp_rank())),
+      tokens_(context.tokens()),
+      chunk_(chunk_tokens(context, extent_.padded)) {
+    embedding_ = make_table(context, "model.embed_tokens.weight", extent_);
+    if (!tied_) head_ = make_table(context, "lm_head.weight", extent_);
+    Arena& arena = context.arena;
+    logits_ = arena.take(MemoryClass::activations, context.dtype, {chunk_, extent_.padded});
+    stats_ = arena.take(MemoryClass::activations, context.accumulate(), {chunk_, 3});
+    all_stats_ = arena.take(MemoryClass::activations, context.accumulate(), {context.tp_size(), chunk_, 3});
+    lse_ = arena.take(MemoryClass::activations, context.accumulate(), {chunk_});
+}
+
+void Vocab::initialise(const ModelContext& context) {
+    const std::int64_t hidden = context.config.model.hidden_size;
+    for (Parameter* p : parameters())
+        kernels::fill_normal(p->value, {hidden, extent_.begin, 0, extent_.count, hidden},
+                             stream_key(context.config.run.seed, p->shard.name),
+                             context.config.model.init_std);
+}
+
+Pending Vocab::embed(Tensor tokens, Tensor x, Tensor reduce) const {
+    kernels::embedding_forward(tokens, embedding_.value, range(), x);
+    return start_all_reduce(topology_.tp, x, reduce, traffic_, TrafficGroup::activations);
+}
+
+void Vocab::embed_backward(Tensor tokens, Tensor d_x) {
+    kernels::embedding_backward(tokens, d_x, range(), embedding_.gradient);
+}
+
+double Vocab::loss(Tensor h, Tensor targets, double scale, Tensor d_h) {
+    const Tensor weight = head().value;
+    double sum = 0;
+    for (std::int64_t begin = 0; begin < h.dim(0); begin += chunk_) {
+        const std::int64_t n = std::min(chunk_, h.dim(0) - begin);
+        const Tensor h_chunk = h.rows(begin, n), target = targets.rows(begin, n), logits = logits_.rows(0, n);
+        matmul({.a = h_chunk, .b = weight, .c = logits, .op_b = Op::transpose});
+        const Tensor stats = stats_.rows(0, n);
+        const Tensor all = all_stats_.view(all_stats_.dtype(), {topology_.tp_size(), n, 3});
+        kernels::softmax_statistics(logits, target, range(), stats);
+        start_all_gather(topology_.tp, stats, all, traffic_, TrafficGroup::loss).wait();
+        sum += kernels::combine_statistics(all, target, lse_.rows(0, n));
+        if (d_h.empty()) continue;
+        kernels::cross_entropy_backward(logits, lse_.rows(0, n), target, range(), scale);
+        matmul({.a = logits, .b = weight, .c = d_h.rows(begin, n)});
+        matmul({.a = logits, .b = h_chunk, .c = head().gradient, .op_a = Op::transpose, .accumulate = true});
+    }
+    return sum;
+}
+
+void Vocab::logits(Tensor h, Tensor logits) const {
+    matmul({.a = h, .b = tied_ ? embedding_.value : head_.value, .c = logits, .op_b = Op::transpose});
+}
+
+std::vector<Parameter*> Vocab::parameters() {
+    if (tied_) return {&embedding_};
+    return {&embedding_, &head_};
+}
+
+double Vocab::loss_bytes() const {
+    return all_gather_bytes(static_cast<double>(tokens_ * 3 * topology_.tp_size()) * size_of(stats_.dtype()),
+                            topology_.tp_size());
+}
+
+}  // namespace switchyard

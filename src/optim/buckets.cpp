@@ -1,0 +1,102 @@
+// Each owner's rows, in the order of items and rows, are cut into segments of at most `capacity` elements.
+#include "optim/buckets.hpp"
+
+#include <algorithm>
+
+#include "core/error.hpp"
+#include "kernels/elementwise.hpp"
+
+namespace switchyard {
+namespace {
+
+/// A tensor as (rows, width).
+Tensor matrix(Tensor tensor, std::int64_t width) {
+    return tensor.reshape({tensor.size() / width, width});
+}
+
+Tensor slice(Tensor segment, std::int64_t offset, std::int64_t rows, std::int64_t width) {
+    return segment.rows(offset, rows * width).reshape({rows, width});
+}
+
+}  // namespace
+
+Buckets::Buckets(const std::vector<BucketItem>& items, int ranks, std::int64_t capacity) : ranks_(ranks) {
+    std::vector<std::int64_t> filled(ranks, 0);  // elements in the owner's open segment
+    std::vector<std::size_t> open(ranks, 0);     // and which bucket it belongs to
+    for (std::size_t item = 0; item < items.size(); ++item) {
+        const std::int64_t width = items[item].width;
+        widths_.push_back(width);
+        internal_check(width <= capacity, "a row of {} elements exceeds a bucket segment of {}", width,
+                       capacity);
+        const std::vector<int>& owner = *items[item].owner;
+        for (std::size_t row = 0; row < owner.size(); ++row) {
+            const int p = owner[row];
+            if (filled[p] + width > capacity) {
+                ++open[p];
+                filled[p] = 0;
+            }
+            if (open[p] == buckets_.size()) buckets_.push_back({0, std::vector<std::vector<Run>>(ranks)});
+            Bucket& bucket = buckets_[open[p]];
+            std::vector<Run>& runs = bucket.runs[p];
+            if (runs.empty() || runs.back().item != static_cast<int>(item))
+                runs.push_back({static_cast<int>(item), filled[p], {}});
+            runs.back().rows.push_back(static_cast<std::int32_t>(row));
+            filled[p] += width;
+            bucket.segment = std::max(bucket.segment, filled[p]);
+        }
+    }
+}
+
+double Buckets::bytes(std::size_t element_bytes) const {
+    double sum = 0;
+    for (const Bucket& bucket : buckets_)
+        sum += all_gather_bytes(
+            static_cast<double>(bucket.segment * ranks_) * static_cast<double>(element_bytes), ranks_);
+    return sum;
+}
+
+void Buckets::pack(const std::vector<Run>& runs, std::span<const Tensor> tensors, Tensor segment) const {
+    for (const Run& run : runs) {
+        const std::int64_t width = widths_[run.item], rows = static_cast<std::int64_t>(run.rows.size());
+        kernels::pack(matrix(tensors[run.item], width), {run.rows.data(), rows, 0, width},
+                      slice(segment, run.offset, rows, width));
+    }
+}
+
+void Buckets::unpack(const std::vector<Run>& runs, Tensor segment, std::span<const Tensor> tensors) const {
+    for (const Run& run : runs) {
+        const std::int64_t width = widths_[run.item], rows = static_cast<std::int64_t>(run.rows.size());
+        kernels::unpack(slice(segment, run.offset, rows, width), {run.rows.data(), rows, 0, width},
+                        matrix(tensors[run.item], width));
+    }
+}
+
+void Buckets::reduce(const Comm& comm, std::span<const Tensor> tensors, Tensor send, Tensor received,
+                     Traffic& traffic, TrafficGroup group) const {
+    if (comm.size() == 1) return;
+    for (const Bucket& bucket : buckets_) {
+        const Shape shape{ranks_, bucket.segment};
+        const Tensor parts = send.view(send.dtype(), shape), arrived = received.view(received.dtype(), shape);
+        for (int p = 0; p < ranks_; ++p)
+            pack(bucket.runs[p], tensors, parts.rows(p, 1).reshape({bucket.segment}));
+        start_all_to_all(comm, parts, arrived, traffic, group).wait();
+        const Tensor sum = send.view(tensors.front().dtype(), {bucket.segment});
+        kernels::sum_parts(arrived, sum);
+        unpack(bucket.runs[comm.rank()], sum, tensors);
+    }
+}
+
+void Buckets::gather(const Comm& comm, std::span<const Tensor> tensors, Tensor all, Traffic& traffic,
+                     TrafficGroup group) const {
+    if (comm.size() == 1) return;
+    for (const Bucket& bucket : buckets_) {
+        const Tensor segments = all.view(tensors.front().dtype(), {ranks_, bucket.segment});
+        const auto segment = [&](int p) { return segments.rows(p, 1).reshape({bucket.segment}); };
+        pack(bucket.runs[comm.rank()], tensors, segment(comm.rank()));
+        start_all_gather(comm, segments.rows(comm.rank(), 1), segments, traffic, group).wait();
+        for (int p = 0; p < ranks_; ++p)
+            if (p != comm.rank()) unpack(bucket.runs[p], segment(p), tensors);
+    }
+}
+
+}  // namespace switchyard

@@ -1,0 +1,250 @@
+// The order of owned_ is the order of the model's parameters; every rank walks it alike.
+#include "optim/optimizer.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "core/error.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/transfer.hpp"
+
+namespace switchyard {
+namespace {
+
+/// Elements of one travelling buffer: bounds the work space, large enough for the network.
+constexpr std::int64_t buffer_elements = std::int64_t{1} << 22;
+
+DType gradient_dtype(const ModelContext& context) {
+    return context.config.optim.gradient_dtype == "bf16" ? DType::bf16 : context.accumulate();
+}
+
+/// m, v and the step counter of one row.
+std::size_t moved_row_bytes(std::int64_t width, std::size_t element_bytes) {
+    return 2 * static_cast<std::size_t>(width) * element_bytes + sizeof(std::int32_t);
+}
+
+}  // namespace
+
+Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>& parameters,
+                     const std::function<OwnershipPlan(const Parameter&)>& ownership)
+    : context_(context) {
+    for (Parameter* parameter : parameters) owned_.emplace_back(context, *parameter, ownership(*parameter));
+    std::int64_t buffer = 0;
+    for (const Comm* comm : {&context.topology.dp, &context.topology.world}) {
+        Group group;
+        group.comm = comm;
+        std::int64_t widest = 1;
+        for (int i = 0; i < static_cast<int>(owned_.size()); ++i) {
+            if (owned_[i].owners().group != comm) continue;
+            group.members.push_back(i);
+            group.gradients.push_back(owned_[i].parameter().gradient);
+            group.values.push_back(owned_[i].parameter().value);
+            widest = std::max(widest, owned_[i].width());
+        }
+        if (group.members.empty() || comm->size() == 1) continue;
+        group.capacity = std::max(widest, buffer_elements / comm->size());
+        buffer = std::max(buffer, group.capacity * comm->size());
+        groups_.push_back(std::move(group));
+    }
+    if (buffer > 0) {
+        send_ = context.arena.take(MemoryClass::workspace, context.accumulate(), {buffer});
+        received_ = context.arena.take(MemoryClass::workspace, context.accumulate(), {buffer});
+    }
+    clip_ = context.arena.take(MemoryClass::workspace, DType::f64, {2});
+    rebuild_buckets();
+}
+
+Buckets Optimizer::make_buckets(const Group& group,
+                                const std::map<int, std::vector<int>>& other_owners) const {
+    std::vector<BucketItem> items;
+    for (int i : group.members) {
+        const auto other = other_owners.find(i);
+        items.push_back(
+            {owned_[i].width(), other == other_owners.end() ? &owned_[i].owners().owner : &other->second});
+    }
+    return Buckets(items, group.comm->size(), group.capacity);
+}
+
+void Optimizer::rebuild_buckets() {
+    for (Group& group : groups_) group.buckets = make_buckets(group, {});
+}
+
+void Optimizer::assign_owners(int parameter, const std::vector<int>& owner) {
+    OwnedParameter& owned = owned_[parameter];
+    const int self = owned.owners().group->rank();
+    for (const bool arriving : {false, true})  // leave first, so that storage never exceeds its capacity
+        for (std::int32_t row = 0; row < static_cast<std::int32_t>(owner.size()); ++row)
+            if ((owner[row] == self) == arriving) owned.set_owner(row, owner[row]);
+    owned.refresh();
+}
+
+int Optimizer::index_of(const Parameter* parameter) const {
+    for (int i = 0; i < static_cast<int>(owned_.size()); ++i)
+        if (&owned_[i].parameter() == parameter) return i;
+    throw InternalError("parameter without owner: " + parameter->shard.name);
+}
+
+void Optimizer::zero_gradients() {
+    for (OwnedParameter& owned : owned_) kernels::zero(owned.parameter().gradient);
+}
+
+void Optimizer::masters_from_values() {
+    for (OwnedParameter& owned : owned_) owned.masters_from_values();
+}
+
+void Optimizer::values_from_masters() {
+    for (OwnedParameter& owned : owned_) owned.values_from_masters();
+    Traffic uncounted;
+    std::swap(uncounted, context_.traffic);
+    gather_values();
+    std::swap(uncounted, context_.traffic);
+}
+
+void Optimizer::reduce_gradients() {
+    for (Group& group : groups_)
+        group.buckets.reduce(*group.comm, group.gradients,
+                             send_.view(gradient_dtype(context_), send_.shape()),
+                             received_.view(gradient_dtype(context_), received_.shape()), context_.traffic,
+                             TrafficGroup::gradients);
+}
+
+void Optimizer::gather_values() {
+    for (Group& group : groups_)
+        group.buckets.gather(*group.comm, group.values, send_, context_.traffic, TrafficGroup::values);
+}
+
+double Optimizer::squared_gradient_norm() const {
+    double sum = 0;
+    for (const OwnedParameter& owned : owned_) {
+        const bool counted_elsewhere =
+            owned.parameter().tp_gradient == TpGradient::same && context_.tp_rank() != 0;
+        if (!counted_elsewhere) sum += owned.squared_gradient_norm();
+    }
+    return all_reduce_sum(context_.topology.world, sum);
+}
+
+GradientCheck Optimizer::check(double squared_norm) {
+    GradientCheck result;
+    result.norm = std::sqrt(squared_norm);
+    result.finite = std::isfinite(squared_norm);
+    const double limit = context_.config.optim.clip_norm;
+    const double coefficient = limit > 0 && result.norm > limit ? limit / result.norm : 1.0;
+    const double clip[2] = {coefficient, result.finite ? 1.0 : 0.0};
+    kernels::upload(clip, clip_);
+    if (!result.finite) {
+        double first = static_cast<double>(owned_.size());
+        for (std::size_t i = 0; i < owned_.size() && first > static_cast<double>(i); ++i)
+            if (!std::isfinite(owned_[i].squared_gradient_norm())) first = static_cast<double>(i);
+        first = all_reduce_min(context_.topology.world, first);
+        if (first < static_cast<double>(owned_.size()))
+            result.first_bad = owned_[static_cast<std::size_t>(first)].parameter().shard.name;
+    }
+    return result;
+}
+
+void Optimizer::update(double lr_factor) {
+    const OptimConfig& optim = context_.config.optim;
+    kernels::AdamWSettings settings{0, optim.beta1, optim.beta2, optim.eps, optim.weight_decay};
+    const double dense_lr = optim.dense_lr > 0 ? optim.dense_lr : optim.lr;
+    for (OwnedParameter& owned : owned_) {
+        settings.lr = lr_factor * (owned.parameter().factor ? optim.lr : dense_lr);
+        owned.update(settings, clip_);
+    }
+}
+
+void Optimizer::move_rows(const std::vector<RowMove>& moves) {
+    const std::size_t element = size_of(context_.accumulate());
+    // One exchange per group and row width: {m, v, step}.
+    std::map<std::pair<const Comm*, std::int64_t>, std::vector<RowMove>> classes;
+    for (const RowMove& move : moves)
+        if (move.from != move.to)
+            classes[{owned_[move.parameter].owners().group, owned_[move.parameter].width()}].push_back(move);
+
+    struct Arrival {
+        const RowMove* move;
+        std::vector<std::byte> state;
+    };
+    std::vector<Arrival> arrivals;
+    std::vector<std::pair<const Comm*, std::int64_t>>
+        order;  // the same on all ranks: dp before world, then width
+    for (const auto& [key, unused] : classes) order.push_back(key);
+    std::sort(order.begin(), order.end(), [&](const auto& a, const auto& b) {
+        const bool a_world = a.first == &context_.topology.world,
+                   b_world = b.first == &context_.topology.world;
+        return std::make_pair(a_world, a.second) < std::make_pair(b_world, b.second);
+    });
+    for (const auto& key : order) {
+        const auto& [comm, width] = key;
+        const std::vector<RowMove>& rows = classes[key];
+        const std::size_t row_bytes = moved_row_bytes(width, element);
+        std::vector<int> from, to;
+        std::vector<std::byte> held, wanted;
+        std::vector<const RowMove*> expected;
+        for (const RowMove& move : rows) {
+            from.push_back(move.from);
+            to.push_back(move.to);
+            if (move.from == comm->rank()) {
+                const OwnedParameter& owned = owned_[move.parameter];
+                held.resize(held.size() + row_bytes);
+                std::byte* out = held.data() + held.size() - row_bytes;
+                kernels::download(owned.m(move.row), out);
+                kernels::download(owned.v(move.row), out + width * element);
+                kernels::download(owned.step(move.row), out + 2 * width * element);
+            }
+            if (move.to == comm->rank()) expected.push_back(&move);
+        }
+        wanted.resize(expected.size() * row_bytes);
+        exchange_rows(*comm, from, to, held.data(), wanted.data(), row_bytes, context_.traffic,
+                      TrafficGroup::moves);
+        for (std::size_t i = 0; i < expected.size(); ++i)
+            arrivals.push_back(
+                {expected[i], {wanted.begin() + i * row_bytes, wanted.begin() + (i + 1) * row_bytes}});
+    }
+
+    std::vector<bool> touched(owned_.size(), false);
+    const auto apply = [&](bool leaving) {  // leave first, so that storage never exceeds its capacity
+        for (const RowMove& move : moves) {
+            OwnedParameter& owned = owned_[move.parameter];
+            if (move.from == move.to || (move.to == owned.owners().group->rank()) == leaving) continue;
+            owned.set_owner(move.row, move.to);
+            touched[move.parameter] = true;
+        }
+    };
+    apply(true);
+    apply(false);
+    for (const Arrival& arrival : arrivals) {
+        OwnedParameter& owned = owned_[arrival.move->parameter];
+        const std::int64_t width = owned.width();
+        kernels::upload(arrival.state.data(), owned.m(arrival.move->row));
+        kernels::upload(arrival.state.data() + width * element, owned.v(arrival.move->row));
+        kernels::upload(arrival.state.data() + 2 * width * element, owned.step(arrival.move->row));
+    }
+    bool any = false;
+    for (std::size_t i = 0; i < owned_.size(); ++i)
+        if (touched[i]) owned_[i].refresh(), any = true;
+    if (any) rebuild_buckets();
+}
+
+Traffic Optimizer::plan_traffic(const std::map<int, std::vector<int>>& other_owners) const {
+    Traffic traffic;
+    for (const Group& group : groups_) {
+        const Buckets buckets = make_buckets(group, other_owners);
+        traffic.add(TrafficGroup::gradients, buckets.bytes(size_of(gradient_dtype(context_))));
+        traffic.add(TrafficGroup::values, buckets.bytes(size_of(context_.dtype)));
+    }
+    return traffic;
+}
+
+double Optimizer::move_bytes(const RowMove& move) const {
+    const OwnedParameter& owned = owned_[move.parameter];
+    if (move.from == move.to || move.from != owned.owners().group->rank()) return 0;
+    return static_cast<double>(moved_row_bytes(owned.width(), size_of(context_.accumulate())));
+}
+
+void Optimizer::visit_state(StateIo& io) {
+    for (OwnedParameter& owned : owned_) owned.visit_state(io, context_);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,67 @@
+// OwnedParameter: the optimizer state (master, moments, step counters) of the rows of one parameter that this
+// rank owns. Rows may change owner (Optimizer::move_rows); storage has a fixed capacity and no order.
+#pragma once
+
+#include "core/arena.hpp"
+#include "io/state_io.hpp"
+#include "kernels/adamw.hpp"
+#include "model/context.hpp"
+#include "optim/ownership.hpp"
+
+namespace switchyard {
+
+/// Who owns a parameter's rows at the start, and how its state is kept.
+struct OwnershipPlan {
+    RowOwners owners;
+    std::int64_t capacity = 0;  // rows this rank may own at a time
+    bool step_per_row = false;  // slots of a factor; else one step counter for all
+};
+
+class OwnedParameter {
+  public:
+    OwnedParameter(const ModelContext&, Parameter&, OwnershipPlan);
+
+    Parameter& parameter() const { return *parameter_; }
+    const RowOwners& owners() const { return owners_; }
+    std::int64_t width() const { return width_; }
+    bool mine(std::int32_t row) const { return owners_.owner[row] == owners_.group->rank(); }
+
+    /// State of one owned row: (1, width) each; step (1) i32, or the common counter.
+    Tensor master(std::int32_t row) const { return master_.rows(index_[row], 1); }
+    Tensor m(std::int32_t row) const { return m_.rows(index_[row], 1); }
+    Tensor v(std::int32_t row) const { return v_.rows(index_[row], 1); }
+    Tensor step(std::int32_t row) const { return step_per_row_ ? step_.rows(index_[row], 1) : step_; }
+
+    /// Moments and step counters of these rows <- 0, where owned. Returns how many were owned here.
+    std::int64_t reset_moments(const std::vector<std::int32_t>& rows);
+    /// Gradients of these rows <- 0, where owned.
+    void zero_gradients(const std::vector<std::int32_t>& rows);
+    /// From now on no weight decay on rows with a non-zero entry (one per row); empty: on all.
+    void set_frozen(const std::vector<int>& frozen);
+
+    void masters_from_values();
+    void values_from_masters();  // owned rows only: gather afterwards
+    double squared_gradient_norm() const;
+    void update(const kernels::AdamWSettings&, Tensor clip);
+
+    void visit_state(StateIo&, const ModelContext&);
+
+    /// Row changes owner: storage is given up or taken; its content is not moved. Then refresh().
+    void set_owner(std::int32_t row, int owner);
+    void refresh();
+
+  private:
+    Tensor as_matrix(Tensor t) const { return t.reshape({t.size() / width_, width_}); }
+    std::vector<std::int32_t> held_rows() const;  // ascending
+
+    Parameter* parameter_;
+    RowOwners owners_;
+    std::int64_t width_;
+    bool step_per_row_, aliased_;
+    std::int64_t count_ = 0;            // rows owned now: storage 0 ... count - 1
+    std::vector<std::int32_t> index_;   // row -> storage, -1: not here
+    std::vector<std::int32_t> row_of_;  // storage -> row
+    Tensor master_, m_, v_, step_, frozen_, gradient_rows_, sorted_rows_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,24 @@
+// Owner tables.
+#include "optim/ownership.hpp"
+
+namespace switchyard {
+
+const Comm& owner_group(const Topology& topology, TpGradient tp_gradient) {
+    return tp_gradient == TpGradient::partial && topology.tp_size() > 1 ? topology.world : topology.dp;
+}
+
+RowOwners block_owners(const Comm& group, std::int64_t rows) {
+    RowOwners owners{&group, std::vector<int>(rows)};
+    const std::int64_t block = (rows + group.size() - 1) / group.size();
+    for (std::int64_t row = 0; row < rows; ++row) owners.owner[row] = static_cast<int>(row / block);
+    return owners;
+}
+
+RowOwners slot_owners(const Comm& group, const HomeRule& rule, const std::vector<int>& candidate_of_slot) {
+    RowOwners owners{&group, std::vector<int>(candidate_of_slot.size())};
+    for (std::size_t slot = 0; slot < candidate_of_slot.size(); ++slot)
+        owners.owner[slot] = rule.home(candidate_of_slot[slot]);
+    return owners;
+}
+
+}  // namespace switchyard

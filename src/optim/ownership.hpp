@@ -1,0 +1,43 @@
+// Ownership: which rank holds the optimizer state of a row. Pure arithmetic (design section 4), known to
+// every rank, so nothing is ever sent to agree on it.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "comm/topology.hpp"
+#include "model/parameter.hpp"
+
+namespace switchyard {
+
+/// Row i of a parameter's local tensor is owned by rank owner[i] of `group`, over which its gradient is
+/// summed.
+struct RowOwners {
+    const Comm* group = nullptr;
+    std::vector<int> owner;
+};
+
+/// The ranks whose gradients of a parameter add up: the whole world for a replicated factor (partial over
+/// tp), else dp.
+const Comm& owner_group(const Topology&, TpGradient);
+
+/// Contiguous blocks of ceil(rows / ranks) rows: dense parameters (vectors by index).
+RowOwners block_owners(const Comm& group, std::int64_t rows);
+
+/// Where candidate vectors live: home(c) = (c mod r + rotate * (c div r) + stagger) mod P.
+struct HomeRule {
+    std::int64_t low_rank = 1;
+    std::int64_t stagger = 0;  // j (r + 1), j numbering the matrix sides
+    bool rotate = true;
+    int ranks = 1;  // P
+
+    int home(std::int64_t candidate) const {
+        const std::int64_t lap = rotate ? candidate / low_rank : 0;
+        return static_cast<int>((candidate % low_rank + lap + stagger) % ranks);
+    }
+};
+
+/// Slot i is owned by the home of candidate_of_slot[i].
+RowOwners slot_owners(const Comm& group, const HomeRule&, const std::vector<int>& candidate_of_slot);
+
+}  // namespace switchyard

@@ -1,0 +1,109 @@
+// A step, and the evaluation that shares its data path.
+#include "train/train_step.hpp"
+
+#include <cmath>
+
+#include "core/error.hpp"
+#include "kernels/transfer.hpp"
+#include "optim/schedule.hpp"
+
+namespace switchyard {
+namespace {
+
+void upload(const Batch& batch, const MicroBatch& to) {
+    kernels::upload(batch.tokens.data(), to.tokens);
+    kernels::upload(batch.targets.data(), to.targets);
+    if (!to.document_start.empty()) kernels::upload(batch.document_start.data(), to.document_start);
+}
+
+/// Ends a phase; what was waited in collectives since the last lap is communication.
+class Laps {
+  public:
+    Laps(PhaseTimer& timer, const Traffic& traffic)
+        : timer_(timer), traffic_(traffic), waited_(traffic.waited_s) {}
+    void end(Phase phase) {
+        timer_.lap(phase, traffic_.waited_s - waited_);
+        waited_ = traffic_.waited_s;
+    }
+
+  private:
+    PhaseTimer& timer_;
+    const Traffic& traffic_;
+    double waited_;
+};
+
+void require_finite(double loss, const GradientCheck& gradient, std::int64_t step) {
+    require(std::isfinite(loss) && gradient.finite,
+            "step {}: loss {} and gradient norm {} are not finite{} (the update was not made; the last "
+            "checkpoint is "
+            "good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
+            step, loss, gradient.norm,
+            gradient.first_bad.empty() ? "" : ", first bad gradient: " + gradient.first_bad);
+}
+
+}  // namespace
+
+StepResult train_step(TrainState& state, const TokenLoader& loader, std::int64_t first_sample,
+                      PhaseTimer& timer) {
+    const auto source = [&](std::int64_t first, std::int64_t count, Batch& batch) {
+        loader.training_batch(first_sample + first, count, batch);
+    };
+    return train_step(state, source, timer);
+}
+
+StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& timer) {
+    const Config& config = s.context.config;
+    const Comm& dp = s.context.topology.dp;
+    const std::int64_t per_rank = config.data.global_batch / dp.size();
+    const std::int64_t first = s.step * config.data.global_batch + dp.rank() * per_rank;
+    const double scale = 1.0 / static_cast<double>(config.data.global_batch * config.data.seq_len);
+    Laps laps(timer, s.context.traffic);
+    Batch batch;
+    StepResult result;
+
+    s.optimizer.zero_gradients();
+    s.method->begin_step(s.step);
+    laps.end(Phase::optimizer);
+    for (std::int64_t done = 0; done < per_rank; done += config.data.micro_batch) {
+        source(first + done, config.data.micro_batch, batch);
+        upload(batch, s.model.batch());
+        laps.end(Phase::data);
+        result.loss += s.model.forward(scale);
+        laps.end(Phase::forward);
+        s.model.backward();
+        laps.end(Phase::backward);
+    }
+    s.method->reduce_gradients(s.optimizer);
+    const GradientCheck gradient = s.optimizer.check(s.method->squared_gradient_norm(s.optimizer));
+    result.loss = scale * all_reduce_sum(dp, result.loss);
+    result.grad_norm = gradient.norm;
+    require_finite(result.loss, gradient, s.step);
+
+    const double factor =
+        lr_schedule(config.optim, s.step, config.run.steps) * s.method->lr_multiplier(s.step);
+    result.lr = factor * config.optim.lr;
+    s.method->before_update(s.optimizer, s.step);
+    s.method->update(s.optimizer, factor);
+    s.optimizer.gather_values();
+    laps.end(Phase::optimizer);
+    result.method = s.method->after_gather(s.optimizer, s.step);
+    s.model.weights_changed();
+    ++s.step;
+    laps.end(Phase::switching);
+    return result;
+}
+
+double validation_loss(TrainState& s, const TokenLoader& loader) {
+    const Comm& dp = s.context.topology.dp;
+    const std::int64_t count = s.context.micro_batch;
+    double sum = 0;
+    Batch batch;
+    for (std::int64_t first = 0; first < loader.num_validation_sequences(); first += dp.size() * count) {
+        loader.validation_batch(first + dp.rank() * count, count, batch);  // past the end: all ignored
+        upload(batch, s.model.batch());
+        sum += s.model.evaluate();
+    }
+    return all_reduce_sum(dp, sum) / static_cast<double>(loader.num_validation_targets());
+}
+
+}  // namespace switchyard

@@ -1,0 +1,31 @@
+// One training step. The order of its parts is part of the algorithm (design section 4, "Order of one step").
+#pragma once
+
+#include <functional>
+
+#include "core/timer.hpp"
+#include "io/token_loader.hpp"
+#include "train/train_state.hpp"
+
+namespace switchyard {
+
+struct StepResult {
+    double loss = 0;       // mean over the targets of the global batch
+    double grad_norm = 0;  // before clipping
+    double lr = 0;         // of factors and dense linears (optim.lr times the schedule)
+    MethodReport method;
+};
+
+/// Fills a batch with samples first ... first + count - 1 of the run.
+using BatchSource = std::function<void(std::int64_t first, std::int64_t count, Batch&)>;
+
+/// Advances `state` by one step. Collective. Throws UserError on all ranks, before the update, naming step and first bad
+/// parameter when loss or gradient are not finite. Step t takes samples t global_batch ... of the source.
+StepResult train_step(TrainState& state, const BatchSource&, PhaseTimer&);
+/// The same from a token file; `first_sample`: the loader's at step 0.
+StepResult train_step(TrainState& state, const TokenLoader&, std::int64_t first_sample, PhaseTimer&);
+
+/// Mean loss over the whole validation set, the same on every layout up to rounding. Collective.
+double validation_loss(TrainState&, const TokenLoader&);
+
+}  // namespace switchyard

@@ -1,0 +1,157 @@
+// AdamW over several steps with step counters of its own per row or one for all, against one number at a time
+// in double.
+#include "kernels/adamw.hpp"
+#include "reference/adamw.hpp"
+#include "support/tensors.hpp"
+
+namespace switchyard::test {
+namespace {
+
+/// Owned rows in another order than in the gradient, columns column ... column + width - 1 of it.
+struct Layout {
+    DType dtype;
+    bool one_counter;
+    std::vector<std::int32_t> gradient_rows;
+    std::int64_t width, column, stride, num_rows;
+};
+
+constexpr kernels::AdamWSettings settings{
+    .lr = 0.02, .beta1 = 0.9, .beta2 = 0.98, .eps = 1e-6, .weight_decay = 0.1};
+
+struct State {
+    HostTensor master, m, v, step, frozen, gradient, value, rows;
+
+    explicit State(const Layout& l) {
+        const DType wide = accumulate_type(l.dtype);
+        const auto owned = static_cast<std::int64_t>(l.gradient_rows.size());
+        master = HostTensor::normal(wide, {owned, l.width}, "master");
+        m = HostTensor(wide, {owned, l.width});
+        v = m.clone();
+        step = HostTensor(DType::i32, {l.one_counter ? 1 : owned});
+        for (std::int64_t i = 0; i < step.size(); ++i) step.set(i, static_cast<double>(i % 3 * 40));
+        frozen = HostTensor(DType::i32, {owned});
+        for (std::int64_t i = 0; i < owned; ++i) frozen.set(i, i % 2 ? 5 : 0);
+        gradient = HostTensor(wide, {l.num_rows, l.stride});
+        value = HostTensor::normal(l.dtype, {l.num_rows, l.stride}, "value");
+        rows = HostTensor::integers({owned}, l.gradient_rows);
+    }
+    kernels::AdamWRows view(std::int64_t column) const {
+        return {master, m, v, step, frozen, gradient, value, rows, column};
+    }
+};
+
+HostTensor clip_of(double coefficient, double finite) {
+    return HostTensor(DType::f64, {2}, {coefficient, finite});
+}
+
+class AdamW : public ::testing::TestWithParam<Layout> {};
+
+TEST_P(AdamW, EqualsTheAlgorithmNumberByNumber) {
+    const Layout& l = GetParam();
+    State s(l);
+    const auto owned = static_cast<std::int64_t>(l.gradient_rows.size());
+    std::vector<reference::AdamWNumber> expected(static_cast<std::size_t>(owned * l.width));
+    for (std::int64_t i = 0; i < owned * l.width; ++i) expected[i].value = s.master.at(i);
+    std::vector<int> steps;
+    for (std::int64_t i = 0; i < s.step.size(); ++i) steps.push_back(static_cast<int>(s.step.at(i)));
+    const Values untouched = s.value.values();
+    constexpr int num_steps = 6;
+    for (int t = 0; t < num_steps; ++t) {
+        const HostTensor fresh =
+            HostTensor::normal(s.gradient.dtype(), {l.num_rows, l.stride}, "g" + std::to_string(t));
+        s.gradient = fresh.clone();
+        const double clip = t % 2 ? 0.375 : 1;
+        kernels::adamw(s.view(l.column), settings, clip_of(clip, 1));
+        for (int& step : steps) ++step;
+        for (std::int64_t i = 0; i < owned; ++i)
+            for (std::int64_t j = 0; j < l.width; ++j)
+                reference::adamw(expected[i * l.width + j],
+                                 clip * fresh.at(l.gradient_rows[i] * l.stride + l.column + j),
+                                 steps[l.one_counter ? 0 : i],
+                                 {settings.lr, settings.beta1, settings.beta2, settings.eps,
+                                  i % 2 ? 0 : settings.weight_decay});
+    }
+    Values master, m, v;
+    for (const auto& p : expected) master.push_back(p.value), m.push_back(p.m), v.push_back(p.v);
+    EXPECT_TRUE(close(s.master, master, 2, num_steps));
+    EXPECT_TRUE(close(s.m, m, 2, num_steps));
+    EXPECT_TRUE(close(s.v, v, 2, num_steps));
+    for (std::int64_t i = 0; i < s.step.size(); ++i) EXPECT_EQ(s.step.at(i), steps[i]);
+
+    // The compute copies are the rounded masters; everything outside the owned rectangle is as before.
+    HostTensor copies(l.dtype, {l.num_rows, l.stride}, untouched);
+    for (std::int64_t i = 0; i < owned; ++i)
+        for (std::int64_t j = 0; j < l.width; ++j)
+            copies.set(l.gradient_rows[i] * l.stride + l.column + j, s.master.at(i * l.width + j));
+    EXPECT_TRUE(same_bits(s.value, copies));
+}
+
+std::vector<Layout> layouts() {
+    std::vector<Layout> layouts;
+    for (DType dtype : compute_types)
+        for (bool one_counter : {false, true}) {
+            layouts.push_back({dtype, one_counter, {3, 0, 5}, 7, 2, 13, 6});
+            layouts.push_back({dtype, one_counter, {1, 0}, 9001, 0, 9001, 2});
+            layouts.push_back({dtype, one_counter, {0}, 1, 0, 1, 1});
+        }
+    return layouts;
+}
+INSTANTIATE_TEST_SUITE_P(Layouts, AdamW, ::testing::ValuesIn(layouts()));
+
+class AdamWTypes : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, AdamWTypes, ::testing::ValuesIn(compute_types));
+
+TEST_P(AdamWTypes, NothingHappensWhenTheGradientIsNotFinite) {
+    const Layout l{GetParam(), false, {1, 0}, 5, 0, 5, 2};
+    State s(l);
+    s.gradient = HostTensor(s.gradient.dtype(), {2, 5}, Values(10, NAN));
+    const Values master = s.master.values(), value = s.value.values(), step = s.step.values();
+    kernels::adamw(s.view(0), settings, clip_of(NAN, 0));
+    EXPECT_EQ(s.master.values(), master);
+    EXPECT_EQ(s.value.values(), value);
+    EXPECT_EQ(s.step.values(), step);
+    EXPECT_EQ(s.m.values(), Values(10, 0.0));
+    EXPECT_EQ(s.v.values(), Values(10, 0.0));
+}
+
+TEST_P(AdamWTypes, FrozenRowsWithoutGradientStayConstant) {
+    const Layout l{GetParam(), false, {0, 1}, 5, 0, 5, 2};
+    State s(l);
+    const Values before = s.master.values();
+    for (int t = 0; t < 3; ++t) kernels::adamw(s.view(0), settings, clip_of(1, 1));
+    const Values after = s.master.values();
+    for (std::size_t j = 0; j < 5; ++j) {
+        EXPECT_NE(after[j], before[j]);  // decays
+        EXPECT_EQ(after[5 + j], before[5 + j]);
+    }
+    EXPECT_EQ(s.step.at(1), 43);
+}
+
+TEST(AdamWAliases, MasterMayBeTheValueItself) {
+    for (DType dtype : {DType::f32, DType::f64}) {
+        const std::int64_t rows = 3, width = 37;
+        State apart({dtype, true, {0, 1, 2}, width, 0, width, rows}),
+            together({dtype, true, {0, 1, 2}, width, 0, width, rows});
+        apart.gradient = HostTensor::normal(dtype, {rows, width}, "g");
+        together.gradient = apart.gradient.clone();
+        kernels::AdamWRows view = together.view(0);
+        view.value = together.master;
+        view.frozen = {};
+        kernels::AdamWRows other = apart.view(0);
+        other.frozen = {};
+        for (int t = 0; t < 2; ++t) {
+            kernels::adamw(view, settings, clip_of(1, 1));
+            kernels::adamw(other, settings, clip_of(1, 1));
+        }
+        EXPECT_TRUE(same_bits(together.master, apart.value));
+    }
+}
+
+TEST(AdamWAliases, ARankWithoutRowsStillCounts) {
+    State s({DType::f32, true, {}, 5, 0, 5, 2});
+    kernels::adamw(s.view(0), settings, clip_of(1, 1));
+    EXPECT_EQ(s.step.at(0), 1);
+}
+
+}  // namespace
+}  // namespace switchyard::test

@@ -1,0 +1,145 @@
+// Vocab-parallel cross-entropy: any split of the vocabulary, padded columns and ignored targets give what one
+// softmax over all columns gives; the gradient by central differences.
+#include "kernels/cross_entropy.hpp"
+#include "reference/cross_entropy.hpp"
+#include "support/grad_check.hpp"
+
+namespace switchyard::test {
+namespace {
+
+using kernels::VocabRange;
+
+struct Case {
+    DType dtype;
+    std::int64_t tokens, vocab, parts;
+};
+
+/// Columns of one part of the vocabulary in a padded local tensor; padding holds garbage that must not count.
+HostTensor local_logits(const HostTensor& logits, std::int64_t n, std::int64_t vocab, VocabRange range,
+                        std::int64_t padded) {
+    HostTensor local(logits.dtype(), {n, padded});
+    for (std::int64_t i = 0; i < n; ++i)
+        for (std::int64_t j = 0; j < padded; ++j)
+            local.set(i * padded + j, j < range.count ? logits.at(i * vocab + range.begin + j) : 1e4);
+    return local;
+}
+
+/// The whole path of one chunk on `parts` ranks.
+struct Split {
+    std::vector<VocabRange> ranges;
+    std::vector<HostTensor> logits;  // d_logits after backward
+    HostTensor lse;
+    double loss = 0;
+
+    Split(const HostTensor& whole, Tensor targets, std::int64_t parts, double scale) {
+        const std::int64_t n = static_cast<Tensor>(whole).dim(0), vocab = static_cast<Tensor>(whole).dim(1);
+        const std::int64_t padded = ((vocab + parts - 1) / parts + 15) / 16 * 16;
+        const DType wide = accumulate_type(whole.dtype());
+        HostTensor stats(wide, {parts, n, 3});
+        lse = HostTensor(wide, {n});
+        for (std::int64_t p = 0; p < parts; ++p) {
+            const std::int64_t begin = std::min(vocab, p * padded);
+            ranges.push_back({begin, std::min(padded, vocab - begin)});
+            logits.push_back(local_logits(whole, n, vocab, ranges.back(), padded));
+            kernels::softmax_statistics(logits.back(), targets, ranges.back(),
+                                        static_cast<Tensor>(stats).rows(p, 1).reshape({n, 3}));
+        }
+        loss = kernels::combine_statistics(stats, targets, lse);
+        for (std::int64_t p = 0; p < parts; ++p)
+            kernels::cross_entropy_backward(logits[p], lse, targets, ranges[p], scale);
+    }
+};
+
+class CrossEntropy : public ::testing::TestWithParam<Case> {};
+
+TEST_P(CrossEntropy, EqualsTheUnsplitSoftmax) {
+    const auto [dtype, n, vocab, parts] = GetParam();
+    const double scale = 0.25;
+    const HostTensor logits = HostTensor::normal(dtype, {n, vocab}, "logits", 5);
+    std::vector<std::int32_t> targets;
+    for (std::int64_t i = 0; i < n; ++i)
+        targets.push_back(i % 4 == 1 ? -1 : static_cast<std::int32_t>(uniform_below(9, i, vocab)));
+    const HostTensor target_tensor = HostTensor::integers({n}, targets);
+    const auto expected = reference::cross_entropy(logits.values(), targets, scale);
+
+    const Split split(logits, target_tensor, parts, scale);
+    // Exponentials, then vocab / 16 additions per vector lane: below sqrt(vocab) eps of the sum.
+    EXPECT_TRUE(close(split.lse, expected.lse, 2, vocab));
+    const DType wide = accumulate_type(dtype);
+    EXPECT_NEAR(split.loss, expected.loss,
+                (std::fabs(expected.loss) + 20.0 * n) * tolerance(wide, wide, 2, vocab));
+    for (std::int64_t p = 0; p < parts; ++p) {
+        const auto [begin, count] = split.ranges[p];
+        const std::int64_t padded = static_cast<Tensor>(split.logits[p]).dim(1);
+        Values local(static_cast<std::size_t>(n * padded));
+        for (std::int64_t i = 0; i < n; ++i)
+            for (std::int64_t j = 0; j < count; ++j)
+                local[i * padded + j] = expected.d_logits[i * vocab + begin + j];
+        EXPECT_TRUE(close(split.logits[p], local, 20, 1));  // lse of size 20: its rounding alone is 20 eps
+        for (std::int64_t i = 0; i < n; ++i)
+            for (std::int64_t j = 0; j < padded; ++j)
+                if (j >= count || targets[i] < 0) {
+                    ASSERT_EQ(split.logits[p].at(i * padded + j), 0) << "token " << i << " column " << j;
+                }
+    }
+}
+
+std::vector<Case> cases() {
+    std::vector<Case> cases;
+    for (DType dtype : compute_types) {
+        for (std::int64_t parts : {1, 2, 3, 5})
+            cases.push_back({dtype, 9, 77, parts});  // five: the last ranks hold nothing
+        cases.push_back({dtype, 0, 10, 2});
+        cases.push_back({dtype, 5, 1, 1});
+        cases.push_back({dtype, 6, 9001, 2});
+    }
+    return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Types, CrossEntropy, ::testing::ValuesIn(cases()));
+
+TEST(CrossEntropySums, LongRowsKeepTheirAccuracy) {
+    // 100 001 equal logits: f32 sums of ones beyond 2^24 / 16 lanes, or with carried errors, would drift.
+    const std::int64_t vocab = 100001;
+    HostTensor logits(DType::f32, {1, vocab}, Values(vocab, 0.3)), stats(DType::f32, {1, 1, 3}),
+        lse(DType::f32, {1});
+    const HostTensor targets = HostTensor::integers({1}, {7});
+    kernels::softmax_statistics(logits, targets, {0, vocab}, static_cast<Tensor>(stats).reshape({1, 3}));
+    EXPECT_EQ(stats.at(1), 100001);
+    EXPECT_NEAR(kernels::combine_statistics(stats, targets, lse), std::log(100001.0), 1e-6);
+}
+
+TEST(CrossEntropySums, SureTokensKeepTheirGradient) {
+    // softmax(target) = 0.998 has no neighbour in bf16 closer than 0.002: the gradient must be rounded after
+    // the subtraction.
+    HostTensor logits(DType::bf16, {1, 2}, {6.25, 0}), stats(DType::f32, {1, 1, 3}), lse(DType::f32, {1});
+    const HostTensor targets = HostTensor::integers({1}, {0});
+    kernels::softmax_statistics(logits, targets, {0, 2}, static_cast<Tensor>(stats).reshape({1, 3}));
+    kernels::combine_statistics(stats, targets, lse);
+    kernels::cross_entropy_backward(logits, lse, targets, {0, 2}, 1);
+    const double other = 1 / (1 + std::exp(6.25));
+    EXPECT_NEAR(logits.at(0), -other, other * eps_of(DType::bf16));
+    EXPECT_NEAR(logits.at(1), other, other * eps_of(DType::bf16));
+}
+
+TEST(CrossEntropySums, NotANumberReachesTheLoss) {
+    for (double bad : {NAN, INFINITY}) {
+        const HostTensor logits(DType::f32, {1, 3}, {0, bad, 1}), targets = HostTensor::integers({1}, {0});
+        HostTensor stats(DType::f32, {1, 1, 3}), lse(DType::f32, {1});
+        kernels::softmax_statistics(logits, targets, {0, 3}, static_cast<Tensor>(stats).reshape({1, 3}));
+        EXPECT_FALSE(std::isfinite(kernels::combine_statistics(stats, targets, lse)));
+    }
+}
+
+TEST(CrossEntropyGradient, PassesCentralDifferences) {
+    HostTensor logits = HostTensor::normal(DType::f64, {4, 6}, "logits");
+    const HostTensor targets = HostTensor::integers({4}, {5, -1, 0, 3});
+    const double scale = 0.5;
+    const Split split(logits, targets, 1, scale);
+    HostTensor gradient(DType::f64, {4, 6});
+    for (std::int64_t i = 0; i < 24; ++i) gradient.set(i, split.logits[0].at(i / 6 * 16 + i % 6));
+    EXPECT_TRUE(
+        gradient_matches(logits, gradient, [&] { return scale * Split(logits, targets, 1, scale).loss; }));
+}
+
+}  // namespace
+}  // namespace switchyard::test

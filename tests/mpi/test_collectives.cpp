@@ -1,0 +1,299 @@
+// RANKS: 1 2 3 4
+// Collectives on tensors against formulas in (rank, size), bit for bit; long messages by a small limit.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "comm/collectives.hpp"
+#include "comm/messages.hpp"
+#include "core/bf16.hpp"
+#include "core/error.hpp"
+#include "core/rng.hpp"
+
+namespace switchyard {
+namespace {
+
+constexpr TrafficGroup group = TrafficGroup::gradients;
+
+/// Values whose sum depends on the order of the additions.
+double value(int rank, std::int64_t i) {
+    const double scale[] = {1e6, 3e3, -1e6, 1e-3};
+    return scale[rank % 4] * (1 + uniform(stream_key(rank, "value"), i));
+}
+
+template <class T>
+T cast(double x) {
+    if constexpr (std::is_same_v<T, bf16>)
+        return to_bf16(static_cast<float>(x));
+    else
+        return static_cast<T>(x);
+}
+template <class T>
+auto widen(T x) {
+    if constexpr (std::is_same_v<T, bf16>)
+        return to_f32(x);
+    else
+        return x;
+}
+
+template <class T>
+T expected_sum(int ranks, std::int64_t i) {
+    auto sum = widen(cast<T>(value(0, i)));
+    for (int p = 1; p < ranks; ++p) sum += widen(cast<T>(value(p, i)));
+    if constexpr (std::is_same_v<T, bf16>)
+        return to_bf16(sum);
+    else
+        return sum;
+}
+
+struct Sum : ::testing::Test {
+    Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    Traffic traffic;
+
+    template <class T>
+    void all_reduce(DType dtype, std::int64_t size, std::size_t limit = message_limit) {
+        std::vector<T> values(size);
+        std::vector<char> scratch(size * sizeof(T) + 64 * comm.size());
+        for (std::int64_t i = 0; i < size; ++i) values[i] = cast<T>(value(comm.rank(), i));
+        const Tensor tensor(values.data(), dtype, {size});
+        const Tensor scratch_tensor(scratch.data(), DType::bf16,
+                                    {static_cast<std::int64_t>(scratch.size() / 2)});
+        if (limit == message_limit) {
+            start_all_reduce(comm, tensor, scratch_tensor, traffic, group).wait();
+        } else {
+            OrderedReduction reduction(comm, tensor, scratch_tensor, limit);
+            reduction.scatter();
+            reduction.finish();
+        }
+        for (std::int64_t i = 0; i < size; ++i) {
+            const T expected = expected_sum<T>(comm.size(), i);
+            ASSERT_EQ(std::memcmp(&values[i], &expected, sizeof(T)), 0)
+                << "element " << i << " of " << size << ": " << widen(values[i]) << ", not "
+                << widen(expected);
+        }
+    }
+};
+
+TEST_F(Sum, InRankOrderBitForBit) {
+    for (std::int64_t size : {1, 2, 3, 31, 32, 33, 1000, 40007}) {
+        all_reduce<float>(DType::f32, size);
+        all_reduce<bf16>(DType::bf16, size);
+        all_reduce<double>(DType::f64, size);
+    }
+}
+
+TEST_F(Sum, InSegmentsWhenLong) {
+    for (std::size_t limit : {1, 500, 4096}) {
+        all_reduce<float>(DType::f32, 5003, limit);
+        all_reduce<double>(DType::f64, 777, limit);
+    }
+}
+
+TEST_F(Sum, CountsTwiceThePayloadOfTheOthers) {
+    all_reduce<float>(DType::f32, 1201);
+    const double expected = 2.0 * (1201 * 4) * (comm.size() - 1) / comm.size();
+    EXPECT_EQ(traffic.bytes[static_cast<int>(group)], expected);
+    EXPECT_EQ(traffic.bytes[static_cast<int>(TrafficGroup::moves)], 0);
+    EXPECT_EQ(traffic.waited_s > 0, comm.size() > 1);
+}
+
+TEST_F(Sum, EmptyTensorIsNothing) {
+    start_all_reduce(comm, Tensor(nullptr, DType::f32, {0, 4}), {}, traffic, group).wait();
+    EXPECT_EQ(traffic.bytes, Traffic{}.bytes);
+}
+
+TEST_F(Sum, RefusesAScratchTooSmall) {
+    if (comm.size() == 1) GTEST_SKIP() << "one rank needs no scratch";
+    std::vector<float> values(64), scratch(64);
+    const Tensor tensor(values.data(), DType::f32, {64}), too_small(scratch.data(), DType::f32, {64});
+    EXPECT_THROW(start_all_reduce(comm, tensor, too_small, traffic, group), InternalError);
+}
+
+TEST_F(Sum, SeveralUnderWayAndOneForgotten) {
+    const int under_way = 3;
+    const std::int64_t size = 3001;
+    std::vector<std::vector<float>> values(under_way, std::vector<float>(size)), scratch = values;
+    for (auto& s : scratch) s.resize(size + 16 * comm.size());
+    {
+        std::vector<Pending> pending;
+        for (int k = 0; k < under_way; ++k) {
+            std::fill(values[k].begin(), values[k].end(), static_cast<float>((k + 1) * (comm.rank() + 1)));
+            const Tensor tensor(values[k].data(), DType::f32, {size});
+            const Tensor room(scratch[k].data(), DType::f32, {size + 16 * comm.size()});
+            pending.push_back(start_all_reduce(comm, tensor, room, traffic, group));
+        }
+        pending[0].wait();
+        pending[1].wait();
+    }
+    const int ranks = comm.size();
+    for (int k = 0; k < under_way; ++k)
+        for (float x : values[k]) ASSERT_EQ(x, (k + 1) * ranks * (ranks + 1) / 2);
+}
+
+struct Parts : ::testing::Test {
+    Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    Traffic traffic;
+    std::int64_t ranks = comm.size(), rank = comm.rank();
+
+    /// Elements of (P, n) that are not expected(p, i). No ASSERT: a rank that left its test early would hang
+    /// the others.
+    std::int64_t num_wrong(const std::vector<std::int32_t>& values, std::int64_t n, auto expected) const {
+        std::int64_t wrong = 0;
+        for (std::int64_t p = 0; p < ranks; ++p)
+            for (std::int64_t i = 0; i < n; ++i) wrong += values[p * n + i] != expected(p, i);
+        return wrong;
+    }
+
+    static std::int32_t code(std::int64_t from, std::int64_t to, std::int64_t i) {
+        return static_cast<std::int32_t>((from * 64 + to) * 100000 + i);
+    }
+};
+
+TEST_F(Parts, AllToAllDeliversPartByPart) {
+    for (std::int64_t n : {1, 5, 1000}) {
+        for (std::size_t limit : {std::size_t{64}, std::size_t{1000}, message_limit}) {
+            std::vector<std::int32_t> send(ranks * n), received(ranks * n, -1);
+            for (std::int64_t p = 0; p < ranks; ++p)
+                for (std::int64_t i = 0; i < n; ++i) send[p * n + i] = code(rank, p, i);
+            if (limit == message_limit) {
+                start_all_to_all(comm, {send.data(), DType::i32, {ranks, n}},
+                                 {received.data(), DType::i32, {ranks, n}}, traffic, group)
+                    .wait();
+            } else {
+                Requests requests;
+                start_parts_to_all(comm, send.data(), received.data(), n * 4, limit, requests);
+                requests.wait();
+            }
+            EXPECT_EQ(num_wrong(received, n, [&](auto p, auto i) { return code(p, rank, i); }), 0);
+        }
+    }
+    EXPECT_EQ(traffic.bytes[static_cast<int>(group)], 4.0 * (1 + 5 + 1000) * (ranks - 1));
+}
+
+TEST_F(Parts, AllGatherInPlaceAndFromElsewhere) {
+    for (bool in_place : {true, false}) {
+        for (std::size_t limit : {std::size_t{64}, std::size_t{1000}, message_limit}) {
+            const std::int64_t n = 999;
+            std::vector<std::int32_t> all(ranks * n, -1), elsewhere(n);
+            std::int32_t* mine = in_place ? all.data() + rank * n : elsewhere.data();
+            for (std::int64_t i = 0; i < n; ++i) mine[i] = code(rank, 0, i);
+            if (limit == message_limit) {
+                const Tensor target(all.data(), DType::i32, {ranks, n});
+                const Tensor source = in_place ? target.rows(rank, 1) : Tensor(mine, DType::i32, {n});
+                start_all_gather(comm, source, target, traffic, group).wait();
+            } else {
+                Requests requests;
+                start_gather_parts(comm, mine, all.data(), n * 4, limit, requests);
+                requests.wait();
+            }
+            EXPECT_EQ(num_wrong(all, n, [&](auto p, auto i) { return code(p, 0, i); }), 0);
+        }
+    }
+    EXPECT_EQ(traffic.bytes[static_cast<int>(group)], 2 * 4.0 * 999 * (ranks - 1));
+}
+
+TEST_F(Parts, RefuseShapesThatDoNotFit) {
+    std::vector<float> a(8 * ranks), b(8 * ranks + 8);
+    const Tensor small(a.data(), DType::f32, {ranks, 8}), large(b.data(), DType::f32, {ranks + 1, 8});
+    EXPECT_THROW(start_all_to_all(comm, small, large, traffic, group), InternalError);
+    EXPECT_THROW(start_all_gather(comm, small.rows(0, 1), large, traffic, group), InternalError);
+    if (ranks > 1) {
+        EXPECT_THROW(start_all_to_all(comm, small, small, traffic, group), InternalError);
+    }
+}
+
+TEST(Scalars, FormulasInSize) {
+    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    const int ranks = comm.size(), rank = comm.rank();
+    double expected = value(0, 0);
+    for (int p = 1; p < ranks; ++p) expected += value(p, 0);
+    EXPECT_EQ(all_reduce_sum(comm, value(rank, 0)), expected);
+    EXPECT_EQ(all_reduce_max(comm, -rank - 1.0), -1.0);
+    EXPECT_EQ(all_reduce_min(comm, -rank - 1.0), -ranks);
+    const std::uint64_t half = std::uint64_t{1} << 63;
+    EXPECT_EQ(all_reduce_sum_u64(comm, half + rank),
+              (ranks % 2 ? half : 0) + static_cast<std::uint64_t>(ranks * (ranks - 1) / 2));
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    EXPECT_TRUE(std::isnan(all_reduce_max(comm, rank == ranks - 1 ? nan : 5.0)));
+    EXPECT_TRUE(std::isnan(all_reduce_min(comm, rank == 0 ? nan : 5.0)));
+}
+
+TEST(Scalars, BroadcastFromEveryRoot) {
+    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    for (int root = 0; root < comm.size(); ++root) {
+        const std::string text(10 * root, static_cast<char>('a' + root));
+        EXPECT_EQ(broadcast(comm, comm.rank() == root ? text : "something else", root), text);
+        EXPECT_EQ(broadcast(comm, comm.rank() == root ? std::int64_t{1} << 40 : 0, root),
+                  std::int64_t{1} << 40);
+    }
+    barrier(comm);
+}
+
+/// Row i filled with its number, held and wanted as the maps say; every wanted row must arrive.
+void exchange_and_check(const Comm& comm, const std::vector<int>& from, const std::vector<int>& to) {
+    const std::size_t width = 7;
+    std::vector<std::int64_t> held, wanted, expected;
+    double leaving = 0;
+    for (std::size_t i = 0; i < from.size(); ++i) {
+        if (from[i] == comm.rank()) held.insert(held.end(), width, static_cast<std::int64_t>(i) + 1);
+        if (to[i] == comm.rank()) expected.insert(expected.end(), width, static_cast<std::int64_t>(i) + 1);
+        if (from[i] == comm.rank() && to[i] != comm.rank()) leaving += 8 * width;
+    }
+    wanted.resize(expected.size());
+    Traffic traffic;
+    exchange_rows(comm, from, to, held.data(), wanted.data(), 8 * width, traffic, TrafficGroup::moves);
+    EXPECT_EQ(wanted, expected);
+    EXPECT_EQ(traffic.bytes[static_cast<int>(TrafficGroup::moves)], leaving);
+    double total = 0;
+    for (std::int64_t x : wanted) total += static_cast<double>(x);
+    const double n = static_cast<double>(from.size());
+    EXPECT_EQ(all_reduce_sum(comm, total), width * n * (n + 1) / 2);  // nothing lost, nothing twice
+}
+
+TEST(ExchangeRows, RandomMapsConserveContent) {
+    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    for (int trial = 0; trial < 60; ++trial) {
+        const std::uint64_t key = stream_key(trial, "maps");
+        const std::int64_t rows = static_cast<std::int64_t>(uniform_below(key, 0, 80));
+        // Some trials use fewer ranks, so that some hold or want nothing.
+        const std::uint64_t holders = 1 + uniform_below(key, 1, comm.size());
+        const std::uint64_t takers = 1 + uniform_below(key, 2, comm.size());
+        std::vector<int> from(rows), to(rows);
+        for (std::int64_t i = 0; i < rows; ++i) {
+            from[i] = static_cast<int>(uniform_below(key, 10 + 2 * i, holders));
+            to[i] = comm.size() - 1 - static_cast<int>(uniform_below(key, 11 + 2 * i, takers));
+        }
+        exchange_and_check(comm, from, to);
+    }
+}
+
+TEST(ExchangeRows, BlocksStayWholeAndSelfMovesAreLocal) {
+    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    const int ranks = comm.size();
+    std::vector<int> from, to, same;
+    for (int i = 0; i < 12 * ranks; ++i) {
+        from.push_back(i / 12);
+        to.push_back(ranks - 1 - i / 12);  // whole blocks: sent without packing
+        same.push_back(i % ranks);
+    }
+    exchange_and_check(comm, from, to);
+    exchange_and_check(comm, from, same);
+    exchange_and_check(comm, same, same);
+    exchange_and_check(comm, {}, {});
+}
+
+TEST(ExchangeRows, RefusesRanksThatDoNotExist) {
+    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    Traffic traffic;
+    EXPECT_THROW(exchange_rows(comm, {0}, {comm.size()}, nullptr, nullptr, 8, traffic, TrafficGroup::moves),
+                 InternalError);
+    EXPECT_THROW(exchange_rows(comm, {0, 0}, {0}, nullptr, nullptr, 8, traffic, TrafficGroup::moves),
+                 InternalError);
+}
+
+}  // namespace
+}  // namespace switchyard

@@ -1,0 +1,138 @@
+// RANKS: 1 2 3 4
+// Communicators, checked calls and the agreement of ranks on errors.
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "comm/collectives.hpp"
+#include "comm/comm.hpp"
+#include "core/error.hpp"
+
+namespace switchyard {
+namespace {
+
+Comm world() {
+    return Comm::duplicate(MPI_COMM_WORLD);
+}
+
+TEST(Comm, DuplicateKeepsRanksAndOwnsItsHandle) {
+    int rank = -1, size = -1;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    const Comm comm = world();
+    EXPECT_EQ(comm.rank(), rank);
+    EXPECT_EQ(comm.size(), size);
+    int relation = -1;
+    MPI_Comm_compare(comm.handle(), MPI_COMM_WORLD, &relation);
+    EXPECT_EQ(relation, MPI_CONGRUENT);
+}
+
+TEST(Comm, SplitByParityReversed) {
+    const Comm comm = world();
+    const Comm half = comm.split(comm.rank() % 2, -comm.rank());
+    const int expected_size = comm.rank() % 2 ? comm.size() / 2 : (comm.size() + 1) / 2;
+    EXPECT_EQ(half.size(), expected_size);
+    EXPECT_EQ(half.rank(), expected_size - 1 - comm.rank() / 2);
+    EXPECT_EQ(all_reduce_sum(half, 1.0), expected_size);
+}
+
+/// Counts in *state how often a communicator that carries the attribute is freed.
+int count_free(MPI_Comm, int, void* state, void*) {
+    ++*static_cast<int*>(state);
+    return MPI_SUCCESS;
+}
+
+TEST(Comm, LastOwnerFreesUnlessAnExceptionUnwinds) {
+    int key = MPI_KEYVAL_INVALID, freed = 0;
+    SWITCHYARD_MPI(MPI_Comm_create_keyval(MPI_COMM_NULL_COPY_FN, count_free, &key, nullptr));
+    {
+        Comm copy;
+        {
+            const Comm comm = world();
+            SWITCHYARD_MPI(MPI_Comm_set_attr(comm.handle(), key, &freed));
+            copy = comm;
+            EXPECT_EQ(copy.handle(), comm.handle());
+        }
+        EXPECT_EQ(freed, 0);
+        EXPECT_EQ(all_reduce_sum(copy, 1.0), copy.size());
+    }
+    EXPECT_EQ(freed, 1);
+    try {
+        const Comm comm = world();
+        SWITCHYARD_MPI(MPI_Comm_set_attr(comm.handle(), key, &freed));
+        throw 1;  // freeing is collective: a lone rank would wait in it
+    } catch (int) {
+    }
+    EXPECT_EQ(freed, 1);
+    SWITCHYARD_MPI(MPI_Comm_free_keyval(&key));
+}
+
+TEST(Comm, FailedCallThrowsWithItsName) {
+    const Comm comm = world();
+    int number = 0;
+    try {
+        SWITCHYARD_MPI(MPI_Bcast(&number, 1, MPI_INT, comm.size() + 7, comm.handle()));
+        FAIL() << "a broadcast from a rank that does not exist succeeded";
+    } catch (const InternalError& error) {
+        const std::string text = error.what();
+        EXPECT_NE(text.find("MPI_Bcast"), std::string::npos) << text;
+        EXPECT_NE(text.find("test_comm.cpp"), std::string::npos) << text;
+    }
+    EXPECT_THROW(SWITCHYARD_MPI(MPI_Bcast(&number, 1, MPI_INT, comm.size() + 7, MPI_COMM_WORLD)),
+                 InternalError);
+}
+
+TEST(Agree, SilentWhenAllAreWell) {
+    EXPECT_NO_THROW(agree(world(), true, "unused"));
+    int runs = 0;
+    EXPECT_NO_THROW(agree_on(world(), [&] { ++runs; }));
+    EXPECT_EQ(runs, 1);
+}
+
+TEST(Agree, EveryRankThrowsTheLowestFailingRanksMessage) {
+    const Comm comm = world();
+    for (int first = 0; first < comm.size(); ++first) {
+        try {
+            agree(comm, comm.rank() < first, "disk full at " + std::to_string(comm.rank()));
+            FAIL() << "rank " << comm.rank() << " went on";
+        } catch (const UserError& error) {
+            const std::string text = error.what();
+            EXPECT_EQ(text.find("disk full at " + std::to_string(first)), 0u) << text;
+            if (comm.size() > 1) {
+                EXPECT_NE(text.find("rank " + std::to_string(first)), std::string::npos) << text;
+            }
+        }
+    }
+    EXPECT_EQ(all_reduce_sum(comm, 1.0), comm.size());  // still in step
+}
+
+TEST(Agree, OneThrowingRankStopsAll) {
+    const Comm comm = world();
+    for (int thrower = 0; thrower < comm.size(); ++thrower) {
+        const auto work = [&] {
+            if (comm.rank() != thrower) return;
+            if (thrower % 3 == 0) throw UserError("file missing");
+            if (thrower % 3 == 1) throw std::bad_alloc();
+            throw 42;
+        };
+        const char* expected[] = {"file missing", "out of memory", "no std::exception"};
+        try {
+            agree_on(comm, work);
+            FAIL() << "rank " << comm.rank() << " went on";
+        } catch (const UserError& error) {
+            EXPECT_NE(std::string(error.what()).find(expected[thrower % 3]), std::string::npos)
+                << error.what();
+        }
+    }
+    EXPECT_EQ(all_reduce_sum(comm, 1.0), comm.size());
+}
+
+TEST(MpiSession, RunsFunneled) {
+    int provided = -1;
+    MPI_Query_thread(&provided);
+    EXPECT_GE(provided, MPI_THREAD_FUNNELED);
+}
+
+}  // namespace
+}  // namespace switchyard

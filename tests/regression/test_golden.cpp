@@ -1,0 +1,157 @@
+// Ten steps of a tiny model against PyTorch in f64 (tests/golden/llama_f64.h5, made by tools/make_golden.py):
+// loss and gradient norm of every step, every gradient of step 1, sign projections of every later gradient.
+#include <gtest/gtest.h>
+#include <fmt/format.h>
+#include <hdf5.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/transfer.hpp"
+#include "support/tiny_run.hpp"
+
+namespace switchyard {
+namespace {
+
+class Golden {
+  public:
+    Golden()
+        : file_(H5Fopen(SWITCHYARD_SOURCE_DIR "/tests/golden/llama_f64.h5", H5F_ACC_RDONLY, H5P_DEFAULT)) {}
+    ~Golden() { H5Fclose(file_); }
+    template <class T>
+    std::vector<T> read(const std::string& path) const {
+        const hid_t set = H5Dopen2(file_, path.c_str(), H5P_DEFAULT);
+        EXPECT_GE(set, 0) << path;
+        const hid_t space = H5Dget_space(set);
+        std::vector<T> values(H5Sget_simple_extent_npoints(space));
+        const hid_t type = std::is_same_v<T, double> ? H5T_NATIVE_DOUBLE : H5T_NATIVE_INT32;
+        EXPECT_GE(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), 0);
+        H5Sclose(space);
+        H5Dclose(set);
+        return values;
+    }
+    double number(const std::string& name) const {
+        const hid_t attribute = H5Aopen(file_, name.c_str(), H5P_DEFAULT);
+        double value = 0;
+        EXPECT_GE(H5Aread(attribute, H5T_NATIVE_DOUBLE, &value), 0) << name;
+        H5Aclose(attribute);
+        return value;
+    }
+
+  private:
+    hid_t file_;
+};
+
+Config golden_config(const Golden& golden, bool tied) {
+    std::vector<std::string> arguments{
+        "--method.name=full",     "--run.dtype=f64",
+        "--data.tokens=golden",   "--optim.schedule=constant",
+        "--optim.warmup_steps=0", std::string("--model.tie_embeddings=") + (tied ? "true" : "false")};
+    const auto add = [&](const std::string& key, const std::string& attribute) {
+        arguments.push_back(fmt::format("--{}={}", key, golden.number(attribute)));
+    };
+    for (const char* key :
+         {"vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads", "ffn_size"})
+        add(std::string("model.") + key, key);
+    for (const char* key : {"lr", "beta1", "beta2", "eps", "weight_decay", "clip_norm"})
+        add(std::string("optim.") + key, key);
+    add("data.seq_len", "seq_len");
+    add("data.micro_batch", "batch");
+    add("data.global_batch", "batch");
+    Config config = parse_config("", "", arguments, method_options()).config;
+    resolve_method_options(config);
+    return config;
+}
+
+/// max |a - b| relative to max |b|.
+double deviation(const std::vector<double>& a, const std::vector<double>& b) {
+    double worst = 0, largest = 0;
+    for (std::size_t i = 0; i < b.size(); ++i) {
+        worst = std::max(worst, std::abs(a[i] - b[i]));
+        largest = std::max(largest, std::abs(b[i]));
+    }
+    return worst / largest;
+}
+
+/// Host copy of the valid part of a parameter's value or gradient.
+std::vector<double> valid(const Parameter& p, Tensor tensor) {
+    std::vector<double> all(tensor.size()), values;
+    kernels::download(tensor, all.data());
+    const std::int64_t width = tensor.shape().rank() == 2 ? tensor.dim(1) : 1;
+    for (std::int64_t i = 0; i < p.shard.rows; ++i)
+        for (std::int64_t j = 0; j < p.shard.cols; ++j) values.push_back(all[i * width + j]);
+    return values;
+}
+
+void set_valid(const Parameter& p, const std::vector<double>& values) {
+    std::vector<double> all(p.value.size(), 0.0);
+    const std::int64_t width = p.value.shape().rank() == 2 ? p.value.dim(1) : 1;
+    for (std::int64_t i = 0; i < p.shard.rows; ++i)
+        for (std::int64_t j = 0; j < p.shard.cols; ++j) all[i * width + j] = values[i * p.shard.cols + j];
+    kernels::upload(all.data(), p.value);
+}
+
+constexpr double tolerance = 1e-9;
+
+class GoldenTest : public ::testing::TestWithParam<bool> {};
+
+TEST_P(GoldenTest, TenStepsEqualPyTorch) {
+    const bool tied = GetParam();
+    const std::string group = tied ? "/tied" : "";
+    const Golden golden;
+    const Config config = golden_config(golden, tied);
+    const Topology topology = Topology::imaginary(1, 1, 0);
+    testing::TinyRun run(config, topology);
+    TrainState& s = run.state();
+    for (Parameter* p : s.model.parameters()) set_valid(*p, golden.read<double>("/weights/" + p->shard.name));
+    s.optimizer.masters_from_values();
+    s.model.weights_changed();
+
+    const auto tokens = golden.read<std::int32_t>("/tokens"), targets = golden.read<std::int32_t>("/targets");
+    const auto losses = golden.read<double>(group + "/loss"),
+               norms = golden.read<double>(group + "/grad_norm");
+    const std::int64_t n = config.data.micro_batch * config.data.seq_len;
+    const int num_projections = static_cast<int>(golden.number("num_projections"));
+    const int first_projected = tied ? 1 : 2;
+    for (int step = 1; step <= 10; ++step) {
+        kernels::upload(tokens.data() + (step - 1) * n, s.model.batch().tokens);
+        kernels::upload(targets.data() + (step - 1) * n, s.model.batch().targets);
+        const auto valid_targets = std::count_if(targets.begin() + (step - 1) * n, targets.begin() + step * n,
+                                                 [](std::int32_t t) { return t >= 0; });
+        const double scale = 1.0 / static_cast<double>(valid_targets);
+        s.optimizer.zero_gradients();
+        EXPECT_NEAR(s.model.forward(scale) * scale, losses[step - 1], tolerance * losses[step - 1])
+            << "step " << step;
+        s.model.backward();
+        for (Parameter* p : s.model.parameters()) {
+            const std::string& name = p->shard.name;
+            const std::vector<double> gradient = valid(*p, p->gradient);
+            if (step == 1 && (!tied || name == "model.embed_tokens.weight")) {
+                EXPECT_LT(deviation(gradient, golden.read<double>(group + "/gradients/" + name)), tolerance)
+                    << name;
+            }
+            if (step < first_projected) continue;
+            const auto expected = golden.read<double>(group + "/projections/" + name);
+            for (int k = 0; k < num_projections; ++k) {
+                double sum = 0, size = 0;
+                const std::uint64_t key = stream_key(static_cast<std::uint64_t>(golden.number("seed")), name);
+                for (std::size_t i = 0; i < gradient.size(); ++i) {
+                    sum += philox(key, i, k)[0] & 1 ? -gradient[i] : gradient[i];
+                    size += std::abs(gradient[i]);
+                }
+                EXPECT_NEAR(sum, expected[(step - first_projected) * num_projections + k], tolerance * size)
+                    << name << " step " << step;
+            }
+        }
+        const GradientCheck check = s.optimizer.check(s.optimizer.squared_gradient_norm());
+        EXPECT_NEAR(check.norm, norms[step - 1], tolerance * norms[step - 1]) << "step " << step;
+        s.optimizer.update(1.0);
+        s.model.weights_changed();
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Heads, GoldenTest, ::testing::Values(false, true),
+                         [](const auto& info) { return info.param ? "tied" : "untied"; });
+
+}  // namespace
+}  // namespace switchyard

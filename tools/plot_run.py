@@ -1,0 +1,142 @@
+#!/usr/bin/python3
+"""Draws loss and throughput of one or more runs from their log.jsonl. A run may still be running.
+
+tools/plot_run.py RUN... -o PICTURE.png [--csv TABLE.csv]     RUN: a run directory or a log.jsonl
+"""
+import argparse
+import csv
+import json
+import pathlib
+import sys
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  (the back end is chosen first: no display is needed)
+import numpy as np  # noqa: E402
+
+COLUMNS = ["step", "tokens", "loss", "val_loss", "lr", "grad_norm", "step_s", "tokens_per_s"]
+
+
+class Run:
+    """Steps (one dict each, in order) and restarts of a run."""
+
+    def __init__(self, path):
+        log = path / "log.jsonl" if path.is_dir() else path
+        if not log.is_file():
+            sys.exit(f"{log}: no such file (RUN is a run directory that has a log.jsonl)")
+        self.name = log.parent.name if log.name == "log.jsonl" else log.stem
+        steps, self.events = {}, []
+        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                if number < len(lines):  # only the last line may be torn: it is being written
+                    print(f"{log}:{number}: not JSON, ignored", file=sys.stderr)
+                continue
+            if "event" in entry:
+                entry.setdefault("step", max(steps, default=0))
+                self.events.append(entry)
+            elif "step" in entry:
+                # A validation result may come as a line of its own.
+                steps[entry["step"]] = {**steps.get(entry["step"], {}), **entry}
+        self.steps = [steps[s] for s in sorted(steps)]
+        if not any("loss" in s for s in self.steps):
+            sys.exit(f"{log}: no training step yet (nothing to draw)")
+
+    def series(self, key):
+        """(steps, values) where `key` was logged."""
+        points = [(s["step"], s[key]) for s in self.steps if s.get(key) is not None]
+        return np.array([p[0] for p in points]), np.array([p[1] for p in points], dtype=float)
+
+    def restarts(self):
+        """(step, label) of every resume."""
+        result = []
+        for event in self.events:
+            if event["event"] == "resume":
+                layout = f" (dp {event['dp']}, tp {event['tp']})" if "dp" in event and "tp" in event else ""
+                result.append((event["step"], f"resumed at step {event['step']}{layout}"))
+        return result
+
+
+def smooth(values, window):
+    """Centred mean over up to `window` values, fewer at the ends."""
+    half = window // 2
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def draw(runs, output):
+    figure, (loss_axes, rate_axes) = plt.subplots(
+        2, 1, sharex=True, figsize=(9, 6.5), height_ratios=[2, 1], layout="constrained"
+    )
+    for index, run in enumerate(runs):
+        colour = f"C{index}"
+        prefix = f"{run.name}: " if len(runs) > 1 else ""
+        steps, loss = run.series("loss")
+        window = max(1, len(loss) // 50)
+        loss_axes.plot(steps, loss, color=colour, alpha=0.25, linewidth=0.8)
+        label = f"{prefix}training" + (f" (mean of {2 * (window // 2) + 1} steps)" if window > 1 else "")
+        loss_axes.plot(steps, smooth(loss, window), color=colour, linewidth=1.6, label=label)
+        steps, validation = run.series("val_loss")
+        if len(validation):
+            shade = "C3" if len(runs) == 1 else colour
+            loss_axes.plot(steps, validation, "o--", color=shade, markersize=4, linewidth=1, label=f"{prefix}validation")
+        steps, rate = run.series("tokens_per_s")
+        if len(rate):
+            rate_axes.plot(steps, rate, color=colour, alpha=0.25, linewidth=0.8)
+            middle = f"{prefix}median {np.median(rate):,.0f} tokens/s"
+            rate_axes.plot(steps, smooth(rate, window), color=colour, linewidth=1.6, label=middle)
+        for number, (step, text) in enumerate(run.restarts()):
+            style = dict(color="black" if len(runs) == 1 else colour, linestyle=":", linewidth=1.2)
+            shown = prefix + text if number < 3 else None  # every restart has its line, three their legend
+            loss_axes.axvline(step, label=shown, **style)
+            rate_axes.axvline(step, **style)
+    loss_axes.set_ylabel("loss (nats per token)")
+    loss_axes.set_title("Switchyard: " + ", ".join(run.name for run in runs))
+    rate_axes.set_ylabel("tokens/s")
+    rate_axes.set_xlabel("step")
+    rate_axes.set_ylim(bottom=0)
+    for axes in (loss_axes, rate_axes):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=9)
+    figure.savefig(output, dpi=120)
+
+
+def write_csv(runs, output):
+    with open(output, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["run", *COLUMNS], extrasaction="ignore", restval="")
+        writer.writeheader()
+        for run in runs:
+            writer.writerows({"run": run.name, **step} for step in run.steps)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
+    parser.add_argument("-o", "--output", default="run.png", help="picture to write (default: run.png)")
+    parser.add_argument("--csv", help="also write the steps as a table")
+    arguments = parser.parse_args()
+    runs = [Run(path) for path in arguments.runs]
+    draw(runs, arguments.output)
+    if arguments.csv:
+        write_csv(runs, arguments.csv)
+    for run in runs:
+        last = run.steps[-1]
+        validation = run.series("val_loss")[1]
+        print(
+            f"{run.name}: step {last['step']}, loss {run.series('loss')[1][-1]:.3f}"
+            + (f", validation {validation[-1]:.3f}" if len(validation) else "")
+            + f", {len(run.restarts())} restart(s) -> {arguments.output}"
+        )
+
+
+if __name__ == "__main__":
+    main()
