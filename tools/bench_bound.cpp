@@ -1,0 +1,230 @@
+// How near a full-rank training step of the 60m model comes to the bound of design section 9: every product
+// at the best rate that any formulation of its shape reaches here, everything else at the bytes it must move
+// over the measured memory bandwidth. Prints where the rest goes. One process, all cores: OMP_NUM_THREADS=2
+// bench_bound [f32|bf16] [rounds]
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "config/option_table.hpp"
+#include "core/rng.hpp"
+#include "kernels/attention.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/matmul.hpp"
+#include "kernels/random.hpp"
+#include "train/train_step.hpp"
+
+namespace switchyard {
+namespace {
+
+using kernels::Op;
+
+/// Memory for one measurement.
+class Buffer {
+  public:
+    Buffer(DType dtype, Shape shape)
+        : memory_(std::aligned_alloc(64, (shape.size() * size_of(dtype) + 63) / 64 * 64)) {
+        tensor_ = Tensor(memory_, dtype, shape);
+        kernels::fill_uniform(tensor_.reshape({1, shape.size()}), {shape.size(), 0, 0, 1, shape.size()}, 1,
+                              0.5);
+    }
+    ~Buffer() { std::free(memory_); }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    Tensor tensor() const { return tensor_; }
+
+  private:
+    void* memory_;
+    Tensor tensor_;
+};
+
+/// Shortest of `repeats` times of `work`, s.
+double best_time(const std::function<void()>& work, int repeats = 5) {
+    work();
+    double best = 1e300;
+    for (int i = 0; i < repeats; ++i) {
+        const double start = seconds_now();
+        work();
+        best = std::min(best, seconds_now() - start);
+    }
+    return best;
+}
+
+struct Product {
+    std::string what;
+    std::int64_t m, n, k;
+    Op op_a, op_b;
+    bool into_gradient;  // accumulates in accumulate_type
+    double count;        // per step
+};
+
+double time_product(const Product& p, Op op_a, Op op_b, bool accumulate, DType dtype, DType out) {
+    const Buffer a(dtype, op_a == Op::none ? Shape{p.m, p.k} : Shape{p.k, p.m});
+    const Buffer b(dtype, op_b == Op::none ? Shape{p.k, p.n} : Shape{p.n, p.k});
+    const Buffer c(out, {p.m, p.n});
+    return best_time([&] {
+        kernels::matmul({.a = a.tensor(),
+                         .b = b.tensor(),
+                         .c = c.tensor(),
+                         .op_a = op_a,
+                         .op_b = op_b,
+                         .accumulate = accumulate});
+    });
+}
+
+/// The best formulation of this shape, whatever the step uses.
+double best_product(const Product& p, DType dtype) {
+    double best = 1e300;
+    for (Op op_a : {Op::none, Op::transpose})
+        for (Op op_b : {Op::none, Op::transpose})
+            best = std::min(best, time_product(p, op_a, op_b, false, dtype, dtype));
+    return best;
+}
+
+double bandwidth() {
+    const std::int64_t size = std::int64_t{1} << 26;
+    const Buffer from(DType::f32, {size}), to(DType::f32, {size});
+    return 3.0 * 4.0 * static_cast<double>(size) /
+           best_time([&] { kernels::add(from.tensor(), to.tensor(), 0.5); });
+}
+
+std::vector<Product> products_of_step(const ModelConfig& m, std::int64_t tokens, std::int64_t vocab,
+                                      std::int64_t chunk) {
+    const auto layers = static_cast<double>(m.num_layers);
+    std::vector<Product> all;
+    const auto linear = [&](const std::string& name, std::int64_t out, std::int64_t in, std::int64_t n,
+                            double count) {
+        all.push_back({name + " y = x W'", n, out, in, Op::none, Op::transpose, false, count});
+        all.push_back({name + " dx = dy W", n, in, out, Op::none, Op::none, false, count});
+        all.push_back({name + " dW += dy' x", out, in, n, Op::transpose, Op::none, true, count});
+    };
+    linear("attention", m.hidden_size, m.hidden_size, tokens, 4 * layers);
+    linear("gate, up", m.ffn_size, m.hidden_size, tokens, 2 * layers);
+    linear("down", m.hidden_size, m.ffn_size, tokens, layers);
+    linear("head", vocab, m.hidden_size, chunk, static_cast<double>(tokens) / static_cast<double>(chunk));
+    return all;
+}
+
+/// Bytes that everything but products must move: each operand once, in the types that the step uses.
+double other_bytes(const ModelConfig& m, std::int64_t tokens, std::int64_t vocab, double parameters,
+                   double element) {
+    const auto n = static_cast<double>(tokens), c = static_cast<double>(m.hidden_size),
+               f = static_cast<double>(m.ffn_size);
+    const auto layers = static_cast<double>(m.num_layers), v = static_cast<double>(vocab);
+    const double norms = (2 * layers + 1) * (4 + 4) * n * c;  // x, y -> sum, h; backward d_h, x, d_x -> d_x
+    const double rope = layers * 2 * 2 * 2 * n * c;           // q, k in place, both ways
+    const double attention = layers * (4 + 8) * n * c;
+    const double swiglu = layers * (3 + 3 + 5) * n * f;  // forward, its repetition, backward
+    const double loss = 3 * n * v;                       // statistics; gradient in place
+    const double embedding = 4 * n * c;
+    const double optimizer =
+        4 * parameters * (1 + 1 + 4) + 4 * 3 * parameters;  // zero, norm, AdamW's 4 reads, 3 writes
+    return element * (norms + rope + attention + swiglu + loss + embedding) + optimizer;
+}
+
+int run(const std::string& dtype_name, int rounds) {
+    std::vector<std::string> keys{"--model.preset=60m",    "--model.vocab_size=32100", "--method.name=full",
+                                  "--data.tokens=none",    "--data.seq_len=512",       "--data.micro_batch=4",
+                                  "--data.global_batch=4", "--run.dtype=" + dtype_name};
+    const Config config = parse_config("", "", keys, method_options()).config;
+    const DType dtype = dtype_from_name(dtype_name), gradient = accumulate_type(dtype);
+    const std::int64_t tokens = 2048, t = config.data.seq_len;
+    const ModelConfig& model = config.model;
+    const std::int64_t vocab = padded_block(model.vocab_size, 1, 0).padded,
+                       chunk = dtype == DType::bf16 ? 512 : 256;
+
+    const Topology topology = Topology::imaginary(1, 1, 0);
+    Traffic traffic;
+    auto allocated = allocate_state(config, topology, traffic);
+    TrainState& state = *allocated->state;
+    state.initialise();
+    const BatchSource source = [&](std::int64_t first, std::int64_t count, Batch& batch) {
+        batch.tokens.resize(count * t);
+        batch.targets.resize(count * t);
+        for (std::int64_t i = 0; i < count * t; ++i) {
+            batch.tokens[i] = static_cast<std::int32_t>(uniform_below(1, first * t + i, model.vocab_size));
+            batch.targets[i] =
+                static_cast<std::int32_t>(uniform_below(1, first * t + i + 1, model.vocab_size));
+        }
+    };
+    PhaseTimer timer;
+    double step_s = 1e300;
+    std::map<int, double> phases;
+    for (int i = 0; i <= rounds; ++i) {
+        timer.reset();
+        const double start = seconds_now();
+        const StepResult result = train_step(state, source, timer);
+        const double took = seconds_now() - start;
+        const double uniform_loss = std::log(static_cast<double>(model.vocab_size));
+        if (std::abs(result.loss - uniform_loss) > 0.5) {
+            fmt::print(stderr,
+                       "step {} has loss {}, expected about {}: the step is wrong, its time says nothing\n",
+                       i, result.loss, uniform_loss);
+            return 1;
+        }
+        if (i == 0 || took >= step_s) continue;
+        step_s = took;
+        for (int p = 0; p < num_phases; ++p) phases[p] = timer.seconds(static_cast<Phase>(p));
+    }
+
+    double parameters = 0;
+    for (Parameter* p : state.model.parameters()) parameters += static_cast<double>(p->value.size());
+    const double rate = bandwidth();
+    double bound = 0, as_called = 0, flops = 0;
+    fmt::print("{:<28} {:>18} {:>6} {:>12} {:>12} {:>10} {:>10}\n", "product", "m x n x k", "count",
+               "best GFLOP/s", "here GFLOP/s", "best ms", "here ms");
+    for (const Product& p : products_of_step(model, tokens, vocab, chunk)) {
+        const double operations =
+            2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
+        const double here =
+            time_product(p, p.op_a, p.op_b, p.into_gradient, dtype, p.into_gradient ? gradient : dtype);
+        const double best = std::min(here, best_product(p, dtype));
+        fmt::print("{:<28} {:>18} {:>6.0f} {:>12.0f} {:>12.0f} {:>10.1f} {:>10.1f}\n", p.what,
+                   fmt::format("{}x{}x{}", p.m, p.n, p.k), p.count, operations / best / 1e9,
+                   operations / here / 1e9, 1e3 * best * p.count, 1e3 * here * p.count);
+        bound += best * p.count;
+        as_called += here * p.count;
+        flops += operations * p.count;
+    }
+    const Product scores{"attention scores", t,     t, model.hidden_size / model.num_heads, Op::none,
+                         Op::transpose,      false, 0};
+    const double heads = 4.0 * static_cast<double>(model.num_heads * model.num_layers);
+    const double attention =
+        best_product(scores, dtype) * heads * 7 / 2;  // 2 products forward, 5 backward, half of each masked
+    const double others =
+        other_bytes(model, tokens, vocab, parameters, static_cast<double>(size_of(dtype))) / rate;
+    const double total = bound + attention + others;
+    fmt::print("\n{:<44} {:>10} {:>10}\n", "", "bound ms", "here ms");
+    fmt::print("{:<44} {:>10.1f} {:>10.1f}\n", "products of linears and head", 1e3 * bound, 1e3 * as_called);
+    fmt::print("{:<44} {:>10.1f}\n", "products of attention", 1e3 * attention);
+    fmt::print("{:<44} {:>10.1f}\n", fmt::format("everything else at {:.1f} GB/s", rate / 1e9), 1e3 * others);
+    fmt::print("{:<44} {:>10} {:>10.1f}\n", "attention, memory-bound kernels, the rest", "",
+               1e3 * (step_s - as_called));
+    fmt::print("{:<44} {:>10.1f} {:>10.1f}\n", "step", 1e3 * total, 1e3 * step_s);
+    for (int p = 0; p < num_phases; ++p)
+        if (phases[p] > 0)
+            fmt::print("  of it {:<38} {:>10} {:>10.1f}\n", name_of(static_cast<Phase>(p)), "",
+                       1e3 * phases[p]);
+    fmt::print("\n{} {}: {:.0f} tokens/s, {:.2f} of the bound, {:.2f} of the peak of {:.0f} GFLOP/s\n",
+               dtype_name, "60m, 4 x 512", static_cast<double>(tokens) / step_s, total / step_s,
+               flops / step_s / kernels::measure_peak_flops(dtype), kernels::measure_peak_flops(dtype) / 1e9);
+    return 0;
+}
+
+}  // namespace
+}  // namespace switchyard
+
+int main(int argc, char** argv) {
+    try {
+        return switchyard::run(argc > 1 ? argv[1] : "f32", argc > 2 ? std::atoi(argv[2]) : 5);
+    } catch (const std::exception& error) {
+        fmt::print(stderr, "{}\n", error.what());
+        return 1;
+    }
+}
