@@ -8,8 +8,8 @@
 
 namespace switchyard::hdf5 {
 
-/// Owns an identifier and closes it with the function given; negative identifiers throw UserError with the HDF5 error
-/// stack's innermost message.
+/// Owns an identifier and closes it with the function given; negative identifiers throw UserError with the
+/// HDF5 error stack's innermost message.
 class Handle {
   public:
     using Close = herr_t (*)(hid_t);
@@ -19,6 +19,8 @@ class Handle {
     Handle& operator=(Handle&& other) noexcept;
     ~Handle() { reset(); }
     void reset();
+    /// Gives the identifier up without closing it.
+    hid_t release() { return std::exchange(id_, -1); }
     operator hid_t() const { return id_; }
 
   private:
@@ -30,7 +32,12 @@ class Handle {
 void check(herr_t status, const char* call);
 #define SWITCHYARD_HDF5(call) ::switchyard::hdf5::check((call), #call)
 
-/// Turns off HDF5's own printing of errors (once per process).
+/// Before anything else of HDF5: turns off its own printing of errors and its clean-up at exit (once per
+/// process).
 void silence_errors();
+
+/// Files are opened without flock, which some parallel file systems lack: a run directory has one writer
+/// anyway.
+void no_locking(hid_t file_access);
 
 }  // namespace switchyard::hdf5
