@@ -239,7 +239,7 @@ bool TextSource::open_next() {
     jsonl_ = is_jsonl_name(name_);
     sniff_ = input.stream && !jsonl_;
     line_number_ = 0;
-    blank_lines_ = 0;
+    blank_lines_.clear();
     in_line_ = false;
     reader_.emplace_back(open_input(input), name_);
     return true;
@@ -285,17 +285,17 @@ void TextSource::take_text_line(const std::string& line, bool complete) {
         add(line);
     } else if (is_blank(line) && complete) {
         if (separator_ == Separator::file) {
-            ++blank_lines_;  // kept if more text follows in the file
+            if (open_) blank_lines_ += "\n" + line;  // kept if more text follows in the file
         } else {
             end_document();
         }
         return;
     } else if (open_) {
-        add(std::string(static_cast<std::size_t>(blank_lines_) + 1, '\n') + line);
+        add(blank_lines_ + "\n" + line);
     } else {
         add(line);
     }
-    blank_lines_ = 0;
+    blank_lines_.clear();
     if (complete && separator_ == Separator::line) end_document();
 }
 
@@ -327,7 +327,7 @@ void TextSource::end_document() {
     push(current_, true);
     current_.clear();
     open_ = false;
-    blank_lines_ = 0;
+    blank_lines_.clear();
 }
 
 void TextSource::push(std::string_view text, bool ends) {

@@ -95,8 +95,9 @@ class TextSource {
     std::vector<LineReader> reader_;  // one or none
     std::string name_;
     bool jsonl_ = false, sniff_ = false;
-    std::int64_t line_number_ = 0, blank_lines_ = 0;
-    bool in_line_ = false;  // the last part of a line was not its end
+    std::int64_t line_number_ = 0;
+    std::string blank_lines_;  // not yet known to lie inside the document
+    bool in_line_ = false;     // the last part of a line was not its end
     std::uint64_t finished_bytes_ = 0;
     std::deque<TextSegment> queue_;
     std::string current_;

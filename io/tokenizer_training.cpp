@@ -30,7 +30,7 @@ class Sentences : public sentencepiece::SentenceIterator {
     std::size_t position_ = 0;
 };
 
-/// Splits text at line ends, long lines at characters, into `lines`.
+/// Splits text at line ends, long lines at characters, into `lines`; blank ones teach nothing.
 void add_lines(const std::string& text, std::vector<std::string>& lines) {
     std::size_t begin = 0;
     while (begin < text.size()) {
@@ -39,7 +39,8 @@ void add_lines(const std::string& text, std::vector<std::string>& lines) {
             end = begin + max_sentence_bytes;
             while ((static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
         }
-        if (end > begin) lines.push_back(text.substr(begin, end - begin));
+        std::string line = text.substr(begin, end - begin);
+        if (line.find_first_not_of(" \t\r\v\f") != std::string::npos) lines.push_back(std::move(line));
         begin = end + (end < text.size() && text[end] == '\n' ? 1 : 0);
     }
 }

@@ -1,6 +1,7 @@
 // A folder that lives as long as the object, and small helpers for files in it.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -41,6 +42,10 @@ class TemporaryDirectory {
   private:
     std::string path_;
 };
+
+/// The text has the part (a message its essential words).
+#define EXPECT_CONTAINS(text, part) \
+    EXPECT_PRED_FORMAT2(::testing::IsSubstring, std::string(part), std::string(text))
 
 /// The message of the UserError that `action` throws; "" when it throws none.
 template <class Error, class Action>

@@ -1,9 +1,9 @@
 // Token files: what goes in comes out, in every input form; damage of every kind is named; verify finds
 // flipped bytes.
 #include <fcntl.h>
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <omp.h>
+#include <sentencepiece_trainer.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -25,7 +25,6 @@ using test::message_of;
 using test::quiet_options;
 using test::sample_text;
 using test::TemporaryDirectory;
-using ::testing::HasSubstr;
 
 template <class Action>
 std::string user_error(Action action) {
@@ -181,7 +180,7 @@ TEST(TokenFileTest, SeparatorsOfPlainText) {
     using Texts = std::vector<std::string>;
     options.document_separator = "file";
     tokenize(options);
-    EXPECT_EQ(all_documents(options.output), (Texts{"ka  lo\n\tmi\n\n\nten", "sur"}));
+    EXPECT_EQ(all_documents(options.output), (Texts{"ka  lo\n\tmi\n\n \nten", "sur"}));
     options.document_separator = "blank-lines";
     tokenize(options);
     EXPECT_EQ(all_documents(options.output), (Texts{"ka  lo\n\tmi", "sur", "ten"}));
@@ -189,7 +188,7 @@ TEST(TokenFileTest, SeparatorsOfPlainText) {
     tokenize(options);
     EXPECT_EQ(all_documents(options.output), (Texts{"\tmi", "ka  lo", "sur", "ten"}));
     options.document_separator = "word";
-    EXPECT_THAT(user_error([&] { tokenize(options); }), HasSubstr("unknown document separator `word`"));
+    EXPECT_CONTAINS(user_error([&] { tokenize(options); }), "unknown document separator `word`");
 }
 
 TEST(TokenFileTest, JsonLinesWithEscapes) {
@@ -217,7 +216,7 @@ TEST(TokenFileTest, BadJsonLineIsNamedAndLeavesNothing) {
         options.tokenizer = folder.file("tok.h5");
         options.vocab_size = 0;
         const std::string message = user_error([&] { tokenize(options); });
-        EXPECT_THAT(message, HasSubstr("bad.jsonl` line 3")) << bad;
+        EXPECT_CONTAINS(message, "bad.jsonl` line 3") << bad;
         EXPECT_FALSE(folder.has("x.h5"));
         EXPECT_FALSE(folder.has("x.h5.partial"));
     }
@@ -231,8 +230,8 @@ TEST(TokenFileTest, InvalidBytesAreReplacedAndCounted) {
     ::testing::internal::CaptureStderr();
     tokenize(options);
     const std::string output = ::testing::internal::GetCapturedStderr();
-    EXPECT_THAT(output, HasSubstr("7 bytes are not valid UTF-8"));
-    EXPECT_THAT(output, HasSubstr("a.txt` line 2"));
+    EXPECT_CONTAINS(output, "7 bytes are not valid UTF-8");
+    EXPECT_CONTAINS(output, "a.txt` line 2");
     const std::string r = "\xEF\xBF\xBD";
     EXPECT_EQ(
         all_documents(options.output),
@@ -302,12 +301,10 @@ TEST(TokenFileTest, StandardInputMayBeJsonLines) {
 
 TEST(TokenFileTest, LongDocumentsAreCutWithoutATrace) {
     const TemporaryDirectory folder;
-    std::string text = sample_text(12000, 9);  // one document of 1.4 MB: many segments
+    std::string text = sample_text(6000, 9);  // one document of 700 kB: many segments
     std::string unbroken;
-    for (std::size_t at; (at = text.find("\n\n")) != std::string::npos && at < text.size();) {
-        text.replace(at, 2, at % 3 == 0 ? "\n" : "\n\n\n");
-        if (text.size() > 40000000) break;
-        if (at % 3 != 0) text.replace(at, 3, "\n \n");
+    for (std::size_t at = 0; (at = text.find("\n\n", at)) != std::string::npos; at += 2) {
+        text.replace(at, 2, at % 3 == 0 ? "\n" : at % 3 == 1 ? "\n \n" : "\n\n\n");
     }
     text.pop_back();
     unbroken = text;
@@ -332,7 +329,7 @@ TEST(TokenFileTest, LongDocumentsAreCutWithoutATrace) {
 TEST(TokenFileTest, TextWithoutSpacesKeepsItsCharacters) {
     const TemporaryDirectory folder;
     std::string text;
-    while (text.size() < (5u << 20)) text += "\xC3\xA9\xF0\x9F\x98\x80kal";
+    while (text.size() < (1u << 20)) text += "\xC3\xA9\xF0\x9F\x98\x80kal";
     tokenize(quiet_options(folder.write("train.txt", sample_text(50, 10)), folder.file("tok.h5")));
     TokenizeOptions options = quiet_options(folder.write("x.txt", text), folder.file("x.h5"));
     options.tokenizer = folder.file("tok.h5");
@@ -370,26 +367,58 @@ TEST(TokenFileTest, ValidationSplitIsKeyedAndNeverEmpty) {
     EXPECT_EQ(verify_token_file(options.output), std::vector<std::string>{});
     options.validation = 0.01;
     options.document_separator = "file";
-    EXPECT_THAT(user_error([&] { tokenize(options); }), HasSubstr("one document only"));
+    EXPECT_CONTAINS(user_error([&] { tokenize(options); }), "one document only");
 }
 
-TEST(TokenFileTest, WideIdsBeyond65536) {
+/// A word model, as SentencePiece makes it: no byte fallback, normalizing, and with or without an end piece.
+std::string word_model(int num_words, const char* end_id) {
+    std::vector<std::string> words;
+    for (int i = 0; i < num_words; ++i) words.push_back("w" + std::to_string(i));
+    class Iterator : public sentencepiece::SentenceIterator {
+      public:
+        explicit Iterator(const std::vector<std::string>& words) : words_(words) {}
+        bool done() const override { return position_ == words_.size(); }
+        void Next() override { ++position_; }
+        const std::string& value() const override { return words_[position_]; }
+        sentencepiece::util::Status status() const override { return {}; }
+
+      private:
+        const std::vector<std::string>& words_;
+        std::size_t position_ = 0;
+    } iterator(words);
+    std::string model;
+    const auto status =
+        sentencepiece::SentencePieceTrainer::Train({{"model_type", "word"},
+                                                    {"vocab_size", std::to_string(num_words + 3)},
+                                                    {"use_all_vocab", "true"},
+                                                    {"eos_id", end_id},
+                                                    {"minloglevel", "2"}},
+                                                   &iterator, &model);
+    EXPECT_TRUE(status.ok()) << status.ToString();
+    return model;
+}
+
+TEST(TokenFileTest, AGivenModelWithIdsBeyond65536) {
     const TemporaryDirectory folder;
-    std::string text;  // many distinct words, so that 66000 pieces can be learned
-    for (int i = 0; i < 60000; ++i) {
-        const std::uint64_t bits = mix64(static_cast<std::uint64_t>(i) + 1);
-        for (int k = 0; k < 8; ++k) text += static_cast<char>('a' + (bits >> (5 * k)) % 26);
-        text += i % 10 == 9 ? "\n\n" : " ";
-    }
-    TokenizeOptions options = quiet_options(folder.write("a.txt", text), folder.file("x.h5"));
-    options.vocab_size = 66000;
-    tokenize(options);
+    std::filesystem::create_directory(folder.file("model"));
+    folder.write("model/spiece.model", word_model(70000, "2"));
+    TokenizeOptions options =
+        quiet_options(folder.write("a.txt", "w69999 w1\n\nw3  w69998\nnever w5"), folder.file("x.h5"));
+    options.vocab_size = 0;
+    options.tokenizer = folder.file("model");
+    ::testing::internal::CaptureStderr();
+    const auto info = tokenize(options);
+    EXPECT_CONTAINS(::testing::internal::GetCapturedStderr(), "1 of 8 tokens are the unknown piece");
+    EXPECT_GT(info.vocab_size, 70000);
     const TokenFile file(options.output);
     const auto ids = all_ids(file, TokenSplit::training);
     EXPECT_GT(*std::max_element(ids.begin(), ids.end()), 65535);
-    text.resize(text.size() - 2);
-    EXPECT_EQ(all_documents(options.output), sorted(split_at(text, "\n\n")));
+    EXPECT_EQ(all_documents(options.output),
+              (std::vector<std::string>{"w3 w69998 \xE2\x81\x87  w5", "w69999 w1"}));
     EXPECT_EQ(verify_token_file(options.output), std::vector<std::string>{});
+
+    options.tokenizer = folder.write("no_end.model", word_model(100, "-1"));
+    EXPECT_CONTAINS(user_error([&] { tokenize(options); }), "no_end.model`: it has no end token");
 }
 
 TEST(TokenFileTest, BadInputsAndOptions) {
@@ -402,27 +431,25 @@ TEST(TokenFileTest, BadInputsAndOptions) {
         return user_error([&] { tokenize(changed); });
     };
     using O = TokenizeOptions;
-    EXPECT_THAT(error_of([](O& o) { o.inputs = {}; }), HasSubstr("no input"));
-    EXPECT_THAT(error_of([](O& o) { o.inputs = {"/nowhere/x.txt"}; }), HasSubstr("/nowhere/x.txt"));
-    EXPECT_THAT(error_of([&](O& o) { o.inputs = {folder.path()}; }), HasSubstr("is a folder"));
-    EXPECT_THAT(error_of([](O& o) { o.output = "/nowhere/x.h5"; }), HasSubstr("`/nowhere` does not exist"));
-    EXPECT_THAT(error_of([&](O& o) { o.output = good; }), HasSubstr("both input and output"));
-    EXPECT_THAT(error_of([](O& o) { o.validation = 1; }), HasSubstr("validation = 1"));
-    EXPECT_THAT(error_of([](O& o) { o.vocab_size = 0; }), HasSubstr("--vocab_size"));
-    EXPECT_THAT(error_of([](O& o) { o.vocab_size = 100; }), HasSubstr("too small"));
-    EXPECT_THAT(error_of([](O& o) { o.vocab_size = 265; }), HasSubstr("too small for this text"));
-    EXPECT_THAT(error_of([](O& o) { o.vocab_size = 100000; }),
-                HasSubstr("too large for this text (it gives at most"));
-    EXPECT_THAT(error_of([&](O& o) { o.inputs = {folder.write("a.gz", "\x1F\x8B\x08")}; }),
-                HasSubstr("compressed"));
-    EXPECT_THAT(error_of([&](O& o) { o.inputs = {folder.write("b", "\xFF\xFEk")}; }), HasSubstr("UTF-16"));
-    EXPECT_THAT(error_of([&](O& o) { o.inputs = {folder.write("c.txt", " \n\n")}; }), HasSubstr("no text"));
-    EXPECT_THAT(error_of([&](O& o) { o.tokenizer = good; }), HasSubstr("not a SentencePiece model"));
-    EXPECT_THAT(error_of([&](O& o) { o.tokenizer = folder.path(); }), HasSubstr("spiece.model"));
-    EXPECT_THAT(error_of([](O& o) { o.tokenizer = "/nowhere/m"; }), HasSubstr("/nowhere/m"));
+    EXPECT_CONTAINS(error_of([](O& o) { o.inputs = {}; }), "no input");
+    EXPECT_CONTAINS(error_of([](O& o) { o.inputs = {"/nowhere/x.txt"}; }), "/nowhere/x.txt");
+    EXPECT_CONTAINS(error_of([&](O& o) { o.inputs = {folder.path()}; }), "is a folder");
+    EXPECT_CONTAINS(error_of([](O& o) { o.output = "/nowhere/x.h5"; }), "`/nowhere` does not exist");
+    EXPECT_CONTAINS(error_of([&](O& o) { o.output = good; }), "both input and output");
+    EXPECT_CONTAINS(error_of([](O& o) { o.validation = 1; }), "validation = 1");
+    EXPECT_CONTAINS(error_of([](O& o) { o.vocab_size = 0; }), "--vocab_size");
+    EXPECT_CONTAINS(error_of([](O& o) { o.vocab_size = 100; }), "too small");
+    EXPECT_CONTAINS(error_of([](O& o) { o.vocab_size = 265; }), "too small for this text");
+    EXPECT_CONTAINS(error_of([](O& o) { o.vocab_size = 100000; }),
+                    "too large for this text (it gives at most");
+    EXPECT_CONTAINS(error_of([&](O& o) { o.inputs = {folder.write("a.gz", "\x1F\x8B\x08")}; }), "compressed");
+    EXPECT_CONTAINS(error_of([&](O& o) { o.inputs = {folder.write("b", "\xFF\xFEk")}; }), "UTF-16");
+    EXPECT_CONTAINS(error_of([&](O& o) { o.inputs = {folder.write("c.txt", " \n\n")}; }), "no text");
+    EXPECT_CONTAINS(error_of([&](O& o) { o.tokenizer = good; }), "not a SentencePiece model");
+    EXPECT_CONTAINS(error_of([&](O& o) { o.tokenizer = folder.path(); }), "spiece.model");
+    EXPECT_CONTAINS(error_of([](O& o) { o.tokenizer = "/nowhere/m"; }), "/nowhere/m");
     tokenize(options);
-    EXPECT_THAT(error_of([&](O& o) { o.tokenizer = folder.file("x.h5"), o.vocab_size = 500; }),
-                HasSubstr("500"));
+    EXPECT_CONTAINS(error_of([&](O& o) { o.tokenizer = folder.file("x.h5"), o.vocab_size = 500; }), "500");
 }
 
 TEST(TokenFileTest, DiskFullLeavesTheOldFile) {
@@ -454,14 +481,14 @@ TEST(TokenFileTest, MissingTruncatedAndForeignFilesAreNamed) {
     const TemporaryDirectory folder;
     const std::string output = folder.file("t.h5");
     tokenize(quiet_options(folder.write("a.txt", sample_text(2000, 14)), output));
-    EXPECT_THAT(user_error([&] { TokenFile(folder.file("no.h5")); }), HasSubstr("does not exist"));
+    EXPECT_CONTAINS(user_error([&] { TokenFile(folder.file("no.h5")); }), "does not exist");
     const std::string bytes = folder.read("t.h5");
     for (const double part : {0.0, 0.001, 0.3, 0.9}) {
         const std::string cut = folder.write(
             "cut.h5", bytes.substr(0, static_cast<std::size_t>(part * static_cast<double>(bytes.size()))));
         const std::string message = user_error([&] { TokenFile file(cut); });
-        EXPECT_THAT(message, HasSubstr("cut.h5")) << part;
-        EXPECT_THAT(message, HasSubstr("truncated")) << part;
+        EXPECT_CONTAINS(message, "cut.h5") << part;
+        EXPECT_CONTAINS(message, "truncated") << part;
         EXPECT_FALSE(verify_token_file(cut).empty());
         EXPECT_FALSE(is_token_file(cut));
     }
@@ -470,11 +497,11 @@ TEST(TokenFileTest, MissingTruncatedAndForeignFilesAreNamed) {
         const hdf5::Handle file(H5Fcreate(foreign.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose,
                                 "H5Fcreate");
     }
-    EXPECT_THAT(user_error([&] { TokenFile file(foreign); }), HasSubstr("not an intact token file"));
+    EXPECT_CONTAINS(user_error([&] { TokenFile file(foreign); }), "not an intact token file");
     EXPECT_FALSE(is_token_file(foreign));
     EXPECT_FALSE(is_token_file(folder.path()));
     EXPECT_FALSE(is_token_file(folder.file("a.txt")));
-    EXPECT_THAT(user_error([&] { TokenFile file(folder.path()); }), HasSubstr("not a file"));
+    EXPECT_CONTAINS(user_error([&] { TokenFile file(folder.path()); }), "not a file");
 }
 
 /// Overwrites one element, as a program that knows HDF5 but not our rules might.
@@ -498,12 +525,12 @@ TEST(TokenFileTest, IdOutsideTheVocabularyIsNamedWithItsPosition) {
     std::vector<std::int32_t> ids(50);
     file.read(TokenSplit::training, 73, 50, ids.data());
     const std::string message = user_error([&] { file.read(TokenSplit::training, 74, 50, ids.data()); });
-    EXPECT_THAT(message, HasSubstr("training token 123 has id 400"));
-    EXPECT_THAT(message, HasSubstr("vocabulary of 400"));
+    EXPECT_CONTAINS(message, "training token 123 has id 400");
+    EXPECT_CONTAINS(message, "vocabulary of 400");
     const auto problems = verify_token_file(output);
     ASSERT_EQ(problems.size(), 2u);
-    EXPECT_THAT(problems[0], HasSubstr("/training/tokens: checksum"));
-    EXPECT_THAT(problems[1], HasSubstr("first at position 123"));
+    EXPECT_CONTAINS(problems[0], "/training/tokens: checksum");
+    EXPECT_CONTAINS(problems[1], "first at position 123");
 }
 
 TEST(TokenFileTest, VerifyFindsChangedValuesAndBoundaries) {
@@ -517,13 +544,11 @@ TEST(TokenFileTest, VerifyFindsChangedValuesAndBoundaries) {
         for (const std::string& problem : verify_token_file(output)) text += problem + "\n";
         return text;
     };
-    EXPECT_THAT(problems_after("/validation/tokens", std::uint16_t{7}),
-                HasSubstr("/validation/tokens: checksum"));
-    EXPECT_THAT(problems_after("/training/tokens", std::uint16_t{2}),
-                HasSubstr("do not fit, first at position 6"));
+    EXPECT_CONTAINS(problems_after("/validation/tokens", std::uint16_t{7}), "/validation/tokens: checksum");
+    EXPECT_CONTAINS(problems_after("/training/tokens", std::uint16_t{2}), "do not fit, first at position 6");
     const std::string starts = problems_after("/training/document_starts", std::int64_t{1});
-    EXPECT_THAT(starts, HasSubstr("/training/document_starts: checksum"));
-    EXPECT_THAT(starts, HasSubstr("do not fit"));
+    EXPECT_CONTAINS(starts, "/training/document_starts: checksum");
+    EXPECT_CONTAINS(starts, "do not fit");
 }
 
 TEST(TokenFileTest, EveryFlippedByteOfDataIsFound) {
@@ -570,8 +595,8 @@ TEST(TokenFileTest, FlippedByteIsFoundWhenTheTokenIsRead) {
     const TokenFile file(folder.write("damaged.h5", bytes));
     std::vector<std::int32_t> out(10);
     const std::string message = user_error([&] { file.read(TokenSplit::training, 100, 10, out.data()); });
-    EXPECT_THAT(message, HasSubstr("training tokens 100 to 109"));
-    EXPECT_THAT(message, HasSubstr("damaged.h5"));
+    EXPECT_CONTAINS(message, "training tokens 100 to 109");
+    EXPECT_CONTAINS(message, "damaged.h5");
 }
 
 TEST(TokenizerTest, TextComesBackAsItWas) {
@@ -592,8 +617,8 @@ TEST(TokenizerTest, TextComesBackAsItWas) {
         EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
         for (const std::int32_t id : tokenizer.encode(text)) EXPECT_GT(id, 2);
     }
-    EXPECT_THAT(user_error([&] { tokenizer.decode({1, 400}); }), HasSubstr("400"));
-    EXPECT_THAT(user_error([&] { Tokenizer("garbage"); }), HasSubstr("not a SentencePiece model"));
+    EXPECT_CONTAINS(user_error([&] { tokenizer.decode({1, 400}); }), "400");
+    EXPECT_CONTAINS(user_error([&] { Tokenizer("garbage"); }), "not a SentencePiece model");
 }
 
 }  // namespace
