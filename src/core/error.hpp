@@ -36,7 +36,8 @@ template <class... Args>
 /// Throws InternalError unless `condition` holds; for invariants, never for input.
 template <class... Args>
 void internal_check(bool condition, fmt::format_string<Args...> message, Args&&... args) {
-    if (!condition) throw InternalError("internal error: " + fmt::format(message, std::forward<Args>(args)...));
+    if (condition) return;
+    throw InternalError(fmt::format("internal error: {}", fmt::format(message, std::forward<Args>(args)...)));
 }
 
 }  // namespace switchyard

@@ -30,7 +30,7 @@ void check_embedding(Tensor tokens, Tensor table, VocabRange range, Tensor x) {
     check_shape("embedded tokens", x, {tokens.size(), table.dim(1)});
 }
 
-constexpr std::int64_t column_block = 64;
+constexpr std::int64_t column_block = 32;
 
 }  // namespace
 
