@@ -86,7 +86,7 @@ StepResult train_step(TrainState& s, const TokenLoader& loader, std::int64_t fir
     return result;
 }
 
-double validation_loss(TrainState& s, const TokenLoader& loader) {
+double validation_loss(TrainState& s, const TokenLoader& loader, const std::function<void()>& progress) {
     const Comm& dp = s.context.topology.dp;
     const std::int64_t count = s.context.micro_batch;
     double sum = 0;
@@ -95,6 +95,7 @@ double validation_loss(TrainState& s, const TokenLoader& loader) {
         loader.validation_batch(first + dp.rank() * count, count, batch);  // past the end: all ignored
         upload(batch, s.model.batch());
         sum += s.model.evaluate();
+        progress();
     }
     return all_reduce_sum(dp, sum) / static_cast<double>(loader.num_validation_targets());
 }

@@ -1,6 +1,8 @@
 // One training step. The order of its parts is part of the algorithm (design section 4, "Order of one step").
 #pragma once
 
+#include <functional>
+
 #include "core/timer.hpp"
 #include "io/token_loader.hpp"
 #include "train/train_state.hpp"
@@ -19,7 +21,9 @@ struct StepResult {
 /// 0.
 StepResult train_step(TrainState& state, const TokenLoader&, std::int64_t first_sample, PhaseTimer&);
 
-/// Mean loss over the whole validation set, the same on every layout up to rounding. Collective.
-double validation_loss(TrainState&, const TokenLoader&);
+/// Mean loss over the whole validation set, the same on every layout up to rounding. Collective. `progress` is
+/// called after each micro-batch.
+double validation_loss(
+    TrainState&, const TokenLoader&, const std::function<void()>& progress = [] {});
 
 }  // namespace switchyard
