@@ -49,6 +49,7 @@ std::uint64_t stored_bytes(const Shape& global, DType dtype) {
 }  // namespace
 
 void StateIo::tensor(const std::string& path, const Shard& shard, Tensor values) {
+    on_dataset_();
     if (writer_)
         writer_->write(path, shard, values);
     else if (reader_)
@@ -62,6 +63,7 @@ void StateIo::rows(const std::string& path, const DistributedRows& d, const RowA
         *counted_bytes_ += stored_bytes(d.global, access.dtype);
         return;
     }
+    on_dataset_();
     const Blocks blocks(d);
     const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
     std::vector<int> owner(d.owner->begin(), d.owner->begin() + d.rows);

@@ -24,6 +24,10 @@ StepResult train_step(TrainState& state, const TokenLoader&, std::int64_t first_
 /// Mean loss over the whole validation set, the same on every layout up to rounding. Collective. `progress` is
 /// called after each micro-batch.
 double validation_loss(
-    TrainState&, const TokenLoader&, const std::function<void()>& progress = [] {});
+    const ModelContext&, Transformer&, const TokenLoader&, const std::function<void()>& progress = [] {});
+inline double validation_loss(
+    TrainState& s, const TokenLoader& loader, const std::function<void()>& progress = [] {}) {
+    return validation_loss(s.context, s.model, loader, progress);
+}
 
 }  // namespace switchyard
