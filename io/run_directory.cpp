@@ -1,0 +1,132 @@
+// Making, locking and writing a run directory.
+#include "io/run_directory.hpp"
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+
+#include "core/error.hpp"
+
+namespace switchyard {
+namespace {
+
+std::string host_name() {
+    char name[256] = {};
+    return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown host";
+}
+
+void make_directory(const std::string& path) {
+    std::error_code error;
+    std::filesystem::create_directories(path, error);
+    require(!error && std::filesystem::is_directory(path),
+            "cannot make run directory `{}`: {} (run.dir holds log and checkpoints) choose another run.dir",
+            path, error ? error.message() : "it exists and is no folder");
+}
+
+/// Permission bits lie on network file systems and for root: write a file to know.
+void check_writable(const std::string& directory) {
+    const std::string probe = directory + "/.write_test";
+    try {
+        const FileDescriptor fd(::open(probe.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+        require(fd >= 0, "{}", std::strerror(errno));
+        write_all(fd, "switchyard\n", probe);
+    } catch (const UserError& problem) {
+        ::unlink(probe.c_str());
+        fail(
+            "run directory `{}` is not writable: {} (run.dir holds log and checkpoints) choose another "
+            "run.dir or "
+            "free space",
+            directory, problem.what());
+    }
+    ::unlink(probe.c_str());
+}
+
+}  // namespace
+
+std::string utc_time() {
+    return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+}
+
+RunDirectory::RunDirectory(const std::string& path) : path_(path) {
+    require(!path.empty(), "run.dir is empty (it holds log and checkpoints) name a folder");
+    while (path_.size() > 1 && path_.back() == '/') path_.pop_back();
+    make_directory(path_);
+    check_writable(path_);
+    take_lock();
+    make_directory(checkpoints());
+    check_writable(checkpoints());
+}
+
+void RunDirectory::take_lock() {
+    const std::string name = file("lock");
+    lock_ = FileDescriptor(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+    require(lock_ >= 0, "cannot open `{}`: {} (it keeps two runs out of one directory)", name,
+            std::strerror(errno));
+    int status;
+    do {
+        status = ::flock(lock_, LOCK_EX | LOCK_NB);
+    } while (status != 0 && errno == EINTR);
+    if (status != 0 && errno == EWOULDBLOCK) {
+        std::string holder = read_file(name);
+        holder.resize(std::min(holder.find('\n'), holder.size()));
+        fail(
+            "run directory `{}` is in use by {} (two runs would overwrite each other's checkpoints) wait for "
+            "that run "
+            "or choose another run.dir",
+            path_, holder.empty() ? "another process" : holder);
+    }
+    if (status != 0) {
+        fmt::print(stderr,
+                   "switchyard: warning: `{}` cannot be locked: {} (this file system has no locks: make sure "
+                   "that no "
+                   "other run uses the directory)\n",
+                   name, std::strerror(errno));
+    }
+    // The file stays when the run ends: removing it would race with the next run that opens it.
+    require(::ftruncate(lock_, 0) == 0, "cannot write `{}`: {}", name, std::strerror(errno));
+    write_all(lock_, fmt::format("pid {} on host {}\n", ::getpid(), host_name()), name);
+}
+
+void RunDirectory::write_config(std::string_view text) const {
+    write_file(file("config.cfg"), text);
+}
+
+void RunDirectory::write_environment(const nlohmann::ordered_json& environment) const {
+    using nlohmann::ordered_json;
+    write_file(file("environment.json"),
+               environment.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+}
+
+void RunDirectory::write_status(const RunStatus& status) const {
+    using nlohmann::ordered_json;
+    const ordered_json object = {{"outcome", status.outcome},
+                                 {"reason", status.reason},
+                                 {"step", status.step},
+                                 {"time", status.time.empty() ? utc_time() : status.time}};
+    write_file(file("status.json"),
+               object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+}
+
+std::optional<std::string> RunDirectory::read_config() const {
+    if (!std::filesystem::exists(file("config.cfg"))) return std::nullopt;
+    return read_file(file("config.cfg"));
+}
+
+std::optional<RunStatus> RunDirectory::read_status() const {
+    if (!std::filesystem::exists(file("status.json"))) return std::nullopt;
+    try {
+        const auto object = nlohmann::json::parse(read_file(file("status.json")));
+        return RunStatus{object.at("outcome"), object.at("reason"), object.at("step"), object.at("time")};
+    } catch (const nlohmann::json::exception&) {
+        return std::nullopt;
+    }
+}
+
+}  // namespace switchyard
