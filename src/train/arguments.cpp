@@ -66,10 +66,10 @@ Arguments parse_arguments(const std::string& command, const std::vector<std::str
                                          [&](const CommandOption& o) { return o.name == name; });
         if (option == options.end()) fail_unknown(command, name, options);
         const bool has_value = equals != std::string::npos;
-        require(option->value.empty() || has_value,
-                "--{} has no value (it needs one) write --{}={}", name, name, option->value);
-        require(!option->value.empty() || !has_value,
-                "--{} takes no value (it is a switch) write --{} alone", name, name);
+        require(option->value.empty() || has_value, "--{} has no value (it needs one) write --{}={}", name,
+                name, option->value);
+        require(!option->value.empty() || !has_value, "--{} takes no value (it is a switch) write --{} alone",
+                name, name);
         result.options[name] = has_value ? word.substr(equals + 1) : "";
     }
     return result;

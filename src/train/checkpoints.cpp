@@ -63,9 +63,10 @@ CheckpointHeader read_header(const Comm& world, const std::string& path) {
         return std::get<std::string>(reader.attribute(object, key));
     };
     const std::int64_t version = integer("/", "format_version");
-    require(version == format_version,
-            "checkpoint `{}` has format version {} (this program reads version {}) use the program that wrote it",
-            path, version, format_version);
+    require(
+        version == format_version,
+        "checkpoint `{}` has format version {} (this program reads version {}) use the program that wrote it",
+        path, version, format_version);
     CheckpointHeader header;
     header.step = integer("/", "step");
     header.tokens_seen = integer("/", "tokens_seen");
@@ -126,7 +127,8 @@ void Checkpoints::remove_old_files() const {
 
 void Checkpoints::set_aside(const std::string& path, const std::string& problem) const {
     if (world_.rank() != 0) return;
-    fmt::print(stderr, "warning: checkpoint is damaged: {}\n  it is kept as {}.damaged; trying the one before\n",
+    fmt::print(stderr,
+               "warning: checkpoint is damaged: {}\n  it is kept as {}.damaged; trying the one before\n",
                problem, path);
     require(std::rename(path.c_str(), (path + ".damaged").c_str()) == 0,
             "cannot rename damaged checkpoint `{}` (it would be tried again) make its folder writable", path);
@@ -142,10 +144,11 @@ std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& 
         }
         path = broadcast(world_, path);
         if (path.empty()) {
-            require(damaged == 0,
-                    "all {} checkpoints in `{}` are damaged (the run cannot go on from any of them) restore one, "
-                    "or use another run.dir to start anew",
-                    damaged, directory_);
+            require(
+                damaged == 0,
+                "all {} checkpoints in `{}` are damaged (the run cannot go on from any of them) restore one, "
+                "or use another run.dir to start anew",
+                damaged, directory_);
             return std::nullopt;
         }
         std::optional<CheckpointHeader> header;

@@ -1,5 +1,5 @@
-// Checkpoints of a run: what a file says about itself, saving with retention, and finding the newest that is whole.
-// Rank 0 looks at the file system and tells the others.
+// Checkpoints of a run: what a file says about itself, saving with retention, and finding the newest that is
+// whole. Rank 0 looks at the file system and tells the others.
 #pragma once
 
 #include <cstdint>
@@ -43,13 +43,13 @@ class Checkpoints {
     /// Removes what an interrupted save left behind.
     Checkpoints(const Comm& world, std::string directory, const Config&, DataIdentity);
 
-    /// Collective; then files beyond run.keep_last and not kept by run.keep_every are removed. Throws UserError on
-    /// all ranks (disk full, ...); older files are then untouched.
+    /// Collective; then files beyond run.keep_last and not kept by run.keep_every are removed. Throws
+    /// UserError on all ranks (disk full, ...); older files are then untouched.
     SaveReport save(TrainState&, std::int64_t first_sample);
 
-    /// Reads the newest checkpoint that verifies into `state`; `check` sees its header first and may refuse it by
-    /// throwing. A damaged file is named on standard error and renamed to *.damaged. Returns its path, nothing when
-    /// there is no checkpoint. Throws UserError when all are damaged.
+    /// Reads the newest checkpoint that verifies into `state`; `check` sees its header first and may refuse
+    /// it by throwing. A damaged file is named on standard error and renamed to *.damaged. Returns its path,
+    /// nothing when there is no checkpoint. Throws UserError when all are damaged.
     using Check = std::function<void(const CheckpointHeader&, const std::string& path)>;
     std::optional<std::string> restore(TrainState&, const Check& check);
 

@@ -9,7 +9,8 @@
 namespace switchyard {
 
 std::vector<CommandOption> train_options() {
-    return {{"dump-config", "", "print the configuration that would be used, with units and meanings, and end"}};
+    return {
+        {"dump-config", "", "print the configuration that would be used, with units and meanings, and end"}};
 }
 
 int run_train(const CommandContext& context, const Arguments& arguments) {

@@ -14,19 +14,22 @@ namespace {
 
 std::string general_help(const std::vector<Command>& commands) {
     std::string text = "switchyard COMMAND [FILES] [--option] [--section.key=value ...]\n\n";
-    for (const Command& c : commands) text += fmt::format("  {:<9} {:<32} {}\n", c.name, c.arguments, c.summary);
+    for (const Command& c : commands)
+        text += fmt::format("  {:<9} {:<32} {}\n", c.name, c.arguments, c.summary);
     text +=
         "\n  COMMAND --help  its options; for `train` all configuration keys\n"
         "  --version       version and revision\n"
         "  --dump-config   the configuration with every key, its unit and meaning (also `train CONFIG "
         "--dump-config`)\n\n"
-        "Under MPI: mpirun -n 4 switchyard train run.cfg. `plan`, `tokenize`, `inspect`, `verify` and `diff` need no "
+        "Under MPI: mpirun -n 4 switchyard train run.cfg. `plan`, `tokenize`, `inspect`, `verify` and `diff` "
+        "need no "
         "mpirun.\n";
     return text;
 }
 
 std::string help_of(const Command& command) {
-    std::string text = fmt::format("switchyard {} {}\n  {}\n", command.name, command.arguments, command.summary);
+    std::string text =
+        fmt::format("switchyard {} {}\n  {}\n", command.name, command.arguments, command.summary);
     if (!command.options.empty()) text += "\nOptions:\n";
     for (const CommandOption& o : command.options)
         text += fmt::format("  --{:<28} {}\n", o.value.empty() ? o.name : o.name + "=" + o.value, o.help);

@@ -1,7 +1,8 @@
-// Everything is asked from the running process and its libraries, nothing is remembered from the build but the
-// compiler and the revision.
+// Everything is asked from the running process and its libraries, nothing is remembered from the build but
+// the compiler and the revision.
 #include "train/environment.hpp"
 
+#include <fmt/format.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -38,16 +39,17 @@ std::string binding() {
         if (!CPU_ISSET(core, &set)) continue;
         int last = core;
         while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set)) ++last;
-        text += (text.empty() ? "" : ",") + std::to_string(core);
-        if (last > core) text += "-" + std::to_string(last);
+        text += fmt::format("{}{}", text.empty() ? "" : ",", core);
+        if (last > core) text += fmt::format("-{}", last);
         core = last;
     }
     return text;
 }
 
 ordered_json relevant_variables() {
-    constexpr std::string_view prefixes[] = {"SLURM_",  "OMP_", "OMPI_MCA_", "OMPI_COMM_WORLD_SIZE", "KMP_", "DNNL_",
-                                             "ONEDNN_", "GOMP_", "HDF5_",    "ROMIO_",               "UCX_", "PMIX_MCA_"};
+    constexpr std::string_view prefixes[] = {"SLURM_", "OMP_",   "OMPI_MCA_", "OMPI_COMM_WORLD_SIZE",
+                                             "KMP_",   "DNNL_",  "ONEDNN_",   "GOMP_",
+                                             "HDF5_",  "ROMIO_", "UCX_",      "PMIX_MCA_"};
     constexpr std::string_view secrets[] = {"TOKEN", "JWT", "SECRET", "PASSWORD", "KEY"};
     std::vector<std::string> lines;
     for (char** variable = environ; *variable; ++variable) {

@@ -1,4 +1,5 @@
-// What a run ran on: versions, hosts, binding, start command. For environment.json and the provenance of checkpoints.
+// What a run ran on: versions, hosts, binding, start command. For environment.json and the provenance of
+// checkpoints.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -29,7 +29,11 @@ std::string with_unit(double value, double base, const char* const* units, int n
         ++unit;
     }
     return unit == 0 ? fmt::format("{:.0f}{}", value, units[0])
-                     : fmt::format("{:.{}f}{}", value, value < 10 ? 2 : value < 100 ? 1 : 0, units[unit]);
+                     : fmt::format("{:.{}f}{}", value,
+                                   value < 10    ? 2
+                                   : value < 100 ? 1
+                                                 : 0,
+                                   units[unit]);
 }
 
 }  // namespace
@@ -55,7 +59,8 @@ Flops flops_per_token(const FlopsModel& model) {
             x.merges_per_step * 2 * mn * static_cast<double>(x.low_rank) / model.tokens_per_step;
     }
     const double head = 6 * model.vocab_size * model.hidden_size;
-    const double attention = 4 * model.attention_width * model.seq_len;  // one layer's forward, without a mask
+    const double attention =
+        4 * model.attention_width * model.seq_len;  // one layer's forward, without a mask
     flops.dense += head + 3 * attention * model.num_layers;
     flops.executed += head + attention / 2 * (3 * model.num_layers + model.recomputed_layers);
     return flops;

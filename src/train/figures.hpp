@@ -1,5 +1,5 @@
-// Figures of a run: pure arithmetic on counts and shapes (design section 9). Operations count a multiply-add as
-// two.
+// Figures of a run: pure arithmetic on counts and shapes (design section 9). Operations count a multiply-add
+// as two.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +19,9 @@ struct ParameterCounts {
 /// One linear of a block; low_rank 0: trained dense.
 struct LinearShape {
     std::int64_t out = 0, in = 0, low_rank = 0;
-    bool merged = false;          // products run on W + s B A
-    bool recomputed = false;      // its output is formed again in backward (model.recompute)
-    double merges_per_step = 0;   // times W + s B A is formed whole, over all ranks
+    bool merged = false;         // products run on W + s B A
+    bool recomputed = false;     // its output is formed again in backward (model.recompute)
+    double merges_per_step = 0;  // times W + s B A is formed whole, over all ranks
 };
 
 struct FlopsModel {
@@ -32,11 +32,11 @@ struct FlopsModel {
     double tokens_per_step = 0;
 };
 
-/// Per token of a training step. dense: 6 N + 12 L H D T, N the values in matrix products, as if every weight had a
-/// gradient and attention were not causal (Chowdhery et al. 2022, appendix B). executed: what this method asks for:
-/// frozen weights need no weight gradient, low-rank factors cost 6 r (m + n) + 2 r n, or, merged, 4 r (m + n) and
-/// 2 m n r each time a merged copy is formed;
-/// attention half, for its mask; recomputation where asked for.
+/// Per token of a training step. dense: 6 N + 12 L H D T, N the values in matrix products, as if every weight
+/// had a gradient and attention were not causal (Chowdhery et al. 2022, appendix B). executed: what this
+/// method asks for: frozen weights need no weight gradient, low-rank factors cost 6 r (m + n) + 2 r n, or,
+/// merged, 4 r (m + n) and 2 m n r each time a merged copy is formed; attention half, for its mask;
+/// recomputation where asked for.
 struct Flops {
     double dense = 0, executed = 0;
 };

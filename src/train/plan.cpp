@@ -100,10 +100,10 @@ FlopsModel flops_model(TrainState& state) {
     const bool sharded = config.parallel.shard_frozen && topology.dp_size() > 1;
     const auto layers = static_cast<double>(m.num_layers);
     // Kept: each dp rank forms a copy once a step. Sharded: the slices together form one copy per gather.
-    const double merges =
-        sharded ? static_cast<double>(WeightStage::gathers_per_step(m.num_layers, micro_batches(config, topology))) /
-                      layers
-                : topology.dp_size();
+    const double merges = sharded ? static_cast<double>(WeightStage::gathers_per_step(
+                                        m.num_layers, micro_batches(config, topology))) /
+                                        layers
+                                  : topology.dp_size();
     FlopsModel model;
     std::int64_t index = 0;
     for (Linear* linear : state.model.linears()) {
@@ -114,7 +114,8 @@ FlopsModel flops_model(TrainState& state) {
             shape.merged = linear->adapter()->merged();
             if (shape.merged) shape.merges_per_step = merges;
         }
-        // The last block's activations are still there when backward begins, and an MLP's output is never needed.
+        // The last block's activations are still there when backward begins, and an MLP's output is never
+        // needed.
         shape.recomputed = m.recompute && index / 7 + 1 < m.num_layers && index % 7 != 6;
         model.linears.push_back(shape);
         ++index;

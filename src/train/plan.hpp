@@ -1,5 +1,5 @@
-// Plan: what a configuration costs, before a launch: the state is built over a measuring arena, on ranks that need
-// not exist. Memory, bytes and checkpoint size are exact; time is a bound.
+// Plan: what a configuration costs, before a launch: the state is built over a measuring arena, on ranks that
+// need not exist. Memory, bytes and checkpoint size are exact; time is a bound.
 #pragma once
 
 #include <array>
@@ -41,8 +41,8 @@ struct Plan {
     std::vector<std::string> notes;      // of the method
 };
 
-/// config: validated and resolved. `steps`: of which bytes are planned. Ranks beside `rank` are looked at to find
-/// the largest: all up to 16, else the first and last tp group.
+/// config: validated and resolved. `steps`: of which bytes are planned. Ranks beside `rank` are looked at to
+/// find the largest: all up to 16, else the first and last tp group.
 Plan make_plan(const Config&, int ranks, int rank, std::int64_t steps);
 
 ParameterCounts count_parameters(TrainState&);

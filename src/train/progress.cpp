@@ -16,11 +16,12 @@ namespace switchyard {
 namespace {
 
 std::string text_of(const ProgressLine& p) {
-    std::string text = fmt::format("step {}/{}  loss {:.4f}  lr {:.2e}  |g| {:.2f}  {:.0f} tok/s  MFU {:.2f}  ETA {}",
-                                   p.step, p.steps, p.loss, p.lr, p.grad_norm, p.tokens_per_s, p.mfu,
-                                   duration_text(p.eta_s));
+    std::string text = fmt::format(
+        "step {}/{}  loss {:.4f}  lr {:.2e}  |g| {:.2f}  {:.0f} tok/s  MFU {:.2f}  ETA {}", p.step, p.steps,
+        p.loss, p.lr, p.grad_norm, p.tokens_per_s, p.mfu, duration_text(p.eta_s));
     if (std::isfinite(p.remaining_s))
-        text += fmt::format(" of {} left{}", duration_text(p.remaining_s), p.eta_s > p.remaining_s ? " (too short)" : "");
+        text += fmt::format(" of {} left{}", duration_text(p.remaining_s),
+                            p.eta_s > p.remaining_s ? " (too short)" : "");
     if (p.evaluated) text += fmt::format("  val_loss {:.4f}", p.val_loss);
     return text;
 }

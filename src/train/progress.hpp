@@ -1,4 +1,5 @@
-// What a person sees of a run: one live line on a terminal, a line every log_interval in a batch log. Rank 0 only.
+// What a person sees of a run: one live line on a terminal, a line every log_interval in a batch log. Rank 0
+// only.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +33,8 @@ class Progress {
     double last_s_ = 0;
 };
 
-/// Whether standard output ends at a terminal. Open MPI gives every rank a pseudo-terminal, whatever mpirun's own
-/// output is: there the launcher is asked.
+/// Whether standard output ends at a terminal. Open MPI gives every rank a pseudo-terminal, whatever mpirun's
+/// own output is: there the launcher is asked.
 bool output_is_terminal();
 
 }  // namespace switchyard

@@ -68,27 +68,30 @@ std::vector<std::string> start_lines(const Config& config, const Plan& plan, int
     const ParameterCounts& n = plan.parameters;
     const auto count = [](std::int64_t x) { return count_text(static_cast<double>(x)); };
     std::vector<std::string> lines;
-    lines.push_back(fmt::format("layout      {} ranks (dp {} x tp {}), {} threads each, {}", plan.ranks, plan.dp,
-                                plan.tp, threads, config.run.dtype));
-    lines.push_back(fmt::format("model       {} parameters: hidden {}, {} layers, {} heads, feed-forward {}, vocabulary {}",
-                                count(n.model()), config.model.hidden_size, config.model.num_layers,
-                                config.model.num_heads, config.model.ffn_size, config.model.vocab_size));
-    lines.push_back(fmt::format("method      {}: {} trained ({} in low-rank factors), {} frozen", config.method.name,
-                                count(n.trainable()), count(n.factors), count(n.frozen)));
+    lines.push_back(fmt::format("layout      {} ranks (dp {} x tp {}), {} threads each, {}", plan.ranks,
+                                plan.dp, plan.tp, threads, config.run.dtype));
+    lines.push_back(fmt::format(
+        "model       {} parameters: hidden {}, {} layers, {} heads, feed-forward {}, vocabulary {}",
+        count(n.model()), config.model.hidden_size, config.model.num_layers, config.model.num_heads,
+        config.model.ffn_size, config.model.vocab_size));
+    lines.push_back(fmt::format("method      {}: {} trained ({} in low-rank factors), {} frozen",
+                                config.method.name, count(n.trainable()), count(n.factors), count(n.frozen)));
     if (plan.merged_linears + plan.unmerged_linears > 0)
-        lines.push_back(fmt::format("products    {} low-rank linears run merged, {} unmerged", plan.merged_linears,
-                                    plan.unmerged_linears));
+        lines.push_back(fmt::format("products    {} low-rank linears run merged, {} unmerged",
+                                    plan.merged_linears, plan.unmerged_linears));
     std::string memory;
     for (int c = 0; c < num_memory_classes; ++c)
         if (plan.largest_memory.bytes[c] > 0)
             memory += fmt::format(", {} {}", name_of(static_cast<MemoryClass>(c)),
                                   bytes_text(plan.largest_memory.bytes[c]));
-    lines.push_back(fmt::format("memory      {} per rank at most{}", bytes_text(plan.largest_memory.total()), memory));
-    lines.push_back(fmt::format("checkpoint  {} a file", bytes_text(static_cast<double>(plan.checkpoint_bytes))));
-    lines.push_back(fmt::format("step        {} tokens, {}FLOP executed ({}FLOP dense), products at {}FLOP/s here",
-                                count_text(plan.tokens_per_step),
-                                count_text(plan.flops_per_token.executed * plan.tokens_per_step),
-                                count_text(plan.flops_per_token.dense * plan.tokens_per_step), count_text(peak_flops)));
+    lines.push_back(
+        fmt::format("memory      {} per rank at most{}", bytes_text(plan.largest_memory.total()), memory));
+    lines.push_back(
+        fmt::format("checkpoint  {} a file", bytes_text(static_cast<double>(plan.checkpoint_bytes))));
+    lines.push_back(fmt::format(
+        "step        {} tokens, {}FLOP executed ({}FLOP dense), products at {}FLOP/s here",
+        count_text(plan.tokens_per_step), count_text(plan.flops_per_token.executed * plan.tokens_per_step),
+        count_text(plan.flops_per_token.dense * plan.tokens_per_step), count_text(peak_flops)));
     for (const std::string& note : plan.notes) lines.push_back("note        " + note);
     return lines;
 }
@@ -108,7 +111,8 @@ std::vector<std::string> finish_lines(const Plan& plan, const RunScale& scale, c
     const auto compared = static_cast<std::int64_t>(totals.sent.size());
     for (std::int64_t i = 0; i < compared; ++i)
         for (int g = 0; g < num_traffic_groups; ++g) {
-            predicted.bytes[g] += plan.rank.steps.at(totals.first_step + i).bytes[g] / static_cast<double>(compared);
+            predicted.bytes[g] +=
+                plan.rank.steps.at(totals.first_step + i).bytes[g] / static_cast<double>(compared);
             sent.bytes[g] += totals.sent[i].bytes[g] / static_cast<double>(compared);
         }
     for (int g = 0; g < num_traffic_groups; ++g)
@@ -117,9 +121,10 @@ std::vector<std::string> finish_lines(const Plan& plan, const RunScale& scale, c
                                 bytes_text(predicted.bytes[g]), bytes_text(sent.bytes[g])));
     if (totals.steps == 0) return lines;
     const double step_s = totals.seconds / static_cast<double>(totals.steps);
-    lines.push_back(row("step, products alone / all",
-                        fmt::format("{:.4f} s", scale.flops_per_token.executed * scale.tokens_per_step / scale.peak_flops),
-                        fmt::format("{:.4f} s", step_s)));
+    lines.push_back(row(
+        "step, products alone / all",
+        fmt::format("{:.4f} s", scale.flops_per_token.executed * scale.tokens_per_step / scale.peak_flops),
+        fmt::format("{:.4f} s", step_s)));
     std::string shares;
     for (int p = 0; p < num_phases; ++p)
         if (totals.phase_s[p] > 0)

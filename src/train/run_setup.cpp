@@ -41,15 +41,17 @@ Config read_configuration(const Comm& world, const std::vector<std::string>& fil
 }
 
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
-    require(!config.data.tokens.empty(),
-            "data.tokens is not set (training needs a token file) make one with `switchyard tokenize` and give "
-            "--data.tokens=FILE");
+    require(
+        !config.data.tokens.empty(),
+        "data.tokens is not set (training needs a token file) make one with `switchyard tokenize` and give "
+        "--data.tokens=FILE");
     std::unique_ptr<TokenFile> tokens;
     agree_on(world, [&] { tokens = std::make_unique<TokenFile>(config.data.tokens); });
     const std::int64_t vocab_size = tokens->info().vocab_size;
     if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
     require(config.model.vocab_size >= vocab_size,
-            "model.vocab_size = {} is smaller than the {} tokens of `{}` (ids beyond it have no embedding) use {} or "
+            "model.vocab_size = {} is smaller than the {} tokens of `{}` (ids beyond it have no embedding) "
+            "use {} or "
             "more, or 0 for the token file's",
             config.model.vocab_size, vocab_size, config.data.tokens, vocab_size);
     return tokens;
@@ -58,14 +60,17 @@ std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
 std::vector<std::string> check_resumable(const CheckpointHeader& header, const std::string& path,
                                          const Config& requested) {
     std::vector<std::string> allowed, refused;
-    for (const ConfigChange& change : compare_configs(stored_config(header, path), requested, method_options())) {
+    for (const ConfigChange& change :
+         compare_configs(stored_config(header, path), requested, method_options())) {
         if (is_only_a_name(change.key)) continue;
         (change.allowed ? allowed : refused)
             .push_back(fmt::format("{}: {} -> {}", change.key, change.stored, change.requested));
     }
     require(refused.empty(),
-            "the configuration differs from that of checkpoint `{}` (stored -> requested): {} (the run would not be "
-            "the one that was interrupted) use the stored values, or another run.dir with run.init_from for a new run",
+            "the configuration differs from that of checkpoint `{}` (stored -> requested): {} (the run would "
+            "not be "
+            "the one that was interrupted) use the stored values, or another run.dir with run.init_from for "
+            "a new run",
             path, fmt::join(refused, "; "));
     return allowed;
 }
@@ -73,21 +78,24 @@ std::vector<std::string> check_resumable(const CheckpointHeader& header, const s
 void check_data(const CheckpointHeader& header, const std::string& path, const TokenFile& tokens) {
     const DataIdentity now = identity_of(tokens.info());
     require(header.data.tokenizer == now.tokenizer,
-            "token file `{}` was made with another tokenizer than that of checkpoint `{}` (fingerprints {} and {}; its "
+            "token file `{}` was made with another tokenizer than that of checkpoint `{}` (fingerprints {} "
+            "and {}; its "
             "ids mean other words) give the token file of the run as data.tokens",
             tokens.path(), path, now.tokenizer, header.data.tokenizer);
     require(header.data.tokens == now.tokens,
-            "token file `{}` holds other tokens than that of checkpoint `{}` (fingerprints {} and {}; the run would not "
+            "token file `{}` holds other tokens than that of checkpoint `{}` (fingerprints {} and {}; the "
+            "run would not "
             "be the one that was interrupted) give the token file of the run as data.tokens",
             tokens.path(), path, now.tokens, header.data.tokens);
 }
 
 void check_same_model(const Config& stored, const std::string& path, const Config& requested) {
     for (const ConfigChange& change : compare_configs(stored, requested, method_options())) {
-        const bool of_model = change.key.rfind("model.", 0) == 0 && !change.allowed && !is_only_a_name(change.key) &&
-                              change.key != "model.init_std";
+        const bool of_model = change.key.rfind("model.", 0) == 0 && !change.allowed &&
+                              !is_only_a_name(change.key) && change.key != "model.init_std";
         require(!of_model,
-                "checkpoint `{}` is of another model: {} is {} there and {} here (its weights do not fit) set {} to {}",
+                "checkpoint `{}` is of another model: {} is {} there and {} here (its weights do not fit) "
+                "set {} to {}",
                 path, change.key, change.stored, change.requested, change.key, change.stored);
     }
 }

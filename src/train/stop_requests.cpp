@@ -37,7 +37,8 @@ const char* reason_of(Stop stop) {
 
 StopRequests::StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s)
     : world_(world), directory_(std::move(directory)), start_s_(start_s), wall_limit_s_(wall_limit_s) {
-    requeue_seen = terminate_seen = 0;
+    requeue_seen = 0;
+    terminate_seen = 0;
     handle(note_signal);
 }
 

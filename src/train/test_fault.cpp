@@ -22,7 +22,8 @@ TestFault::TestFault(int rank) {
                         read_number(text.substr(first + 1, second - first - 1), step);
     kind_ = parsed ? text.substr(second + 1) : "";
     require(kind_ == "throw" || kind_ == "hang" || kind_ == "nan",
-            "SWITCHYARD_TEST_FAULT = '{}' is not rank:step:throw, rank:step:hang or rank:step:nan (it is for tests) "
+            "SWITCHYARD_TEST_FAULT = '{}' is not rank:step:throw, rank:step:hang or rank:step:nan (it is for "
+            "tests) "
             "unset it",
             text);
     if (struck == rank) step_ = step;
@@ -30,7 +31,8 @@ TestFault::TestFault(int rank) {
 
 void TestFault::strike(std::int64_t step, Transformer& model) const {
     if (step != step_) return;
-    if (kind_ == "throw") fail("test fault: this rank fails alone before step {} (SWITCHYARD_TEST_FAULT)", step);
+    if (kind_ == "throw")
+        fail("test fault: this rank fails alone before step {} (SWITCHYARD_TEST_FAULT)", step);
     if (kind_ == "nan")
         kernels::fill(model.parameters().back()->value, std::numeric_limits<double>::quiet_NaN());
     while (kind_ == "hang") std::this_thread::sleep_for(std::chrono::seconds(1));

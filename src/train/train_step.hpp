@@ -21,8 +21,8 @@ struct StepResult {
 /// 0.
 StepResult train_step(TrainState& state, const TokenLoader&, std::int64_t first_sample, PhaseTimer&);
 
-/// Mean loss over the whole validation set, the same on every layout up to rounding. Collective. `progress` is
-/// called after each micro-batch.
+/// Mean loss over the whole validation set, the same on every layout up to rounding. Collective. `progress`
+/// is called after each micro-batch.
 double validation_loss(
     const ModelContext&, Transformer&, const TokenLoader&, const std::function<void()>& progress = [] {});
 inline double validation_loss(

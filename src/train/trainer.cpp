@@ -29,7 +29,8 @@ int train(const Comm& world, const Config& given, const StartInfo& start) {
     }
 }
 
-Trainer::Trainer(const Topology& topology, const Config& config, const TokenFile& tokens, const StartInfo& start)
+Trainer::Trainer(const Topology& topology, const Config& config, const TokenFile& tokens,
+                 const StartInfo& start)
     : topology_(topology),
       config_(config),
       tokens_(tokens),
@@ -50,8 +51,9 @@ int Trainer::run() {
 }
 
 int Trainer::run_guarded() {
-    watchdog_ = std::make_unique<Watchdog>(config_.run.hang_timeout, topology_.world.rank(),
-                                           [this](const std::string& problem) { write_status("failed", problem); });
+    watchdog_ =
+        std::make_unique<Watchdog>(config_.run.hang_timeout, topology_.world.rank(),
+                                   [this](const std::string& problem) { write_status("failed", problem); });
     measure_peak();
     build_state();
     restore_or_initialise();
@@ -112,10 +114,11 @@ void Trainer::restore_or_initialise() {
         const std::string& source = config_.run.init_from;
         const CheckpointHeader header = read_header(topology_.world, source);
         check_same_model(stored_config(header, source), source, config_);
-        require(header.data.tokenizer == identity_of(tokens_.info()).tokenizer,
-                "checkpoint `{}` was trained with another tokenizer than that of `{}` (its ids mean other words) "
-                "tokenize the text with the tokenizer of its token file",
-                source, config_.data.tokens);
+        require(
+            header.data.tokenizer == identity_of(tokens_.info()).tokenizer,
+            "checkpoint `{}` was trained with another tokenizer than that of `{}` (its ids mean other words) "
+            "tokenize the text with the tokenizer of its token file",
+            source, config_.data.tokens);
         watchdog_->event("reading weights", 0);
         state().initialise_from(CheckpointReader(topology_.world, source));
     }
@@ -149,10 +152,10 @@ Stop Trainer::train_steps() {
         record(figures);
         if (speaks()) {
             const double eta_s = mean_step_s_ * static_cast<double>(last_step() - state().step);
-            progress_.step({state().step, last_step(), figures.result.loss, figures.result.lr,
-                            figures.result.grad_norm, scale_.rate(mean_step_s_),
-                            scale_.mfu(scale_.flops_per_token.dense, mean_step_s_), eta_s, requests.remaining_s(),
-                            figures.val_loss.value_or(0), figures.val_loss.has_value()});
+            progress_.step(
+                {state().step, last_step(), figures.result.loss, figures.result.lr, figures.result.grad_norm,
+                 scale_.rate(mean_step_s_), scale_.mfu(scale_.flops_per_token.dense, mean_step_s_), eta_s,
+                 requests.remaining_s(), figures.val_loss.value_or(0), figures.val_loss.has_value()});
         }
         if (last) break;
         const double needed_s = 2 * longest_step_s_ + 1.5 * checkpoints_->expected_save_s(state()) + 1;
@@ -203,20 +206,24 @@ void Trainer::save() {
     log_event("save", {{"checkpoint", report.path}, {"bytes", report.bytes}, {"seconds", report.seconds}});
     if (!speaks()) return;
     write_status("running", "");
-    progress_.line(fmt::format("saved {} ({} in {:.2f} s)", report.path, bytes_text(static_cast<double>(report.bytes)),
-                               report.seconds));
+    progress_.line(fmt::format("saved {} ({} in {:.2f} s)", report.path,
+                               bytes_text(static_cast<double>(report.bytes)), report.seconds));
 }
 
 int Trainer::finish(Stop stop) {
-    const bool requeue = wants_requeue(stop), finished = stop == Stop::none && state().step == config_.run.steps;
+    const bool requeue = wants_requeue(stop),
+               finished = stop == Stop::none && state().step == config_.run.steps;
     const char* outcome = requeue ? "requeue" : finished ? "finished" : "stopped";
-    const std::string reason = stop != Stop::none ? reason_of(stop) : finished ? "run.steps" : "run.stop_step";
+    const std::string reason = stop != Stop::none ? reason_of(stop)
+                               : finished         ? "run.steps"
+                                                  : "run.stop_step";
     watchdog_->event("finishing", state().step);
     if (speaks()) {
         const Plan plan = make_plan(config_, topology_.world.size(), 0,
                                     std::min(max_planned_steps, std::max<std::int64_t>(1, state().step)));
         const double process = peak_resident_bytes();
-        const MeasuredMemory measured{memory_of(allocated_->arena), process > 0 ? process - start_up_bytes_ : 0};
+        const MeasuredMemory measured{memory_of(allocated_->arena),
+                                      process > 0 ? process - start_up_bytes_ : 0};
         for (const std::string& line : finish_lines(plan, scale_, totals_, measured)) progress_.line(line);
         progress_.line(fmt::format("{} at step {} ({}){}", outcome, state().step, reason,
                                    requeue ? ", start the same command again to go on" : ""));

@@ -1,4 +1,5 @@
-// _Exit rather than MPI_Abort: the main thread may be inside MPI. Launchers end a job one of whose ranks ends so.
+// _Exit rather than MPI_Abort: the main thread may be inside MPI. Launchers end a job one of whose ranks ends
+// so.
 #include "train/watchdog.hpp"
 
 #include <fmt/format.h>
@@ -47,7 +48,8 @@ void Watchdog::watch() {
     }
     if (stop_) return;
     const std::string message = fmt::format(
-        "no progress for {:.0f} s, last event: {} in step {} (this rank or one it waits for is stuck; ending all "
+        "no progress for {:.0f} s, last event: {} in step {} (this rank or one it waits for is stuck; ending "
+        "all "
         "ranks) look at the rank whose last event is the earliest, or raise run.hang_timeout",
         silent_s(), what_.load(), step_.load());
     fmt::print(stderr, "[rank {}] {}\n", rank_, message);

@@ -36,12 +36,13 @@ void WeightReader::read(const Shard& part, Tensor out) const {
     const Topology& topology = context_.topology;
     const std::string path = "/model/" + part.name;
     require(reader_.has(path),
-            "checkpoint `{}` has no {} (it is of another model) give a checkpoint of the same model", reader_.path(),
-            part.name);
-    require(reader_.shape(path) == part.global,
-            "{} is {} in checkpoint `{}` and {} in this model (weights do not fit) give a checkpoint of the same "
-            "model",
-            part.name, reader_.shape(path).text(), reader_.path(), part.global.text());
+            "checkpoint `{}` has no {} (it is of another model) give a checkpoint of the same model",
+            reader_.path(), part.name);
+    require(
+        reader_.shape(path) == part.global,
+        "{} is {} in checkpoint `{}` and {} in this model (weights do not fit) give a checkpoint of the same "
+        "model",
+        part.name, reader_.shape(path).text(), reader_.path(), part.global.text());
     Shard s = part;
     // One holder of each part counts for the checksum; all ranks hold a part that is the whole.
     const bool whole = s.rows * s.cols == s.global.size();
@@ -62,7 +63,8 @@ void WeightReader::add_factors(const Shard& part, Tensor out) const {
     const double scale = std::get<double>(reader_.attribute(path_a, "scale"));
     const DType type = context_.accumulate();
     const Topology& topology = context_.topology;
-    // A is never cut over dp. B is cut as the weight's rows are; of a row-parallel linear over dp alone, if at all.
+    // A is never cut over dp. B is cut as the weight's rows are; of a row-parallel linear over dp alone, if
+    // at all.
     const int replica_b = part.cols < part.global[1] ? topology.tp_rank() : part.replica;
     Tensor a, b_t, b, rounded_a, rounded_b;
     const Arena arena = scratch([&](Arena& arena) {

@@ -8,15 +8,15 @@
 
 namespace switchyard {
 
-/// Reads what this rank needs of /model. Collective: the same calls on all ranks. What a file's compute copies were
-/// is taken from its attribute dtype: factors of a bf16 run are rounded before they are merged.
+/// Reads what this rank needs of /model. Collective: the same calls on all ranks. What a file's compute
+/// copies were is taken from its attribute dtype: factors of a bf16 run are rounded before they are merged.
 class WeightReader {
   public:
     WeightReader(const ModelContext&, const CheckpointReader&);
 
-    /// out (at least part.rows, part.cols; or n; accumulate type) <- the part of /model/<part.name>, padding zero.
-    /// part.replica: among the ranks that read the same part. merged: plus scale * B A where the file has factors
-    /// of this weight.
+    /// out (at least part.rows, part.cols; or n; accumulate type) <- the part of /model/<part.name>, padding
+    /// zero. part.replica: among the ranks that read the same part. merged: plus scale * B A where the file
+    /// has factors of this weight.
     void weight(const Shard& part, bool merged, Tensor out) const;
     /// value (its local shape, compute type) <- the parameter, factors stored transposed included.
     void parameter(Parameter&) const;
