@@ -105,12 +105,16 @@ void RunDirectory::write_environment(const nlohmann::ordered_json& environment) 
 }
 
 void RunDirectory::write_status(const RunStatus& status) const {
+    write_run_status(path_, status);
+}
+
+void write_run_status(const std::string& directory, const RunStatus& status) {
     using nlohmann::ordered_json;
     const ordered_json object = {{"outcome", status.outcome},
                                  {"reason", status.reason},
                                  {"step", status.step},
                                  {"time", status.time.empty() ? utc_time() : status.time}};
-    write_file(file("status.json"),
+    write_file(directory + "/status.json",
                object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
 }
 

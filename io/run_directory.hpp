@@ -29,7 +29,8 @@ class RunDirectory {
 
     const std::string& path() const { return path_; }
     std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
-    std::string checkpoints() const { return file("checkpoints"); }
+    std::string checkpoints() const { return checkpoints_of(path_); }
+    static std::string checkpoints_of(const std::string& path) { return path + "/checkpoints"; }
     std::string log() const { return file("log.jsonl"); }
 
     /// Replace the file in one step, synced to disk; throw UserError, and then the old file is untouched.
@@ -47,6 +48,9 @@ class RunDirectory {
     std::string path_;
     FileDescriptor lock_;
 };
+
+/// write_status() without the lock: for a rank that fails alone.
+void write_run_status(const std::string& directory, const RunStatus&);
 
 /// Now, as in status.json.
 std::string utc_time();

@@ -42,16 +42,28 @@ struct Blocks {
     }
 };
 
+std::uint64_t stored_bytes(const Shape& global, DType dtype) {
+    return static_cast<std::uint64_t>(global.size()) * size_of(dtype);
+}
+
 }  // namespace
 
 void StateIo::tensor(const std::string& path, const Shard& shard, Tensor values) {
+    on_dataset_();
     if (writer_)
         writer_->write(path, shard, values);
-    else
+    else if (reader_)
         reader_->read(path, shard, values);
+    else
+        *counted_bytes_ += stored_bytes(shard.global, values.dtype());
 }
 
 void StateIo::rows(const std::string& path, const DistributedRows& d, const RowAccess& access) {
+    if (counted_bytes_) {
+        *counted_bytes_ += stored_bytes(d.global, access.dtype);
+        return;
+    }
+    on_dataset_();
     const Blocks blocks(d);
     const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
     std::vector<int> owner(d.owner->begin(), d.owner->begin() + d.rows);
@@ -88,7 +100,7 @@ void StateIo::integers(const std::string& path, std::vector<std::int64_t>& value
 void StateIo::attribute(const std::string& object, const std::string& key, std::int64_t& value) {
     if (writer_)
         writer_->attribute(object, key, value);
-    else
+    else if (reader_)
         value = std::get<std::int64_t>(reader_->attribute(object, key));
 }
 

@@ -2,6 +2,7 @@
 // the walk is collective over the world, the same calls in the same order on all ranks.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -35,8 +36,15 @@ class StateIo {
   public:
     explicit StateIo(CheckpointWriter& writer) : writer_(&writer) {}
     explicit StateIo(const CheckpointReader& reader) : reader_(&reader) {}
+    /// Neither saves nor loads: adds up the bytes of all datasets (of the whole file). Touches no values, so it
+    /// works on a state over a measuring arena and without other ranks.
+    explicit StateIo(std::uint64_t& dataset_bytes) : counted_bytes_(&dataset_bytes) {}
+
+    /// Called once per dataset: a sign of life.
+    void on_dataset(std::function<void()> call) { on_dataset_ = std::move(call); }
 
     bool loading() const { return reader_ != nullptr; }
+    bool saving() const { return writer_ != nullptr; }
     /// Loading: whether the file has this dataset.
     bool has(const std::string& path) const { return !reader_ || reader_->has(path); }
 
@@ -52,6 +60,8 @@ class StateIo {
   private:
     CheckpointWriter* writer_ = nullptr;
     const CheckpointReader* reader_ = nullptr;
+    std::uint64_t* counted_bytes_ = nullptr;
+    std::function<void()> on_dataset_ = [] {};
 };
 
 }  // namespace switchyard

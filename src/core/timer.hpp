@@ -4,6 +4,7 @@
 
 #include <array>
 #include <chrono>
+#include <functional>
 
 namespace switchyard {
 
@@ -32,12 +33,16 @@ class PhaseTimer {
         seconds_[static_cast<int>(phase)] += now - last_ - waited_s;
         seconds_[static_cast<int>(Phase::communication)] += waited_s;
         last_ = now;
+        if (on_lap_) on_lap_(phase);
     }
+    /// Called at the end of every lap with its phase: a sign of life for a watchdog.
+    void on_lap(std::function<void(Phase)> call) { on_lap_ = std::move(call); }
     double seconds(Phase phase) const { return seconds_[static_cast<int>(phase)]; }
 
   private:
     std::array<double, num_phases> seconds_{};
     double last_ = seconds_now();
+    std::function<void(Phase)> on_lap_;
 };
 
 }  // namespace switchyard

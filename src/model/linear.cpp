@@ -64,7 +64,7 @@ void Linear::visit_base(StateIo& io, const ModelContext& context) {
     part.rows = std::clamp<std::int64_t>(out_.count - base_.row0, 0, full.dim(0));
     const bool sharded = full.dim(0) < out_.padded;
     part.replica = sharded ? 0 : context.topology.dp_rank();
-    kernels::load_frozen(base_.words, full);
+    if (io.saving()) kernels::load_frozen(base_.words, full);
     io.tensor("/model/" + part.name, part, full);
     if (io.loading()) kernels::store_frozen(full, base_.words);
 }

@@ -161,7 +161,7 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
 
     if (!step_per_row_) {
         std::int32_t common = 0;
-        if (!io.loading()) kernels::download(step_, &common);
+        if (io.saving()) kernels::download(step_, &common);
         std::vector<std::int64_t> table{common};
         io.integers(base + "/step", table, context.topology.world.rank());
         common = static_cast<std::int32_t>(table[0]);

@@ -2,6 +2,8 @@
 #include "train/train_state.hpp"
 
 #include "core/error.hpp"
+#include "kernels/elementwise.hpp"
+#include "train/weights.hpp"
 
 namespace switchyard {
 
@@ -44,6 +46,35 @@ void TrainState::visit(StateIo& io) {
 void TrainState::visit_frozen_weights(StateIo& io) {
     for (Linear* linear : model.linears())
         if (linear->frozen()) linear->visit_base(io, context);
+}
+
+void TrainState::initialise_from(const CheckpointReader& reader) {
+    const WeightReader weights(context, reader);
+    for (Linear* linear : model.linears())
+        if (linear->frozen()) weights.frozen_base(*linear, true);
+    method->initialise(context);  // factors; what they add is taken off the base
+    optimizer.masters_from_values();
+    for (OwnedParameter& owned : optimizer.owned())
+        if (owned.parameter().shard.name.ends_with(".weight")) read_dense(weights, owned);
+    model.prepare(context);
+    model.weights_changed();
+    step = 0;
+}
+
+/// Values and, from the same full precision, masters.
+void TrainState::read_dense(const WeightReader& weights, OwnedParameter& owned) {
+    Parameter& p = owned.parameter();
+    Arena measured;
+    measured.take(MemoryClass::workspace, context.accumulate(), p.value.shape());
+    Arena arena = Arena::allocate(measured);
+    const Tensor full = arena.take(MemoryClass::workspace, context.accumulate(), p.value.shape());
+    Shard part = p.shard;
+    part.replica = context.topology.dp_rank();
+    weights.weight(part, true, full);
+    kernels::copy(full, p.value);
+    const Tensor rows = full.reshape({full.size() / owned.width(), owned.width()});
+    for (std::int32_t row = 0; row < static_cast<std::int32_t>(rows.dim(0)); ++row)
+        if (owned.mine(row)) kernels::copy(rows.rows(row, 1), owned.master(row));
 }
 
 std::unique_ptr<AllocatedState> allocate_state(const Config& config, const Topology& topology,

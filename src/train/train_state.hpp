@@ -8,6 +8,8 @@
 
 namespace switchyard {
 
+class WeightReader;
+
 struct TrainState {
     /// Shapes, ownership and memory. config: validated, vocab_size and method options resolved; outlives the
     /// state.
@@ -22,6 +24,7 @@ struct TrainState {
     void visit(StateIo&);
     /// Weights only, low-rank factors merged, from a checkpoint of the same model and any method
     /// (run.init_from); the method's own values are drawn anew and the function of the checkpoint is kept.
+    /// Throws UserError on all ranks when a weight is missing or has another shape.
     void initialise_from(const CheckpointReader&);
 
     ModelContext context;
@@ -32,6 +35,7 @@ struct TrainState {
 
   private:
     void visit_frozen_weights(StateIo&);
+    void read_dense(const WeightReader&, OwnedParameter&);
 };
 
 /// The arena of a state and the state in it; `measured` is what its build asked for.

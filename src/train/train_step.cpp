@@ -93,15 +93,17 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     return result;
 }
 
-double validation_loss(TrainState& s, const TokenLoader& loader) {
-    const Comm& dp = s.context.topology.dp;
-    const std::int64_t count = s.context.micro_batch;
+double validation_loss(const ModelContext& context, Transformer& model, const TokenLoader& loader,
+                       const std::function<void()>& progress) {
+    const Comm& dp = context.topology.dp;
+    const std::int64_t count = context.micro_batch;
     double sum = 0;
     Batch batch;
     for (std::int64_t first = 0; first < loader.num_validation_sequences(); first += dp.size() * count) {
         loader.validation_batch(first + dp.rank() * count, count, batch);  // past the end: all ignored
-        upload(batch, s.model.batch());
-        sum += s.model.evaluate();
+        upload(batch, model.batch());
+        sum += model.evaluate();
+        progress();
     }
     return all_reduce_sum(dp, sum) / static_cast<double>(loader.num_validation_targets());
 }

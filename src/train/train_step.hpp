@@ -25,7 +25,13 @@ StepResult train_step(TrainState& state, const BatchSource&, PhaseTimer&);
 /// The same from a token file; `first_sample`: the loader's at step 0.
 StepResult train_step(TrainState& state, const TokenLoader&, std::int64_t first_sample, PhaseTimer&);
 
-/// Mean loss over the whole validation set, the same on every layout up to rounding. Collective.
-double validation_loss(TrainState&, const TokenLoader&);
+/// Mean loss over the whole validation set, the same on every layout up to rounding. Collective. `progress`
+/// is called after each micro-batch.
+double validation_loss(
+    const ModelContext&, Transformer&, const TokenLoader&, const std::function<void()>& progress = [] {});
+inline double validation_loss(
+    TrainState& s, const TokenLoader& loader, const std::function<void()>& progress = [] {}) {
+    return validation_loss(s.context, s.model, loader, progress);
+}
 
 }  // namespace switchyard

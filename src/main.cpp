@@ -1,0 +1,41 @@
+// switchyard: what each command is called and who does it. An error that arrives here ends every rank.
+#include <exception>
+
+#include "core/timer.hpp"
+#include "train/commands.hpp"
+#include "train/failure.hpp"
+
+namespace {
+
+using namespace switchyard;
+
+std::vector<Command> commands() {
+    return {
+        {"tokenize", "TEXT... --output=FILE.h5", "text or JSONL files to a token file", run_tokenize,
+         tokenize_options()},
+        {"train", "[CONFIG | RUN]", "starts or resumes a run directory", run_train, train_options(), true},
+        {"eval", "CHECKPOINT | RUN", "validation loss and perplexity", run_eval, eval_options(), true},
+        {"generate", "CHECKPOINT | RUN --prompt=TEXT", "a continuation", run_generate, generate_options(),
+         true},
+        {"plan", "[CONFIG]", "memory, bytes and time before a launch", run_plan, plan_options(), true},
+        {"inspect", "FILE", "what a checkpoint or token file holds", run_inspect, {}},
+        {"verify", "FILE...", "reads files and compares checksums", run_verify, {}},
+        {"diff", "A B", "compares two checkpoints", run_diff, diff_options()},
+    };
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const double start_s = seconds_now();
+    int rank = 0;
+    try {
+        MpiSession session(argc, argv);
+        const Comm world = Comm::duplicate(MPI_COMM_WORLD);
+        rank = world.rank();
+        return run_command_line(commands(), world, argc, argv, start_s);
+    } catch (const std::exception& error) {
+        yield_to_lower_ranks(rank);
+        abort_all_ranks(rank, error.what());
+    }
+}

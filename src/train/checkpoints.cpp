@@ -1,0 +1,180 @@
+// A load is the verification: every dataset's checksum is compared, by all ranks together.
+#include "train/checkpoints.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "comm/collectives.hpp"
+#include "core/error.hpp"
+#include "core/timer.hpp"
+#include "io/checkpoint_file.hpp"
+#include "io/run_directory.hpp"
+#include "train/environment.hpp"
+#include "train/plan.hpp"
+
+namespace switchyard {
+namespace {
+
+constexpr std::int64_t format_version = 1;
+constexpr double assumed_write_rate = 100e6;  // B/s, before a save was measured
+
+std::string hexadecimal(std::uint64_t value) {
+    return fmt::format("{:016x}", value);
+}
+
+void write_header(CheckpointWriter& writer, const TrainState& state, std::int64_t first_sample,
+                  const DataIdentity& data) {
+    const Config& config = state.context.config;
+    const Topology& topology = state.context.topology;
+    const std::int64_t samples = state.step * config.data.global_batch;
+    writer.attribute("/", "format_version", format_version);
+    writer.attribute("/", "step", state.step);
+    writer.attribute("/", "tokens_seen", samples * config.data.seq_len);
+    writer.attribute("/", "seed", static_cast<std::int64_t>(config.run.seed));
+    writer.attribute("/", "dtype", config.run.dtype);
+    writer.attribute("/", "config", config_text(config, method_options()));
+    // Provenance: may differ between files of equal content.
+    writer.attribute("/", "tp", std::int64_t{topology.tp_size()});
+    writer.attribute("/", "dp", std::int64_t{topology.dp_size()});
+    writer.attribute("/", "code_version", version_text());
+    writer.attribute("/", "host", broadcast(topology.world, host_name()));
+    writer.attribute("/", "time", broadcast(topology.world, utc_time()));
+    writer.attribute("/data", "next_sample", first_sample + samples);
+    writer.attribute("/data", "token_fingerprint", data.tokens);
+    writer.attribute("/data", "tokenizer_fingerprint", data.tokenizer);
+}
+
+}  // namespace
+
+DataIdentity identity_of(const TokenFileInfo& info) {
+    return {hexadecimal(info.fingerprint), hexadecimal(info.tokenizer_fingerprint)};
+}
+
+CheckpointHeader read_header(const Comm& world, const std::string& path) {
+    const CheckpointReader reader(world, path);
+    const auto integer = [&](const char* object, const char* key) {
+        return std::get<std::int64_t>(reader.attribute(object, key));
+    };
+    const auto text = [&](const char* object, const char* key) {
+        return std::get<std::string>(reader.attribute(object, key));
+    };
+    const std::int64_t version = integer("/", "format_version");
+    require(
+        version == format_version,
+        "checkpoint `{}` has format version {} (this program reads version {}) use the program that wrote it",
+        path, version, format_version);
+    CheckpointHeader header;
+    header.step = integer("/", "step");
+    header.tokens_seen = integer("/", "tokens_seen");
+    header.config = text("/", "config");
+    header.dtype = text("/", "dtype");
+    header.next_sample = integer("/data", "next_sample");
+    header.data = {text("/data", "token_fingerprint"), text("/data", "tokenizer_fingerprint")};
+    return header;
+}
+
+Config stored_config(const CheckpointHeader& header, const std::string& path,
+                     const std::vector<std::string>& arguments) {
+    return parse_config(header.config, "the configuration in " + path, arguments, method_options()).config;
+}
+
+Checkpoints::Checkpoints(const Comm& world, std::string directory, const Config& config, DataIdentity data)
+    : world_(world), directory_(std::move(directory)), config_(config), data_(std::move(data)) {
+    if (world_.rank() != 0) return;
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(directory_, ignored))
+        if (entry.path().extension() == ".partial") std::filesystem::remove(entry.path(), ignored);
+}
+
+SaveReport Checkpoints::save(TrainState& state, std::int64_t first_sample) {
+    const double start = seconds_now();
+    SaveReport report{checkpoint_path(directory_, state.step)};
+    CheckpointWriter writer(world_, report.path, checkpoint_bytes(state));
+    write_header(writer, state, first_sample, data_);
+    StateIo io(writer);
+    io.on_dataset(progress_);
+    state.visit(io);
+    report.bytes = writer.commit();
+    newest_step_ = state.step;
+    agree_on(world_, [&] {
+        if (world_.rank() == 0) remove_old_files();
+    });
+    report.seconds = all_reduce_max(world_, seconds_now() - start);
+    longest_save_s_ = std::max(longest_save_s_, report.seconds);
+    return report;
+}
+
+double Checkpoints::expected_save_s(TrainState& state) const {
+    return longest_save_s_ > 0 ? longest_save_s_
+                               : static_cast<double>(checkpoint_bytes(state)) / assumed_write_rate;
+}
+
+void Checkpoints::remove_old_files() const {
+    const auto files = list_checkpoints(directory_);
+    if (files.empty() || files.front().first < newest_step_) return;
+    file_contents(checkpoint_path(directory_, newest_step_));  // throws unless the new file can be opened
+    std::int64_t kept = 0;
+    for (const auto& [step, path] : files) {
+        if (step > newest_step_) continue;  // of a history that this run left; its owner decides
+        const bool for_good = config_.run.keep_every > 0 && step % config_.run.keep_every == 0;
+        if (++kept > config_.run.keep_last && !for_good) ::unlink(path.c_str());
+    }
+}
+
+void Checkpoints::set_aside(const std::string& path, const std::string& problem) const {
+    if (world_.rank() != 0) return;
+    fmt::print(stderr,
+               "warning: checkpoint is damaged: {}\n  it is kept as {}.damaged; trying the one before\n",
+               problem, path);
+    require(std::rename(path.c_str(), (path + ".damaged").c_str()) == 0,
+            "cannot rename damaged checkpoint `{}` (it would be tried again) make its folder writable", path);
+}
+
+std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& check) {
+    std::int64_t damaged = 0;
+    for (;;) {
+        std::string path;
+        if (world_.rank() == 0) {
+            const auto files = list_checkpoints(directory_);
+            if (!files.empty()) path = files.front().second;
+        }
+        path = broadcast(world_, path);
+        if (path.empty()) {
+            require(
+                damaged == 0,
+                "all {} checkpoints in `{}` are damaged (the run cannot go on from any of them) restore one, "
+                "or use another run.dir to start anew",
+                damaged, directory_);
+            return std::nullopt;
+        }
+        std::optional<CheckpointHeader> header;
+        std::string problem;
+        try {
+            header = read_header(world_, path);
+        } catch (const UserError& error) {
+            problem = error.what();
+        }
+        if (header) {
+            check(*header, path);
+            try {
+                const CheckpointReader reader(world_, path);
+                StateIo io(reader);
+                io.on_dataset(progress_);
+                state.visit(io);
+                state.step = header->step;
+                newest_step_ = header->step;
+                return path;
+            } catch (const UserError& error) {
+                problem = error.what();
+            }
+        }
+        ++damaged;
+        agree_on(world_, [&] { set_aside(path, problem); });
+    }
+}
+
+}  // namespace switchyard

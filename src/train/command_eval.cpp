@@ -1,0 +1,160 @@
+// eval and generate: a checkpoint's weights on any number of ranks.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "comm/collectives.hpp"
+#include "core/error.hpp"
+#include "io/checkpoint_file.hpp"
+#include "io/run_directory.hpp"
+#include "train/commands.hpp"
+#include "train/generation.hpp"
+#include "train/run_setup.hpp"
+#include "train/train_step.hpp"
+#include "train/weights.hpp"
+
+namespace switchyard {
+namespace {
+
+/// A checkpoint with all that is needed to run its model here.
+struct LoadedModel {
+    std::string path;
+    CheckpointHeader header;
+    Config config;
+    std::unique_ptr<TokenFile> tokens;
+    std::optional<Topology> topology;
+    Traffic traffic;
+    std::unique_ptr<AllocatedInference> allocated;
+    InferenceState& state() const { return *allocated->state; }
+};
+
+/// The file itself, or the newest checkpoint of a run directory.
+std::string find_checkpoint(const Comm& world, const std::string& name) {
+    std::string path = name;
+    agree_on(world, [&] {
+        if (world.rank() != 0 || !std::filesystem::is_directory(name)) return;
+        const auto files = list_checkpoints(RunDirectory::checkpoints_of(name));
+        require(!files.empty(), "run directory `{}` has no checkpoint (there is nothing to load) train first",
+                name);
+        path = files.front().second;
+    });
+    return broadcast(world, path);
+}
+
+void check_settings(const Arguments& arguments) {
+    for (const std::string& setting : arguments.settings) {
+        const bool useful = setting.rfind("--data.", 0) == 0 || setting.rfind("--parallel.", 0) == 0;
+        require(useful && setting.rfind("--data.global_batch", 0) != 0,
+                "{} has no effect here (a checkpoint brings its model) only data.tokens, data.seq_len, "
+                "data.micro_batch, data.mask_documents and parallel.* can be given",
+                setting);
+    }
+}
+
+bool given(const Arguments& arguments, const std::string& key) {
+    return std::any_of(arguments.settings.begin(), arguments.settings.end(),
+                       [&](const std::string& s) { return s.rfind("--" + key + "=", 0) == 0; });
+}
+
+std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
+                                  const std::function<void(LoadedModel&)>& adjust) {
+    check_settings(arguments);
+    auto model = std::make_unique<LoadedModel>();
+    model->path = find_checkpoint(world, only_file(arguments, "checkpoint or run directory"));
+    model->header = read_header(world, model->path);
+    Config& config = model->config = stored_config(model->header, model->path, arguments.settings);
+    if (!given(arguments, "parallel.tp") && world.size() % config.parallel.tp != 0) config.parallel.tp = 1;
+    model->tokens = open_tokens(world, config);
+    require(identity_of(model->tokens->info()).tokenizer == model->header.data.tokenizer,
+            "token file `{}` was made with another tokenizer than that of checkpoint `{}` (its ids mean "
+            "other words) "
+            "give --data.tokens with the run's tokenizer",
+            config.data.tokens, model->path);
+    adjust(*model);
+    const std::int64_t at_once = world.size() / config.parallel.tp * config.data.micro_batch;
+    if (config.data.global_batch % std::max<std::int64_t>(1, at_once) != 0)
+        config.data.global_batch = at_once;
+    validate(config, world.size());
+    model->topology.emplace(Topology::create(world, config.parallel.tp));
+    model->allocated = allocate_inference(config, *model->topology, model->traffic);
+    model->state().load(CheckpointReader(world, model->path));
+    return model;
+}
+
+}  // namespace
+
+std::vector<CommandOption> eval_options() {
+    return {{"json", "", "for programs: one object with step, loss, perplexity, targets"}};
+}
+
+int run_eval(const CommandContext& context, const Arguments& arguments) {
+    const auto model = load(context.world, arguments, [](LoadedModel&) {});
+    const DataConfig& data = model->config.data;
+    const TokenLoader loader(*model->tokens, data.seq_len, model->config.run.seed, data.mask_documents);
+    require(loader.num_validation_targets() > 0,
+            "token file `{}` has no validation tokens (there is nothing to evaluate on) tokenize with "
+            "--validation",
+            data.tokens);
+    const double loss = validation_loss(model->state().context, model->state().model, loader);
+    if (context.world.rank() != 0) return 0;
+    if (arguments.has("json")) {
+        const nlohmann::ordered_json result{{"checkpoint", model->path},
+                                            {"step", model->header.step},
+                                            {"loss", loss},
+                                            {"perplexity", std::exp(loss)},
+                                            {"targets", loader.num_validation_targets()},
+                                            {"tokens", data.tokens}};
+        fmt::print("{}\n", result.dump());
+    } else {
+        fmt::print("step {}: validation loss {:.4f}, perplexity {:.2f} over {} tokens of {}\n",
+                   model->header.step, loss, std::exp(loss), loader.num_validation_targets(), data.tokens);
+    }
+    return 0;
+}
+
+std::vector<CommandOption> generate_options() {
+    return {{"prompt", "TEXT", "what the text begins with"},
+            {"max_tokens", "200", "tokens at most"},
+            {"temperature", "0.8", "0: always the most likely token"},
+            {"top_k", "50", "draw from so many most likely tokens; 0: from all"},
+            {"seed", "0", "key of the draws"}};
+}
+
+int run_generate(const CommandContext& context, const Arguments& arguments) {
+    GenerationSettings settings;
+    settings.max_tokens = arguments.integer("max_tokens", settings.max_tokens, 1);
+    settings.temperature = arguments.real("temperature", settings.temperature, 0, 1e6);
+    settings.top_k = arguments.integer("top_k", settings.top_k, 0);
+    settings.seed = static_cast<std::uint64_t>(arguments.integer("seed", 0, 0));
+    std::optional<Tokenizer> tokenizer;
+    std::vector<std::int32_t> context_ids;
+    const auto model = load(context.world, arguments, [&](LoadedModel& m) {
+        const TokenFileInfo& info = m.tokens->info();
+        tokenizer.emplace(info.tokenizer_model);
+        context_ids = tokenizer->encode(arguments.text("prompt", ""));
+        context_ids.insert(context_ids.begin(),
+                           info.end_token);  // as in training: a document follows an end token
+        DataConfig& data = m.config.data;
+        data.micro_batch = 1;
+        data.seq_len =
+            std::min(data.seq_len, static_cast<std::int64_t>(context_ids.size()) + settings.max_tokens);
+    });
+    const bool speaks = context.world.rank() == 0;
+    const TokenFileInfo& info = model->tokens->info();
+    settings.end_token = info.end_token;
+    settings.num_tokens = info.vocab_size;
+    TextStream stream(*tokenizer, {context_ids.begin() + 1, context_ids.end()});
+    if (speaks) stream.print();
+    generate(model->state(), settings, context_ids, [&](std::int32_t token) {
+        if (!speaks) return;
+        stream.add(token);
+        stream.print();
+    });
+    if (speaks) stream.finish();
+    return 0;
+}
+
+}  // namespace switchyard

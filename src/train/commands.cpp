@@ -1,0 +1,92 @@
+// Dispatch and help.
+#include "train/commands.hpp"
+
+#include <fmt/format.h>
+
+#include "comm/collectives.hpp"
+#include "config/option_table.hpp"
+#include "config/value_rule.hpp"
+#include "core/error.hpp"
+#include "methods/registry.hpp"
+
+namespace switchyard {
+namespace {
+
+std::string general_help(const std::vector<Command>& commands) {
+    std::string text = "switchyard COMMAND [FILES] [--option] [--section.key=value ...]\n\n";
+    for (const Command& c : commands)
+        text += fmt::format("  {:<9} {:<32} {}\n", c.name, c.arguments, c.summary);
+    text +=
+        "\n  COMMAND --help  its options; for `train` all configuration keys\n"
+        "  --version       version and revision\n"
+        "  --dump-config   the configuration with every key, its unit and meaning (also `train CONFIG "
+        "--dump-config`)\n\n"
+        "Under MPI: mpirun -n 4 switchyard train run.cfg. `plan`, `tokenize`, `inspect`, `verify` and `diff` "
+        "need no "
+        "mpirun.\n";
+    return text;
+}
+
+std::string help_of(const Command& command) {
+    std::string text =
+        fmt::format("switchyard {} {}\n  {}\n", command.name, command.arguments, command.summary);
+    if (!command.options.empty()) text += "\nOptions:\n";
+    for (const CommandOption& o : command.options)
+        text += fmt::format("  --{:<28} {}\n", o.value.empty() ? o.name : o.name + "=" + o.value, o.help);
+    if (!command.takes_settings) return text;
+    text += "\nConfiguration keys with their defaults, in a file as below or as --section.key=value:\n\n";
+    const std::vector<MethodOptions> methods = method_options();
+    return text + annotated_config_text(parse_config("", "", {}, methods).config, methods);
+}
+
+const Command& find(const std::vector<Command>& commands, const std::string& name) {
+    std::vector<std::string> names;
+    for (const Command& command : commands) {
+        if (command.name == name) return command;
+        names.emplace_back(command.name);
+    }
+    fail("unknown command '{}' (there are: {}) did you mean '{}'? See `switchyard --help`", name,
+         fmt::join(names, ", "), nearest(name, names));
+}
+
+}  // namespace
+
+int on_rank_zero(const Comm& world, int (*work)(const Arguments&), const Arguments& arguments) {
+    std::int64_t code = 0;
+    agree_on(world, [&] {
+        if (world.rank() == 0) code = work(arguments);
+    });
+    return static_cast<int>(broadcast(world, code));
+}
+
+const std::string& only_file(const Arguments& arguments, const char* what) {
+    require(arguments.files.size() == 1, "{} files given (the command takes one: {}) name one {}",
+            arguments.files.size(), what, what);
+    return arguments.files[0];
+}
+
+int run_command_line(const std::vector<Command>& commands, const Comm& world, int argc, char** argv,
+                     double start_s) {
+    std::vector<std::string> words(argv + 1, argv + argc);
+    const auto say = [&](const std::string& text) {
+        if (world.rank() == 0) fmt::print("{}", text);
+        return 0;
+    };
+    if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help")
+        return say(general_help(commands));
+    if (words[0] == "--version") return say(version_text() + "\n");
+    if (words[0] == "--dump-config") words.insert(words.begin(), "train");
+    const Command& command = find(commands, words[0]);
+    words.erase(words.begin());
+    for (const std::string& word : words)
+        if (word == "--help" || word == "-h") return say(help_of(command));
+    const Arguments arguments = parse_arguments(command.name, words, command.options);
+    require(command.takes_settings || arguments.settings.empty(),
+            "{} is no option of `switchyard {}` (it uses no configuration) leave it out",
+            arguments.settings.empty() ? "" : arguments.settings[0], command.name);
+    CommandContext context{world, {argv[0], start_s}};
+    for (int i = 1; i < argc; ++i) context.start.command += std::string(" ") + argv[i];
+    return command.run(context, arguments);
+}
+
+}  // namespace switchyard

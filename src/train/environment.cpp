@@ -1,0 +1,109 @@
+// Everything is asked from the running process and its libraries, nothing is remembered from the build but
+// the compiler and the revision.
+#include "train/environment.hpp"
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+#include <vector>
+
+#include "comm/collectives.hpp"
+#include "kernels/matmul.hpp"
+
+extern char** environ;
+
+namespace switchyard {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string mpi_version() {
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    MPI_Get_library_version(text, &length);
+    std::string version(text, static_cast<std::size_t>(length));
+    return version.substr(0, version.find('\n'));
+}
+
+/// The cores that this process may use: "0-3,8".
+std::string binding() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return "unknown";
+    std::string text;
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+        if (!CPU_ISSET(core, &set)) continue;
+        int last = core;
+        while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set)) ++last;
+        text += fmt::format("{}{}", text.empty() ? "" : ",", core);
+        if (last > core) text += fmt::format("-{}", last);
+        core = last;
+    }
+    return text;
+}
+
+ordered_json relevant_variables() {
+    constexpr std::string_view prefixes[] = {"SLURM_", "OMP_",   "OMPI_MCA_", "OMPI_COMM_WORLD_SIZE",
+                                             "KMP_",   "DNNL_",  "ONEDNN_",   "GOMP_",
+                                             "HDF5_",  "ROMIO_", "UCX_",      "PMIX_MCA_"};
+    constexpr std::string_view secrets[] = {"TOKEN", "JWT", "SECRET", "PASSWORD", "KEY"};
+    std::vector<std::string> lines;
+    for (char** variable = environ; *variable; ++variable) {
+        const std::string_view line(*variable), name = line.substr(0, line.find('='));
+        if (std::any_of(std::begin(secrets), std::end(secrets),
+                        [&](std::string_view s) { return name.find(s) != name.npos; }))
+            continue;
+        for (std::string_view prefix : prefixes)
+            if (line.substr(0, prefix.size()) == prefix) {
+                lines.emplace_back(line);
+                break;
+            }
+    }
+    std::sort(lines.begin(), lines.end());
+    ordered_json variables = ordered_json::object();
+    for (const std::string& line : lines) {
+        const std::size_t equals = line.find('=');
+        variables[line.substr(0, equals)] = equals == std::string::npos ? "" : line.substr(equals + 1);
+    }
+    return variables;
+}
+
+}  // namespace
+
+std::string version_text() {
+    return "switchyard " SWITCHYARD_VERSION " (" SWITCHYARD_REVISION ")";
+}
+
+std::string host_name() {
+    char name[256] = "";
+    return gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
+}
+
+ordered_json environment(const Topology& topology, const StartInfo& start) {
+    ordered_json ranks = ordered_json::array();
+    for (int rank = 0; rank < topology.world.size(); ++rank) {
+        const std::string mine = host_name() + '\n' + binding();
+        const std::string theirs = broadcast(topology.world, mine, rank);
+        const std::size_t end = theirs.find('\n');
+        ranks.push_back({{"host", theirs.substr(0, end)}, {"cores", theirs.substr(end + 1)}});
+    }
+    ordered_json result;
+    result["version"] = SWITCHYARD_VERSION;
+    result["revision"] = SWITCHYARD_REVISION;
+    result["compiler"] = __VERSION__;
+    result["mpi"] = mpi_version();
+    result["command"] = start.command;
+    result["num_ranks"] = topology.world.size();
+    result["dp"] = topology.dp_size();
+    result["tp"] = topology.tp_size();
+    result["num_threads"] = kernels::num_threads();
+    result["ranks"] = ranks;
+    result["variables"] = relevant_variables();
+    return result;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,25 @@
+// What a run ran on: versions, hosts, binding, start command. For environment.json and the provenance of
+// checkpoints.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "comm/topology.hpp"
+
+namespace switchyard {
+
+/// "switchyard 0.1.0 (a1b2c3d)"
+std::string version_text();
+std::string host_name();
+
+/// How the process was started.
+struct StartInfo {
+    std::string command;  // the whole command line
+    double time_s = 0;    // seconds_now() at the start of main
+};
+
+/// Collective over the world; complete on rank 0.
+nlohmann::ordered_json environment(const Topology&, const StartInfo&);
+
+}  // namespace switchyard

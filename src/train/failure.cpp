@@ -1,0 +1,36 @@
+// A rank alone cannot tell whether the others failed too, and may not ask: they could be waiting elsewhere.
+#include "train/failure.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+
+#include "comm/comm.hpp"
+
+namespace switchyard {
+
+void yield_to_lower_ranks(int rank) {
+    for (int signal : {SIGTERM, SIGINT, SIGUSR1}) std::signal(signal, SIG_DFL);
+    if (rank == 0) return;
+    static bool waited = false;  // once per failure is enough
+    if (waited) return;
+    waited = true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(600 + 100 * std::min(rank, 24)));
+}
+
+void abort_all_ranks(int rank, const std::string& message) {
+    fmt::print(stderr, "[rank {}] {}\n", rank, message);
+    std::fflush(nullptr);
+    int initialized = 0, finalized = 0;
+    MPI_Initialized(&initialized);
+    MPI_Finalized(&finalized);
+    if (initialized && !finalized) MPI_Abort(MPI_COMM_WORLD, 1);
+    std::_Exit(1);
+}
+
+}  // namespace switchyard

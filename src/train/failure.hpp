@@ -1,0 +1,16 @@
+// How a run dies: one message from the lowest rank that failed, then every rank ends.
+#pragma once
+
+#include <string>
+
+namespace switchyard {
+
+/// An error that all ranks met is reported by the lowest: higher ranks wait here, a little longer each, to be
+/// ended by it. Whoever returns is the one to speak. At once on rank 0, after at most 3 s elsewhere. Signals
+/// that end a process do so again from here on.
+void yield_to_lower_ranks(int rank);
+
+/// "[rank r] message" on standard error, then MPI_Abort with status 1.
+[[noreturn]] void abort_all_ranks(int rank, const std::string& message);
+
+}  // namespace switchyard

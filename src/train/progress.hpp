@@ -1,0 +1,40 @@
+// What a person sees of a run: one live line on a terminal, a line every log_interval in a batch log. Rank 0
+// only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace switchyard {
+
+/// One step's figures for the eye.
+struct ProgressLine {
+    std::int64_t step = 0, steps = 0;
+    double loss = 0, lr = 0, grad_norm = 0, tokens_per_s = 0, mfu = 0;
+    double eta_s = 0;        // to the end of the run
+    double remaining_s = 0;  // of run.wall_limit; infinite: none
+    double val_loss = 0;
+    bool evaluated = false;
+};
+
+class Progress {
+  public:
+    explicit Progress(std::int64_t log_interval);
+    ~Progress();
+    void step(const ProgressLine&);
+    /// A line that stays.
+    void line(const std::string& text);
+
+  private:
+    void clear();
+
+    std::int64_t log_interval_;
+    bool live_, shown_ = false;
+    double last_s_ = 0;
+};
+
+/// Whether standard output ends at a terminal. Open MPI gives every rank a pseudo-terminal, whatever mpirun's
+/// own output is: there the launcher is asked.
+bool output_is_terminal();
+
+}  // namespace switchyard

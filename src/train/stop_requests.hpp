@@ -1,0 +1,52 @@
+// What ends a run early or asks it to save: signals, the time limit, files touched in the run directory.
+// Ranks see them at different times; they agree at step boundaries, by one small all-reduce.
+#pragma once
+
+#include <string>
+
+#include "comm/comm.hpp"
+
+namespace switchyard {
+
+/// In order of precedence: when ranks saw different things, the highest counts.
+enum class Stop { none, asked, terminated, wall_limit, requeue_signal };
+
+/// For messages and status.json.
+const char* reason_of(Stop);
+/// Whether the run is to be started again by its batch system (exit code 75).
+inline bool wants_requeue(Stop stop) {
+    return stop == Stop::wall_limit || stop == Stop::requeue_signal;
+}
+
+/// What all ranks agreed on.
+struct StopDecision {
+    Stop stop = Stop::none;
+    bool save = false;  // without stopping
+};
+
+/// Installs the handlers of SIGUSR1, SIGTERM and SIGINT; they only set a flag, so a second signal while
+/// saving changes nothing. One object a process.
+class StopRequests {
+  public:
+    /// `start_s`: seconds_now() at the start of the process. wall_limit_s 0: none. The files `save` and
+    /// `stop` are looked for in `directory` by rank 0, which removes them.
+    StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s);
+    ~StopRequests();
+    StopRequests(const StopRequests&) = delete;
+    StopRequests& operator=(const StopRequests&) = delete;
+
+    /// Collective. `needed_s`: what a further step and a save will take; the time limit is met by stopping
+    /// before.
+    StopDecision agree(double needed_s);
+    /// Seconds left of the limit; infinity without one.
+    double remaining_s() const;
+
+  private:
+    bool take_file(const char* name) const;
+
+    Comm world_;
+    std::string directory_;
+    double start_s_, wall_limit_s_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,23 @@
+// A fault on purpose, for tests: SWITCHYARD_TEST_FAULT=rank:step:throw|hang|nan makes that rank throw, stop
+// moving or spoil a weight before that step.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "model/transformer.hpp"
+
+namespace switchyard {
+
+class TestFault {
+  public:
+    /// Reads the environment once. Throws UserError when the variable cannot be understood.
+    explicit TestFault(int rank);
+    void strike(std::int64_t step, Transformer&) const;
+
+  private:
+    std::int64_t step_ = -1;
+    std::string kind_;
+};
+
+}  // namespace switchyard

@@ -1,0 +1,78 @@
+// Trainer: a run from its configuration to its exit code: config -> topology -> tokens -> state -> restore or
+// initialise -> steps -> evaluations, saves, requests to stop -> finish.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "io/run_directory.hpp"
+#include "io/run_log.hpp"
+#include "io/token_loader.hpp"
+#include "train/checkpoints.hpp"
+#include "train/environment.hpp"
+#include "train/progress.hpp"
+#include "train/run_report.hpp"
+#include "train/stop_requests.hpp"
+#include "train/test_fault.hpp"
+#include "train/watchdog.hpp"
+
+namespace switchyard {
+
+inline constexpr int exit_done = 0, exit_requeue = 75;
+
+/// Starts or resumes the run directory of `config` (as parsed). Collective over the world. Returns the exit
+/// code: exit_requeue after SIGUSR1 or run.wall_limit, else exit_done. Throws on errors; status.json then
+/// says `failed`.
+int train(const Comm& world, const Config& config, const StartInfo&);
+
+class Trainer {
+  public:
+    /// config: complete and validated.
+    Trainer(const Topology&, const Config&, const TokenFile&, const StartInfo&);
+    int run();
+
+  private:
+    int run_guarded();
+    void open_directory();
+    void measure_peak();
+    void build_state();
+    void restore_or_initialise();
+    void announce();
+    Stop train_steps();
+    StepFigures one_step();
+    double evaluate();
+    void save();
+    void record(const StepFigures&);
+    int finish(Stop);
+
+    std::int64_t last_step() const;
+    bool at_interval(std::int64_t interval) const { return interval > 0 && state().step % interval == 0; }
+    TrainState& state() const { return *allocated_->state; }
+    bool speaks() const { return topology_.world.rank() == 0; }
+    void log_event(const char* event, nlohmann::ordered_json details = nlohmann::ordered_json::object());
+    void write_status(const char* outcome, const std::string& reason);
+
+    const Topology& topology_;
+    const Config& config_;
+    const TokenFile& tokens_;
+    const StartInfo& start_;
+    TestFault fault_;
+    TokenLoader loader_;
+
+    std::optional<RunDirectory> directory_;  // rank 0
+    std::optional<RunLog> log_;              // rank 0
+    std::unique_ptr<Watchdog> watchdog_;
+    std::optional<Checkpoints> checkpoints_;
+    std::unique_ptr<AllocatedState> allocated_;
+    Traffic traffic_;
+    std::int64_t first_sample_ = 0;
+
+    RunScale scale_;
+    RunTotals totals_;
+    double start_up_bytes_ = 0;
+    double mean_step_s_ = 0, longest_step_s_ = 0;  // evaluations included in the longest
+    std::optional<double> last_val_loss_;
+    Progress progress_;
+};
+
+}  // namespace switchyard
