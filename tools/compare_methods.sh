@@ -17,7 +17,7 @@ fi
 cd "$root"
 work=runs/compare
 install_packages
-build_preset release
+build_preset release --target switchyard
 mkdir -p "$work"
 say "Text and tokens"
 get_text "$work"

@@ -154,7 +154,7 @@ if [[ $(outcome) == finished && -s $work/quickstart.png && -s $work/generated.tx
 fi
 
 install_packages
-build_preset release
+build_preset release --target switchyard
 started=$SECONDS
 mkdir -p "$work"
 say "1/7 Text: the dictionary of Debian's package dict-gcide (Webster 1913 and additions)"
