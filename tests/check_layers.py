@@ -66,7 +66,7 @@ def check_file(path, text):
             yield number, "names a training method outside src/methods (ask the Method or the registry instead)"
         if layer in PREPROCESSOR_FREE and CONDITIONAL.match(line):
             yield number, f"conditional compilation in {layer} (differences between machines belong in kernels)"
-        if layer not in ("comm", "main") and "MPI_COMM_WORLD" in line:
+        if layer not in ("comm", "main") and re.search(r"\bMPI_COMM_WORLD\b", line):
             yield number, "MPI_COMM_WORLD outside comm/ and main (take a Comm or the Topology by reference)"
         if layer != "main" and EXIT_CALL.search(line):
             yield number, "ends the process in library code (throw; main ends the run)"
@@ -91,6 +91,7 @@ PLANTED = [  # file, text, part of the message it must give; None: must pass
     ("src/train/a.cpp", '#include "io/x.hpp"\n#include "methods/x.hpp"\n', None),
     ("src/config/config.hpp", '    std::string name = "switchlora";\n', None),
     ("src/methods/lora.cpp", 'const char* name = "lora";\n', None),
+    ("src/train/e.cpp", 'getenv("OMPI_COMM_WORLD_SIZE");\n', None),
     ("src/comm/a.cpp", "MPI_Comm_dup(MPI_COMM_WORLD, &c);\n", None),
     ("src/main.cpp", "int main() { MPI_Abort(MPI_COMM_WORLD, 1); std::exit(1); }\n", None),
     ("src/model/b.cpp", '// "lora", MPI_COMM_WORLD and exit(1) in a comment\nx.exit(1);\n', None),

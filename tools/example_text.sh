@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # get_text DIR: real English text for quickstart and comparison, DIR/text.txt, from a Debian package that is unpacked, not
 # installed. Sourced after setup.sh; the caller has a function explain.
+set -euo pipefail
 
 download_dictionary() { (cd "$1/package" && apt-get download -q -o APT::Sandbox::User=root dict-gcide); }
 

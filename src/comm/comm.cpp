@@ -2,6 +2,7 @@
 // freeing is collective, and a lone rank would wait in it.
 #include "comm/comm.hpp"
 
+#include <cstdlib>
 #include <exception>
 
 #include "core/error.hpp"
@@ -90,6 +91,11 @@ MpiSession::MpiSession(int& argc, char**& argv) : exceptions_at_start_(std::unca
 
 MpiSession::~MpiSession() {
     if (std::uncaught_exceptions() == exceptions_at_start_ && mpi_is_running()) MPI_Finalize();
+}
+
+void abort_job(int exit_code) {
+    if (mpi_is_running()) MPI_Abort(MPI_COMM_WORLD, exit_code);
+    std::_Exit(exit_code);
 }
 
 }  // namespace switchyard

@@ -58,4 +58,7 @@ class MpiSession {
     int exceptions_at_start_ = 0;
 };
 
+/// Ends every process of the job, whatever they wait for; needs no communicator of ours.
+[[noreturn]] void abort_job(int exit_code);
+
 }  // namespace switchyard

@@ -2,12 +2,14 @@
 // absorbs the difference, and only the counterpart's optimizer state is reset. Banks and masters are
 // distributed by `home`.
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
+#include "methods/candidate_bank.hpp"
 #include "methods/registry.hpp"
 #include "methods/residual_probe.hpp"
 #include "methods/switch_schedule.hpp"
@@ -20,24 +22,11 @@ std::int64_t gather_capacity(const Comm& group, std::int64_t widest) {
     return std::max(widest, (std::int64_t{1} << 20) / group.size());
 }
 
-struct Side {
-    Parameter* factor = nullptr;
-    const Comm* group = nullptr;
-    HomeRule rule;
-    int owned = -1;                   // index in the optimizer
-    std::vector<std::int32_t> homed;  // candidates that live here, ascending
-    std::vector<std::int32_t> row;    // candidate -> row of bank, -1: elsewhere
-    Tensor bank;                      // (homed, width); rows of active candidates are out of date
-    Tensor incoming;                  // (most at once, width) compute type
-    Tensor vector(int candidate) const { return bank.rows(row[candidate], 1); }
-    bool here(int candidate) const { return rule.home(candidate) == group->rank(); }
-};
-
 struct Matrix {
     Linear* linear = nullptr;
     LowRankAdapter* adapter = nullptr;
     SwitchSchedule schedule;
-    Side side[2];
+    std::array<CandidateBank, 2> side;  // A, B
 };
 
 std::vector<std::int32_t> non_zero(const std::vector<int>& counters) {
@@ -75,7 +64,6 @@ class SwitchLora : public Method {
     void gather_incoming(const Switches&);
     void absorb(Matrix&, const Switch&);
     void replace_values(Matrix&, const Switch&);
-    void visit_bank(StateIo&, Optimizer&, Matrix&, int side);
 
     std::vector<Matrix> matrices_;
     const Topology* topology_ = nullptr;
@@ -114,19 +102,13 @@ std::unique_ptr<Adapter> SwitchLora::attach(const ModelContext& context, Linear&
     LowRankAdapter* low_rank_adapter = adapted_.back().adapter;
     const SwitchSettings s = switch_settings(context, linear);
     if (s.low_rank >= s.num_candidates) return adapter;  // nothing to switch to
-    Matrix matrix{&linear, low_rank_adapter, SwitchSchedule(s, linear.name()), {}};
-    for (int side : {0, 1}) {
-        Side& x = matrix.side[side];
-        x.factor = side == 0 ? &low_rank_adapter->a() : &low_rank_adapter->b();
-        x.group = &owner_group(context.topology, x.factor->tp_gradient);
-        x.rule = home_rule(context, 2 * static_cast<int>(adapted_.size() - 1) + side, *x.group, s.low_rank);
-        x.row.assign(s.num_candidates, -1);
-        for (std::int32_t c = 0; c < s.num_candidates; ++c) {
-            if (!x.here(c)) continue;
-            x.row[c] = static_cast<std::int32_t>(x.homed.size());
-            x.homed.push_back(c);
-        }
-    }
+    const auto bank = [&](int side) {
+        Parameter& factor = side == 0 ? low_rank_adapter->a() : low_rank_adapter->b();
+        const Comm& group = owner_group(context.topology, factor.tp_gradient);
+        const int number = 2 * static_cast<int>(adapted_.size() - 1) + side;
+        return CandidateBank(factor, group, home_rule(context, number, group, s.low_rank), s.num_candidates);
+    };
+    Matrix matrix{&linear, low_rank_adapter, SwitchSchedule(s, linear.name()), {bank(0), bank(1)}};
     matrices_.push_back(std::move(matrix));
     return adapter;
 }
@@ -134,7 +116,7 @@ std::unique_ptr<Adapter> SwitchLora::attach(const ModelContext& context, Linear&
 OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter& parameter) {
     for (const Matrix& matrix : matrices_) {
         for (int side : {0, 1}) {
-            const Side& x = matrix.side[side];
+            const CandidateBank& x = matrix.side[side];
             if (x.factor != &parameter) continue;
             const SwitchSettings s = switch_settings(context, *matrix.linear);
             const std::int64_t ranks = x.group->size(), r = s.low_rank;
@@ -169,7 +151,7 @@ void SwitchLora::allocate(const ModelContext& context, Transformer&, Optimizer& 
     std::int64_t widest = 0, widest_in = 0, most = 0, scratch_bytes = 0;
     for (Matrix& matrix : matrices_) {
         const std::int64_t at_once = switch_settings(context, *matrix.linear).most_at_once();
-        for (Side& x : matrix.side) {
+        for (CandidateBank& x : matrix.side) {
             x.owned = optimizer.index_of(x.factor);
             const std::int64_t width = x.factor->value.dim(1);
             x.bank = arena.take(MemoryClass::bank, bank_type(context),
@@ -239,7 +221,7 @@ SwitchLora::Incoming SwitchLora::incoming(const Comm& group, const Switches& swi
     std::int64_t widest = 1;
     for (std::size_t i = 0; i < matrices_.size(); ++i)
         for (int side : {0, 1}) {
-            const Side& x = matrices_[i].side[side];
+            const CandidateBank& x = matrices_[i].side[side];
             const SideSwitch& s = side_of(switches[i], side);
             if (x.group != &group || s.slots.empty()) continue;
             std::vector<int>& owner = owners.emplace_back();
@@ -256,7 +238,7 @@ SwitchLora::Incoming SwitchLora::incoming(const Comm& group, const Switches& swi
 void SwitchLora::gather_incoming(const Switches& switches) {
     for (std::size_t i = 0; i < matrices_.size(); ++i)
         for (int side : {0, 1}) {
-            const Side& x = matrices_[i].side[side];
+            const CandidateBank& x = matrices_[i].side[side];
             const SideSwitch& s = side_of(switches[i], side);
             for (std::size_t j = 0; j < s.incoming.size(); ++j)
                 if (x.here(s.incoming[j]))
@@ -293,7 +275,7 @@ void SwitchLora::absorb(Matrix& matrix, const Switch& s) {
 
 void SwitchLora::replace_values(Matrix& matrix, const Switch& s) {
     for (int side : {0, 1}) {
-        const Side& x = matrix.side[side];
+        const CandidateBank& x = matrix.side[side];
         kernels::unpack(x.incoming.rows(0, s.count()),
                         {side_of(s, side).slots.data(), s.count(), 0, x.incoming.dim(1)}, x.factor->value);
     }
@@ -303,7 +285,7 @@ std::vector<RowMove> SwitchLora::moves(const Switches& switches) const {
     std::vector<RowMove> all;
     for (std::size_t i = 0; i < matrices_.size(); ++i)
         for (int side : {0, 1}) {
-            const Side& x = matrices_[i].side[side];
+            const CandidateBank& x = matrices_[i].side[side];
             const SideSwitch& s = side_of(switches[i], side);
             for (std::size_t j = 0; j < s.slots.size(); ++j)
                 all.push_back({x.owned, s.slots[j], x.rule.home(s.outgoing[j]), x.rule.home(s.incoming[j])});
@@ -336,7 +318,7 @@ MethodReport SwitchLora::after_gather(Optimizer& optimizer, std::int64_t step) {
     };
     for (std::size_t i = 0; i < matrices_.size(); ++i)
         if (switches[i].count() > 0) absorb(matrices_[i], switches[i]);
-    for_each([](Side& x, OwnedParameter& owned, std::int32_t slot, int outgoing, int) {
+    for_each([](CandidateBank& x, OwnedParameter& owned, std::int32_t slot, int outgoing, int) {
         if (x.here(outgoing)) kernels::copy(owned.master(slot), x.vector(outgoing));
     });
     for (std::size_t i = 0; i < matrices_.size(); ++i) {
@@ -349,46 +331,13 @@ MethodReport SwitchLora::after_gather(Optimizer& optimizer, std::int64_t step) {
         report.moments_reset += 2 * s.count();
     }
     optimizer.move_rows(moves(switches));
-    for_each([](Side& x, OwnedParameter& owned, std::int32_t slot, int, int incoming) {
+    for_each([](CandidateBank& x, OwnedParameter& owned, std::int32_t slot, int, int incoming) {
         if (x.here(incoming)) kernels::copy(x.vector(incoming), owned.master(slot));
     });
     report.residual_of = matrices_[sampled].linear->name();
     report.residual = probe_.after(*matrices_[sampled].linear, *matrices_[sampled].adapter,
                                    2 * switches[sampled].count() + matrices_[sampled].adapter->low_rank());
     return report;
-}
-
-void SwitchLora::visit_bank(StateIo& io, Optimizer& optimizer, Matrix& matrix, int side) {
-    const Side& x = matrix.side[side];
-    const Shard& shard = x.factor->shard;
-    OwnedParameter& owned = optimizer.owned()[x.owned];
-    std::vector<int> home(x.row.size());
-    std::vector<std::int32_t> slot_of(x.row.size(), -1);  // active candidates
-    for (std::size_t c = 0; c < home.size(); ++c) home[c] = x.rule.home(static_cast<std::int64_t>(c));
-    for (std::size_t slot = 0; slot < matrix.schedule.candidates(side).size(); ++slot)
-        slot_of[matrix.schedule.candidates(side)[slot]] = static_cast<std::int32_t>(slot);
-
-    DistributedRows d;
-    d.group = x.group;
-    d.owner = &home;
-    d.held = x.homed;
-    d.global = {static_cast<std::int64_t>(home.size()), shard.global[1]};
-    d.col0 = shard.col0;
-    d.rows = static_cast<std::int64_t>(home.size());
-    d.cols = shard.cols;
-    const Tensor staged = row_.view(accumulate_, {1, x.bank.dim(1)}),
-                 valid = row_.view(accumulate_, {d.cols});
-    RowAccess access{accumulate_, {}, {}};
-    access.get = [&](std::int32_t c, void* host) {
-        kernels::copy(slot_of[c] >= 0 ? owned.master(slot_of[c]) : x.vector(c), staged);
-        kernels::download(valid, host);
-    };
-    access.set = [&](std::int32_t c, const void* host) {
-        kernels::zero(staged);
-        kernels::upload(host, valid);
-        kernels::copy(staged, x.vector(c));
-    };
-    io.rows("/method/" + matrix.linear->name() + (side == 0 ? "/bank_A" : "/bank_B"), d, access);
 }
 
 void SwitchLora::visit_state(StateIo& io, Optimizer& optimizer) {
@@ -399,12 +348,17 @@ void SwitchLora::visit_state(StateIo& io, Optimizer& optimizer) {
         if (io.loading()) {
             matrix.schedule.set_state(tables);
             for (int side : {0, 1}) {
-                const Side& x = matrix.side[side];
+                const CandidateBank& x = matrix.side[side];
                 optimizer.assign_owners(
                     x.owned, slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)).owner);
             }
         }
-        for (int side : {0, 1}) visit_bank(io, optimizer, matrix, side);
+        for (int side : {0, 1}) {
+            CandidateBank& x = matrix.side[side];
+            x.visit_state(io, "/method/" + matrix.linear->name() + (side == 0 ? "/bank_A" : "/bank_B"),
+                          optimizer.owned()[x.owned], matrix.schedule.candidates(side),
+                          row_.view(accumulate_, {1, x.bank.dim(1)}));
+        }
     }
     if (io.loading()) optimizer.rebuild_buckets();
 }
@@ -432,7 +386,7 @@ std::vector<Traffic> SwitchLora::plan_traffic(const Optimizer& optimizer, std::i
                 traffic.add(TrafficGroup::moves, optimizer.move_bytes(move));
             for (const Matrix& matrix : future.matrices_)
                 for (int side : {0, 1}) {
-                    const Side& x = matrix.side[side];
+                    const CandidateBank& x = matrix.side[side];
                     owners[x.owned] = slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)).owner;
                 }
             update = optimizer.plan_traffic(owners);

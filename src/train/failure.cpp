@@ -26,11 +26,7 @@ void yield_to_lower_ranks(int rank) {
 void abort_all_ranks(int rank, const std::string& message) {
     fmt::print(stderr, "[rank {}] {}\n", rank, message);
     std::fflush(nullptr);
-    int initialized = 0, finalized = 0;
-    MPI_Initialized(&initialized);
-    MPI_Finalized(&finalized);
-    if (initialized && !finalized) MPI_Abort(MPI_COMM_WORLD, 1);
-    std::_Exit(1);
+    abort_job(1);
 }
 
 }  // namespace switchyard
