@@ -34,6 +34,10 @@ class Method {
 
     /// Before the first micro-batch of step `step` (0-based).
     virtual void begin_step(std::int64_t /*step*/) {}
+    /// After a micro-batch was uploaded, before its forward pass: another pass of the model (a teacher's).
+    virtual void begin_micro_batch(Transformer&) {}
+    /// Sum over micro-batches is complete on each rank, sum over ranks not begun: what is linear in the
+    /// gradient may happen here.
     virtual void reduce_gradients(Optimizer& optimizer) { optimizer.reduce_gradients(); }
     virtual double squared_gradient_norm(Optimizer& optimizer) { return optimizer.squared_gradient_norm(); }
     /// Mask, precondition or project the owners' gradients.

@@ -29,12 +29,14 @@ class Adapter {
     /// base.
     virtual void merge(kernels::FrozenWeight base_rows, std::int64_t row0, Tensor out);
 
-    /// A loss on the layer's output y (N, out local): seen in forward once it is complete (after the
-    /// half-block's sum over tp for a row-parallel linear); d_y may be added to before backward. Both default
-    /// to nothing.
+    /// The linear's complete output y (N, out local): after the half-block's sum over tp for a row-parallel
+    /// one; again when a block is recomputed. A loss on it adds its gradient to d_y inside backward(), in
+    /// memory of its own: others read d_y too.
     virtual void on_output(const Linear&, Tensor /*y*/) {}
-    virtual void on_output_gradient(const Linear&, Tensor /*d_y*/) {}
 
+    /// Whether the weight itself is one of parameters(), named <linear>.weight and trained by the method's
+    /// rules (a projected gradient, say): the linear then has no weight of its own.
+    virtual bool owns_weight() const { return false; }
     virtual std::vector<Parameter*> parameters() = 0;
 };
 

@@ -54,10 +54,12 @@ void Block::forward(Tensor x_in, Tensor y_in, const BlockSaved& saved, const Scr
                                       saved.rstd_attention, eps_);
     finish_attention(saved, scratch, y);
     mlp_.forward(saved.h_mlp, saved.mlp, scratch, y).wait();
+    mlp_.output_complete(y);
 }
 
 void Block::finish_attention(const BlockSaved& saved, const Scratch& scratch, Tensor y) const {
     attention_.forward(saved.h_attention, saved.attention, scratch, y).wait();
+    attention_.output_complete(y);
     kernels::add_rms_norm_forward(saved.x, y, mlp_norm_.value, saved.x_mid, saved.h_mlp, saved.rstd_mlp,
                                   eps_);
 }

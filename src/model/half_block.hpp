@@ -33,6 +33,8 @@ class Attention {
 
     /// y (N, C) <- sum over tp of the half-block's output for h (N, C); done when the Pending is.
     Pending forward(Tensor h, const AttentionSaved&, const Scratch&, Tensor y) const;
+    /// After forward()'s Pending has ended.
+    void output_complete(Tensor y) const { o_.output_complete(y); }
     /// scratch.d_h <- gradient of h, summed over tp, from d_y (N, C); factor and weight gradients +=.
     Pending backward(Tensor h, const AttentionSaved&, const Scratch&, Tensor d_y);
 
@@ -53,6 +55,7 @@ class Mlp {
     MlpSaved allocate_saved(const ModelContext&) const;
 
     Pending forward(Tensor h, const MlpSaved&, const Scratch&, Tensor y) const;
+    void output_complete(Tensor y) const { down_.output_complete(y); }
     /// The part of forward() that fills `saved`.
     void gate_and_up(Tensor h, const MlpSaved&) const;
     Pending backward(Tensor h, const MlpSaved&, const Scratch&, Tensor d_y);

@@ -24,6 +24,7 @@ Shard Linear::shard() const {
 void Linear::allocate(const ModelContext& context, std::unique_ptr<Adapter> adapter) {
     adapter_ = std::move(adapter);
     Arena& arena = context.arena;
+    if (adapter_ && adapter_->owns_weight()) return;
     if (!frozen()) {
         dense_.shard = shard();
         dense_.factor = true;
@@ -44,6 +45,7 @@ void Linear::allocate(const ModelContext& context, std::unique_ptr<Adapter> adap
 }
 
 void Linear::initialise(const ModelContext& context) {
+    if (adapter_ && adapter_->owns_weight()) return;
     const std::uint64_t key = stream_key(context.config.run.seed, name_ + ".weight");
     const double std = context.config.model.init_std;
     const auto region = [&](std::int64_t row0) {
@@ -70,8 +72,9 @@ void Linear::visit_base(StateIo& io, const ModelContext& context) {
 }
 
 void Linear::forward(Tensor x, Tensor y) const {
-    if (adapter_) return adapter_->forward(*this, x, y);
-    matmul({.a = x, .b = weight_, .c = y, .op_b = Op::transpose});
+    if (!adapter_) return matmul({.a = x, .b = weight_, .c = y, .op_b = Op::transpose});
+    adapter_->forward(*this, x, y);
+    if (split_ == Split::column) output_complete(y);
 }
 
 void Linear::backward(Tensor x, Tensor d_y, Tensor d_x, Write write) {

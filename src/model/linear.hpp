@@ -26,7 +26,8 @@ class Linear {
     Linear(std::string name, Split split, Extent out, Extent in)
         : name_(std::move(name)), split_(split), out_(out), in_(in) {}
 
-    /// Gives the weight memory and makes it dense (adapter == nullptr) or frozen under `adapter`.
+    /// Gives the weight memory and makes it dense (adapter == nullptr) or frozen under `adapter`, unless that
+    /// owns it.
     void allocate(const ModelContext&, std::unique_ptr<Adapter> adapter);
     /// Values N(0, init_std^2), the same on every layout. A frozen weight is stored in full precision.
     void initialise(const ModelContext&);
@@ -35,6 +36,10 @@ class Linear {
     void visit_base(StateIo&, const ModelContext&);
 
     void forward(Tensor x, Tensor y) const;
+    /// Of a row-parallel linear, once y is summed over tp.
+    void output_complete(Tensor y) const {
+        if (adapter_) adapter_->on_output(*this, y);
+    }
     void backward(Tensor x, Tensor d_y, Tensor d_x, Write);
 
     const std::string& name() const { return name_; }
@@ -43,7 +48,7 @@ class Linear {
     const Extent& in() const { return in_; }
     /// Where the local (out, in) block lies in the whole weight; shard().name ends in ".weight".
     Shard shard() const;
-    bool frozen() const { return adapter_ != nullptr; }
+    bool frozen() const { return adapter_ && !adapter_->owns_weight(); }
     Adapter* adapter() const { return adapter_.get(); }
     Parameter& dense() { return dense_; }
     FrozenBase& base() { return base_; }

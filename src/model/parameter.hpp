@@ -14,7 +14,7 @@ enum class TpGradient { own, partial, same };
 struct Parameter {
     Shard shard;
     Tensor value;     // compute type, local shape with padding
-    Tensor gradient;  // accumulate type; its shape may differ from value's (a projected gradient)
+    Tensor gradient;  // accumulate type; value's rows, but maybe of another width (a projected gradient)
     TpGradient tp_gradient = TpGradient::own;
     bool factor = false;  // of an adapted linear: learning rate `lr`, not `dense_lr`
     bool transposed =

@@ -72,7 +72,7 @@ std::vector<Parameter*> Transformer::parameters() {
     for (Block& block : blocks_) {
         for (Parameter* norm : block.norms()) all.push_back(norm);
         for (Linear* linear : block.linears()) {
-            if (!linear->frozen()) {
+            if (!linear->adapter()) {
                 all.push_back(&linear->dense());
             } else {
                 for (Parameter* p : linear->adapter()->parameters()) all.push_back(p);

@@ -46,7 +46,8 @@ class Transformer {
     double evaluate();
     /// As evaluate() without the loss, for next_token_logits().
     void read() { run_blocks(); }
-    /// logits (1, V local padded) of the token after position `position` of sequence 0, after evaluate() or read().
+    /// logits (1, V local padded) of the token after position `position` of sequence 0, after evaluate() or
+    /// read().
     void next_token_logits(std::int64_t position, Tensor logits) const;
 
     const Extent& vocabulary() const { return vocab_.extent(); }

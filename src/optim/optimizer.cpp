@@ -41,7 +41,7 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
             group.members.push_back(i);
             group.gradients.push_back(owned_[i].parameter().gradient);
             group.values.push_back(owned_[i].parameter().value);
-            widest = std::max(widest, owned_[i].width());
+            widest = std::max({widest, owned_[i].width(), owned_[i].gradient_width()});
         }
         if (group.members.empty() || comm->size() == 1) continue;
         group.capacity = std::max(widest, buffer_elements / comm->size());
@@ -56,19 +56,24 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
     rebuild_buckets();
 }
 
-Buckets Optimizer::make_buckets(const Group& group,
-                                const std::map<int, std::vector<int>>& other_owners) const {
-    std::vector<BucketItem> items;
+void Optimizer::build_buckets(Group& group, const std::map<int, std::vector<int>>& other_owners) const {
+    std::vector<BucketItem> values, gradients;
+    bool projected = false;
     for (int i : group.members) {
+        const OwnedParameter& owned = owned_[i];
         const auto other = other_owners.find(i);
-        items.push_back(
-            {owned_[i].width(), other == other_owners.end() ? &owned_[i].owners().owner : &other->second});
+        const std::vector<int>* owner = other == other_owners.end() ? &owned.owners().owner : &other->second;
+        values.push_back({owned.width(), owner});
+        gradients.push_back({owned.gradient_width(), owner});
+        projected = projected || owned.gradient_width() != owned.width();
     }
-    return Buckets(items, group.comm->size(), group.capacity);
+    group.value_buckets = Buckets(values, group.comm->size(), group.capacity);
+    group.projected_buckets.reset();
+    if (projected) group.projected_buckets.emplace(gradients, group.comm->size(), group.capacity);
 }
 
 void Optimizer::rebuild_buckets() {
-    for (Group& group : groups_) group.buckets = make_buckets(group, {});
+    for (Group& group : groups_) build_buckets(group, {});
 }
 
 void Optimizer::assign_owners(int parameter, const std::vector<int>& owner) {
@@ -104,15 +109,15 @@ void Optimizer::values_from_masters() {
 
 void Optimizer::reduce_gradients() {
     for (Group& group : groups_)
-        group.buckets.reduce(*group.comm, group.gradients,
-                             send_.view(gradient_dtype(context_), send_.shape()),
-                             received_.view(gradient_dtype(context_), received_.shape()), context_.traffic,
-                             TrafficGroup::gradients);
+        group.gradient_buckets().reduce(*group.comm, group.gradients,
+                                        send_.view(gradient_dtype(context_), send_.shape()),
+                                        received_.view(gradient_dtype(context_), received_.shape()),
+                                        context_.traffic, TrafficGroup::gradients);
 }
 
 void Optimizer::gather_values() {
     for (Group& group : groups_)
-        group.buckets.gather(*group.comm, group.values, send_, context_.traffic, TrafficGroup::values);
+        group.value_buckets.gather(*group.comm, group.values, send_, context_.traffic, TrafficGroup::values);
 }
 
 double Optimizer::squared_gradient_norm() const {
@@ -144,23 +149,24 @@ GradientCheck Optimizer::check(double squared_norm) {
     return result;
 }
 
-void Optimizer::update(double lr_factor) {
+void Optimizer::update(double lr_factor, const Adjust& adjust) {
     const OptimConfig& optim = context_.config.optim;
-    kernels::AdamWSettings settings{0, optim.beta1, optim.beta2, optim.eps, optim.weight_decay};
     const double dense_lr = optim.dense_lr > 0 ? optim.dense_lr : optim.lr;
     for (OwnedParameter& owned : owned_) {
-        settings.lr = lr_factor * (owned.parameter().factor ? optim.lr : dense_lr);
-        owned.update(settings, clip_);
+        const double lr = lr_factor * (owned.parameter().factor ? optim.lr : dense_lr);
+        kernels::AdamWSettings settings{lr, optim.beta1, optim.beta2, optim.eps, optim.weight_decay};
+        if (adjust(owned, settings)) owned.update(settings, clip_);
     }
 }
 
 void Optimizer::move_rows(const std::vector<RowMove>& moves) {
     const std::size_t element = size_of(context_.accumulate());
-    // One exchange per group and row width: {m, v, step}.
+    // One exchange per group and width of the moments: {m, v, step}.
     std::map<std::pair<const Comm*, std::int64_t>, std::vector<RowMove>> classes;
     for (const RowMove& move : moves)
         if (move.from != move.to)
-            classes[{owned_[move.parameter].owners().group, owned_[move.parameter].width()}].push_back(move);
+            classes[{owned_[move.parameter].owners().group, owned_[move.parameter].gradient_width()}]
+                .push_back(move);
 
     struct Arrival {
         const RowMove* move;
@@ -216,7 +222,7 @@ void Optimizer::move_rows(const std::vector<RowMove>& moves) {
     apply(false);
     for (const Arrival& arrival : arrivals) {
         OwnedParameter& owned = owned_[arrival.move->parameter];
-        const std::int64_t width = owned.width();
+        const std::int64_t width = owned.gradient_width();
         kernels::upload(arrival.state.data(), owned.m(arrival.move->row));
         kernels::upload(arrival.state.data() + width * element, owned.v(arrival.move->row));
         kernels::upload(arrival.state.data() + 2 * width * element, owned.step(arrival.move->row));
@@ -229,10 +235,11 @@ void Optimizer::move_rows(const std::vector<RowMove>& moves) {
 
 Traffic Optimizer::plan_traffic(const std::map<int, std::vector<int>>& other_owners) const {
     Traffic traffic;
-    for (const Group& group : groups_) {
-        const Buckets buckets = make_buckets(group, other_owners);
-        traffic.add(TrafficGroup::gradients, buckets.bytes(size_of(gradient_dtype(context_))));
-        traffic.add(TrafficGroup::values, buckets.bytes(size_of(context_.dtype)));
+    for (Group group : groups_) {
+        build_buckets(group, other_owners);
+        traffic.add(TrafficGroup::gradients,
+                    group.gradient_buckets().bytes(size_of(gradient_dtype(context_))));
+        traffic.add(TrafficGroup::values, group.value_buckets.bytes(size_of(context_.dtype)));
     }
     return traffic;
 }
@@ -240,7 +247,7 @@ Traffic Optimizer::plan_traffic(const std::map<int, std::vector<int>>& other_own
 double Optimizer::move_bytes(const RowMove& move) const {
     const OwnedParameter& owned = owned_[move.parameter];
     if (move.from == move.to || move.from != owned.owners().group->rank()) return 0;
-    return static_cast<double>(moved_row_bytes(owned.width(), size_of(context_.accumulate())));
+    return static_cast<double>(moved_row_bytes(owned.gradient_width(), size_of(context_.accumulate())));
 }
 
 void Optimizer::visit_state(StateIo& io) {

@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <optional>
 
 #include "optim/buckets.hpp"
 #include "optim/owned_parameter.hpp"
@@ -46,8 +47,14 @@ class Optimizer {
     /// Clip coefficient and finite flag for update(), from the squared norm; names the first bad parameter
     /// (collective).
     GradientCheck check(double squared_norm);
-    /// lr_factor: of the schedule (and method) at this step.
-    void update(double lr_factor);
+    /// lr_factor: of the schedule (and method) at this step. `adjust` may change the settings of a parameter,
+    /// or return false: the method updates it itself, predicated on clip().
+    using Adjust = std::function<bool(OwnedParameter&, kernels::AdamWSettings&)>;
+    void update(
+        double lr_factor,
+        const Adjust& adjust = [](OwnedParameter&, kernels::AdamWSettings&) { return true; });
+    /// (2) f64 in back-end memory: clip coefficient, finite flag; after check().
+    Tensor clip() const { return clip_; }
     void gather_values();
 
     /// Rows change owner: moments and step counters travel, masters do not. Collective over the world; all
@@ -71,9 +78,13 @@ class Optimizer {
         std::vector<int> members;  // indices in owned_
         std::vector<Tensor> gradients, values;
         std::int64_t capacity = 0;
-        Buckets buckets;
+        Buckets value_buckets;
+        std::optional<Buckets> projected_buckets;  // of the gradients, where one has another width
+        const Buckets& gradient_buckets() const {
+            return projected_buckets ? *projected_buckets : value_buckets;
+        }
     };
-    Buckets make_buckets(const Group&, const std::map<int, std::vector<int>>& other_owners) const;
+    void build_buckets(Group&, const std::map<int, std::vector<int>>& other_owners) const;
 
     ModelContext context_;
     std::deque<OwnedParameter> owned_;

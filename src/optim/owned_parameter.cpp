@@ -145,17 +145,20 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     d.transposed = transposed;
     d.replica = shard.replica;
     const auto access = [&](auto row_of) {
+        const auto valid = [row_of, &d](std::int32_t row) {
+            return row_of(row).reshape({row_of(row).size()}).rows(0, d.cols);
+        };
         return RowAccess{context.accumulate(),
-                         [row_of, &d](std::int32_t row, void* host) {
-                             kernels::download(row_of(row).reshape({row_of(row).size()}).rows(0, d.cols),
-                                               host);
-                         },
-                         [row_of, &d](std::int32_t row, const void* host) {
-                             kernels::upload(host, row_of(row).reshape({row_of(row).size()}).rows(0, d.cols));
-                         }};
+                         [valid](std::int32_t row, void* host) { kernels::download(valid(row), host); },
+                         [valid](std::int32_t row, const void* host) { kernels::upload(host, valid(row)); }};
     };
     io.rows("/model/" + shard.name, d, access([this](std::int32_t row) { return master(row); }));
     const std::string base = "/optimizer/" + shard.name;
+    if (gradient_width() != width_) {  // projected: every column is valid, and none is cut over tp
+        d.cols = gradient_width();
+        d.global = transposed ? Shape{d.cols, d.global[1]} : Shape{d.global[0], d.cols};
+        d.col0 = 0;
+    }
     io.rows(base + "/m", d, access([this](std::int32_t row) { return m(row); }));
     io.rows(base + "/v", d, access([this](std::int32_t row) { return v(row); }));
 

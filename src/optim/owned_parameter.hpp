@@ -24,9 +24,11 @@ class OwnedParameter {
     Parameter& parameter() const { return *parameter_; }
     const RowOwners& owners() const { return owners_; }
     std::int64_t width() const { return width_; }
+    /// Of the gradient and the moments.
+    std::int64_t gradient_width() const { return m_.dim(1); }
     bool mine(std::int32_t row) const { return owners_.owner[row] == owners_.group->rank(); }
 
-    /// State of one owned row: (1, width) each; step (1) i32, or the common counter.
+    /// State of one owned row: (1, width), moments (1, gradient width); step (1) i32, or the common counter.
     Tensor master(std::int32_t row) const { return master_.rows(index_[row], 1); }
     Tensor m(std::int32_t row) const { return m_.rows(index_[row], 1); }
     Tensor v(std::int32_t row) const { return v_.rows(index_[row], 1); }
@@ -42,6 +44,7 @@ class OwnedParameter {
     void masters_from_values();
     void values_from_masters();  // owned rows only: gather afterwards
     double squared_gradient_norm() const;
+    /// Where the gradient has the value's width; else the method's own.
     void update(const kernels::AdamWSettings&, Tensor clip);
 
     void visit_state(StateIo&, const ModelContext&);
@@ -51,7 +54,7 @@ class OwnedParameter {
     void refresh();
 
   private:
-    Tensor as_matrix(Tensor t) const { return t.reshape({t.size() / width_, width_}); }
+    Tensor as_matrix(Tensor t) const { return t.reshape({t.dim(0), t.size() / t.dim(0)}); }
     std::vector<std::int32_t> held_rows() const;  // ascending
 
     Parameter* parameter_;

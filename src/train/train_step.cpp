@@ -68,6 +68,7 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
         source(first + done, config.data.micro_batch, batch);
         upload(batch, s.model.batch());
         laps.end(Phase::data);
+        s.method->begin_micro_batch(s.model);
         result.loss += s.model.forward(scale);
         laps.end(Phase::forward);
         s.model.backward();
