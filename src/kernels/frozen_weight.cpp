@@ -11,6 +11,7 @@
 
 #include "core/error.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/scratch.hpp"
 #include "kernels/simd.hpp"
 
 namespace switchyard::kernels {
@@ -59,15 +60,17 @@ void join_words(const bf16* hi, const std::int16_t* lo, float* value, std::int64
     }
 }
 
-/// c (rows, n) f32 or f64, contiguous, += scale * (rows [begin, begin + rows) of B) A.
+/// c (rows, n) f32 or f64, contiguous, += scale * (rows [begin, begin + rows) of B) A. The slice of B is made
+/// contiguous first: for a strided one with scale and sum oneDNN has only its reference product, which is
+/// ten times slower.
 void add_product(const LowRankFactors& f, std::int64_t begin, std::int64_t rows, void* c) {
-    const std::int64_t m = f.b_transposed.dim(1), n = f.a.dim(1);
+    const std::int64_t m = f.b_transposed.dim(1), n = f.a.dim(1), slots = f.a.dim(0);
     const DType in = f.a.dtype();
     const Gemm g{.m = rows,
                  .n = n,
-                 .k = f.a.dim(0),
+                 .k = slots,
                  .a_row = 1,
-                 .a_col = m,
+                 .a_col = rows,
                  .b_row = n,
                  .b_col = 1,
                  .c_row = n,
@@ -75,8 +78,16 @@ void add_product(const LowRankFactors& f, std::int64_t begin, std::int64_t rows,
                  .out = accumulate_type(in),
                  .alpha = static_cast<float>(f.scale),
                  .accumulate = true};
-    const std::byte* b =
-        static_cast<const std::byte*>(f.b_transposed.raw()) + begin * static_cast<std::int64_t>(size_of(in));
+    const std::size_t element = size_of(in), width = static_cast<std::size_t>(rows) * element;
+    const auto* b =
+        static_cast<const std::byte*>(f.b_transposed.raw()) + static_cast<std::size_t>(begin) * element;
+    if (rows < m) {
+        std::byte* slice = thread_scratch(ScratchUse::factor, static_cast<std::size_t>(slots) * width);
+        for (std::int64_t slot = 0; slot < slots; ++slot)
+            std::memcpy(slice + static_cast<std::size_t>(slot) * width,
+                        b + static_cast<std::size_t>(slot * m) * element, width);
+        b = slice;
+    }
     if (in == DType::f64)
         gemm_f64(g, f.scale, static_cast<const double*>(static_cast<const void*>(b)), f.a.data<double>(),
                  static_cast<double*>(c));
