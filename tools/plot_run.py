@@ -5,9 +5,7 @@ tools/plot_run.py RUN... -o PICTURE.png [--csv TABLE.csv]     RUN: a run directo
 """
 import argparse
 import csv
-import json
 import pathlib
-import sys
 
 import matplotlib
 
@@ -15,60 +13,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the back end is chosen first: no display is needed)
 import numpy as np  # noqa: E402
 
+from run_data import Run, smooth  # noqa: E402
+
 COLUMNS = ["step", "tokens", "loss", "val_loss", "lr", "grad_norm", "step_s", "tokens_per_s"]
-
-
-class Run:
-    """Steps (one dict each, in order) and restarts of a run."""
-
-    def __init__(self, path):
-        log = path / "log.jsonl" if path.is_dir() else path
-        if not log.is_file():
-            sys.exit(f"{log}: no such file (RUN is a run directory that has a log.jsonl)")
-        self.name = log.parent.name if log.name == "log.jsonl" else log.stem
-        steps, self.events = {}, []
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                if number < len(lines):  # only the last line may be torn: it is being written
-                    print(f"{log}:{number}: not JSON, ignored", file=sys.stderr)
-                continue
-            if "event" in entry:
-                entry.setdefault("step", max(steps, default=0))
-                self.events.append(entry)
-            elif "step" in entry:
-                # A validation result may come as a line of its own.
-                steps[entry["step"]] = {**steps.get(entry["step"], {}), **entry}
-        self.steps = [steps[s] for s in sorted(steps)]
-        if not any("loss" in s for s in self.steps):
-            sys.exit(f"{log}: no training step yet (nothing to draw)")
-
-    def series(self, key):
-        """(steps, values) where `key` was logged."""
-        points = [(s["step"], s[key]) for s in self.steps if s.get(key) is not None]
-        return np.array([p[0] for p in points]), np.array([p[1] for p in points], dtype=float)
-
-    def restarts(self):
-        """(step, label) of every resume."""
-        result = []
-        for event in self.events:
-            if event["event"] == "resume":
-                layout = f" (dp {event['dp']}, tp {event['tp']})" if "dp" in event and "tp" in event else ""
-                result.append((event["step"], f"resumed at step {event['step']}{layout}"))
-        return result
-
-
-def smooth(values, window):
-    """Centred mean over up to `window` values, fewer at the ends."""
-    half = window // 2
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    low, high = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
-    return (sums[high] - sums[low]) / (high - low)
 
 
 def draw(runs, output):
