@@ -1,0 +1,186 @@
+"""A scaling study as data: the configuration with lists, its expansion into points, and where each point lies."""
+import configparser
+import dataclasses
+import itertools
+import json
+import math
+import os
+import pathlib
+import re
+
+# Keys of section [study] with their defaults; lists are marked by their type.
+STUDY_KEYS = {
+    "kind": "strong",        # strong: the problem stays; weak: data.global_batch grows with the ranks
+    "ranks": [],             # required
+    "threads": ["1"],        # per rank
+    "repetitions": "3",
+    "drop_steps": "5",       # first steps of a run that do not count
+    "dir": "",               # required: where points, tables and pages go
+    "node_memory": "",       # of a node, for instance 256GiB; this machine's where empty
+    "ranks_per_node": "",    # all on one node where empty
+    "time_limit": "30",      # minutes of one point, for Slurm
+}
+FIXED_RUN_KEYS = {"run.eval_interval": "0", "run.save_interval": "0"}
+
+
+class StudyError(Exception):
+    """What is wrong with a study, for its user."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One run of a study; `settings` are ("section.key", value) pairs as the program takes them."""
+
+    name: str
+    ranks: int
+    threads: int
+    repetition: int
+    settings: tuple
+    series: str  # what distinguishes its line in a picture: all that varies but ranks and repetition
+
+    def folder(self, study):
+        return study.dir / "points" / self.name
+
+    def run(self, study):
+        return self.folder(study) / "run"
+
+    def setting(self, key, default=""):
+        return dict(self.settings).get(key, default)
+
+    def length(self):
+        """Steps of the run."""
+        return int(self.setting("run.stop_step") or self.setting("run.steps"))
+
+    def state(self, study):
+        """done, failed, running, or waiting, as the run directory tells."""
+        try:
+            status = json.loads((self.run(study) / "status.json").read_text())
+        except (OSError, ValueError):
+            return "failed" if (self.folder(study) / "failed").exists() else "waiting"
+        if (status.get("outcome"), status.get("reason")) == ("stopped", "run.stop_step"):
+            return "done"
+        return {"finished": "done", "running": "running"}.get(status.get("outcome"), "failed")
+
+
+@dataclasses.dataclass
+class Study:
+    path: pathlib.Path
+    dir: pathlib.Path
+    kind: str
+    repetitions: int
+    drop_steps: int
+    node_memory: float  # bytes
+    ranks_per_node: int  # 0: all on one
+    time_limit: int
+    points: list
+
+
+def bytes_of(text):
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]i?B|B)?\s*", text)
+    if not match:
+        raise StudyError(f"study.node_memory = {text} is no size (memory decides what fits) write for instance 256GiB")
+    factor = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}[(match.group(2) or "B")[0]]
+    return float(match.group(1)) * factor
+
+
+def machine_memory():
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def split_list(value):
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def whole_number(key, text, lowest=1):
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < lowest:
+        raise StudyError(f"{key} = {text} is not a whole number of at least {lowest}")
+    return int(text)
+
+
+def read_sections(path):
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",), strict=True)
+    parser.optionxform = str
+    try:
+        with open(path, encoding="utf-8") as file:
+            parser.read_file(file)
+    except OSError as error:
+        raise StudyError(f"cannot read {path} ({error.strerror})") from None
+    except configparser.Error as error:
+        raise StudyError(f"{path}: {' '.join(str(error).split())}") from None
+    return {name: dict(parser[name]) for name in parser.sections()}
+
+
+def read_study(path):
+    """Study of a file, with all its points. Throws StudyError."""
+    sections = read_sections(path)
+    if "study" not in sections:
+        raise StudyError(f"{path} has no section [study] (it says which ranks to study) add ranks = ... and dir = ...")
+    given = sections.pop("study")
+    for key in given:
+        if key not in STUDY_KEYS:
+            raise StudyError(f"{path}: unknown key study.{key}; known: {', '.join(STUDY_KEYS)}")
+    values = {key: split_list(given[key]) if key in given and isinstance(default, list) else given.get(key, default)
+              for key, default in STUDY_KEYS.items()}
+    if values["kind"] not in ("strong", "weak"):
+        raise StudyError(f"study.kind = {values['kind']}: use strong or weak")
+    for key in ("ranks", "dir"):
+        if not values[key]:
+            raise StudyError(f"{path}: study.{key} is not set")
+    study = Study(path=pathlib.Path(path), dir=pathlib.Path(values["dir"]), kind=values["kind"],
+                  repetitions=whole_number("study.repetitions", values["repetitions"]),
+                  drop_steps=whole_number("study.drop_steps", values["drop_steps"], 0),
+                  node_memory=bytes_of(values["node_memory"]) if values["node_memory"] else machine_memory(),
+                  ranks_per_node=whole_number("study.ranks_per_node", values["ranks_per_node"]) if values["ranks_per_node"] else 0,
+                  time_limit=whole_number("study.time_limit", values["time_limit"]), points=[])
+    ranks = sorted({whole_number("study.ranks", r) for r in values["ranks"]})
+    threads = sorted({whole_number("study.threads", t) for t in values["threads"]})
+    study.points = expand(study, sections, ranks, threads)
+    return study
+
+
+def expand(study, sections, ranks, threads):
+    """Every combination of the listed values. Sections named `method.NAME` hold keys for that method alone."""
+    own = {name[len("method."):]: keys for name, keys in sections.items() if name.startswith("method.")}
+    lists = {f"{section}.{key}": split_list(value) or [""] for section, keys in sections.items()
+             if not section.startswith("method.") for key, value in keys.items()}
+    for key in FIXED_RUN_KEYS:
+        lists.pop(key, None)
+    lists.pop("run.dir", None)
+    length = "run.stop_step" if "run.stop_step" in lists else "run.steps"
+    if length not in lists:
+        raise StudyError(f"{study.path}: run.steps is not set (a point is a run of so many steps, or up to run.stop_step)")
+    for steps in lists[length]:
+        if whole_number(length, steps) <= study.drop_steps:
+            raise StudyError(f"{length} = {steps} leaves nothing after study.drop_steps = {study.drop_steps} take more steps")
+    lists.setdefault("optim.warmup_steps", ["0"])  # short runs: a warm-up would be longer
+    unknown = set(own) - set(lists.get("method.name", []))
+    if unknown:
+        raise StudyError(f"{study.path}: section [method.{sorted(unknown)[0]}] is of a method that method.name does not list")
+    varied = [key for key, values in lists.items() if len(values) > 1]
+    points, batches = [], lists.get("data.global_batch")
+    if study.kind == "weak" and not batches:
+        raise StudyError(f"{study.path}: data.global_batch is not set (a weak study lets it grow with the ranks)")
+    for values, n, t in itertools.product(itertools.product(*lists.values()), ranks, threads):
+        settings = dict(zip(lists, values))
+        if n % int(settings.get("parallel.tp", "1") or 1):
+            continue  # of the listed layouts each rank count takes those that divide it
+        if study.kind == "weak":
+            batch = whole_number("data.global_batch", settings["data.global_batch"])
+            if batch * n % ranks[0]:
+                raise StudyError(f"data.global_batch = {batch} does not grow evenly from {ranks[0]} to {n} ranks choose a multiple "
+                                 f"of {ranks[0] // math.gcd(ranks[0], n)}")
+            settings["data.global_batch"] = str(batch * n // ranks[0])
+        for key, value in own.get(settings.get("method.name"), {}).items():
+            settings[f"method.{key}"] = value
+        settings.update(FIXED_RUN_KEYS)
+        shown = [f"{key.split('.')[1]} {settings[key]}" if key != "method.name" else settings[key]
+                 for key in varied if not (study.kind == "weak" and key == "data.global_batch")]
+        if len(threads) > 1:
+            shown.append(f"{t} threads")
+        series = ", ".join(shown) or settings.get("method.name", "all")
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", series)
+        points += [Point(f"{slug}-ranks{n}-{repetition}", n, t, repetition, tuple(settings.items()), series)
+                   for repetition in range(1, study.repetitions + 1)]
+    if not points:
+        raise StudyError(f"{study.path}: no rank count is a multiple of a listed parallel.tp")
+    return points

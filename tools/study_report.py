@@ -1,0 +1,177 @@
+"""The page of a scaling study: time, throughput, efficiency, phases, bytes and memory against ranks, and where efficiency goes."""
+import os
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  (the back end is chosen first: no display is needed)
+import matplotlib.ticker  # noqa: E402
+import numpy as np  # noqa: E402
+
+from html_page import Page, bytes_text  # noqa: E402
+from study_results import PHASES  # noqa: E402
+
+PHASE_WORDS = {"communication": "communication that was not hidden"}
+
+
+def by_series(rows):
+    """{series: rows by ranks}"""
+    series = {}
+    for row in rows:
+        series.setdefault(row["series"], []).append(row)
+    return {name: sorted(members, key=lambda r: r["ranks"]) for name, members in series.items()}
+
+
+def base_of(row, rows):
+    """What a point is measured against: the fastest of the same problem on the fewest ranks, whatever its layout."""
+    same = [r for r in rows if all(r[k] == row[k] for k in ("method", "model", "dtype", "threads"))]
+    fewest = min(r["ranks"] for r in same)
+    return max((r for r in same if r["ranks"] == fewest), key=lambda r: r["tokens_per_s"])
+
+
+def efficiency(row, rows):
+    """Throughput per rank relative to the base: t1 N1 / (tN N) in strong scaling, t1 / tN in weak."""
+    base = base_of(row, rows)
+    return row["tokens_per_s"] / row["ranks"] / (base["tokens_per_s"] / base["ranks"])
+
+
+def ideal_step_s(row, rows):
+    base = base_of(row, rows)
+    return base["step_s"] * (row["tokens_per_step"] / row["ranks"]) / (base["tokens_per_step"] / base["ranks"])
+
+
+def losses(row, rows):
+    """[(phase, seconds of a step beyond the ideal share of the base)], largest first."""
+    base = base_of(row, rows)
+    share = (row["tokens_per_step"] / row["ranks"]) / (base["tokens_per_step"] / base["ranks"])
+    return sorted(((phase, row[f"{phase}_s"] - base[f"{phase}_s"] * share) for phase in PHASES), key=lambda x: -x[1])
+
+
+def sentences(rows, cores):
+    """Where efficiency is lost, in words: the largest rank count of every series, and what makes the figures doubtful."""
+    lines = []
+    for name, members in by_series(rows).items():
+        last, base = members[-1], base_of(members[-1], rows)
+        if last["ranks"] == base["ranks"]:
+            continue
+        lost = last["step_s"] - ideal_step_s(last, rows)
+        text = (f"{name}: on {last['ranks']} ranks {efficiency(last, rows):.0%} of the throughput per rank on {base['ranks']} "
+                f"({last['step_s'] * 1e3:.3g} ms a step, {ideal_step_s(last, rows) * 1e3:.3g} ms would be ideal).")
+        if lost > 0:
+            parts = [f"{1e3 * s:.3g} ms in {PHASE_WORDS.get(phase, phase)}" for phase, s in losses(last, rows) if s > 0.05 * lost][:3]
+            text += f" Of the {1e3 * lost:.3g} ms lost, " + ", ".join(parts) + "." if parts else ""
+        else:
+            text += " Nothing is lost."
+        lines.append(text)
+    crowded = sorted({r["ranks"] for r in rows if r["ranks"] * r["threads"] > cores})
+    if crowded and not os.environ.get("SLURM_JOB_ID"):
+        lines.append(f"This machine has {cores} cores. Points whose ranks x threads exceed that (on {', '.join(map(str, crowded))} ranks) "
+                     "share cores where they were run here, and then show sharing, not scaling.")
+    for row in rows:
+        spread = (row["step_s_high"] - row["step_s_low"]) / row["step_s"]
+        if spread > 0.1:
+            lines.append(f"{row['series']}, {row['ranks']} ranks: repetitions differ by {spread:.0%}; differences smaller than that "
+                         "mean nothing.")
+    return lines
+
+
+def rank_axes(height=4.0):
+    figure, axes = plt.subplots(figsize=(9, height), layout="constrained")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+    axes.set_xlabel("ranks")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def line_figure(rows, value, low_high, ideal, ylabel, scale="log"):
+    """One line a series with its spread; `ideal` (row -> value) as dashes, or None."""
+    figure, axes = rank_axes()
+    for number, (name, members) in enumerate(by_series(rows).items()):
+        ranks, values = [r["ranks"] for r in members], np.array([value(r) for r in members])
+        limits = np.array([low_high(r) for r in members]).T
+        spread = np.maximum(0, [values - limits[0], limits[1] - values])  # rounding may make it negative
+        axes.errorbar(ranks, values, yerr=spread, color=f"C{number}", marker="o", capsize=3, label=name)
+        if ideal:
+            axes.plot(ranks, [ideal(r) for r in members], "--", color=f"C{number}", linewidth=1, alpha=0.7)
+    if ideal:
+        axes.plot([], [], "--", color="grey", label="ideal")
+    axes.set_yscale(scale)
+    if scale == "log":
+        axes.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+        axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter() if len(axes.get_yticks()) > 3 else matplotlib.ticker.ScalarFormatter())
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xticks(sorted({r["ranks"] for r in rows}), minor=False)
+    axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes.set_ylabel(ylabel)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def phases_figure(rows):
+    labels = [f"{r['series']}\n{r['ranks']} rank{'s' if r['ranks'] > 1 else ''}" for r in rows]
+    figure, axes = plt.subplots(figsize=(9, 1.0 + 0.42 * len(rows)), layout="constrained")
+    left = np.zeros(len(rows))
+    for phase in PHASES:
+        width = 1e3 * np.array([r[f"{phase}_s"] for r in rows])
+        axes.barh(range(len(rows)), width, left=left, label=phase)
+        left += width
+    axes.set_yticks(range(len(rows)), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("time of a step (ms)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, ncols=len(PHASES), loc="lower center", bbox_to_anchor=(0.45, 1.0))
+    return figure
+
+
+def pair_figure(rows, planned, measured, ylabel):
+    """Predicted beside measured, one pair of bars a point; `measured`: (label, key) of each."""
+    figure, axes = plt.subplots(figsize=(9, 4.0), layout="constrained")
+    bars = [("predicted", planned), *measured]
+    for i, (label, key) in enumerate(bars):
+        axes.bar(np.arange(len(rows)) + (i - (len(bars) - 1) / 2) * 0.8 / len(bars), [r[key] / 2**20 for r in rows], 0.8 / len(bars), label=label)
+    axes.set_xticks(range(len(rows)), [f"{r['series']}, {r['ranks']}" for r in rows], rotation=35, ha="right", fontsize=8)
+    axes.set_ylabel(ylabel)
+    axes.grid(axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def write_report(study, rows):
+    page = Page(f"Switchyard: scaling study {study.dir.name}",
+                f"{study.kind.capitalize()} scaling, {len(rows)} points, medians over up to {max(r['repetitions'] for r in rows)} "
+                f"repetitions; the first {study.drop_steps} steps of a run do not count, evaluation and saving neither.")
+    page.heading("Where efficiency goes")
+    page.bullets(sentences(rows, os.cpu_count()))
+    page.heading("Time")
+    page.table(["point", "ranks", "dp x tp", "threads", "tokens a step", "ms a step (lowest to highest)", "tokens/s", "efficiency", "MFU"],
+               [[r["series"], r["ranks"], f"{r['dp']:.0f} x {r['tp']:.0f}", r["threads"], f"{r['tokens_per_step']:,.0f}",
+                 f"{1e3 * r['step_s']:.4g} ({1e3 * r['step_s_low']:.4g} to {1e3 * r['step_s_high']:.4g})", f"{r['tokens_per_s']:,.0f}",
+                 f"{efficiency(r, rows):.0%}", f"{r['mfu']:.3f}"] for r in rows])
+    tokens = lambda r, seconds: r["tokens_per_step"] / seconds  # noqa: E731
+    base_rate = lambda r: base_of(r, rows)["tokens_per_s"] / base_of(r, rows)["ranks"] * r["ranks"]  # noqa: E731
+    page.figure(line_figure(rows, lambda r: 1e3 * r["step_s"], lambda r: (1e3 * r["step_s_low"], 1e3 * r["step_s_high"]),
+                            lambda r: 1e3 * ideal_step_s(r, rows), "ms a step"),
+                "Time of a step against ranks; bars: lowest and highest repetition. Ideal: the fastest layout on the fewest ranks, divided evenly.",
+                study.dir / "step_time.png")
+    page.figure(line_figure(rows, lambda r: r["tokens_per_s"], lambda r: (tokens(r, r["step_s_high"]), tokens(r, r["step_s_low"])), base_rate,
+                            "tokens/s"), "Throughput of all ranks together.", study.dir / "throughput.png")
+    scaled = lambda r, seconds: efficiency(r, rows) * r["step_s"] / seconds  # noqa: E731
+    page.figure(line_figure(rows, lambda r: efficiency(r, rows), lambda r: (scaled(r, r["step_s_high"]), scaled(r, r["step_s_low"])),
+                            lambda r: 1.0, "efficiency", "linear"),
+                "Throughput per rank relative to the fewest ranks.", study.dir / "efficiency.png")
+    page.figure(phases_figure(rows), "Mean time of a step by part.", study.dir / "phases.png")
+    page.heading("Communication and memory")
+    page.figure(pair_figure(rows, "sent_bytes_planned", [("measured", "sent_bytes")], "MiB sent by rank 0 in a step"),
+                "Bytes that rank 0 sends in a step, mean of the counted steps.", study.dir / "bytes.png")
+    page.figure(pair_figure(rows, "memory_bytes_planned", [("measured, arena", "memory_bytes"), ("measured, process less start-up", "process_bytes")],
+                            "MiB of rank 0"), "Memory of rank 0.", study.dir / "memory.png")
+    page.table(["point", "ranks", "sent a step, predicted", "measured", "memory, predicted", "arena", "process"],
+               [[r["series"], r["ranks"], bytes_text(r["sent_bytes_planned"]), bytes_text(r["sent_bytes"]), bytes_text(r["memory_bytes_planned"]),
+                 bytes_text(r["memory_bytes"]), bytes_text(r["process_bytes"])] for r in rows])
+    page.heading("Study")
+    page.details(str(study.path), study.path.read_text(encoding="utf-8"))
+    page.write(study.dir / "report.html")

@@ -1,0 +1,51 @@
+"""From the logs of a study's runs to one row a point: medians over repetitions, of the main loop only."""
+import json
+import statistics
+
+from run_data import Run
+
+COLUMNS = ["series", "method", "model", "dtype", "ranks", "dp", "tp", "threads", "tokens_per_step", "repetitions", "steps", "step_s",
+           "step_s_low", "step_s_high", "tokens_per_s", "mfu", "data_s", "forward_s", "backward_s", "communication_s", "optimizer_s",
+           "switching_s", "sent_bytes", "sent_bytes_planned", "memory_bytes", "memory_bytes_planned", "process_bytes"]
+PHASES = ["data", "forward", "backward", "communication", "optimizer", "switching"]
+
+
+def run_figures(study, point):
+    """Medians over the counted steps of one finished run."""
+    run = Run(point.run(study))
+    steps = [s for s in run.steps if s["step"] > study.drop_steps]
+    median = lambda values: statistics.median(values) if values else 0.0  # noqa: E731
+    figures = {"steps": len(steps), "step_s": median([s["step_s"] for s in steps]), "mfu": median([s.get("mfu", 0.0) for s in steps]),
+               "sent_bytes": statistics.mean(sum(s.get("bytes", {}).values()) for s in steps)}
+    for phase in PHASES:
+        figures[f"{phase}_s"] = statistics.mean(s.get("phases", {}).get(phase, 0.0) for s in steps)
+    memory = (run.last_event("finish") or {}).get("memory", {})
+    figures["memory_bytes"] = memory.get("arena", {}).get("total", 0)
+    figures["process_bytes"] = memory.get("process", 0)
+    start = next((e for e in run.events if e["event"] == "start"), {})
+    return figures | {"dp": start.get("dp", 0), "tp": start.get("tp", 0), "tokens_per_step": steps[0]["tokens"] / steps[0]["step"]}
+
+
+def collect(study):
+    """Rows of all points with at least one finished run, in the order of the study."""
+    try:
+        plans = json.loads((study.dir / "plans.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        plans = {}
+    groups = {}
+    for point in study.points:
+        if point.state(study) == "done":
+            groups.setdefault((point.series, point.ranks), []).append(point)
+    rows = []
+    for (series, ranks), points in groups.items():
+        runs = [run_figures(study, p) for p in points]
+        row = {key: statistics.median(r[key] for r in runs) for key in runs[0]}
+        times = [r["step_s"] for r in runs]
+        plan = (plans.get(points[0].name) or {}).get("plan") or {}
+        rows.append(row | {
+            "series": series, "method": points[0].setting("method.name"), "model": points[0].setting("model.preset"),
+            "dtype": points[0].setting("run.dtype"), "ranks": ranks, "threads": points[0].threads, "repetitions": len(runs),
+            "step_s_low": min(times), "step_s_high": max(times), "tokens_per_s": row["tokens_per_step"] / row["step_s"],
+            "sent_bytes_planned": plan.get("counted_bytes", 0),
+            "memory_bytes_planned": plan.get("memory", {}).get("total", 0)})
+    return rows
