@@ -90,7 +90,7 @@ def command_plan(study, _):
         else:
             print(f"{point.series:44} {point.ranks:>5} {'-':>8} {'-':>17} {'-':>12}  refused")
     for reason in dict.fromkeys(reason for _, reason in refused):
-        names = [f"{p.series}, {p.ranks} rank{'s' if p.ranks > 1 else ''}" for p, r in refused if r == reason]
+        names = [f"{p.series}, {p.ranks} ranks" for p, r in refused if r == reason]
         print(f"\nrefused: {'; '.join(names)}\n  {reason}")
     return 1 if len(refused) == len(distinct) else 0
 

@@ -47,6 +47,15 @@ def losses(row, rows):
     return sorted(((phase, row[f"{phase}_s"] - base[f"{phase}_s"] * share) for phase in PHASES), key=lambda x: -x[1])
 
 
+def ranks_text(ranks):
+    return f"{ranks} rank{'s' if ranks > 1 else ''}"
+
+
+def ms(seconds):
+    """Milliseconds with three digits or more."""
+    return f"{1e3 * seconds:.0f} ms" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms"
+
+
 def sentences(rows, cores):
     """Where efficiency is lost, in words: the largest rank count of every series, and what makes the figures doubtful."""
     lines = []
@@ -56,10 +65,10 @@ def sentences(rows, cores):
             continue
         lost = last["step_s"] - ideal_step_s(last, rows)
         text = (f"{name}: on {last['ranks']} ranks {efficiency(last, rows):.0%} of the throughput per rank on {base['ranks']} "
-                f"({last['step_s'] * 1e3:.3g} ms a step, {ideal_step_s(last, rows) * 1e3:.3g} ms would be ideal).")
+                f"({ms(last['step_s'])} a step, {ms(ideal_step_s(last, rows))} would be ideal).")
         if lost > 0:
-            parts = [f"{1e3 * s:.3g} ms in {PHASE_WORDS.get(phase, phase)}" for phase, s in losses(last, rows) if s > 0.05 * lost][:3]
-            text += f" Of the {1e3 * lost:.3g} ms lost, " + ", ".join(parts) + "." if parts else ""
+            parts = [f"{ms(s)} in {PHASE_WORDS.get(phase, phase)}" for phase, s in losses(last, rows) if s > 0.05 * lost][:3]
+            text += f" Of the {ms(lost)} lost, " + ", ".join(parts) + "." if parts else ""
         else:
             text += " Nothing is lost."
         lines.append(text)
@@ -67,11 +76,10 @@ def sentences(rows, cores):
     if crowded and not os.environ.get("SLURM_JOB_ID"):
         lines.append(f"This machine has {cores} cores. Points whose ranks x threads exceed that (on {', '.join(map(str, crowded))} ranks) "
                      "share cores where they were run here, and then show sharing, not scaling.")
-    for row in rows:
-        spread = (row["step_s_high"] - row["step_s_low"]) / row["step_s"]
-        if spread > 0.1:
-            lines.append(f"{row['series']}, {row['ranks']} ranks: repetitions differ by {spread:.0%}; differences smaller than that "
-                         "mean nothing.")
+    spreads = [(r, (r["step_s_high"] - r["step_s_low"]) / r["step_s"]) for r in rows]
+    wide = [f"{spread:.0%} ({r['series']}, {ranks_text(r['ranks'])})" for r, spread in spreads if spread > 0.1]
+    if wide:
+        lines.append(f"Repetitions differ by {', '.join(wide)}. Differences smaller than that mean nothing.")
     return lines
 
 
@@ -111,7 +119,7 @@ def line_figure(rows, value, low_high, ideal, ylabel, scale="log"):
 
 
 def phases_figure(rows):
-    labels = [f"{r['series']}\n{r['ranks']} rank{'s' if r['ranks'] > 1 else ''}" for r in rows]
+    labels = [f"{r['series']}\n{ranks_text(r['ranks'])}" for r in rows]
     figure, axes = plt.subplots(figsize=(9, 1.0 + 0.42 * len(rows)), layout="constrained")
     left = np.zeros(len(rows))
     for phase in PHASES:

@@ -137,7 +137,7 @@ class Efficiency(unittest.TestCase):
 
     def test_a_large_spread_is_named(self):
         rows = [row("full", 1, 1.0), {**row("full", 2, 0.6), "step_s_low": 0.5, "step_s_high": 0.7}]
-        self.assertIn("repetitions differ by 33%", " ".join(study_report.sentences(rows, 8)))
+        self.assertIn("Repetitions differ by 33% (full, 2 ranks).", " ".join(study_report.sentences(rows, 8)))
 
 
 class WholeStudy(WithFolder):
