@@ -69,7 +69,8 @@ class CheckpointReader {
 /// sum over elements of mix64(i * 0x9E3779B97F4A7C15 + bits) modulo 2^64, i the flat global index, bits zero-extended.
 std::uint64_t checksum(const Shard& shard, const Tensor& values);
 
-/// How values get to the file, for environment.json.
+/// For environment.json: the library, and how values get to the file.
+std::string hdf5_version();
 std::string mpi_io_component();
 
 /// What a file holds, for inspect and diff (serial).

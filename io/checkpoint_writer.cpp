@@ -299,6 +299,12 @@ std::uint64_t CheckpointWriter::commit() {
     return static_cast<std::uint64_t>(broadcast(s.world, bytes));
 }
 
+std::string hdf5_version() {
+    unsigned major = 0, minor = 0, release = 0;
+    SWITCHYARD_HDF5(H5get_libversion(&major, &minor, &release));
+    return fmt::format("{}.{}.{}", major, minor, release);
+}
+
 std::string mpi_io_component() {
     return "none (ranks exchange parts over MPI and write with POSIX calls)";
 }

@@ -39,15 +39,18 @@ void sync_directory(const std::string& directory) {
 void publish_file(const std::string& partial, const std::string& path) {
     {
         const FileDescriptor fd(::open(partial.c_str(), O_RDONLY | O_CLOEXEC));
-        require(fd >= 0 && ::fsync(fd) == 0, "cannot sync `{}`: {}", partial, std::strerror(errno));
+        require(fd >= 0 && ::fsync(fd) == 0, "cannot sync `{}`: {}", partial, system_reason);
     }
     require(std::rename(partial.c_str(), path.c_str()) == 0, "cannot rename `{}` to `{}`: {}", partial, path,
-            std::strerror(errno));
+            system_reason);
     sync_directory(directory_of(path));
 }
 
 void write_file(const std::string& path, std::string_view text) {
-    const std::string partial = path + ".partial";
+    write_file(path, text, path + ".partial");
+}
+
+void write_file(const std::string& path, std::string_view text, const std::string& partial) {
     try {
         {
             const FileDescriptor fd(::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));

@@ -1,4 +1,4 @@
-// Durable files with plain POSIX calls: sync, rename, write as a whole. One process at a time writes a path.
+// Durable files with plain POSIX calls: sync, rename, write as a whole.
 #pragma once
 
 #include <string>
@@ -39,6 +39,8 @@ void publish_file(const std::string& partial, const std::string& path);
 
 /// Replaces `path` by `text` in one step. Throws UserError; the old file is then untouched.
 void write_file(const std::string& path, std::string_view text);
+/// The same by way of a file `partial` of the caller's own: for paths that several processes write.
+void write_file(const std::string& path, std::string_view text, const std::string& partial);
 
 /// Throws UserError when it cannot be read.
 std::string read_file(const std::string& path);

@@ -114,8 +114,9 @@ void write_run_status(const std::string& directory, const RunStatus& status) {
                                  {"reason", status.reason},
                                  {"step", status.step},
                                  {"time", status.time.empty() ? utc_time() : status.time}};
-    write_file(directory + "/status.json",
-               object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+    const std::string path = directory + "/status.json";
+    write_file(path, object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n",
+               fmt::format("{}.{}.{}.partial", path, host_name(), ::getpid()));
 }
 
 std::optional<std::string> RunDirectory::read_config() const {
@@ -124,9 +125,14 @@ std::optional<std::string> RunDirectory::read_config() const {
 }
 
 std::optional<RunStatus> RunDirectory::read_status() const {
-    if (!std::filesystem::exists(file("status.json"))) return std::nullopt;
+    return read_run_status(path_);
+}
+
+std::optional<RunStatus> read_run_status(const std::string& directory) {
+    const std::string path = directory + "/status.json";
+    if (!std::filesystem::exists(path)) return std::nullopt;
     try {
-        const auto object = nlohmann::json::parse(read_file(file("status.json")));
+        const auto object = nlohmann::json::parse(read_file(path));
         return RunStatus{object.at("outcome"), object.at("reason"), object.at("step"), object.at("time")};
     } catch (const nlohmann::json::exception&) {
         return std::nullopt;

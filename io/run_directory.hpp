@@ -49,8 +49,9 @@ class RunDirectory {
     FileDescriptor lock_;
 };
 
-/// write_status() without the lock: for a rank that fails alone.
+/// Without the lock: for ranks that fail alone, also several at once.
 void write_run_status(const std::string& directory, const RunStatus&);
+std::optional<RunStatus> read_run_status(const std::string& directory);
 
 /// Now, as in status.json.
 std::string utc_time();

@@ -48,6 +48,10 @@ bool is_token_file(const std::string& path);
 /// it verifies.
 std::vector<std::string> verify_token_file(const std::string& path);
 
+/// A line for each difference in vocabulary, tokenizer, documents and tokens. Empty: identical. Throws UserError
+/// when a file cannot be read.
+std::vector<std::string> diff_token_files(const std::string& a, const std::string& b);
+
 struct TokenizeOptions {
     // Text files, .jsonl files (an object a line, key "text"), "-" for standard input (text, or JSONL when
     // its first line is such an object). UTF-8; bytes that are not become U+FFFD and are counted in a

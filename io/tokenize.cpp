@@ -33,12 +33,12 @@ double seconds_since(Clock::time_point start) {
 class Progress {
   public:
     Progress(bool show, std::uint64_t total)
-        : show_(show), live_(::isatty(STDERR_FILENO) == 1), total_(total) {}
+        : show_(show), live_(::isatty(STDERR_FILENO) == 1), total_(total), next_(interval()) {}
 
     void update(std::uint64_t bytes, std::int64_t tokens, bool last = false) {
         const double elapsed = seconds_since(start_);
         if (!show_ || (!last && elapsed < next_)) return;
-        next_ = elapsed + (live_ ? 0.2 : 5.0);
+        next_ = elapsed + interval();
         const double megabytes = static_cast<double>(bytes) * 1e-6;
         const std::string share =
             total_ > 0
@@ -54,10 +54,12 @@ class Progress {
     }
 
   private:
+    double interval() const { return live_ ? 0.2 : 5.0; }
+
     bool show_, live_;
     std::uint64_t total_;
     Clock::time_point start_ = Clock::now();
-    double next_ = 0;
+    double next_;
 };
 
 /// How a document cut into segments is put together again: found by trying it on the model at hand.
@@ -187,13 +189,18 @@ void Job::check_options() const {
     const std::string folder = directory_of(options_.output);
     require(std::filesystem::is_directory(folder),
             "folder `{}` does not exist (the token file is written there) make it", folder);
-    require(!std::filesystem::is_directory(options_.output),
-            "output `{}` is a folder (it names the token file to write)", options_.output);
+    require(::access(folder.c_str(), W_OK) == 0,
+            "folder `{}` cannot be written: {} (the token file goes there) choose another --output", folder,
+            system_reason);
     for (const TextInput& input : inputs_) {
         std::error_code error;
         require(!std::filesystem::equivalent(input.path, options_.output, error),
-                "`{}` is both input and output", options_.output);
+                "`{}` is both input and output (it would be lost) choose another --output", options_.output);
     }
+    require(!std::filesystem::exists(options_.output) || is_token_file(options_.output),
+            "output `{}` exists and is no token file (it would be lost) choose another name, or remove it",
+            options_.output);
+    TextSource({}, options_.document_separator, {});  // knows the separators
 }
 
 std::string Job::train() {
@@ -262,8 +269,7 @@ void Job::balance_splits(TokenFileWriter& writer) const {
     if (options_.validation == 0 || (training > 0 && validation > 0)) return;
     require(training + validation > 1,
             "the inputs hold one document only (validation = {} wants some of several) choose another "
-            "document separator "
-            "(now {}: file, blank-lines, line), or validation = 0 for none",
+            "--document_separator (blank-lines, line or file; now {}), or --validation=0 for none",
             options_.validation, options_.document_separator);
     writer.move_last_document(training == 0 ? TokenSplit::validation : TokenSplit::training);
 }
@@ -283,12 +289,6 @@ void Job::report(const TextSource& source, const TokenFileInfo& info) const {
             "this text and has no byte fallback)\n",
             num_unknown_, info.num_tokens + info.num_validation_tokens);
     }
-    if (!options_.show_progress) return;
-    fmt::print(stderr,
-               "tokenize: `{}`: {} training tokens in {} documents, {} validation tokens in {} documents, "
-               "vocabulary {}\n",
-               options_.output, info.num_tokens, info.num_documents, info.num_validation_tokens,
-               info.num_validation_documents, info.vocab_size);
 }
 
 TokenFileInfo Job::run() {

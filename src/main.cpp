@@ -1,4 +1,5 @@
 // switchyard: what each command is called and who does it. An error that arrives here ends every rank.
+#include <csignal>
 #include <exception>
 
 #include "core/timer.hpp"
@@ -20,7 +21,7 @@ std::vector<Command> commands() {
         {"plan", "[CONFIG]", "memory, bytes and time before a launch", run_plan, plan_options(), true},
         {"inspect", "FILE", "what a checkpoint or token file holds", run_inspect, {}},
         {"verify", "FILE...", "reads files and compares checksums", run_verify, {}},
-        {"diff", "A B", "compares two checkpoints", run_diff, diff_options()},
+        {"diff", "A B", "compares two checkpoints or two token files", run_diff, diff_options()},
     };
 }
 
@@ -29,6 +30,7 @@ std::vector<Command> commands() {
 int main(int argc, char** argv) {
     const double start_s = seconds_now();
     int rank = 0;
+    std::signal(SIGXFSZ, SIG_IGN);  // a write beyond `ulimit -f` is to be an error with a message
     try {
         MpiSession session(argc, argv);
         const Comm world = Comm::duplicate(MPI_COMM_WORLD);
@@ -36,6 +38,6 @@ int main(int argc, char** argv) {
         return run_command_line(commands(), world, argc, argv, start_s);
     } catch (const std::exception& error) {
         yield_to_lower_ranks(rank);
-        abort_all_ranks(rank, error.what());
+        abort_all_ranks(rank, message_of(error));
     }
 }

@@ -2,6 +2,13 @@
 // freeing is collective, and a lone rank would wait in it.
 #include "comm/comm.hpp"
 
+#if __has_include(<mpi-ext.h>)
+#include <mpi-ext.h>
+#endif
+
+#include <unistd.h>
+
+#include <csignal>
 #include <cstdlib>
 #include <exception>
 
@@ -93,9 +100,25 @@ MpiSession::~MpiSession() {
     if (std::uncaught_exceptions() == exceptions_at_start_ && mpi_is_running()) MPI_Finalize();
 }
 
-void abort_job(int exit_code) {
-    if (mpi_is_running()) MPI_Abort(MPI_COMM_WORLD, exit_code);
-    std::_Exit(exit_code);
+const char* gpu_awareness() {
+#ifdef MPIX_CUDA_AWARE_SUPPORT
+    return MPIX_Query_cuda_support() ? "yes" : "no";
+#else
+    return "unknown";
+#endif
+}
+
+void abort_job() {
+    int size = 1;
+    if (mpi_is_running()) MPI_Comm_size(MPI_COMM_WORLD, &size);
+    const bool launched = size > 1 || std::getenv("OMPI_COMM_WORLD_SIZE");
+    if (launched && mpi_is_running()) MPI_Abort(MPI_COMM_WORLD, 1);
+    // A process by itself has nobody to end, and MPI_Abort would bury its message under seven lines of Open
+    // MPI's. What failed before may fail or hang again in MPI_Finalize: it gets 5 s.
+    for (int signal : {SIGALRM, SIGSEGV, SIGBUS, SIGABRT}) std::signal(signal, [](int) { std::_Exit(1); });
+    ::alarm(5);
+    if (mpi_is_running()) MPI_Finalize();
+    std::_Exit(1);
 }
 
 }  // namespace switchyard

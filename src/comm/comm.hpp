@@ -58,7 +58,10 @@ class MpiSession {
     int exceptions_at_start_ = 0;
 };
 
-/// Ends every process of the job, whatever they wait for; needs no communicator of ours.
-[[noreturn]] void abort_job(int exit_code);
+/// Whether MPI takes pointers into GPU memory, as far as the library says: "yes", "no" or "unknown".
+const char* gpu_awareness();
+
+/// Ends every process of the job with status 1, whatever they wait for; needs no communicator of ours.
+[[noreturn]] void abort_job();
 
 }  // namespace switchyard

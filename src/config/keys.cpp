@@ -12,6 +12,8 @@ using Type = ValueRule::Type;
 
 constexpr double max_count = 9007199254740992.0;  // 2^53: exact as a double
 constexpr double max_ranks = 1 << 24;
+constexpr double max_width = 1 << 22, max_layers = 1 << 12, max_vocab = 1 << 24;
+constexpr double max_tokens = 1 << 24, max_sequences = 1 << 30;
 constexpr bool on_resume = true;
 
 ValueRule integer(double minimum, double maximum = max_count) {
@@ -93,14 +95,17 @@ void add_model_keys(std::vector<Key>& keys) {
     };
     using M = ModelConfig;
     add("model.preset", &M::preset, text(), {"", "sizes by name: " + preset_names()});
-    add("model.vocab_size", &M::vocab_size, integer(0),
+    add("model.vocab_size", &M::vocab_size, integer(0, max_vocab),
         {"", "tokens in the vocabulary; 0: the token file's"});
-    add("model.hidden_size", &M::hidden_size, integer(0),
+    add("model.hidden_size", &M::hidden_size, integer(0, max_width),
         {"", "width of the residual stream; 0: the preset's"});
-    add("model.num_layers", &M::num_layers, integer(0), {"", "transformer blocks; 0: the preset's"});
-    add("model.num_heads", &M::num_heads, integer(0), {"", "attention heads; 0: the preset's"});
-    add("model.num_kv_heads", &M::num_kv_heads, integer(0), {"", "heads of keys and values; 0: num_heads"});
-    add("model.ffn_size", &M::ffn_size, integer(0), {"", "width of the feed-forward layer; 0: the preset's"});
+    add("model.num_layers", &M::num_layers, integer(0, max_layers),
+        {"", "transformer blocks; 0: the preset's"});
+    add("model.num_heads", &M::num_heads, integer(0, max_width), {"", "attention heads; 0: the preset's"});
+    add("model.num_kv_heads", &M::num_kv_heads, integer(0, max_width),
+        {"", "heads of keys and values; 0: num_heads"});
+    add("model.ffn_size", &M::ffn_size, integer(0, max_width),
+        {"", "width of the feed-forward layer; 0: the preset's"});
     add("model.tie_embeddings", &M::tie_embeddings, boolean(), {"", "one matrix for embedding and head"});
     add("model.recompute", &M::recompute, boolean(),
         {"", "recompute each block's activations in its backward: less memory, a third more work",
@@ -130,10 +135,11 @@ void add_data_keys(std::vector<Key>& keys) {
     };
     using D = DataConfig;
     add("data.tokens", &D::tokens, text(), {"", "token file, made by `switchyard tokenize`", on_resume});
-    add("data.seq_len", &D::seq_len, integer(1), {"tokens", "length of a sequence"});
-    add("data.micro_batch", &D::micro_batch, integer(1),
+    add("data.seq_len", &D::seq_len, integer(1, max_tokens), {"tokens", "length of a sequence"});
+    add("data.micro_batch", &D::micro_batch, integer(1, max_sequences),
         {"sequences", "per rank and forward pass", on_resume});
-    add("data.global_batch", &D::global_batch, integer(1), {"sequences", "per step, over all ranks"});
+    add("data.global_batch", &D::global_batch, integer(1, max_sequences),
+        {"sequences", "per step, over all ranks"});
     add("data.mask_documents", &D::mask_documents, boolean(), {"", "attention does not cross documents"});
 }
 
@@ -166,7 +172,7 @@ void add_run_keys(std::vector<Key>& keys) {
     };
     using R = RunConfig;
     add("run.dir", &R::dir, text(), {"", "run directory: log, status and checkpoints", on_resume});
-    add("run.steps", &R::steps, integer(1), {"steps", "horizon of the schedules and end of the run"});
+    add("run.steps", &R::steps, integer(1, 1e9), {"steps", "horizon of the schedules and end of the run"});
     add("run.stop_step", &R::stop_step, integer(0),
         {"steps", "end the run earlier; 0: at run.steps", on_resume});
     add("run.seed", &R::seed, any_seed(), {"", "key of all random numbers"});

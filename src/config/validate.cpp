@@ -1,5 +1,6 @@
 // What relates keys to each other and to the number of ranks. Runs before anything is allocated.
 #include <algorithm>
+#include <limits>
 
 #include "config/option_table.hpp"
 #include "config/value_rule.hpp"
@@ -68,6 +69,10 @@ void check_data(const DataConfig& data, int dp) {
             "sequence of one "
             "token) give positive numbers",
             data.seq_len, data.micro_batch, data.global_batch);
+    require(data.micro_batch * data.seq_len <= std::numeric_limits<std::int32_t>::max(),
+            "data.micro_batch x data.seq_len = {} x {} tokens at once (positions are 32-bit numbers) use a "
+            "smaller data.micro_batch; data.global_batch sets the sequences of a step",
+            data.micro_batch, data.seq_len);
     const std::int64_t at_once = dp * data.micro_batch;
     const std::int64_t below = data.global_batch / at_once * at_once;
     require(data.global_batch % at_once == 0,

@@ -10,7 +10,26 @@
 namespace switchyard {
 namespace {
 constexpr std::size_t alignment = 64;
-std::size_t aligned(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+std::size_t aligned(std::size_t bytes) {
+    return (bytes + alignment - 1) / alignment * alignment;
+}
+
+constexpr double largest = 1e18;  // bytes; below 2^63, so that sums can be compared before they overflow
+
+std::size_t bytes_of(DType dtype, const Shape& shape) {
+    double bytes = static_cast<double>(size_of(dtype));
+    for (int i = 0; i < shape.rank(); ++i) bytes *= static_cast<double>(shape[i]);
+    require(bytes < largest,
+            "out of memory: one tensor {} of {} has {:.1e} bytes (no machine has so many) choose "
+            "smaller sizes",
+            shape.text(), name_of(dtype), bytes);
+    return aligned(static_cast<std::size_t>(shape.size()) * size_of(dtype));
+}
+
+std::string size_text(std::size_t bytes) {
+    const double mib = static_cast<double>(bytes) / (1 << 20);
+    return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.1f} GiB", mib / 1024);
+}
 }  // namespace
 
 const char* name_of(MemoryClass c) {
@@ -19,7 +38,9 @@ const char* name_of(MemoryClass c) {
     return names[static_cast<int>(c)];
 }
 
-void Arena::Free::operator()(std::byte* p) const { std::free(p); }
+void Arena::Free::operator()(std::byte* p) const {
+    std::free(p);
+}
 
 Arena Arena::allocate(const Arena& measured) {
     Arena arena;
@@ -27,31 +48,37 @@ Arena Arena::allocate(const Arena& measured) {
     arena.shared_capacity_ = measured.shared_;
     arena.used_ = measured.shared_;
     arena.shared_ = measured.shared_;
-    auto* memory = static_cast<std::byte*>(std::aligned_alloc(alignment, std::max(alignment, arena.capacity_)));
-    require(memory != nullptr, "out of memory: this rank needs {:.1f} MiB ({}) use more ranks, a larger tp or a "
+    auto* memory =
+        static_cast<std::byte*>(std::aligned_alloc(alignment, std::max(alignment, arena.capacity_)));
+    require(memory != nullptr,
+            "out of memory: this rank needs {} ({}) use more ranks, a larger tp or a "
             "smaller data.micro_batch; `switchyard plan` shows the cost before a run",
-            static_cast<double>(arena.capacity_) / (1 << 20), measured.text());
+            size_text(arena.capacity_), measured.text());
     std::memset(memory, 0, arena.capacity_);
     arena.memory_.reset(memory);
     return arena;
 }
 
 Tensor Arena::take(MemoryClass c, DType dtype, Shape shape) {
-    const std::size_t bytes = aligned(static_cast<std::size_t>(shape.size()) * size_of(dtype));
+    const std::size_t bytes = bytes_of(dtype, shape);
     bytes_[static_cast<int>(c)] += bytes;
     if (measuring()) {
         used_ += bytes;
+        require(static_cast<double>(used_) < largest,
+                "out of memory: the run asks for more than {:.1e} bytes ({}) "
+                "choose smaller sizes",
+                largest, text());
         return {nullptr, dtype, shape};
     }
-    internal_check(used_ + bytes <= capacity_, "arena of {} bytes is too small: the second build asks for more",
-                   capacity_);
+    internal_check(used_ + bytes <= capacity_,
+                   "arena of {} bytes is too small: the second build asks for more", capacity_);
     void* start = memory_.get() + used_;
     used_ += bytes;
     return {start, dtype, shape};
 }
 
 Tensor Arena::shared(DType dtype, Shape shape) {
-    const std::size_t bytes = aligned(static_cast<std::size_t>(shape.size()) * size_of(dtype));
+    const std::size_t bytes = bytes_of(dtype, shape);
     if (measuring()) {
         shared_ = std::max(shared_, bytes);
         return {nullptr, dtype, shape};
@@ -60,7 +87,9 @@ Tensor Arena::shared(DType dtype, Shape shape) {
     return {memory_.get(), dtype, shape};
 }
 
-std::size_t Arena::total_bytes() const { return measuring() ? used_ + shared_ : capacity_; }
+std::size_t Arena::total_bytes() const {
+    return measuring() ? used_ + shared_ : capacity_;
+}
 
 std::string Arena::text() const {
     std::string text;
@@ -68,8 +97,8 @@ std::string Arena::text() const {
         std::size_t bytes = bytes_[i];
         if (static_cast<MemoryClass>(i) == MemoryClass::workspace) bytes += shared_;
         if (bytes == 0) continue;
-        text += fmt::format("{}{} {:.1f} MiB", text.empty() ? "" : ", ", name_of(static_cast<MemoryClass>(i)),
-                            static_cast<double>(bytes) / (1 << 20));
+        text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name_of(static_cast<MemoryClass>(i)),
+                            size_text(bytes));
     }
     return text;
 }

@@ -11,6 +11,7 @@
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
+#include "kernels/matmul.hpp"
 #include "kernels/scratch.hpp"
 #include "kernels/simd.hpp"
 
@@ -181,6 +182,11 @@ void run_widened(const Gemm& g, const bf16* a, const bf16* b, void* c) {
 }
 
 }  // namespace
+
+std::string matmul_library() {
+    const dnnl_version_t& v = *dnnl_version();
+    return fmt::format("oneDNN {}.{}.{}", v.major, v.minor, v.patch);
+}
 
 void gemm(const Gemm& g, const void* a, const void* b, void* c) {
     if (g.m == 0 || g.n == 0 || (g.k == 0 && g.accumulate)) return;

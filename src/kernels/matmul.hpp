@@ -1,6 +1,8 @@
 // Matrix products. CPU: oneDNN (f32, bf16), plain blocked loops (f64). Primitives are cached by shape.
 #pragma once
 
+#include <string>
+
 #include "core/tensor.hpp"
 
 namespace switchyard::kernels {
@@ -22,6 +24,9 @@ void matmul(const Matmul&);
 
 /// Best rate of a large square product in `dtype` with the current threads, FLOP/s, measured now (about 0.1 s).
 double measure_peak_flops(DType dtype);
+
+/// What computes the products: library and version.
+std::string matmul_library();
 
 /// Number of OpenMP threads kernels use on this rank.
 int num_threads();

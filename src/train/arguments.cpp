@@ -33,8 +33,8 @@ std::int64_t Arguments::integer(const std::string& option, std::int64_t otherwis
     std::int64_t value = 0;
     const std::string& given = options.at(option);
     require(read_number(given, value) && value >= minimum && value <= maximum,
-            "--{}={} is not a whole number from {} to {} (nothing else can be used here) correct it", option,
-            given, minimum, maximum);
+            "--{}={} is not a whole number from {} to {} (what the option takes) correct it", option, given,
+            minimum, maximum);
     return value;
 }
 
@@ -43,7 +43,7 @@ double Arguments::real(const std::string& option, double otherwise, double minim
     double value = 0;
     const std::string& given = options.at(option);
     require(read_number(given, value) && value >= minimum && value <= maximum,
-            "--{}={} is not a number from {} to {} (nothing else can be used here) correct it", option, given,
+            "--{}={} is not a number from {} to {} (what the option takes) correct it", option, given,
             minimum, maximum);
     return value;
 }
@@ -52,6 +52,10 @@ Arguments parse_arguments(const std::string& command, const std::vector<std::str
                           const std::vector<CommandOption>& options) {
     Arguments result;
     for (const std::string& word : words) {
+        require(word.size() < 2 || word[0] != '-' || word[1] == '-',
+                "{} is no option (options begin with two dashes) write --option or --section.key=value; see "
+                "`switchyard {} --help`",
+                word, command);
         if (word.substr(0, 2) != "--") {
             result.files.push_back(word);
             continue;

@@ -35,23 +35,16 @@ struct LoadedModel {
 std::string find_checkpoint(const Comm& world, const std::string& name) {
     std::string path = name;
     agree_on(world, [&] {
-        if (world.rank() != 0 || !std::filesystem::is_directory(name)) return;
+        if (world.rank() != 0) return;
+        require(!is_token_file(name),
+                "`{}` is a token file (a checkpoint is wanted) give that as data.tokens", name);
+        if (!std::filesystem::is_directory(name)) return;
         const auto files = list_checkpoints(RunDirectory::checkpoints_of(name));
         require(!files.empty(), "run directory `{}` has no checkpoint (there is nothing to load) train first",
                 name);
         path = files.front().second;
     });
     return broadcast(world, path);
-}
-
-void check_settings(const Arguments& arguments) {
-    for (const std::string& setting : arguments.settings) {
-        const bool useful = setting.rfind("--data.", 0) == 0 || setting.rfind("--parallel.", 0) == 0;
-        require(useful && setting.rfind("--data.global_batch", 0) != 0,
-                "{} has no effect here (a checkpoint brings its model) only data.tokens, data.seq_len, "
-                "data.micro_batch, data.mask_documents and parallel.* can be given",
-                setting);
-    }
 }
 
 bool given(const Arguments& arguments, const std::string& key) {
@@ -61,7 +54,6 @@ bool given(const Arguments& arguments, const std::string& key) {
 
 std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
                                   const std::function<void(LoadedModel&)>& adjust) {
-    check_settings(arguments);
     auto model = std::make_unique<LoadedModel>();
     model->path = find_checkpoint(world, only_file(arguments, "checkpoint or run directory"));
     model->header = read_header(world, model->path);
@@ -70,8 +62,8 @@ std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
     model->tokens = open_tokens(world, config);
     require(identity_of(model->tokens->info()).tokenizer == model->header.data.tokenizer,
             "token file `{}` was made with another tokenizer than that of checkpoint `{}` (its ids mean "
-            "other words) "
-            "give --data.tokens with the run's tokenizer",
+            "other words) make one with the run's: switchyard tokenize TEXT --tokenizer=FILE, FILE the "
+            "token file of the run",
             config.data.tokens, model->path);
     adjust(*model);
     const std::int64_t at_once = world.size() / config.parallel.tp * config.data.micro_batch;
@@ -87,7 +79,14 @@ std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
 }  // namespace
 
 std::vector<CommandOption> eval_options() {
-    return {{"json", "", "for programs: one object with step, loss, perplexity, targets"}};
+    return {
+        {"json", "", "for programs: one object with step, loss, perplexity, targets"},
+        {"data.tokens", "FILE", "evaluate on the validation tokens of another file of the same tokenizer"},
+        {"data.seq_len", "N", "tokens in a sequence, instead of the run's"},
+        {"data.micro_batch", "N", "sequences per rank at a time, instead of the run's"},
+        {"data.mask_documents", "BOOL", "attention crosses documents or not, instead of as in the run"},
+        {"parallel.tp", "N", "ranks in a tensor-parallel group; all ranks, or a divisor of them"},
+        {"parallel.shard_frozen", "BOOL", "frozen weights split over dp as well"}};
 }
 
 int run_eval(const CommandContext& context, const Arguments& arguments) {
@@ -120,7 +119,12 @@ std::vector<CommandOption> generate_options() {
             {"max_tokens", "200", "tokens at most"},
             {"temperature", "0.8", "0: always the most likely token"},
             {"top_k", "50", "draw from so many most likely tokens; 0: from all"},
-            {"seed", "0", "key of the draws"}};
+            {"seed", "0", "key of the draws"},
+            {"data.tokens", "FILE", "where the tokenizer is, if the run's token file has moved"},
+            {"data.seq_len", "N", "tokens of context, instead of the run's"},
+            {"data.mask_documents", "BOOL", "attention crosses documents or not, instead of as in the run"},
+            {"parallel.tp", "N", "ranks in a tensor-parallel group; all ranks, or a divisor of them"},
+            {"parallel.shard_frozen", "BOOL", "frozen weights split over dp as well"}};
 }
 
 int run_generate(const CommandContext& context, const Arguments& arguments) {

@@ -1,9 +1,12 @@
 // tokenize, inspect, verify, diff: work on files, on rank 0.
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "io/checkpoint_file.hpp"
+#include "io/run_directory.hpp"
 #include "io/token_file.hpp"
 #include "train/checkpoints.hpp"
 #include "train/commands.hpp"
@@ -60,8 +63,17 @@ void inspect_token_file(const std::string& path) {
                bytes_text(static_cast<double>(info.tokenizer_model.size())));
 }
 
+/// Folders are named by mistake for what they hold.
+void refuse_folder(const std::string& path) {
+    if (!std::filesystem::is_directory(path)) return;
+    const auto files = list_checkpoints(RunDirectory::checkpoints_of(path));
+    fail("`{}` is a folder (a checkpoint or token file is wanted) {}", path,
+         files.empty() ? "name a file" : fmt::format("name a file, for example {}", files.front().second));
+}
+
 int inspect(const Arguments& arguments) {
     const std::string& path = only_file(arguments, "FILE");
+    refuse_folder(path);
     if (is_token_file(path)) {
         inspect_token_file(path);
         return 0;
@@ -90,6 +102,7 @@ int verify(const Arguments& arguments) {
             "no file given (there is nothing to verify) name checkpoints or token files");
     int code = 0;
     for (const std::string& path : arguments.files) {
+        refuse_folder(path);
         const auto problems = is_token_file(path) ? verify_token_file(path) : verify_file(path);
         for (const std::string& problem : problems) fmt::print("{}: {}\n", path, problem);
         if (problems.empty()) fmt::print("{}: verifies\n", path);
@@ -119,16 +132,31 @@ std::vector<std::string> config_differences(const std::string& a, const std::str
     return lines;
 }
 
-int diff(const Arguments& arguments) {
-    require(arguments.files.size() == 2, "{} files given (two are compared) name two",
-            arguments.files.size());
-    const std::string &a = arguments.files[0], &b = arguments.files[1];
+std::vector<std::string> checkpoint_differences(const std::string& a, const std::string& b,
+                                                double tolerance) {
     std::vector<std::string> lines;
-    for (const Difference& d : diff_files(a, b, arguments.real("tolerance", 0, 0, 1e300))) {
+    for (const Difference& d : diff_files(a, b, tolerance)) {
         const bool is_config = d.path == "/" && d.text.rfind("attribute config ", 0) == 0;
         if (!is_config) lines.push_back(fmt::format("{}: {}", d.path, d.text));
     }
     for (const std::string& line : config_differences(a, b)) lines.push_back("configuration, " + line);
+    return lines;
+}
+
+int diff(const Arguments& arguments) {
+    require(arguments.files.size() == 2, "{} files given (two are compared) name two",
+            arguments.files.size());
+    const std::string &a = arguments.files[0], &b = arguments.files[1];
+    for (const std::string& path : arguments.files) refuse_folder(path);
+    const double tolerance = arguments.real("tolerance", 0, 0, 1e300);
+    const bool tokens = is_token_file(a);
+    require(
+        tokens == is_token_file(b),
+        "`{}` is a token file and `{}` is not (only files of one kind compare) name two token files or two "
+        "checkpoints",
+        tokens ? a : b, tokens ? b : a);
+    const std::vector<std::string> lines =
+        tokens ? diff_token_files(a, b) : checkpoint_differences(a, b, tolerance);
     for (const std::string& line : lines) fmt::print("{}\n", line);
     if (lines.empty()) fmt::print("identical\n");
     return lines.empty() ? 0 : 1;

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "comm/collectives.hpp"
 #include "config/option_table.hpp"
 #include "config/value_rule.hpp"
@@ -27,16 +29,45 @@ std::string general_help(const std::vector<Command>& commands) {
     return text;
 }
 
+bool is_setting(const CommandOption& option) {
+    return option.name.find('.') != std::string::npos;
+}
+
+bool takes_any_setting(const Command& command) {
+    return command.takes_settings && std::none_of(command.options.begin(), command.options.end(), is_setting);
+}
+
 std::string help_of(const Command& command) {
     std::string text =
         fmt::format("switchyard {} {}\n  {}\n", command.name, command.arguments, command.summary);
-    if (!command.options.empty()) text += "\nOptions:\n";
+    if (!command.options.empty())
+        text += "\nOptions (words in capitals stand for values, others are defaults):\n";
+    const auto written = [](const CommandOption& o) {
+        return o.value.empty() ? o.name : o.name + "=" + o.value;
+    };
+    std::size_t width = 0;
+    for (const CommandOption& o : command.options) width = std::max(width, written(o).size());
     for (const CommandOption& o : command.options)
-        text += fmt::format("  --{:<28} {}\n", o.value.empty() ? o.name : o.name + "=" + o.value, o.help);
-    if (!command.takes_settings) return text;
+        text += fmt::format("  --{:<{}}  {}\n", written(o), width, o.help);
+    if (!takes_any_setting(command)) return text;
     text += "\nConfiguration keys with their defaults, in a file as below or as --section.key=value:\n\n";
     const std::vector<MethodOptions> methods = method_options();
     return text + annotated_config_text(parse_config("", "", {}, methods).config, methods);
+}
+
+void check_settings(const Command& command, const Arguments& arguments) {
+    if (takes_any_setting(command) || arguments.settings.empty()) return;
+    std::vector<std::string> names;
+    for (const CommandOption& option : command.options)
+        if (is_setting(option)) names.push_back(option.name);
+    require(!names.empty(), "{} is no option of `switchyard {}` (it uses no configuration) leave it out",
+            arguments.settings[0], command.name);
+    for (const std::string& setting : arguments.settings)
+        require(
+            std::find(names.begin(), names.end(), setting.substr(2, setting.find('=') - 2)) != names.end(),
+            "{} has no effect in `switchyard {}` (a checkpoint brings its configuration) only {} can be "
+            "given",
+            setting, command.name, fmt::join(names, ", "));
 }
 
 const Command& find(const std::vector<Command>& commands, const std::string& name) {
@@ -81,9 +112,7 @@ int run_command_line(const std::vector<Command>& commands, const Comm& world, in
     for (const std::string& word : words)
         if (word == "--help" || word == "-h") return say(help_of(command));
     const Arguments arguments = parse_arguments(command.name, words, command.options);
-    require(command.takes_settings || arguments.settings.empty(),
-            "{} is no option of `switchyard {}` (it uses no configuration) leave it out",
-            arguments.settings.empty() ? "" : arguments.settings[0], command.name);
+    check_settings(command, arguments);
     CommandContext context{world, {argv[0], start_s}};
     for (int i = 1; i < argc; ++i) context.start.command += std::string(" ") + argv[i];
     return command.run(context, arguments);

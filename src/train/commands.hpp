@@ -20,7 +20,7 @@ struct Command {
     const char* summary;
     int (*run)(const CommandContext&, const Arguments&);
     std::vector<CommandOption> options;
-    bool takes_settings = false;  // --section.key=value; its help lists the keys
+    bool takes_settings = false;  // --section.key=value; those among the options, if there are any, else all
 };
 
 std::vector<CommandOption> tokenize_options();

@@ -7,11 +7,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <fstream>
 #include <iterator>
 #include <string_view>
 #include <vector>
 
 #include "comm/collectives.hpp"
+#include "io/checkpoint_file.hpp"
 #include "kernels/matmul.hpp"
 
 extern char** environ;
@@ -25,7 +27,7 @@ std::string mpi_version() {
     char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
     int length = 0;
     MPI_Get_library_version(text, &length);
-    std::string version(text, static_cast<std::size_t>(length));
+    const std::string version(text);  // the length may count a terminating zero
     return version.substr(0, version.find('\n'));
 }
 
@@ -44,6 +46,15 @@ std::string binding() {
         core = last;
     }
     return text;
+}
+
+/// Linux's name of it.
+std::string cpu_name() {
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);)
+        if (line.starts_with("model name") && line.find(": ") != line.npos)
+            return line.substr(line.find(": ") + 2);
+    return "unknown";
 }
 
 ordered_json relevant_variables() {
@@ -96,6 +107,11 @@ ordered_json environment(const Topology& topology, const StartInfo& start) {
     result["revision"] = SWITCHYARD_REVISION;
     result["compiler"] = __VERSION__;
     result["mpi"] = mpi_version();
+    result["gpu_aware_mpi"] = gpu_awareness();
+    result["hdf5"] = hdf5_version();
+    result["mpi_io"] = mpi_io_component();
+    result["products"] = kernels::matmul_library();
+    result["cpu"] = cpu_name();
     result["command"] = start.command;
     result["num_ranks"] = topology.world.size();
     result["dp"] = topology.dp_size();

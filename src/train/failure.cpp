@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <new>
 #include <thread>
 
 #include "comm/comm.hpp"
@@ -23,10 +24,17 @@ void yield_to_lower_ranks(int rank) {
     std::this_thread::sleep_for(std::chrono::milliseconds(600 + 100 * std::min(rank, 24)));
 }
 
+std::string message_of(const std::exception& error) {
+    if (!dynamic_cast<const std::bad_alloc*>(&error)) return error.what();
+    return "out of memory: the system refused memory for tables and buffers beside those that `switchyard "
+           "plan` "
+           "counts (the run cannot go on) use more nodes, fewer ranks per node or smaller sizes";
+}
+
 void abort_all_ranks(int rank, const std::string& message) {
     fmt::print(stderr, "[rank {}] {}\n", rank, message);
     std::fflush(nullptr);
-    abort_job(1);
+    abort_job();
 }
 
 }  // namespace switchyard

@@ -1,6 +1,7 @@
 // How a run dies: one message from the lowest rank that failed, then every rank ends.
 #pragma once
 
+#include <exception>
 #include <string>
 
 namespace switchyard {
@@ -9,6 +10,9 @@ namespace switchyard {
 /// ended by it. Whoever returns is the one to speak. At once on rank 0, after at most 3 s elsewhere. Signals
 /// that end a process do so again from here on.
 void yield_to_lower_ranks(int rank);
+
+/// what(), or a sentence where that says nothing.
+std::string message_of(const std::exception&);
 
 /// "[rank r] message" on standard error, then MPI_Abort with status 1.
 [[noreturn]] void abort_all_ranks(int rank, const std::string& message);

@@ -79,6 +79,7 @@ std::string count_text(double count) {
 std::string duration_text(double seconds) {
     if (!std::isfinite(seconds)) return "-";
     if (seconds < 100) return fmt::format("{:.{}f} s", seconds, seconds < 10 ? 1 : 0);
+    if (seconds > 1e12) return fmt::format("{:.1e} s", seconds);
     const auto whole = static_cast<long long>(seconds);
     if (whole < 3600) return fmt::format("{}:{:02}", whole / 60, whole % 60);
     return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);

@@ -24,6 +24,8 @@ class Progress {
     void step(const ProgressLine&);
     /// A line that stays.
     void line(const std::string& text);
+    /// The live line stays as it is; what follows, an error for instance, begins a new one.
+    void end_line();
 
   private:
     void clear();
@@ -33,8 +35,8 @@ class Progress {
     double last_s_ = 0;
 };
 
-/// Whether standard output ends at a terminal. Open MPI gives every rank a pseudo-terminal, whatever mpirun's
-/// own output is: there the launcher is asked.
-bool output_is_terminal();
+/// Columns of the terminal at which standard output ends, 0: it ends elsewhere. Open MPI gives every rank a
+/// pseudo-terminal, whatever mpirun's own output is: there the launcher is asked.
+int terminal_columns();
 
 }  // namespace switchyard

@@ -125,6 +125,10 @@ std::vector<std::string> finish_lines(const Plan& plan, const RunScale& scale, c
         "step, products alone / all",
         fmt::format("{:.4f} s", scale.flops_per_token.executed * scale.tokens_per_step / scale.peak_flops),
         fmt::format("{:.4f} s", step_s)));
+    lines.push_back(fmt::format(
+        "  {:.0f} tokens/s, model FLOPs utilisation {:.3f} dense, {:.3f} executed (mean of {} steps)",
+        scale.rate(step_s), scale.mfu(scale.flops_per_token.dense, step_s),
+        scale.mfu(scale.flops_per_token.executed, step_s), totals.steps));
     std::string shares;
     for (int p = 0; p < num_phases; ++p)
         if (totals.phase_s[p] > 0)

@@ -28,7 +28,12 @@ Config read_configuration(const Comm& world, const std::vector<std::string>& fil
     agree_on(world, [&] {
         if (world.rank() != 0 || name.empty()) return;
         is_directory = std::filesystem::is_directory(name);
-        text = read_file(is_directory ? name + "/config.cfg" : name);
+        const std::string file = is_directory ? name + "/config.cfg" : name;
+        require(std::filesystem::exists(file),
+                "there is no `{}` (it is read as the configuration; a run directory has one as soon as a run "
+                "has started there) check the path, or give all settings as --section.key=value",
+                file);
+        text = read_file(file);
     });
     is_directory = broadcast(world, is_directory);
     text = broadcast(world, text);

@@ -3,6 +3,7 @@
 
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
+#include "train/node_memory.hpp"
 #include "train/weights.hpp"
 
 namespace switchyard {
@@ -82,7 +83,7 @@ std::unique_ptr<AllocatedState> allocate_state(const Config& config, const Topol
     Arena measured;
     { TrainState shapes(config, topology, measured, traffic); }
     auto result = std::make_unique<AllocatedState>();
-    agree_on(topology.world, [&] { result->arena = Arena::allocate(measured); });
+    result->arena = allocate_arena(topology, measured);
     result->state = std::make_unique<TrainState>(config, topology, result->arena, traffic);
     return result;
 }

@@ -1,9 +1,11 @@
 // A step, and the evaluation that shares its data path.
 #include "train/train_step.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.hpp"
+#include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
 #include "optim/schedule.hpp"
 
@@ -32,13 +34,31 @@ class Laps {
     double waited_;
 };
 
-void require_finite(double loss, const GradientCheck& gradient, std::int64_t step) {
-    require(std::isfinite(loss) && gradient.finite,
-            "step {}: loss {} and gradient norm {} are not finite{} (the update was not made; the last "
-            "checkpoint is "
-            "good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
-            step, loss, gradient.norm,
-            gradient.first_bad.empty() ? "" : ", first bad gradient: " + gradient.first_bad);
+/// Name of the first weight that is not finite in some rank's part, "" if all are. Collective.
+std::string first_bad_weight(TrainState& s) {
+    std::vector<std::pair<std::string, Tensor>> weights;
+    for (const Parameter* p : s.model.parameters()) weights.emplace_back(p->shard.name, p->value);
+    for (const Linear* linear : s.model.linears())
+        if (linear->frozen()) weights.emplace_back(linear->shard().name, linear->base().words.hi);
+    const auto bad = std::find_if(weights.begin(), weights.end(), [](const auto& weight) {
+        return !std::isfinite(kernels::squared_norm(weight.second));
+    });
+    const auto first = static_cast<std::size_t>(
+        all_reduce_min(s.context.topology.world, static_cast<double>(bad - weights.begin())));
+    return first < weights.size() ? weights[first].first : "";
+}
+
+/// Loss and gradient are the same on all ranks, and so is the verdict.
+void require_finite(TrainState& s, double loss, const GradientCheck& gradient) {
+    if (std::isfinite(loss) && gradient.finite) return;
+    const std::string weight = first_bad_weight(s);
+    fail(
+        "step {}: loss {} or gradient norm {} is not finite{} (the update was not made; the last checkpoint "
+        "is good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
+        s.step + 1, loss, gradient.norm,
+        !weight.empty()              ? ", first bad weight: " + weight
+        : gradient.first_bad.empty() ? ""
+                                     : ", first bad gradient: " + gradient.first_bad);
 }
 
 }  // namespace
@@ -78,7 +98,7 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     const GradientCheck gradient = s.optimizer.check(s.method->squared_gradient_norm(s.optimizer));
     result.loss = scale * all_reduce_sum(dp, result.loss);
     result.grad_norm = gradient.norm;
-    require_finite(result.loss, gradient, s.step);
+    require_finite(s, result.loss, gradient);
 
     const double factor =
         lr_schedule(config.optim, s.step, config.run.steps) * s.method->lr_multiplier(s.step);

@@ -45,18 +45,23 @@ int Trainer::run() {
         return run_guarded();
     } catch (const std::exception& error) {
         yield_to_lower_ranks(topology_.world.rank());
-        write_status("failed", error.what());
+        progress_.end_line();
+        write_status("failed", message_of(error));
         throw;
     }
 }
 
 int Trainer::run_guarded() {
-    watchdog_ =
-        std::make_unique<Watchdog>(config_.run.hang_timeout, topology_.world.rank(),
-                                   [this](const std::string& problem) { write_status("failed", problem); });
+    const auto last_words = [this](const std::string& problem) {
+        const auto status = read_run_status(config_.run.dir);
+        if (!status || status->outcome != "failed")
+            write_status("failed", problem);  // the first rank's stays
+    };
+    watchdog_ = std::make_unique<Watchdog>(config_.run.hang_timeout, topology_.world.rank(), last_words);
     measure_peak();
     build_state();
     restore_or_initialise();
+    known_step_ = 0;
     announce();
     return finish(train_steps());
 }
@@ -66,6 +71,8 @@ void Trainer::open_directory() {
         if (!speaks()) return;
         directory_.emplace(config_.run.dir);
         log_.emplace(directory_->log());
+        if (const auto before = directory_->read_status()) known_step_ = before->step;
+        write_status("running", "");
     });
 }
 
@@ -172,10 +179,11 @@ Stop Trainer::train_steps() {
 }
 
 StepFigures Trainer::one_step() {
-    watchdog_->event("begin", state().step);
+    const std::int64_t number = state().step + 1;
+    watchdog_->event("begin", number);
     fault_.strike(state().step, state().model);
     StepFigures figures;
-    figures.phases.on_lap([this](Phase phase) { watchdog_->event(name_of(phase), state().step); });
+    figures.phases.on_lap([&](Phase phase) { watchdog_->event(name_of(phase), number); });
     const Traffic before = traffic_;
     const double start = seconds_now();
     figures.result = train_step(state(), loader_, first_sample_, figures.phases);
@@ -252,7 +260,8 @@ void Trainer::log_event(const char* event, ordered_json details) {
 /// Also from ranks other than 0, when they fail alone.
 void Trainer::write_status(const char* outcome, const std::string& reason) {
     try {
-        write_run_status(config_.run.dir, {outcome, reason, allocated_ ? state().step : 0, ""});
+        const std::int64_t step = allocated_ ? std::max(known_step_, state().step) : known_step_;
+        write_run_status(config_.run.dir, {outcome, reason, step, ""});
     } catch (const UserError& problem) {
         fmt::print(stderr, "warning: {}\n", problem.what());
     }

@@ -66,6 +66,7 @@ class Trainer {
     std::unique_ptr<AllocatedState> allocated_;
     Traffic traffic_;
     std::int64_t first_sample_ = 0;
+    std::int64_t known_step_ = 0;  // what status.json says until the state is restored
 
     RunScale scale_;
     RunTotals totals_;

@@ -55,8 +55,10 @@ void Watchdog::watch() {
     fmt::print(stderr, "[rank {}] {}\n", rank_, message);
     std::fflush(nullptr);
     std::signal(SIGALRM, SIG_DFL);  // ends the process should the file system hang as well
-    ::alarm(5);
+    ::alarm(8);
     last_words_(message);
+    // The first rank to end takes the others with it: they are to say first where they are.
+    std::this_thread::sleep_for(std::chrono::seconds(3));
     std::_Exit(1);
 }
 

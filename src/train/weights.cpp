@@ -6,6 +6,7 @@
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
+#include "train/node_memory.hpp"
 
 namespace switchyard {
 namespace {
@@ -151,7 +152,7 @@ std::unique_ptr<AllocatedInference> allocate_inference(const Config& config, con
     Arena measured;
     { InferenceState shapes(config, topology, measured, traffic); }
     auto result = std::make_unique<AllocatedInference>();
-    agree_on(topology.world, [&] { result->arena = Arena::allocate(measured); });
+    result->arena = allocate_arena(topology, measured);
     result->state = std::make_unique<InferenceState>(config, topology, result->arena, traffic);
     return result;
 }

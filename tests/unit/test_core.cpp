@@ -1,8 +1,11 @@
 // Shapes, views, the arena, bf16 and Philox.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <numbers>
 #include <set>
 
@@ -224,6 +227,16 @@ TEST(Errors, CarryTheFormattedMessage) {
         EXPECT_STREQ(error.what(), "3 ranks (tp is 2)");
     }
     EXPECT_THROW(internal_check(false, "broken"), InternalError);
+}
+
+TEST(Errors, ErrnoIsReadAfterTheCallThatFails) {
+    errno = EBUSY;
+    try {
+        require(::open("/no/such/file", O_RDONLY) >= 0, "{}", system_reason);
+        FAIL();
+    } catch (const UserError& error) {
+        EXPECT_STREQ(error.what(), std::strerror(ENOENT));
+    }
 }
 
 }  // namespace
