@@ -4,6 +4,7 @@
 #include "core/timer.hpp"
 #include "train/commands.hpp"
 #include "train/failure.hpp"
+#include "train/stop_requests.hpp"
 
 namespace {
 
@@ -28,6 +29,7 @@ std::vector<Command> commands() {
 
 int main(int argc, char** argv) {
     const double start_s = seconds_now();
+    note_requeue_signals();
     int rank = 0;
     try {
         MpiSession session(argc, argv);
