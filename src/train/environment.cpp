@@ -13,6 +13,7 @@
 
 #include "comm/collectives.hpp"
 #include "kernels/matmul.hpp"
+#include "revision.hpp"
 
 extern char** environ;
 
