@@ -26,7 +26,7 @@ TestFault::TestFault(int rank) {
             "SWITCHYARD_TEST_FAULT = '{}' is not rank:step:KIND with throw, hang, nan or wait (it is for "
             "tests) unset it",
             text);
-    if (struck == rank) step_ = step;
+    if (struck == rank || struck == -1) step_ = step;
 }
 
 void TestFault::strike(std::int64_t step, Transformer& model) const {

@@ -240,6 +240,7 @@ int Trainer::finish(Stop stop) {
                                                   : "run.stop_step";
     watchdog_->event("finishing", state().step);
     if (speaks()) {
+        write_status(outcome, reason);  // first: a batch system may end the process while it reports
         const Plan plan = make_plan(config_, topology_.world.size(), 0,
                                     std::min(max_planned_steps, std::max<std::int64_t>(1, state().step)));
         const double process = peak_resident_bytes();
@@ -254,7 +255,6 @@ int Trainer::finish(Stop stop) {
                              {"arena", json_of(measured.arena)},
                              {"process", static_cast<std::int64_t>(measured.process_bytes)}};
         log_event("finish", details);
-        write_status(outcome, reason);
     }
     return requeue ? exit_requeue : exit_done;
 }
