@@ -1,6 +1,7 @@
 """A Slurm cluster of one node on this machine: munged, slurmctld and slurmd in a private folder on private ports.
 
-Works as root in a container and as an ordinary user, without systemd and cgroups. Nothing outlives under_guard().
+Works as root in a container and as an ordinary user, without systemd and cgroups. It runs under under_guard(), whose end
+is the end of daemons and jobs.
 """
 import ctypes
 import os
@@ -42,27 +43,8 @@ def descendants(ancestor):
     return found
 
 
-def under_guard(work):
-    """Runs work() in a child and returns its exit code. Whatever it started is killed afterwards, detached or not:
-    orphans become children of this process, which is also what ends them when it is asked to end itself."""
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
-    child = os.fork()
-    if child == 0:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        code = 1
-        try:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-            code = work()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: os.kill(child, signal.SIGTERM))
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def kill_descendants():
+    """Detached ones too: this process is a subreaper, so that orphans below it become its children."""
     while left := descendants(os.getpid()):
         for process in left:
             try:
@@ -75,6 +57,32 @@ def under_guard(work):
         except ChildProcessError:
             pass
         time.sleep(0.05)
+
+
+def under_guard(work):
+    """Runs work() in a child and returns its exit code. Whatever it started is killed afterwards, also when one of the two
+    processes is killed: each cleans up after the other."""
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    child = os.fork()
+    if child == 0:
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        code = 1
+        try:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+            code = work()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        kill_descendants()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: os.kill(child, signal.SIGTERM))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    kill_descendants()
     return code if code >= 0 else 128 - code
 
 
@@ -173,15 +181,3 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP
 
     def call(self, *command, **keywords):
         return subprocess.run(command, capture_output=True, text=True, env=self.environment, **keywords)
-
-    def stop(self):
-        """Jobs first, then the daemons; what does not listen is left to the guard."""
-        if "slurmctld" in self.daemons:
-            self.call("scancel", "--full", "--signal=KILL", f"--user={os.getuid()}")
-        for process in reversed(list(self.daemons.values())):
-            process.terminate()
-        for process in self.daemons.values():
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()

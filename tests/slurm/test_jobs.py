@@ -333,27 +333,17 @@ def run_case(jobs, name):
     return verdict == "passed"
 
 
-def main(arguments):
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="slurm."))
-    folder.chmod(0o755)  # munged wants its socket to be reachable
+def main(arguments, folder):
     cluster = Cluster(folder / "c", HOLD_S, KILL_WAIT_S)
-    good = False
     try:
         cluster.start()
         jobs = Jobs(cluster, pathlib.Path(arguments.build).resolve() / "switchyard", folder)
         names = [n for n in CASES if not arguments.cases or n in (*arguments.cases, "finish_srun")]
-        with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
-            good = all(list(pool.map(lambda name: run_case(jobs, name), names)))
-        return 0 if good else 1
+        pool = concurrent.futures.ThreadPoolExecutor(len(names))  # not waited for when this is interrupted
+        return 0 if all(list(pool.map(lambda name: run_case(jobs, name), names))) else 1
     except CannotRun as reason:
         print(f"skipped: {reason}")
         return 77
-    finally:
-        cluster.stop()
-        if arguments.keep:
-            print(f"kept: {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
@@ -362,4 +352,11 @@ if __name__ == "__main__":
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("cases", nargs="*")
     given = parser.parse_args()
-    sys.exit(under_guard(lambda: main(given)))
+    work_folder = pathlib.Path(tempfile.mkdtemp(prefix="slurm."))
+    work_folder.chmod(0o755)  # munged wants its socket to be reachable
+    result = under_guard(lambda: main(given, work_folder))
+    if given.keep:
+        print(f"kept: {work_folder}")
+    else:
+        shutil.rmtree(work_folder, ignore_errors=True)
+    sys.exit(result)
