@@ -1,9 +1,8 @@
-// Making, locking and writing a run directory.
+// Making and writing a run directory.
 #include "io/run_directory.hpp"
 
 #include <fcntl.h>
 #include <fmt/chrono.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -16,11 +15,6 @@
 
 namespace switchyard {
 namespace {
-
-std::string host_name() {
-    char name[256] = {};
-    return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown host";
-}
 
 void make_directory(const std::string& path) {
     std::error_code error;
@@ -59,39 +53,9 @@ RunDirectory::RunDirectory(const std::string& path) : path_(path) {
     while (path_.size() > 1 && path_.back() == '/') path_.pop_back();
     make_directory(path_);
     check_writable(path_);
-    take_lock();
+    lock_ = std::make_unique<RunLock>(path_, file("lock"));
     make_directory(checkpoints());
     check_writable(checkpoints());
-}
-
-void RunDirectory::take_lock() {
-    const std::string name = file("lock");
-    lock_ = FileDescriptor(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-    require(lock_ >= 0, "cannot open `{}`: {} (it keeps two runs out of one directory)", name,
-            std::strerror(errno));
-    int status;
-    do {
-        status = ::flock(lock_, LOCK_EX | LOCK_NB);
-    } while (status != 0 && errno == EINTR);
-    if (status != 0 && errno == EWOULDBLOCK) {
-        std::string holder = read_file(name);
-        holder.resize(std::min(holder.find('\n'), holder.size()));
-        fail(
-            "run directory `{}` is in use by {} (two runs would overwrite each other's checkpoints) wait for "
-            "that run "
-            "or choose another run.dir",
-            path_, holder.empty() ? "another process" : holder);
-    }
-    if (status != 0) {
-        fmt::print(stderr,
-                   "switchyard: warning: `{}` cannot be locked: {} (this file system has no locks: make sure "
-                   "that no "
-                   "other run uses the directory)\n",
-                   name, std::strerror(errno));
-    }
-    // The file stays when the run ends: removing it would race with the next run that opens it.
-    require(::ftruncate(lock_, 0) == 0, "cannot write `{}`: {}", name, std::strerror(errno));
-    write_all(lock_, fmt::format("pid {} on host {}\n", ::getpid(), host_name()), name);
 }
 
 void RunDirectory::write_config(std::string_view text) const {

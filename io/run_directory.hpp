@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "io/files.hpp"
+#include "io/run_lock.hpp"
 
 namespace switchyard {
 
@@ -23,9 +25,10 @@ struct RunStatus {
 class RunDirectory {
   public:
     /// Makes `path` and its checkpoints/ as needed, checks that files can be written there and takes the
-    /// lock, which the system frees when its holder ends in whatever way. Throws UserError: not writable, in
-    /// use (by which pid on which host).
+    /// lock (io/run_lock.hpp). Throws UserError: not writable, in use (by which pid on which host).
     explicit RunDirectory(const std::string& path);
+    /// Before a save: throws UserError when another run has taken the directory.
+    void check_lock() const { lock_->check(); }
 
     const std::string& path() const { return path_; }
     std::string file(std::string_view name) const { return path_ + "/" + std::string(name); }
@@ -43,10 +46,8 @@ class RunDirectory {
     std::optional<RunStatus> read_status() const;
 
   private:
-    void take_lock();
-
     std::string path_;
-    FileDescriptor lock_;
+    std::unique_ptr<RunLock> lock_;
 };
 
 /// Without the lock: for ranks that fail alone, also several at once.

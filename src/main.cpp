@@ -5,6 +5,7 @@
 #include "core/timer.hpp"
 #include "train/commands.hpp"
 #include "train/failure.hpp"
+#include "train/stop_requests.hpp"
 
 namespace {
 
@@ -29,6 +30,7 @@ std::vector<Command> commands() {
 
 int main(int argc, char** argv) {
     const double start_s = seconds_now();
+    note_requeue_signals();
     int rank = 0;
     std::signal(SIGXFSZ, SIG_IGN);  // a write beyond `ulimit -f` is to be an error with a message
     try {

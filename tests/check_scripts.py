@@ -18,6 +18,8 @@ def scripts():
     for path in sorted(p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.is_file()):
         if path.suffix == ".py":
             python.append(path)
+        elif path.suffix == ".env":  # sourced by job scripts
+            shell.append(path)
         elif path.suffix in ("", ".sh", ".sbatch"):
             first = path.read_bytes().split(b"\n", 1)[0]
             if path.suffix == ".sh" or (first.startswith(b"#!") and b"bash" in first):
@@ -30,8 +32,9 @@ def check_syntax(shell, python):
     for path in shell:
         result = subprocess.run(["bash", "-n", path], capture_output=True, text=True)
         problems += [result.stderr.strip()] if result.returncode else []
-        # mpirun_flags.sh only defines functions for scripts that set it themselves.
-        if "set -euo pipefail" not in path.read_text() and path.name != "mpirun_flags.sh":
+        # mpirun_flags.sh and sites are sourced by scripts that set it themselves.
+        sourced = path.name == "mpirun_flags.sh" or path.suffix == ".env"
+        if "set -euo pipefail" not in path.read_text() and not sourced:
             problems.append(f"{path}: no `set -euo pipefail`")
     for path in python:
         try:

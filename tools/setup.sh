@@ -13,6 +13,8 @@ packages=(
     nlohmann-json3-dev libfmt-dev libgtest-dev
     python3-numpy python3-h5py python3-matplotlib
 )
+# What only tests need, installed by test.sh alone: without them those tests are skipped, and say so.
+test_packages=(slurm-wlm munge shellcheck)
 spack_line="spack install cmake ninja pkgconf openmpi hdf5+mpi boost+program_options onednn sentencepiece nlohmann-json fmt googletest py-h5py py-matplotlib"
 
 say() { printf '\n==> %s\n' "$*"; }
@@ -32,9 +34,10 @@ as_root() {
     fi
 }
 
+# missing_packages PACKAGE...: those that are not installed.
 missing_packages() {
     local package
-    for package in "${packages[@]}"; do
+    for package in "$@"; do
         [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || echo "$package"
     done
 }
@@ -47,12 +50,21 @@ install_packages() {
         printf 'When they are there, run this again with SWITCHYARD_SKIP_PACKAGES=1.\n'
         exit 1
     fi
+    install_missing "${packages[@]}"
+}
+
+install_test_packages() {
+    [[ ${SWITCHYARD_SKIP_PACKAGES:-0} == 1 ]] && return
+    (install_missing "${test_packages[@]}") || say "Not all of ${test_packages[*]} could be installed: tests that need them are skipped"
+}
+
+install_missing() {
     local missing
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <(missing_packages "$@")
     [[ ${#missing[@]} -eq 0 ]] && return
     say "Installing ${#missing[@]} packages: ${missing[*]}"
-    as_root apt-get update -q
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null
+    as_root apt-get update -q &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null
 }
 
 # build_preset PRESET [cmake --build arguments]: configures build/PRESET when needed, then builds what is out of date.

@@ -37,6 +37,7 @@ run_ctest() {
 closing_line() { grep -E 'tests passed, [0-9]+ tests? failed|^No tests were found' "$root/build/$1/test.log" | tail -n 1; }
 
 install_packages
+install_test_packages
 started=$SECONDS
 build_preset release
 say "Tests of the release build$([[ $long -eq 1 ]] && echo ', campaigns included')"

@@ -62,6 +62,7 @@ struct RunConfig {
     std::int64_t log_interval = 10, eval_interval = 0, save_interval = 0;
     std::int64_t keep_last = 2, keep_every = 0;
     double wall_limit = 0;    // s; 0: none
+    double signal_lead = 0;   // s; 0: not known
     double hang_timeout = 600;  // s; 0: no watchdog
     std::string init_from;
 };

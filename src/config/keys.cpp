@@ -188,6 +188,9 @@ void add_run_keys(std::vector<Key>& keys) {
         {"steps", "keep checkpoints of multiples of this for good; 0: none", on_resume});
     add("run.wall_limit", &R::wall_limit, duration(),
         {"s", "save and exit with code 75 before this time is over, also H:M:S; 0: no limit", on_resume});
+    add("run.signal_lead", &R::signal_lead, duration(),
+        {"s", "how long before the end of the job SIGUSR1 comes, to be compared with a save; 0: not known",
+         on_resume});
     add("run.hang_timeout", &R::hang_timeout, duration(),
         {"s", "abort a run without progress for so long; 0: never", on_resume});
     add("run.init_from", &R::init_from, text(), {"", "checkpoint whose weights start the run at step 0"});

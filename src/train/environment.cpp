@@ -15,6 +15,7 @@
 #include "comm/collectives.hpp"
 #include "io/checkpoint_file.hpp"
 #include "kernels/matmul.hpp"
+#include "revision.hpp"
 
 extern char** environ;
 

@@ -19,13 +19,11 @@ void note_signal(int signal) {
     (signal == SIGUSR1 ? requeue_seen : terminate_seen) = 1;
 }
 
-void handle(void (*handler)(int)) {
-    for (int signal : {SIGUSR1, SIGTERM, SIGINT}) {
-        struct sigaction action {};
-        action.sa_handler = handler;
-        action.sa_flags = SA_RESTART;
-        sigaction(signal, &action, nullptr);
-    }
+void handle(int signal, void (*handler)(int)) {
+    struct sigaction action {};
+    action.sa_handler = handler;
+    action.sa_flags = SA_RESTART;
+    sigaction(signal, &action, nullptr);
 }
 
 }  // namespace
@@ -35,15 +33,23 @@ const char* reason_of(Stop stop) {
     return reasons[static_cast<int>(stop)];
 }
 
+void note_requeue_signals() {
+    handle(SIGUSR1, note_signal);
+}
+
+bool signal_noted() {
+    return requeue_seen || terminate_seen;
+}
+
 StopRequests::StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s)
     : world_(world), directory_(std::move(directory)), start_s_(start_s), wall_limit_s_(wall_limit_s) {
-    requeue_seen = 0;
-    terminate_seen = 0;
-    handle(note_signal);
+    for (int signal : {SIGUSR1, SIGTERM, SIGINT}) handle(signal, note_signal);
 }
 
 StopRequests::~StopRequests() {
-    handle(SIG_DFL);
+    for (int signal : {SIGTERM, SIGINT}) handle(signal, SIG_DFL);
+    requeue_seen = 0;
+    terminate_seen = 0;
 }
 
 bool StopRequests::take_file(const char* name) const {

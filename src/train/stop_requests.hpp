@@ -24,6 +24,12 @@ struct StopDecision {
     bool save = false;  // without stopping
 };
 
+/// From here on SIGUSR1 is noted instead of ending the process: a batch system may send it while MPI starts
+/// or a checkpoint is read. StopRequests then acts on it.
+void note_requeue_signals();
+/// Whether a signal was noted.
+bool signal_noted();
+
 /// Installs the handlers of SIGUSR1, SIGTERM and SIGINT; they only set a flag, so a second signal while
 /// saving changes nothing. One object a process.
 class StopRequests {

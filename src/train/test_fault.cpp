@@ -9,6 +9,7 @@
 #include "config/value_rule.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
+#include "train/stop_requests.hpp"
 
 namespace switchyard {
 
@@ -21,12 +22,11 @@ TestFault::TestFault(int rank) {
     const bool parsed = second != std::string::npos && read_number(text.substr(0, first), struck) &&
                         read_number(text.substr(first + 1, second - first - 1), step);
     kind_ = parsed ? text.substr(second + 1) : "";
-    require(kind_ == "throw" || kind_ == "hang" || kind_ == "nan",
-            "SWITCHYARD_TEST_FAULT = '{}' is not rank:step:throw, rank:step:hang or rank:step:nan (it is for "
-            "tests) "
-            "unset it",
+    require(kind_ == "throw" || kind_ == "hang" || kind_ == "nan" || kind_ == "wait",
+            "SWITCHYARD_TEST_FAULT = '{}' is not rank:step:KIND with throw, hang, nan or wait (it is for "
+            "tests) unset it",
             text);
-    if (struck == rank) step_ = step;
+    if (struck == rank || struck == -1) step_ = step;
 }
 
 void TestFault::strike(std::int64_t step, Transformer& model) const {
@@ -35,6 +35,7 @@ void TestFault::strike(std::int64_t step, Transformer& model) const {
         fail("test fault: this rank fails alone before step {} (SWITCHYARD_TEST_FAULT)", step);
     if (kind_ == "nan")
         kernels::fill(model.parameters().back()->value, std::numeric_limits<double>::quiet_NaN());
+    while (kind_ == "wait" && !signal_noted()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
     while (kind_ == "hang") std::this_thread::sleep_for(std::chrono::seconds(1));
 }
 

@@ -1,5 +1,6 @@
-// A fault on purpose, for tests: SWITCHYARD_TEST_FAULT=rank:step:throw|hang|nan makes that rank throw, stop
-// moving or spoil a weight before that step.
+// A fault on purpose, for tests: SWITCHYARD_TEST_FAULT=rank:step:throw|hang|nan|wait makes that rank throw,
+// stop moving, spoil a weight or wait for a signal before that step; rank -1 is
+// every rank.
 #pragma once
 
 #include <cstdint>

@@ -144,6 +144,8 @@ void Trainer::announce() {
     const Plan plan = make_plan(config_, topology_.world.size(), 0, 0);
     for (const std::string& line : start_lines(config_, plan, kernels::num_threads(), scale_.peak_flops))
         progress_.line(line);
+    logged_ = longest_times(directory_->log());
+    say_signal_lead();
 }
 
 std::int64_t Trainer::last_step() const {
@@ -165,7 +167,7 @@ Stop Trainer::train_steps() {
                  requests.remaining_s(), figures.val_loss.value_or(0), figures.val_loss.has_value()});
         }
         if (last) break;
-        const double needed_s = 2 * longest_step_s_ + 1.5 * checkpoints_->expected_save_s(state()) + 1;
+        const double needed_s = 2 * longest_step_s_ + 1.5 * expected_save_s() + 1;
         const StopDecision decision = requests.agree(needed_s);
         if (decision.stop != Stop::none) {
             log_event("signal", {{"reason", reason_of(decision.stop)}});
@@ -210,12 +212,31 @@ void Trainer::record(const StepFigures& figures) {
 }
 
 void Trainer::save() {
+    agree_on(topology_.world, [&] {
+        if (speaks()) directory_->check_lock();
+    });
     const SaveReport report = checkpoints_->save(state(), first_sample_);
     log_event("save", {{"checkpoint", report.path}, {"bytes", report.bytes}, {"seconds", report.seconds}});
     if (!speaks()) return;
     write_status("running", "");
     progress_.line(fmt::format("saved {} ({} in {:.2f} s)", report.path,
                                bytes_text(static_cast<double>(report.bytes)), report.seconds));
+    logged_.save_s = std::max(logged_.save_s, report.seconds);
+    say_signal_lead();
+}
+
+double Trainer::expected_save_s() const {
+    return logged_.save_s > 0 ? logged_.save_s : checkpoints_->expected_save_s(state());
+}
+
+/// At the start, and when a save changes the verdict. Rank 0.
+void Trainer::say_signal_lead() {
+    if (config_.run.signal_lead <= 0) return;
+    logged_.step_s = std::max(logged_.step_s, longest_step_s_);
+    const SignalLead lead = judge_signal_lead(config_.run.signal_lead, logged_, expected_save_s());
+    const int verdict = 2 * (logged_.save_s > 0) + lead.enough;
+    if (verdict != lead_verdict_) progress_.line((lead.enough ? "signal      " : "warning     ") + lead.text);
+    lead_verdict_ = verdict;
 }
 
 int Trainer::finish(Stop stop) {
@@ -227,6 +248,7 @@ int Trainer::finish(Stop stop) {
                                                   : "run.stop_step";
     watchdog_->event("finishing", state().step);
     if (speaks()) {
+        write_status(outcome, reason);  // first: a batch system may end the process while it reports
         const Plan plan = make_plan(config_, topology_.world.size(), 0,
                                     std::min(max_planned_steps, std::max<std::int64_t>(1, state().step)));
         const double process = peak_resident_bytes();
@@ -241,7 +263,6 @@ int Trainer::finish(Stop stop) {
                              {"arena", json_of(measured.arena)},
                              {"process", static_cast<std::int64_t>(measured.process_bytes)}};
         log_event("finish", details);
-        write_status(outcome, reason);
     }
     return requeue ? exit_requeue : exit_done;
 }

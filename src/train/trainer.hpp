@@ -12,6 +12,7 @@
 #include "train/environment.hpp"
 #include "train/progress.hpp"
 #include "train/run_report.hpp"
+#include "train/signal_lead.hpp"
 #include "train/stop_requests.hpp"
 #include "train/test_fault.hpp"
 #include "train/watchdog.hpp"
@@ -42,6 +43,8 @@ class Trainer {
     StepFigures one_step();
     double evaluate();
     void save();
+    double expected_save_s() const;
+    void say_signal_lead();
     void record(const StepFigures&);
     int finish(Stop);
 
@@ -72,6 +75,8 @@ class Trainer {
     RunTotals totals_;
     double start_up_bytes_ = 0;
     double mean_step_s_ = 0, longest_step_s_ = 0;  // evaluations included in the longest
+    LongestTimes logged_;                          // rank 0: of the whole run, earlier starts included
+    int lead_verdict_ = -1;                        // as last said
     std::optional<double> last_val_loss_;
     Progress progress_;
 };

@@ -141,7 +141,7 @@ TEST(Parse, KeysAreTheContractsNames) {
           "run.dir",           "run.steps",           "run.stop_step",      "run.seed",
           "run.dtype",         "run.log_interval",    "run.eval_interval",  "run.save_interval",
           "run.keep_last",     "run.keep_every",      "run.wall_limit",     "run.hang_timeout",
-          "run.init_from"})
+          "run.signal_lead",   "run.init_from"})
         EXPECT_NE(names.find(std::string(name) + " "), std::string::npos) << name;
 }
 
@@ -473,7 +473,7 @@ TEST(Compare, AllowsWhatTheResumeContractLists) {
         "parallel.tp=2",       "parallel.shard_frozen=true", "parallel.rotate=false", "data.tokens=b.h5",
         "data.micro_batch=2",  "model.recompute=true",       "run.dir=else",          "run.log_interval=1",
         "run.eval_interval=5", "run.save_interval=5",        "run.keep_last=9",       "run.keep_every=9",
-        "run.wall_limit=60",   "run.hang_timeout=0",         "run.stop_step=5"};
+        "run.wall_limit=60",   "run.hang_timeout=0",         "run.stop_step=5",       "run.signal_lead=30"};
     std::set<std::string> free_names;
     for (const std::string& setting : free) {
         const auto changes = compare_configs(stored, config_of("", {"--" + setting}), methods());

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The configuration of a batch job on this machine: one rank per GPU or NUMA domain under mpirun. It resumes, and ends
+# with the program's exit code (75: saved, start it again). Signals sent to this process reach mpirun.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=jobs/common.sh
+source "$root/jobs/common.sh"
+# shellcheck source=tools/mpirun_flags.sh
+source "$root/tools/mpirun_flags.sh"
+
+usage() {
+    cat <<'TEXT'
+jobs/run_local.sh CONFIG [SITE] [--ranks=N] [--section.key=value ...]
+  SITE     jobs/sites/SITE.env or a path; default workstation
+  --ranks  default: one per NUMA domain, or per GPU where the site says gpus_per_rank=1
+TEXT
+}
+
+positional=() settings=() ranks=
+for argument in "$@"; do
+    case $argument in
+        --help | -h) usage && exit 0 ;;
+        --ranks=*) ranks=${argument#*=} ;;
+        --*.*=*) settings+=("$argument") ;;
+        -*) usage >&2 && exit 1 ;;
+        *) positional+=("$argument") ;;
+    esac
+done
+[[ ${#positional[@]} -ge 1 && ${#positional[@]} -le 2 ]] || { usage >&2 && exit 1; }
+load_site "$root" "${positional[1]:-workstation}"
+enter_site
+require_program
+run=$(run_directory "${positional[0]}" "${settings[@]}")
+if [[ -z $ranks && $gpus_per_rank -gt 0 ]]; then
+    ranks=$(nvidia-smi -L | wc -l)
+elif [[ -z $ranks ]]; then
+    ranks=$(lscpu --parse=NODE | grep -v '^#' | sort -u | wc -l)
+fi
+[[ $ranks =~ ^[1-9][0-9]*$ ]] || die "--ranks=$ranks is no number of ranks"
+mpi_prepare "$ranks"
+say "$ranks ranks, run $run from step $(newest_step "$run")"
+exec "${mpi_command[@]}" "$program" train "${positional[0]}" "${settings[@]}" --run.dir="$run"

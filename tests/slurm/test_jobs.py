@@ -1,0 +1,362 @@
+#!/usr/bin/python3
+"""jobs/pretrain.sbatch on a real Slurm of one node: ends, limits, requeue, chain, cancel, drain, crash.
+
+test_jobs.py --build=DIR [--keep] [CASE ...]. Exits 77 with the reason where Slurm cannot run. Cases run side by side.
+"""
+import argparse
+import concurrent.futures
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+import tiny_run
+from cluster import CannotRun, Cluster, under_guard
+from tiny_run import ROOT, STEPS, Run
+
+# Slurm's limits are whole minutes and looked at every 30 s: the signal comes 0 to 60 s earlier than asked for.
+LIMIT_MIN = int(os.environ.get("SWITCHYARD_SLURM_LIMIT_MIN", "2"))
+LEAD_S = int(os.environ.get("SWITCHYARD_SLURM_LEAD_S", "60"))
+HOLD_S = int(os.environ.get("SWITCHYARD_SLURM_HOLD_S", "5"))  # a requeued job waits so long
+KILL_WAIT_S = int(os.environ.get("SWITCHYARD_SLURM_KILL_WAIT_S", "10"))
+WAIT_S = float(os.environ.get("SWITCHYARD_SLURM_WAIT_S", "240"))  # at most, for anything
+
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
+PAUSE_STEP = 23  # beyond the checkpoint of step 20: where a run waits for a signal when a case asks for it
+LAUNCHERS = {
+    "srun": "launcher=(srun --mpi=pmix --kill-on-bad-exit=1)",
+    "mpirun": "launcher=(mpirun --oversubscribe --bind-to none)",
+}
+
+
+def expect(condition, message):
+    if not condition:
+        raise AssertionError(message)
+
+
+def wait_for(condition, what, limit_s=WAIT_S):
+    end = time.monotonic() + limit_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        expect(time.monotonic() < end, f"not within {limit_s:.0f} s: {what}")
+        time.sleep(0.4)
+
+
+class Jobs:
+    """What the cases share: the cluster, the configuration, submitting and looking."""
+
+    def __init__(self, cluster, program, folder):
+        self.cluster, self.program, self.folder = cluster, program, folder
+        self.config = tiny_run.make(program, folder)
+        self.reference_done = concurrent.futures.Future()
+
+    def site(self, name, launcher, restart="requeue"):
+        path = self.folder / f"{name}.env"
+        path.write_text(f"# shellcheck shell=bash\nprogram={self.program}\n{LAUNCHERS[launcher]}\nranks_per_node=2\n"
+                        f"cores_per_rank=1\nsignal_lead={LEAD_S}\nrestart={restart}\n")
+        return path
+
+    def run(self, name):
+        return Run(self.program, self.folder / "runs" / name)
+
+    def submit(self, name, launcher, *settings, restart="requeue", pause=False, fault=None, minutes=10):
+        """Returns the job's number. pause: the ranks wait at PAUSE_STEP until a signal comes. fault: another one."""
+        environment = {**self.cluster.environment, **tiny_run.MPI_ENVIRONMENT}
+        environment.pop("SWITCHYARD_TEST_FAULT", None)
+        if pause or fault:
+            environment["SWITCHYARD_TEST_FAULT"] = fault or f"-1:{PAUSE_STEP}:wait"
+        result = self.call("bash", str(ROOT / "jobs/pretrain.sbatch"), str(self.config),
+                           str(self.site(f"{name}_{launcher}", launcher, restart)), f"--time={minutes}",
+                           f"--run.dir={self.run(name).path}", *settings, env=environment)
+        return self.number(result)
+
+    def call(self, *command, env=None):
+        return subprocess.run(command, capture_output=True, text=True, env=env or self.cluster.environment, cwd=ROOT)
+
+    @staticmethod
+    def number(result):
+        expect(result.returncode == 0, f"submitting failed: {result.stdout}{result.stderr}")
+        return re.findall(r"Submitted batch job (\d+)", result.stdout)[-1]
+
+    def show(self, job):
+        return dict(re.findall(r"(\w+)=(\S*)", self.call("scontrol", "show", "job", "--oneliner", job).stdout))
+
+    def state(self, job):
+        return self.show(job).get("JobState", "")
+
+    def wait_end(self, job, restarts=0):
+        """After so many restarts; returns what Slurm says of the job."""
+        def ended():
+            shown = self.show(job)
+            return shown if shown.get("JobState") in ENDED and int(shown["Restarts"]) >= restarts else None
+        return wait_for(ended, f"the end of job {job} after {restarts} restarts")
+
+    def wait_pause(self, name, step=PAUSE_STEP):
+        wait_for(lambda: self.run(name).last_step() >= step, f"{name} at step {step}")
+
+    def log(self, name, job):
+        path = self.run(name).path / "jobs" / f"{job}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def expect_reference(self, name):
+        """The run finished, bit for bit like the uninterrupted one."""
+        run = self.run(name)
+        expect(run.status().get("outcome") == "finished", f"status {run.status()}")
+        expect(run.last_step() == STEPS, f"last step {run.last_step()}")
+        reference = self.reference_done.result(timeout=WAIT_S)
+        difference = run.diff(reference)
+        expect(difference.returncode == 0, f"differs from the uninterrupted run:\n{difference.stdout}{difference.stderr}")
+
+    def expect_good_checkpoint(self, name, step):
+        run = self.run(name)
+        expect(run.checkpoints(), "no checkpoint")
+        verified = run.verify_newest()
+        expect(verified.returncode == 0, f"{verified.stdout}{verified.stderr}")
+        newest = int(re.findall(r"\d+", run.checkpoints()[-1].name)[0])
+        expect(newest >= step, f"newest checkpoint of step {newest} instead of {step} or later")
+
+
+def finish_srun(jobs):
+    """A run that finishes, submitted by the script itself. All others are compared with it."""
+    try:
+        job = jobs.submit("finish_srun", "srun")
+        shown = jobs.wait_end(job)
+        run = jobs.run("finish_srun")
+        expect(shown["JobState"] == "COMPLETED" and run.status().get("outcome") == "finished", f"{shown} {run.status()}")
+        jobs.reference_done.set_result(run)
+    except BaseException as problem:
+        jobs.reference_done.set_exception(problem)
+        raise
+    record = run.path / "jobs" / f"{job}.0"
+    for name in ("site.env", "job.txt", "environment.json", "config.cfg"):
+        expect((record / name).stat().st_size > 0, f"{name} is not recorded")
+    expect("revision" in (record / "environment.json").read_text(), "no code version recorded")
+    config = (run.path / "config.cfg").read_text()
+    limit = float(re.search(r"wall_limit = ([\d.]+)", config).group(1))
+    expect(0 < limit < 600, f"the job's time limit was not passed on: wall_limit = {limit}")
+    expect(f"SIGUSR1 comes {LEAD_S} s before the job ends" in jobs.log("finish_srun", job), "lead time is not judged")
+    expect("took up to" in jobs.log("finish_srun", job), "lead time is not compared with a measured save")
+
+
+def finish_mpirun(jobs):
+    """Plain sbatch with CONFIG and SITE as variables."""
+    run = jobs.run("finish_mpirun")
+    run.path.mkdir(parents=True)
+    config = jobs.folder / "mpirun.cfg"
+    config.write_text(jobs.config.read_text().replace("/unnamed ", "/runs/finish_mpirun "))
+    environment = {**jobs.cluster.environment, **tiny_run.MPI_ENVIRONMENT, "CONFIG": str(config),
+                   "SITE": str(jobs.site("finish_mpirun", "mpirun"))}
+    job = jobs.number(jobs.call("sbatch", "--ntasks=2", "--time=10", f"--output={run.path}/%j.log",
+                                "jobs/pretrain.sbatch", env=environment))
+    shown = jobs.wait_end(job)
+    expect(shown["JobState"] == "COMPLETED" and shown["Restarts"] == "0", f"{shown}")
+    jobs.expect_reference("finish_mpirun")
+
+
+def limit(jobs, launcher):
+    """Signalled before the time limit, saved, requeued by itself, finished."""
+    name = f"limit_{launcher}"
+    job = jobs.submit(name, launcher, pause=True, minutes=LIMIT_MIN)
+    shown = jobs.wait_end(job, restarts=1)
+    log = jobs.log(name, job)
+    expect(shown["JobState"] == "COMPLETED" and shown["Restarts"] == "1", f"{shown}\n{log}")
+    run = jobs.run(name)
+    expect([e["reason"] for e in run.events("signal")] == ["SIGUSR1"], f"{run.events('signal')}\n{log}")
+    expect([e["step"] for e in run.events("resume")] == [PAUSE_STEP + 1], f"{run.events('resume')}")
+    expect("restart 0," in log and "restart 1," in log, f"the log of the first start is gone:\n{log}")
+    expect(len((run.path / "jobs" / "starts").read_text().splitlines()) == 2, "not two starts")
+    jobs.expect_reference(name)
+
+
+def cancel(jobs, launcher):
+    """scancel: not requeued, the last checkpoint is good. Before that, a second job in the same run directory."""
+    name = f"cancel_{launcher}"
+    job = jobs.submit(name, launcher, pause=True)
+    jobs.wait_pause(name)
+    second = jobs.submit(name, launcher)
+    shown = jobs.wait_end(second)
+    expect(shown["JobState"] == "FAILED" and "in use by pid" in jobs.log(name, second) and
+           f"(Slurm job {job})" in jobs.log(name, second), f"{shown}\n{jobs.log(name, second)}")
+    expect(jobs.state(job) == "RUNNING", "the first job did not survive the second")
+    jobs.call("scancel", job)
+    shown = jobs.wait_end(job)
+    expect(shown["JobState"] == "CANCELLED" and shown["Restarts"] == "0", f"{shown}")
+    queue = jobs.call("squeue", "--noheader", f"--name={name}", "--format=%i %T").stdout
+    expect("PENDING" not in queue and "RUNNING" not in queue, f"still queued: {queue}")
+    jobs.expect_good_checkpoint(name, 20)
+
+
+def drain(jobs):
+    """The node is drained: the job saves on request and requeues itself; it goes on when the node is back."""
+    job = jobs.submit("drain", "srun", pause=True)
+    jobs.wait_pause("drain")
+    node = f"NodeName={jobs.cluster.node}"
+    jobs.call("scontrol", "update", node, "State=DRAIN", "Reason=test")
+    try:
+        expect("DRAIN" in jobs.call("scontrol", "show", "node").stdout, "the node is not drained")
+        expect(jobs.state(job) == "RUNNING", "draining ended the job")
+        jobs.call("scancel", "--signal=USR1", job)
+        wait_for(lambda: held_by_the_node(jobs.show(job)), f"job {job} waiting for the node")
+        expect(jobs.run("drain").status().get("outcome") == "requeue", f"{jobs.run('drain').status()}")
+    finally:
+        jobs.call("scontrol", "update", node, "State=RESUME")
+    shown = jobs.wait_end(job, restarts=1)
+    expect(shown["JobState"] == "COMPLETED", f"{shown}\n{jobs.log('drain', job)}")
+    jobs.expect_reference("drain")
+
+
+def held_by_the_node(shown):
+    return shown["JobState"] == "PENDING" and shown["Reason"] not in ("None", "BeginTime", "Priority")
+
+
+def killed_rank(jobs, launcher):
+    """A rank dies of SIGKILL: the job fails promptly and is not requeued, the next one resumes."""
+    name = f"killed_{launcher}"
+    job = jobs.submit(name, launcher, pause=True)
+    jobs.wait_pause(name)
+    started = time.monotonic()
+    os.kill(rank_process(jobs.run(name).path, 1), signal.SIGKILL)
+    shown = jobs.wait_end(job)
+    expect(shown["JobState"] == "FAILED" and shown["Restarts"] == "0", f"{shown}\n{jobs.log(name, job)}")
+    expect(time.monotonic() - started < 60 + KILL_WAIT_S, f"the job needed {time.monotonic() - started:.0f} s to fail")
+    following = jobs.submit(name, launcher)
+    shown = jobs.wait_end(following)
+    expect(shown["JobState"] == "COMPLETED", f"{shown}\n{jobs.log(name, following)}")
+    expect([e["step"] for e in jobs.run(name).events("resume")] == [20], f"{jobs.run(name).events('resume')}")
+    jobs.expect_reference(name)
+
+
+def rank_process(run, rank):
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            variables = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        ours = words[0].endswith(b"switchyard") and f"--run.dir={run}".encode() in words
+        if ours and f"PMIX_RANK={rank}".encode() in variables:
+            return int(entry.name)
+    raise AssertionError(f"no process of rank {rank} in {run}")
+
+
+def chain(jobs):
+    """Requeueing is not allowed: a successor waits for the end of the job, resumes and ends the chain."""
+    job = jobs.submit("chain", "srun", pause=True, restart="chain")
+    jobs.wait_pause("chain")
+    jobs.call("scancel", "--signal=USR1", job)
+    shown = jobs.wait_end(job)
+    log = jobs.log("chain", job)
+    expect(shown["JobState"] == "COMPLETED" and shown["Restarts"] == "0", f"{shown}\n{log}")
+    successor = re.findall(r"goes on: Submitted batch job (\d+)", log)
+    expect(len(successor) == 1, log)
+    shown = jobs.wait_end(successor[0])
+    log = jobs.log("chain", successor[0])
+    expect(shown["JobState"] == "COMPLETED" and "link 1," in log, f"{shown}\n{log}")
+    expect("Submitted" not in log, f"the chain did not end:\n{log}")
+    jobs.expect_reference("chain")
+
+
+def no_requeue(jobs):
+    """Submitted with --no-requeue: `scontrol requeue` is refused, the script chains by itself."""
+    job = jobs.submit("no_requeue", "mpirun", "--no-requeue", pause=True)
+    jobs.wait_pause("no_requeue")
+    jobs.call("scancel", "--batch", "--signal=USR1", job)
+    jobs.wait_end(job)
+    log = jobs.log("no_requeue", job)
+    successor = re.findall(r"goes on: Submitted batch job (\d+)", log)
+    expect("scontrol requeue:" in log and len(successor) == 1, log)
+    shown = jobs.wait_end(successor[0])
+    expect(shown["JobState"] == "COMPLETED" and shown["Requeue"] == "0", f"{shown}")
+    jobs.expect_reference("no_requeue")
+
+
+def endless(jobs):
+    """Hangs, and is restarted, as after a node failure, before anything was saved: the second start refuses to go on."""
+    job = jobs.submit("endless", "srun", fault="-1:5:hang")
+    jobs.wait_pause("endless", 5)
+    jobs.call("scontrol", "requeue", job)
+    shown = jobs.wait_end(job, restarts=1)
+    log = jobs.log("endless", job)
+    expect(shown["JobState"] == "FAILED" and shown["Restarts"] == "1", f"{shown}\n{log}")
+    expect("no step was saved since the last start" in log, log)
+
+
+def touch(jobs):
+    """touch RUN/save saves and goes on, touch RUN/stop saves and ends without requeueing."""
+    job = jobs.submit("touch", "srun", "--run.steps=1000000", "--run.save_interval=0")
+    run = jobs.run("touch")
+    wait_for(lambda: run.last_step() > 0, "first step")
+    (run.path / "save").touch()
+    saved = wait_for(lambda: run.events("save"), "a save")[0]["step"]
+    expect(not (run.path / "save").exists(), "the file `save` is still there")
+    wait_for(lambda: run.last_step() > saved, "steps after the save")
+    (run.path / "stop").touch()
+    shown = jobs.wait_end(job)
+    expect(shown["JobState"] == "COMPLETED" and shown["Restarts"] == "0", f"{shown}")
+    expect(run.status().get("outcome") == "stopped" and run.status().get("reason") == "stop file", f"{run.status()}")
+    jobs.expect_good_checkpoint("touch", saved + 1)
+
+
+CASES = {
+    "finish_srun": finish_srun,
+    "limit_srun": lambda jobs: limit(jobs, "srun"),
+    "limit_mpirun": lambda jobs: limit(jobs, "mpirun"),
+    "finish_mpirun": finish_mpirun,
+    "cancel_srun": lambda jobs: cancel(jobs, "srun"),
+    "cancel_mpirun": lambda jobs: cancel(jobs, "mpirun"),
+    "killed_srun": lambda jobs: killed_rank(jobs, "srun"),
+    "killed_mpirun": lambda jobs: killed_rank(jobs, "mpirun"),
+    "chain": chain,
+    "no_requeue": no_requeue,
+    "endless": endless,
+    "touch": touch,
+    "drain": drain,
+}
+
+
+def run_case(jobs, name):
+    start = time.monotonic()
+    try:
+        CASES[name](jobs)
+        verdict = "passed"
+    except BaseException:
+        verdict = f"FAILED\n{traceback.format_exc()}"
+    print(f"{time.monotonic() - start:6.1f} s  {name}: {verdict}", flush=True)
+    return verdict == "passed"
+
+
+def main(arguments, folder):
+    cluster = Cluster(folder / "c", HOLD_S, KILL_WAIT_S)
+    try:
+        cluster.start()
+        jobs = Jobs(cluster, pathlib.Path(arguments.build).resolve() / "switchyard", folder)
+        names = [n for n in CASES if not arguments.cases or n in (*arguments.cases, "finish_srun")]
+        pool = concurrent.futures.ThreadPoolExecutor(len(names))  # not waited for when this is interrupted
+        return 0 if all(list(pool.map(lambda name: run_case(jobs, name), names))) else 1
+    except CannotRun as reason:
+        print(f"skipped: {reason}")
+        return 77
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", required=True)
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("cases", nargs="*")
+    given = parser.parse_args()
+    work_folder = pathlib.Path(tempfile.mkdtemp(prefix="slurm."))
+    work_folder.chmod(0o755)  # munged wants its socket to be reachable
+    result = under_guard(lambda: main(given, work_folder))
+    if given.keep:
+        print(f"kept: {work_folder}")
+    else:
+        shutil.rmtree(work_folder, ignore_errors=True)
+    sys.exit(result)

@@ -1,0 +1,18 @@
+# At every build: writes the revision of the sources into HEADER when it changed. cmake -DHEADER=... -P revision.cmake
+find_package(Git QUIET)
+set(revision "unknown")
+if(GIT_FOUND)
+  execute_process(COMMAND ${GIT_EXECUTABLE} describe --always --dirty WORKING_DIRECTORY ${CMAKE_CURRENT_LIST_DIR}
+                  OUTPUT_VARIABLE described OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  if(described)
+    set(revision "${described}")
+  endif()
+endif()
+set(text "#define SWITCHYARD_REVISION \"${revision}\"\n")
+set(old "")
+if(EXISTS ${HEADER})
+  file(READ ${HEADER} old)
+endif()
+if(NOT old STREQUAL text)
+  file(WRITE ${HEADER} "${text}")
+endif()
