@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "core/error.hpp"
+#include "core/host.hpp"
 
 namespace switchyard {
 namespace {

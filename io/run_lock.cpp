@@ -18,15 +18,11 @@
 #include <random>
 
 #include "core/error.hpp"
+#include "core/host.hpp"
 #include "core/timer.hpp"
 
 namespace switchyard {
 namespace {
-
-std::string host_name() {
-    char name[256] = {};
-    return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown host";
-}
 
 /// Differs between machines, also where all are called localhost, and between two starts of one.
 std::string machine_id() {

@@ -10,6 +10,7 @@
 
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
+#include "core/host.hpp"
 #include "core/timer.hpp"
 #include "io/checkpoint_file.hpp"
 #include "io/run_directory.hpp"

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "comm/collectives.hpp"
+#include "core/host.hpp"
 #include "io/checkpoint_file.hpp"
 #include "kernels/matmul.hpp"
 #include "revision.hpp"
@@ -88,11 +89,6 @@ ordered_json relevant_variables() {
 
 std::string version_text() {
     return "switchyard " SWITCHYARD_VERSION " (" SWITCHYARD_REVISION ")";
-}
-
-std::string host_name() {
-    char name[256] = "";
-    return gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
 }
 
 ordered_json environment(const Topology& topology, const StartInfo& start) {
