@@ -1,5 +1,5 @@
-// Ring bookkeeping of SwitchLoRA for one matrix (arXiv 2406.06564, algorithm 2, sequential selection), in
-// plain arrays: which candidate sits in which slot, who is frozen, where the two pointers stand.
+// Tables of SwitchLoRA for one matrix (arXiv 2406.06564, algorithm 2, sequential selection), in plain arrays:
+// which candidate sits in which slot, who is frozen, where the two pointers of the ring stand.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,8 @@ struct SlotChange {
 };
 
 struct SwitchRing {
+    using Changes = std::vector<SlotChange>[2];  // of A and of B
+
     int r, c, freeze_steps;  // slots, candidates, updates for which a counterpart stays fixed
     std::vector<int> selected[2], frozen[2];  // by slot; 0: A, 1: B
     int pointer[2];
@@ -38,20 +40,27 @@ struct SwitchRing {
         }
         return least;
     }
-    /// Switches min(drawn, available) slots of A (changes[0]) and as many of B, A first.
-    void advance(int drawn, std::vector<SlotChange> (&changes)[2]) {
+    /// The counterpart of a switched slot is frozen.
+    void apply(const Changes& changes) {
+        for (int side : {0, 1})
+            for (const SlotChange& x : changes[side]) {
+                selected[side][x.slot] = x.incoming;
+                frozen[1 - side][x.slot] = freeze_steps;
+            }
+    }
+    /// Switches min(drawn, available) slots of each side.
+    void advance(int drawn, Changes& changes) {
         const int k = std::min(drawn, available());
         for (int side : {0, 1}) {
             changes[side].clear();
-            int next = selected[side][(pointer[side] + r - 1) % r] + 1;
+            const int last = selected[side][(pointer[side] + r - 1) % r];
             for (int i = 0; i < k; ++i) {
-                const int slot = (pointer[side] + i) % r, incoming = next++ % c;
-                changes[side].push_back({slot, selected[side][slot], incoming});
-                selected[side][slot] = incoming;
-                frozen[1 - side][slot] = freeze_steps;
+                const int slot = (pointer[side] + i) % r;
+                changes[side].push_back({slot, selected[side][slot], (last + 1 + i) % c});
             }
+            pointer[side] = (pointer[side] + k) % r;
         }
-        for (int& p : pointer) p = (p + k) % r;
+        apply(changes);
     }
 };
 

@@ -66,7 +66,7 @@ TEST(SwitchScheduleTest, RingEqualsThePublishedBookkeeping) {
         for (std::int64_t t = 0; t < s.steps; ++t) {
             const Switch now = after_update(schedule, t);
             ring.count_down();
-            std::vector<reference::SlotChange> expected[2];
+            reference::SwitchRing::Changes expected;
             ring.advance(drawn_count(s, "m", t), expected);
             switched += now.count();
             ASSERT_LE(now.count(), s.most_at_once());
