@@ -109,8 +109,8 @@ struct SwitchedMatrix {
 struct SwitchLoraRun {
     std::map<std::string, SwitchedMatrix> matrices;
     std::map<std::string, Trained> dense;
-    AdamWRates rates{};  // lr: the peak, of factors and dense parameters alike
-    double clip_norm = 0, grad_norm = 0;
+    AdamWRates rates{};  // lr: the peak, of factors
+    double dense_lr = 0, clip_norm = 0, grad_norm = 0;
 
     using Choose = std::function<void(const std::string&, SwitchRing&, SwitchRing::Changes&)>;
 
@@ -130,8 +130,9 @@ struct SwitchLoraRun {
         grad_norm = std::sqrt(sum);
         const double clip = std::min(1.0, clip_norm / grad_norm);
         AdamWRates now = rates;
-        now.lr *= lr_factor;
+        now.lr = dense_lr * lr_factor;
         for (auto& [name, x] : dense) x.update(gradients.at(name), clip, now, {});
+        now.lr = rates.lr * lr_factor;
         for (auto& [name, x] : matrices) {
             for (int side : {0, 1})
                 x.factor[side].update(of_factors[name][side], clip, now, x.ring.frozen[side]);
