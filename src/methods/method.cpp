@@ -34,7 +34,8 @@ std::pair<int, int> Method::find_factor(const Parameter& parameter) const {
 
 HomeRule Method::home_rule(const ModelContext& context, int side_index, const Comm& group,
                            std::int64_t low_rank) {
-    return {low_rank, side_index * (low_rank + 1), context.config.parallel.rotate, group.size()};
+    return {low_rank, side_index * stagger_step(low_rank, group.size()), context.config.parallel.rotate,
+            group.size()};
 }
 
 OwnershipPlan Method::ownership(const ModelContext& context, const Parameter& parameter) {

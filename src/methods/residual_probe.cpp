@@ -40,6 +40,7 @@ Tensor ResidualProbe::effective(Linear& linear, LowRankAdapter& adapter, Tensor 
     std::vector<std::int32_t> slots(r);
     std::iota(slots.begin(), slots.end(), 0);
     kernels::load_frozen(linear.base().words.rows(0, count), out);
+    largest_stored_ = std::max(largest_stored_, kernels::max_abs(out));
     kernels::copy(adapter.a().value, a);
     kernels::pack(adapter.b().value, {slots.data(), r, linear.base().row0, count}, b);
     kernels::matmul({.a = b,
@@ -52,28 +53,31 @@ Tensor ResidualProbe::effective(Linear& linear, LowRankAdapter& adapter, Tensor 
 }
 
 void ResidualProbe::before(Linear& linear, LowRankAdapter& adapter) {
+    largest_stored_ = 0;
     if (rows(linear) > 0) effective(linear, adapter, before_);
 }
 
 double ResidualProbe::after(Linear& linear, LowRankAdapter& adapter, std::int64_t terms) {
-    double ratio = 0;
+    double residual = 0, rounding = 0;
     if (rows(linear) > 0) {
         const Tensor now = effective(linear, adapter, after_), then = before_.view(dtype_, now.shape());
-        const double largest = kernels::max_abs(then);
+        const double largest = std::max(kernels::max_abs(then), std::numeric_limits<double>::min());
         kernels::add(then, now, -1.0);
-        ratio = kernels::max_abs(now) / std::max(largest, std::numeric_limits<double>::min());
+        const double difference = kernels::max_abs(now);
+        residual = difference / largest;
+        rounding = difference / std::max(largest, largest_stored_);
     }
-    ratio = all_reduce_max(topology_->world, ratio);
+    residual = all_reduce_max(topology_->world, residual);
+    rounding = all_reduce_max(topology_->world, rounding);
     const double eps =
         dtype_ == DType::f64 ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
     const double limit = 8 * std::sqrt(static_cast<double>(terms)) * eps;
-    require(ratio <= limit,
-            "the effective weight of {} changed by {:.3g} of its largest value (limit {:.3g}: a switch or "
-            "merge must preserve the function) this is a defect or damaged memory: resume from the last "
-            "checkpoint and "
-            "report it",
-            linear.name(), ratio, limit);
-    return ratio;
+    require(rounding <= limit,
+            "the effective weight of {} changed by {:.3g} of the largest value that it is the sum of "
+            "(limit {:.3g}: a switch or merge must preserve the function) this is a defect or damaged "
+            "memory: resume from the last checkpoint and report it",
+            linear.name(), rounding, limit);
+    return residual;
 }
 
 }  // namespace switchyard

@@ -13,8 +13,9 @@ class ResidualProbe {
 
     void before(Linear&, LowRankAdapter&);
     /// max |W_eff before - W_eff after| / max |W_eff| over all ranks (collective over the world).
-    /// Throws UserError naming the matrix above 8 sqrt(terms) eps of the stored type. terms: products summed
-    /// up per element.
+    /// Throws UserError naming the matrix when the difference exceeds 8 sqrt(terms) eps of the stored type,
+    /// relative to the larger of max |W_eff| and max |W|: with a large method.alpha W and s B A nearly
+    /// cancel, and it is their size that is rounded. terms: products summed up per element.
     double after(Linear&, LowRankAdapter&, std::int64_t terms);
 
   private:
@@ -24,6 +25,7 @@ class ResidualProbe {
     const Topology* topology_ = nullptr;
     DType dtype_ = DType::f32;
     Tensor before_, after_, a_, b_;  // flat
+    double largest_stored_ = 0;      // max |W| since before(), rows of this rank
 };
 
 }  // namespace switchyard

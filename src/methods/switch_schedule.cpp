@@ -134,6 +134,17 @@ void SwitchSchedule::count_down() {
         for (int& left : frozen) left -= left > 0;
 }
 
+std::int64_t SwitchSchedule::num_candidates_used() const {
+    SwitchSchedule run(settings_, matrix_);
+    std::vector<bool> used(settings_.num_candidates, false);
+    for (int candidate : run.candidate_[0]) used[candidate] = true;
+    for (std::int64_t step = 0; step < settings_.steps; ++step) {
+        run.count_down();
+        for (int candidate : run.advance(step).a.incoming) used[candidate] = true;
+    }
+    return std::count(used.begin(), used.end(), true);
+}
+
 std::vector<std::int64_t> SwitchSchedule::state() const {
     std::vector<std::int64_t> values{pointer_[0], pointer_[1]};
     for (int side : {0, 1}) {
@@ -144,22 +155,39 @@ std::vector<std::int64_t> SwitchSchedule::state() const {
 }
 
 void SwitchSchedule::set_state(const std::vector<std::int64_t>& values) {
-    const std::int64_t r = settings_.low_rank, c = settings_.num_candidates;
+    const std::int64_t r = settings_.low_rank, c = settings_.num_candidates, longest = settings_.freeze_steps;
     require(
         static_cast<std::int64_t>(values.size()) == 2 + 4 * r,
         "switch tables of {} have {} entries, not {} (the file belongs to another low rank) resume with the "
         "configuration stored in the checkpoint",
         matrix_, values.size(), 2 + 4 * r);
+    const auto valid = [&](bool condition, const std::string& entry) {
+        require(condition, "switch tables of {} hold {} (no such run exists) resume from an older checkpoint",
+                matrix_, entry);
+    };
+    SwitchSchedule loaded = *this;
     std::size_t next = 0;
-    for (int side : {0, 1}) pointer_[side] = values[next++];
-    for (int side : {0, 1}) {
-        for (int& candidate : candidate_[side]) {
-            require(values[next] >= 0 && values[next] < c,
-                    "switch tables of {} name candidate {} of {} (damaged file?)", matrix_, values[next], c);
-            candidate = static_cast<int>(values[next++]);
-        }
-        for (int& left : frozen_[side]) left = static_cast<int>(values[next++]);
+    for (std::int64_t& pointer : loaded.pointer_) {
+        pointer = values[next++];
+        valid(pointer >= 0 && pointer < r, fmt::format("pointer {} of {} slots", pointer, r));
     }
+    for (int side : {0, 1}) {
+        std::vector<bool> active(c, false);
+        for (int& candidate : loaded.candidate_[side]) {
+            const std::int64_t value = values[next++];
+            valid(value >= 0 && value < c, fmt::format("candidate {} of {}", value, c));
+            valid(!active[value], fmt::format("candidate {} twice", value));
+            active[value] = true;
+            candidate = static_cast<int>(value);
+        }
+        for (int& left : loaded.frozen_[side]) {
+            const std::int64_t value = values[next++];
+            valid(value >= 0 && value <= longest,
+                  fmt::format("a slot frozen for {} updates of at most {}", value, longest));
+            left = static_cast<int>(value);
+        }
+    }
+    *this = std::move(loaded);
 }
 
 }  // namespace switchyard

@@ -22,7 +22,8 @@ struct SwitchSettings {
     /// (ratio T).
     double rate(std::int64_t step) const;
     std::int64_t most_at_once() const;
-    /// Expected candidates visited per slot over the run, the first included; a full lap needs C / r.
+    /// Expected candidates visited per slot over the run, the first included; a full lap of the ring needs C
+    /// / r.
     double visits_per_slot() const;
 };
 
@@ -45,14 +46,17 @@ class SwitchSchedule {
     Switch advance(std::int64_t step);
     /// One update has used the freeze counters.
     void count_down();
+    /// Candidates of side A that are active at some time of a run from step 0, by going through it.
+    std::int64_t num_candidates_used() const;
 
-    const std::vector<int>& candidates(int side) const {
-        return candidate_[side];
-    }                                                                         // per slot; side 0: A, 1: B
-    const std::vector<int>& frozen(int side) const { return frozen_[side]; }  // updates left, per slot
+    /// Per slot; side 0: A, 1: B.
+    const std::vector<int>& candidates(int side) const { return candidate_[side]; }
+    /// Updates left, per slot.
+    const std::vector<int>& frozen(int side) const { return frozen_[side]; }
 
     /// Candidates, freeze counters and pointers of both sides, for checkpoints.
     std::vector<std::int64_t> state() const;
+    /// Throws UserError on tables that no schedule of these settings has, and keeps its own then.
     void set_state(const std::vector<std::int64_t>&);
 
   private:

@@ -3,6 +3,7 @@
 // distributed by `home`.
 #include <algorithm>
 #include <array>
+#include <map>
 #include <numeric>
 
 #include "core/error.hpp"
@@ -122,9 +123,7 @@ OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter
             const std::int64_t ranks = x.group->size(), r = s.low_rank;
             OwnershipPlan plan{slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)), r, true};
             if (ranks > 1 && s.random_order) plan.capacity = std::min<std::int64_t>(r, x.homed.size());
-            // A window of the ring meets one lap boundary, and the ring's own end where r does not divide C.
-            if (ranks > 1 && !s.random_order)
-                plan.capacity = std::min(r, (r + ranks - 1) / ranks + (s.num_candidates % r == 0 ? 1 : 2));
+            if (ranks > 1 && !s.random_order) plan.capacity = std::min(r, (r + ranks - 1) / ranks + 1);
             return plan;
         }
     }
@@ -397,24 +396,30 @@ std::vector<Traffic> SwitchLora::plan_traffic(const Optimizer& optimizer, std::i
 }
 
 std::vector<std::string> SwitchLora::notes(const Config& config) const {
-    std::vector<std::string> lines;
-    std::int64_t uncovered = 0;
-    double worst_need = 0, visits = 0;
+    struct Shape {
+        const Matrix* first = nullptr;  // stands for all: they differ by their draws only
+        std::int64_t used = 0, matrices = 0;
+    };
+    std::map<std::int64_t, Shape> shapes;  // by number of candidates
     for (const Matrix& matrix : matrices_) {
-        const SwitchSettings s = switch_settings(config, matrix.linear->out().size, matrix.linear->in().size);
-        const double need = static_cast<double>(s.num_candidates) / static_cast<double>(s.low_rank);
-        visits = s.visits_per_slot();
-        uncovered += visits < need;
-        worst_need = std::max(worst_need, need);
+        Shape& shape = shapes[std::min(matrix.linear->out().size, matrix.linear->in().size)];
+        if (shape.matrices++ > 0) continue;
+        shape.first = &matrix;
+        shape.used = matrix.schedule.num_candidates_used();
     }
-    if (uncovered > 0)
-        lines.push_back(
-            fmt::format("the switching schedule visits {:.1f} candidates per slot in {} steps, a full lap "
-                        "needs {:.1f}: {} of {} matrices "
-                        "will not use their whole bank (lower method.switch_interval, raise "
-                        "method.switch_ratio or method.rank, or train "
-                        "longer)",
-                        visits, config.run.steps, worst_need, uncovered, matrices_.size()));
+    std::vector<std::string> lines;
+    for (const auto& [candidates, shape] : shapes) {
+        if (shape.used == candidates) continue;
+        const SwitchSettings s =
+            switch_settings(config, shape.first->linear->out().size, shape.first->linear->in().size);
+        lines.push_back(fmt::format(
+            "the switching schedule uses {} of {} candidates of {} in {} steps ({:.1f} a slot, a lap of the "
+            "bank needs {:.1f}), and so in {} of {} matrices (the others never train) lower "
+            "method.switch_interval, raise method.switch_ratio or method.rank, or train longer",
+            shape.used, candidates, shape.first->linear->name(), s.steps, s.visits_per_slot(),
+            static_cast<double>(candidates) / static_cast<double>(s.low_rank), shape.matrices,
+            matrices_.size()));
+    }
     if (matrices_.size() < adapted_.size())
         lines.push_back(
             fmt::format("{} of {} matrices are not switched (min(out, in) does not exceed method.rank)",

@@ -1,6 +1,8 @@
 // Owner tables.
 #include "optim/ownership.hpp"
 
+#include <numeric>
+
 namespace switchyard {
 
 const Comm& owner_group(const Topology& topology, TpGradient tp_gradient) {
@@ -12,6 +14,12 @@ RowOwners block_owners(const Comm& group, std::int64_t rows) {
     const std::int64_t block = (rows + group.size() - 1) / group.size();
     for (std::int64_t row = 0; row < rows; ++row) owners.owner[row] = static_cast<int>(row / block);
     return owners;
+}
+
+std::int64_t stagger_step(std::int64_t low_rank, int ranks) {
+    std::int64_t step = low_rank + 1;
+    while (std::gcd(step, static_cast<std::int64_t>(ranks)) != 1) ++step;
+    return step;
 }
 
 RowOwners slot_owners(const Comm& group, const HomeRule& rule, const std::vector<int>& candidate_of_slot) {

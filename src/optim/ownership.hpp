@@ -24,10 +24,12 @@ const Comm& owner_group(const Topology&, TpGradient);
 /// Contiguous blocks of ceil(rows / ranks) rows: dense parameters (vectors by index).
 RowOwners block_owners(const Comm& group, std::int64_t rows);
 
-/// Where candidate vectors live: home(c) = (c mod r + rotate * (c div r) + stagger) mod P.
+/// Where candidate vectors live: home(c) = (c mod r + rotate * (c div r) + stagger) mod P. Any r consecutive
+/// candidates on the ring of C then have at most ceil(r / P) + 1 at one home: they fill a row of r - 1 homes
+/// but for a gap, and what is left is at most one longer than the gap.
 struct HomeRule {
     std::int64_t low_rank = 1;
-    std::int64_t stagger = 0;  // j (r + 1), j numbering the matrix sides
+    std::int64_t stagger = 0;  // j stagger_step(), j numbering the matrix sides
     bool rotate = true;
     int ranks = 1;  // P
 
@@ -36,6 +38,10 @@ struct HomeRule {
         return static_cast<int>((candidate % low_rank + lap + stagger) % ranks);
     }
 };
+
+/// The smallest number above r without a common factor with P: the windows of all sides together then fill
+/// the homes evenly. (With r + 1 itself the sides of r = 7 on 8 ranks would all leave the same one empty.)
+std::int64_t stagger_step(std::int64_t low_rank, int ranks);
 
 /// Slot i is owned by the home of candidate_of_slot[i].
 RowOwners slot_owners(const Comm& group, const HomeRule&, const std::vector<int>& candidate_of_slot);

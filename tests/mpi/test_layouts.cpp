@@ -6,26 +6,16 @@
 #include <cmath>
 
 #include "io/checkpoint_file.hpp"
+#include "support/layouts.hpp"
 #include "support/tiny_run.hpp"
 
 namespace switchyard {
 namespace {
 
+using testing::for_each_layout;
+using testing::serial;
 using testing::tiny_config;
 using testing::TinyRun;
-
-Topology serial() {
-    return Topology::imaginary(1, 1, 0);
-}
-
-std::vector<int> tensor_parallel_sizes() {
-    int size = 0;
-    MPI_Comm_size(MPI_COMM_WORLD, &size);
-    std::vector<int> all;
-    for (int tp = 1; tp <= size; ++tp)
-        if (size % tp == 0) all.push_back(tp);
-    return all;
-}
 
 std::vector<std::string> method_arguments(const std::string& method) {
     if (method != "switchlora") return {"--method.name=" + method};
@@ -38,16 +28,13 @@ void expect_same_losses(const std::string& what, const std::vector<std::string>&
     const Config config = tiny_config(arguments);
     const Topology one = serial();
     const std::vector<double> expected = TinyRun(config, one).losses(20);
-    for (int tp : tensor_parallel_sizes()) {
-        const Topology topology = Topology::create(Comm::duplicate(MPI_COMM_WORLD), tp);
-        Config here = config;
-        here.parallel.tp = tp;
+    for_each_layout(config, [&](const Config& here, const Topology& topology) {
         const std::vector<double> losses = TinyRun(here, topology).losses(20);
         for (int step = 0; step < 20; ++step)
             EXPECT_NEAR(losses[step], expected[step], tolerance * expected[step])
-                << what << ", tp " << tp << ", dp " << topology.dp_size() << ", step " << step;
+                << what << ", step " << step;
         EXPECT_LT(losses[19], losses[0]) << "nothing learned: the comparison shows nothing";
-    }
+    });
 }
 
 class Layouts : public ::testing::TestWithParam<const char*> {};
@@ -94,12 +81,9 @@ TEST_P(Layouts, StepZeroIsBitIdentical) {
         const Config config = tiny_config(arguments);
         const Topology one = serial();
         const std::uint64_t expected = state_checksum(config, one);
-        for (int tp : tensor_parallel_sizes()) {
-            const Topology topology = Topology::create(Comm::duplicate(MPI_COMM_WORLD), tp);
-            Config here = config;
-            here.parallel.tp = tp;
-            EXPECT_EQ(state_checksum(here, topology), expected) << dtype << ", tp " << tp;
-        }
+        for_each_layout(config, [&](const Config& here, const Topology& topology) {
+            EXPECT_EQ(state_checksum(here, topology), expected) << dtype;
+        });
     }
 }
 

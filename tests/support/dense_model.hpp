@@ -1,0 +1,55 @@
+// Gradients of all weights of a model at given values, from the dense model on one process.
+#pragma once
+
+#include "support/hooked_method.hpp"
+#include "support/layouts.hpp"
+#include "support/tensors.hpp"
+#include "support/tiny_run.hpp"
+
+namespace switchyard::testing {
+
+class DenseModel {
+  public:
+    explicit DenseModel(Config config) : run_(as_dense(std::move(config)), serial_) {
+        HookedMethod::install(run_.state()).after_reduction = [&] {
+            for (Parameter* p : run_.state().model.parameters())
+                gradients_[p->shard.name] = valid(*p, p->gradient);
+        };
+    }
+    std::vector<Parameter*> parameters() { return run_.state().model.parameters(); }
+    void set(const std::string& name, const test::Values& values) {
+        for (Parameter* p : parameters())
+            if (p->shard.name == name) {
+                auto next = values.begin();
+                each(*p, p->value, [&](double& x) { x = *next++; });
+            }
+    }
+    /// Of the next step's batch; the dense model's own update is overwritten by the caller's next set().
+    const std::map<std::string, test::Values>& gradients() {
+        run_.step();
+        return gradients_;
+    }
+
+  private:
+    static Config as_dense(Config config) {
+        config.method = {"full", {}};
+        return config;
+    }
+    template <class Visit>
+    static void each(const Parameter& p, Tensor t, const Visit& visit) {
+        const std::int64_t width = p.shard.global.rank() == 2 ? t.dim(1) : 1;
+        for (std::int64_t i = 0; i < p.shard.rows; ++i)
+            for (std::int64_t j = 0; j < p.shard.cols; ++j) visit(t.data<double>()[i * width + j]);
+    }
+    static test::Values valid(const Parameter& p, Tensor t) {
+        test::Values values;
+        each(p, t, [&](double& x) { values.push_back(x); });
+        return values;
+    }
+
+    Topology serial_ = serial();
+    TinyRun run_;
+    std::map<std::string, test::Values> gradients_;
+};
+
+}  // namespace switchyard::testing

@@ -1,0 +1,58 @@
+// A run's method with calls of a test between its hooks.
+#pragma once
+
+#include <functional>
+#include <utility>
+
+#include "train/train_state.hpp"
+
+namespace switchyard::testing {
+
+class HookedMethod : public Method {
+  public:
+    /// Puts itself in front of the state's method.
+    static HookedMethod& install(TrainState& state) {
+        auto hooked = std::make_unique<HookedMethod>();
+        hooked->inner_ = std::move(state.method);
+        HookedMethod& result = *hooked;
+        state.method = std::move(hooked);
+        return result;
+    }
+
+    /// Gradients of this rank are complete; of its owners, after reduction; all ranks hold the updated
+    /// vectors; the method has done its work on them.
+    std::function<void()> before_reduction = [] {}, after_reduction = [] {}, before_switch = [] {},
+                          after_switch = [] {};
+
+    std::unique_ptr<Adapter> attach(const ModelContext& c, Linear& l) override {
+        return inner_->attach(c, l);
+    }
+    OwnershipPlan ownership(const ModelContext& c, const Parameter& p) override {
+        return inner_->ownership(c, p);
+    }
+    void allocate(const ModelContext& c, Transformer& t, Optimizer& o) override { inner_->allocate(c, t, o); }
+    void initialise(const ModelContext& c) override { inner_->initialise(c); }
+    void begin_step(std::int64_t step) override { inner_->begin_step(step); }
+    void reduce_gradients(Optimizer& o) override {
+        before_reduction();
+        inner_->reduce_gradients(o);
+        after_reduction();
+    }
+    double squared_gradient_norm(Optimizer& o) override { return inner_->squared_gradient_norm(o); }
+    void before_update(Optimizer& o, std::int64_t step) override { inner_->before_update(o, step); }
+    void update(Optimizer& o, double factor) override { inner_->update(o, factor); }
+    MethodReport after_gather(Optimizer& o, std::int64_t step) override {
+        before_switch();
+        const MethodReport report = inner_->after_gather(o, step);
+        after_switch();
+        return report;
+    }
+    double lr_multiplier(std::int64_t step) const override { return inner_->lr_multiplier(step); }
+    void visit_state(StateIo& io, Optimizer& o) override { inner_->visit_state(io, o); }
+    std::vector<std::string> notes(const Config& c) const override { return inner_->notes(c); }
+
+  private:
+    std::unique_ptr<Method> inner_;
+};
+
+}  // namespace switchyard::testing

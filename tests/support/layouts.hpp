@@ -1,0 +1,31 @@
+// Every factorisation of the ranks a test was started on, beside one process.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <mpi.h>
+
+#include "comm/topology.hpp"
+#include "config/config.hpp"
+
+namespace switchyard::testing {
+
+inline Topology serial() {
+    return Topology::imaginary(1, 1, 0);
+}
+
+/// body(configuration, topology) for each (tp, dp), collective; failures name the layout.
+template <class Body>
+void for_each_layout(const Config& config, const Body& body) {
+    int ranks = 0;
+    MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    for (int tp = 1; tp <= ranks; ++tp) {
+        if (ranks % tp != 0) continue;
+        const Topology topology = Topology::create(Comm::duplicate(MPI_COMM_WORLD), tp);
+        Config here = config;
+        here.parallel.tp = tp;
+        SCOPED_TRACE(::testing::Message() << "tp " << tp << ", dp " << topology.dp_size());
+        body(here, topology);
+    }
+}
+
+}  // namespace switchyard::testing
