@@ -1,6 +1,10 @@
 // Owner tables.
 #include "optim/ownership.hpp"
 
+#include <cmath>
+#include <numbers>
+#include <numeric>
+
 namespace switchyard {
 
 const Comm& owner_group(const Topology& topology, TpGradient tp_gradient) {
@@ -12,6 +16,13 @@ RowOwners block_owners(const Comm& group, std::int64_t rows) {
     const std::int64_t block = (rows + group.size() - 1) / group.size();
     for (std::int64_t row = 0; row < rows; ++row) owners.owner[row] = static_cast<int>(row / block);
     return owners;
+}
+
+std::int64_t stagger_step(int ranks) {
+    const std::int64_t nearest = std::llround(ranks / std::numbers::phi);
+    for (std::int64_t away = 0;; ++away)
+        for (std::int64_t step : {nearest + away, nearest - away})
+            if (step > 0 && std::gcd(step, static_cast<std::int64_t>(ranks)) == 1) return step;
 }
 
 RowOwners slot_owners(const Comm& group, const HomeRule& rule, const std::vector<int>& candidate_of_slot) {

@@ -27,7 +27,7 @@ RowOwners block_owners(const Comm& group, std::int64_t rows);
 /// Where candidate vectors live: home(c) = (c mod r + rotate * (c div r) + stagger) mod P.
 struct HomeRule {
     std::int64_t low_rank = 1;
-    std::int64_t stagger = 0;  // j (r + 1), j numbering the matrix sides
+    std::int64_t stagger = 0;  // j stagger_step(P), j numbering the sides of one width
     bool rotate = true;
     int ranks = 1;  // P
 
@@ -36,6 +36,11 @@ struct HomeRule {
         return static_cast<int>((candidate % low_rank + lap + stagger) % ranks);
     }
 };
+
+/// The number nearest to P / golden ratio without a common factor with P. Its multiples spread any
+/// consecutive sides evenly over the homes, many or few, whatever r is (Weyl's sequence; with r + 1 and P a
+/// divisor of r, neighbours would crowd), and P of them exactly.
+std::int64_t stagger_step(int ranks);
 
 /// Slot i is owned by the home of candidate_of_slot[i].
 RowOwners slot_owners(const Comm& group, const HomeRule&, const std::vector<int>& candidate_of_slot);
