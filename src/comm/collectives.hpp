@@ -1,7 +1,7 @@
-// Collectives on back-end memory: start_...() returns a Pending, wait() ends it. Sums are formed in rank order from
-// the values of all ranks, so they depend neither on message timing nor on the library's algorithm, every rank gets
-// the same bits, and bf16 is summed in f32. Payload counted per rank: payload x (P-1)/P for reduce-scatter,
-// all-gather and all-to-all, twice that for all-reduce.
+// Collectives on back-end memory: start_...() returns a Pending, wait() ends it. Sums are formed in rank
+// order from the values of all ranks, so they depend neither on message timing nor on the library's
+// algorithm, every rank gets the same bits, and bf16 is summed in f32. Payload counted per rank: payload x
+// (P-1)/P for reduce-scatter, all-gather and all-to-all, twice that for all-reduce.
 #pragma once
 
 #include <array>
@@ -27,7 +27,8 @@ struct Traffic {
     void add(TrafficGroup g, double sent) { bytes[static_cast<int>(g)] += sent; }
 };
 
-/// Bytes that one rank of P sends for a payload, by the counting rule above.
+/// Bytes that one rank of P sends for a payload, by the counting rule above; whole numbers (payloads of an
+/// all-gather are P equal parts), so that their sums are exact in any order.
 double all_reduce_bytes(double payload_bytes, int ranks);
 double all_gather_bytes(double payload_bytes, int ranks);  // reduce-scatter and all-to-all too
 
@@ -45,7 +46,8 @@ class Pending {
     std::function<void()> finish_;
 };
 
-/// tensor (any shape) <- sum over ranks, in place. `scratch`: at least tensor.bytes() + 64 * P, untouched until wait().
+/// tensor (any shape) <- sum over ranks, in place. `scratch`: at least tensor.bytes() + 64 * P, untouched
+/// until wait().
 Pending start_all_reduce(const Comm&, Tensor tensor, Tensor scratch, Traffic&, TrafficGroup);
 
 /// send (P, n): part p goes to rank p. received (P, n): part p is what rank p sent here.
@@ -63,16 +65,16 @@ std::string broadcast(const Comm&, std::string text, int root = 0);
 std::int64_t broadcast(const Comm&, std::int64_t value, int root = 0);
 void barrier(const Comm&);
 
-/// The same verdict on every rank before a step that all must take or none: throws UserError on all ranks when `ok`
-/// is false on one, naming the lowest such rank and its message.
+/// The same verdict on every rank before a step that all must take or none: throws UserError on all ranks
+/// when `ok` is false on one, naming the lowest such rank and its message.
 void agree(const Comm&, bool ok, const std::string& message);
 
 /// Runs `work` on every rank, catching its exception; throws on all ranks if one threw.
 void agree_on(const Comm&, const std::function<void()>& work);
 
-/// Rows move from where they are held to where they are wanted. Row i is held by from[i] and wanted by to[i]; each rank
-/// holds (wants) its rows contiguously in ascending i. held (rows here, row_bytes), wanted (rows wanted here, row_bytes):
-/// host memory. Used by checkpoints and moving shards.
+/// Rows move from where they are held to where they are wanted. Row i is held by from[i] and wanted by to[i];
+/// each rank holds (wants) its rows contiguously in ascending i. held (rows here, row_bytes), wanted (rows
+/// wanted here, row_bytes): host memory. Used by checkpoints and moving shards.
 void exchange_rows(const Comm&, const std::vector<int>& from, const std::vector<int>& to, const void* held,
                    void* wanted, std::size_t row_bytes, Traffic&, TrafficGroup);
 

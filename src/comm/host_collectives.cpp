@@ -21,7 +21,7 @@ const char* name_of(TrafficGroup group) {
 }
 
 double all_reduce_bytes(double payload_bytes, int ranks) {
-    return 2 * all_gather_bytes(payload_bytes, ranks);
+    return std::round(2 * all_gather_bytes(payload_bytes, ranks));
 }
 
 double all_gather_bytes(double payload_bytes, int ranks) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 
 #include "core/error.hpp"
 
@@ -33,8 +34,9 @@ std::string size_text(std::size_t bytes) {
 }  // namespace
 
 const char* name_of(MemoryClass c) {
-    static const char* const names[] = {"frozen",  "bank",        "trainable", "gradients",
-                                        "moments", "activations", "workspace"};
+    static const char* const names[] = {"frozen",    "copies",  "bank",        "trainable",
+                                        "gradients", "moments", "activations", "workspace"};
+    static_assert(std::size(names) == num_memory_classes);
     return names[static_cast<int>(c)];
 }
 

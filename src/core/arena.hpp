@@ -1,5 +1,5 @@
-// Arena: one allocation for everything a run needs. A measuring arena hands out Tensors without memory, so that
-// building the same objects twice first predicts (`plan`), then allocates.
+// Arena: one allocation for everything a run needs. A measuring arena hands out Tensors without memory, so
+// that building the same objects twice first predicts (`plan`), then allocates.
 #pragma once
 
 #include <array>
@@ -11,8 +11,9 @@
 
 namespace switchyard {
 
-enum class MemoryClass { frozen, bank, trainable, gradients, moments, activations, workspace };
-inline constexpr int num_memory_classes = 7;
+/// copies: of frozen weights, merged with their factors or gathered. moments: masters too.
+enum class MemoryClass { frozen, copies, bank, trainable, gradients, moments, activations, workspace };
+inline constexpr int num_memory_classes = 8;
 const char* name_of(MemoryClass);
 
 class Arena {
@@ -26,8 +27,8 @@ class Arena {
     bool measuring() const { return memory_ == nullptr; }
     /// Zero-initialised, 64-byte aligned.
     Tensor take(MemoryClass, DType, Shape);
-    /// Scratch shared by all who ask: valid only within one kernel-level call chain that asks once. The region is
-    /// as large as the largest request and counted once, under workspace.
+    /// Scratch shared by all who ask: valid only within one kernel-level call chain that asks once. The
+    /// region is as large as the largest request and counted once, under workspace.
     Tensor shared(DType, Shape);
 
     std::size_t bytes(MemoryClass c) const { return bytes_[static_cast<int>(c)]; }

@@ -20,7 +20,12 @@ double Method::scale(const ModelContext& context) const {
 
 std::unique_ptr<Adapter> Method::attach(const ModelContext& context, Linear& linear) {
     auto adapter = std::make_unique<LowRankAdapter>(context, linear, low_rank(context), scale(context));
-    adapted_.push_back({&linear, adapter.get()});
+    Adapted& x = adapted_.emplace_back(Adapted{&linear, adapter.get(), {}});
+    for (int side : {0, 1}) {
+        const Parameter& factor = *adapter->parameters()[side];
+        const Comm& group = owner_group(context.topology, factor.tp_gradient);
+        x.side_number[side] = num_sides_[{&group, factor.value.dim(1)}]++;
+    }
     return adapter;
 }
 
@@ -32,10 +37,9 @@ std::pair<int, int> Method::find_factor(const Parameter& parameter) const {
     return {-1, 0};
 }
 
-HomeRule Method::home_rule(const ModelContext& context, int side_index, const Comm& group,
+HomeRule Method::home_rule(const ModelContext& context, int side_number, const Comm& group,
                            std::int64_t low_rank) {
-    return {low_rank, side_index * stagger_step(low_rank, group.size()), context.config.parallel.rotate,
-            group.size()};
+    return {low_rank, side_number * stagger_step(group.size()), context.config.parallel.rotate, group.size()};
 }
 
 OwnershipPlan Method::ownership(const ModelContext& context, const Parameter& parameter) {
@@ -47,7 +51,8 @@ OwnershipPlan Method::ownership(const ModelContext& context, const Parameter& pa
     if (matrix >= 0) {
         std::vector<int> slots(rows);
         for (std::int64_t slot = 0; slot < rows; ++slot) slots[slot] = static_cast<int>(slot);
-        plan.owners = slot_owners(group, home_rule(context, 2 * matrix + side, group, rows), slots);
+        const int number = adapted_[matrix].side_number[side];
+        plan.owners = slot_owners(group, home_rule(context, number, group, rows), slots);
     } else {
         plan.owners = block_owners(group, rows);
     }

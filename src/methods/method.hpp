@@ -3,6 +3,9 @@
 // `begin_step`.
 #pragma once
 
+#include <array>
+#include <map>
+
 #include "methods/low_rank_adapter.hpp"
 #include "model/transformer.hpp"
 #include "optim/optimizer.hpp"
@@ -57,10 +60,12 @@ class Method {
     virtual std::vector<Traffic> plan_traffic(const Optimizer&, std::int64_t steps) const;
 
   protected:
-    /// One adapted linear, in the order of the forward pass; sides are numbered 2 i (A) and 2 i + 1 (B).
+    /// One adapted linear, in the order of the forward pass.
     struct Adapted {
         Linear* linear = nullptr;
         LowRankAdapter* adapter = nullptr;
+        /// A's and B's among the sides of the same owners and width: consecutive numbers spread them evenly.
+        std::array<int, 2> side_number{};
     };
     virtual std::int64_t low_rank(const ModelContext&) const;
     virtual double scale(const ModelContext&) const;
@@ -69,9 +74,12 @@ class Method {
     /// A ~ U(+-1/sqrt(n)), B = 0.
     void initialise_plain(const ModelContext&);
     /// Where the vectors of a side live.
-    static HomeRule home_rule(const ModelContext&, int side_index, const Comm& group, std::int64_t low_rank);
+    static HomeRule home_rule(const ModelContext&, int side_number, const Comm& group, std::int64_t low_rank);
 
     std::vector<Adapted> adapted_;
+
+  private:
+    std::map<std::pair<const Comm*, std::int64_t>, int> num_sides_;  // by owner group and width
 };
 
 /// Fills rows of a factor (r, local width) of its global stream (rows numbered by `global_row`), U(-bound,

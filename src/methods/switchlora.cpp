@@ -3,6 +3,7 @@
 // distributed by `home`.
 #include <algorithm>
 #include <array>
+#include <deque>
 #include <map>
 #include <numeric>
 
@@ -55,10 +56,12 @@ class SwitchLora : public Method {
 
   private:
     using Switches = std::vector<Switch>;  // one a matrix
-    /// Tensors and owners of the incoming candidates of one group.
+    /// Tensors and owners of the incoming candidates of one group, as they travel.
     struct Incoming {
         std::vector<Tensor> tensors;
-        Buckets buckets;
+        std::deque<std::vector<int>> owners;
+        std::vector<BucketItem> items;
+        std::int64_t capacity = 0;
     };
     Incoming incoming(const Comm& group, const Switches&) const;
     std::vector<RowMove> moves(const Switches&) const;
@@ -106,7 +109,7 @@ std::unique_ptr<Adapter> SwitchLora::attach(const ModelContext& context, Linear&
     const auto bank = [&](int side) {
         Parameter& factor = side == 0 ? low_rank_adapter->a() : low_rank_adapter->b();
         const Comm& group = owner_group(context.topology, factor.tp_gradient);
-        const int number = 2 * static_cast<int>(adapted_.size() - 1) + side;
+        const int number = adapted_.back().side_number[side];
         return CandidateBank(factor, group, home_rule(context, number, group, s.low_rank), s.num_candidates);
     };
     Matrix matrix{&linear, low_rank_adapter, SwitchSchedule(s, linear.name()), {bank(0), bank(1)}};
@@ -216,21 +219,19 @@ void SwitchLora::before_update(Optimizer& optimizer, std::int64_t) {
 
 SwitchLora::Incoming SwitchLora::incoming(const Comm& group, const Switches& switches) const {
     Incoming result;
-    std::vector<std::vector<int>> owners;
     std::int64_t widest = 1;
     for (std::size_t i = 0; i < matrices_.size(); ++i)
         for (int side : {0, 1}) {
             const CandidateBank& x = matrices_[i].side[side];
             const SideSwitch& s = side_of(switches[i], side);
             if (x.group != &group || s.slots.empty()) continue;
-            std::vector<int>& owner = owners.emplace_back();
+            std::vector<int>& owner = result.owners.emplace_back();
             for (int candidate : s.incoming) owner.push_back(x.rule.home(candidate));
             result.tensors.push_back(x.incoming.rows(0, switches[i].count()));
+            result.items.push_back({x.incoming.dim(1), &owner});
             widest = std::max(widest, x.incoming.dim(1));
         }
-    std::vector<BucketItem> items;
-    for (std::size_t i = 0; i < owners.size(); ++i) items.push_back({result.tensors[i].dim(1), &owners[i]});
-    result.buckets = Buckets(items, group.size(), gather_capacity(group, widest));
+    result.capacity = gather_capacity(group, widest);
     return result;
 }
 
@@ -246,7 +247,8 @@ void SwitchLora::gather_incoming(const Switches& switches) {
     for (const Comm* group : {&topology_->dp, &topology_->world}) {
         const Incoming all = incoming(*group, switches);
         if (!all.tensors.empty())
-            all.buckets.gather(*group, all.tensors, gathered_, *traffic_, TrafficGroup::candidates);
+            Buckets(all.items, group->size(), all.capacity)
+                .gather(*group, all.tensors, gathered_, *traffic_, TrafficGroup::candidates);
     }
 }
 
@@ -364,33 +366,33 @@ void SwitchLora::visit_state(StateIo& io, Optimizer& optimizer) {
 
 std::vector<Traffic> SwitchLora::plan_traffic(const Optimizer& optimizer, std::int64_t steps) const {
     SwitchLora future = *this;  // advances only schedules
-    std::vector<Traffic> plan;
     std::map<int, std::vector<int>> owners;
-    Traffic update = optimizer.plan_traffic();
+    for (const Matrix& matrix : matrices_)
+        for (int side : {0, 1}) {
+            const CandidateBank& x = matrix.side[side];
+            owners[x.owned] = slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)).owner;
+        }
+    std::vector<Traffic> plan;
+    Traffic update = optimizer.plan_traffic(owners);
     for (std::int64_t step = 0; step < steps; ++step) {
-        Traffic traffic = update;
+        Traffic& traffic = plan.emplace_back(update);
         Switches switches;
-        bool any = false;
         for (Matrix& matrix : future.matrices_) {
             matrix.schedule.count_down();
             switches.push_back(matrix.schedule.advance(step));
-            any = any || switches.back().count() > 0;
         }
-        if (any) {
-            for (const Comm* group : {&topology_->dp, &topology_->world})
-                traffic.add(TrafficGroup::candidates,
-                            future.incoming(*group, switches)
-                                .buckets.bytes(size_of(matrices_[0].side[0].incoming.dtype())));
-            for (const RowMove& move : future.moves(switches))
-                traffic.add(TrafficGroup::moves, optimizer.move_bytes(move));
-            for (const Matrix& matrix : future.matrices_)
-                for (int side : {0, 1}) {
-                    const CandidateBank& x = matrix.side[side];
-                    owners[x.owned] = slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)).owner;
-                }
-            update = optimizer.plan_traffic(owners);
+        for (const Comm* group : {&topology_->dp, &topology_->world}) {
+            const Incoming all = future.incoming(*group, switches);
+            if (group->size() > 1 && !all.tensors.empty())
+                traffic.add(TrafficGroup::candidates, bucket_bytes(all.items, group->size(), all.capacity,
+                                                                   size_of(all.tensors[0].dtype())));
         }
-        plan.push_back(traffic);
+        const std::vector<RowMove> all = future.moves(switches);
+        for (const RowMove& move : all) {
+            traffic.add(TrafficGroup::moves, optimizer.move_bytes(move));
+            owners[move.parameter][move.row] = move.to;
+        }
+        if (!all.empty()) update = optimizer.plan_traffic(owners);
     }
     return plan;
 }

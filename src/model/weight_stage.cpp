@@ -19,10 +19,10 @@ WeightStage::WeightStage(const ModelContext& context, std::vector<std::vector<Li
             if (!linear->frozen()) continue;
             const Shape slice = linear->base().words.hi.shape();
             if (sharded_)
-                tensor = context.arena.take(MemoryClass::workspace, context.dtype,
+                tensor = context.arena.take(MemoryClass::copies, context.dtype,
                                             {slice[0] * context.topology.dp_size(), slice[1]});
             else if (linear->adapter()->merged())
-                tensor = context.arena.take(MemoryClass::workspace, context.dtype, slice);
+                tensor = context.arena.take(MemoryClass::copies, context.dtype, slice);
         }
     }
 }

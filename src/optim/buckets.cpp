@@ -18,41 +18,64 @@ Tensor slice(Tensor segment, std::int64_t offset, std::int64_t rows, std::int64_
     return segment.rows(offset, rows * width).reshape({rows, width});
 }
 
+/// Where rows go: each owner fills its segment of a bucket, then that of the next bucket.
+class SegmentFiller {
+  public:
+    SegmentFiller(int ranks, std::int64_t capacity) : capacity_(capacity), open_(ranks) {}
+
+    struct Place {
+        std::size_t bucket = 0;
+        std::int64_t offset = 0;  // elements, in the owner's segment
+    };
+    Place add(int owner, std::int64_t width) {
+        internal_check(width <= capacity_, "a row of {} elements exceeds a bucket segment of {}", width,
+                       capacity_);
+        Place& next = open_[owner];
+        if (next.offset + width > capacity_) next = {next.bucket + 1, 0};
+        if (next.bucket == segments_.size()) segments_.push_back(0);
+        const Place place = next;
+        next.offset += width;
+        segments_[next.bucket] = std::max(segments_[next.bucket], next.offset);
+        return place;
+    }
+    /// Elements of each bucket's segments: those of the owner that fills most.
+    const std::vector<std::int64_t>& segments() const { return segments_; }
+
+  private:
+    std::int64_t capacity_;
+    std::vector<Place> open_;  // per owner: where its next row goes
+    std::vector<std::int64_t> segments_;
+};
+
 }  // namespace
 
-Buckets::Buckets(const std::vector<BucketItem>& items, int ranks, std::int64_t capacity) : ranks_(ranks) {
-    std::vector<std::int64_t> filled(ranks, 0);  // elements in the owner's open segment
-    std::vector<std::size_t> open(ranks, 0);     // and which bucket it belongs to
-    for (std::size_t item = 0; item < items.size(); ++item) {
-        const std::int64_t width = items[item].width;
-        widths_.push_back(width);
-        internal_check(width <= capacity, "a row of {} elements exceeds a bucket segment of {}", width,
-                       capacity);
-        const std::vector<int>& owner = *items[item].owner;
-        for (std::size_t row = 0; row < owner.size(); ++row) {
-            const int p = owner[row];
-            if (filled[p] + width > capacity) {
-                ++open[p];
-                filled[p] = 0;
-            }
-            if (open[p] == buckets_.size()) buckets_.push_back({0, std::vector<std::vector<Run>>(ranks)});
-            Bucket& bucket = buckets_[open[p]];
-            std::vector<Run>& runs = bucket.runs[p];
-            if (runs.empty() || runs.back().item != static_cast<int>(item))
-                runs.push_back({static_cast<int>(item), filled[p], {}});
-            runs.back().rows.push_back(static_cast<std::int32_t>(row));
-            filled[p] += width;
-            bucket.segment = std::max(bucket.segment, filled[p]);
-        }
-    }
+double bucket_bytes(const std::vector<BucketItem>& items, int ranks, std::int64_t capacity,
+                    std::size_t element_bytes) {
+    SegmentFiller filler(ranks, capacity);
+    for (const BucketItem& item : items)
+        for (int owner : *item.owner) filler.add(owner, item.width);
+    double sum = 0;
+    for (std::int64_t segment : filler.segments())
+        sum += all_gather_bytes(static_cast<double>(segment * ranks) * static_cast<double>(element_bytes),
+                                ranks);
+    return sum;
 }
 
-double Buckets::bytes(std::size_t element_bytes) const {
-    double sum = 0;
-    for (const Bucket& bucket : buckets_)
-        sum += all_gather_bytes(
-            static_cast<double>(bucket.segment * ranks_) * static_cast<double>(element_bytes), ranks_);
-    return sum;
+Buckets::Buckets(const std::vector<BucketItem>& items, int ranks, std::int64_t capacity) : ranks_(ranks) {
+    SegmentFiller filler(ranks, capacity);
+    for (std::size_t item = 0; item < items.size(); ++item) {
+        widths_.push_back(items[item].width);
+        const std::vector<int>& owner = *items[item].owner;
+        for (std::size_t row = 0; row < owner.size(); ++row) {
+            const auto [bucket, offset] = filler.add(owner[row], items[item].width);
+            if (bucket == buckets_.size()) buckets_.push_back({0, std::vector<std::vector<Run>>(ranks)});
+            std::vector<Run>& runs = buckets_[bucket].runs[owner[row]];
+            if (runs.empty() || runs.back().item != static_cast<int>(item))
+                runs.push_back({static_cast<int>(item), offset, {}});
+            runs.back().rows.push_back(static_cast<std::int32_t>(row));
+        }
+    }
+    for (std::size_t i = 0; i < buckets_.size(); ++i) buckets_[i].segment = filler.segments()[i];
 }
 
 void Buckets::pack(const std::vector<Run>& runs, std::span<const Tensor> tensors, Tensor segment) const {

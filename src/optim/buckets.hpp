@@ -16,14 +16,15 @@ struct BucketItem {
     const std::vector<int>* owner = nullptr;
 };
 
+/// Bytes that one rank sends in Buckets::reduce() or gather() with elements of this size.
+double bucket_bytes(const std::vector<BucketItem>&, int ranks, std::int64_t capacity,
+                    std::size_t element_bytes);
+
 class Buckets {
   public:
     Buckets() = default;
     /// capacity: elements of one segment at most (at least the widest row).
     Buckets(const std::vector<BucketItem>&, int ranks, std::int64_t capacity);
-
-    /// Bytes that one rank sends in reduce() or gather() with elements of this size.
-    double bytes(std::size_t element_bytes) const;
 
     /// Rows of tensors[i] that this rank owns <- their sum over the ranks of `comm`, in rank order, in the
     /// tensors' type; rows owned elsewhere keep their local values. send, received: (P * capacity) elements

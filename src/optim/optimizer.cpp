@@ -39,11 +39,16 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
         for (int i = 0; i < static_cast<int>(owned_.size()); ++i) {
             if (owned_[i].owners().group != comm) continue;
             group.members.push_back(i);
-            group.gradients.push_back(owned_[i].parameter().gradient);
-            group.values.push_back(owned_[i].parameter().value);
             widest = std::max({widest, owned_[i].width(), owned_[i].gradient_width()});
         }
         if (group.members.empty() || comm->size() == 1) continue;
+        // Rows of one width side by side fill the segments of all owners alike.
+        std::stable_sort(group.members.begin(), group.members.end(),
+                         [&](int a, int b) { return owned_[a].width() > owned_[b].width(); });
+        for (int i : group.members) {
+            group.gradients.push_back(owned_[i].parameter().gradient);
+            group.values.push_back(owned_[i].parameter().value);
+        }
         group.capacity = std::max(widest, buffer_elements / comm->size());
         buffer = std::max(buffer, group.capacity * comm->size());
         groups_.push_back(std::move(group));
@@ -53,27 +58,31 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
         received_ = context.arena.take(MemoryClass::workspace, context.accumulate(), {buffer});
     }
     clip_ = context.arena.take(MemoryClass::workspace, DType::f64, {2});
-    rebuild_buckets();
+    if (!context.arena.measuring()) rebuild_buckets();
 }
 
-void Optimizer::build_buckets(Group& group, const std::map<int, std::vector<int>>& other_owners) const {
-    std::vector<BucketItem> values, gradients;
-    bool projected = false;
+Optimizer::Items Optimizer::bucket_items(const Group& group,
+                                         const std::map<int, std::vector<int>>& other_owners) const {
+    Items items;
     for (int i : group.members) {
         const OwnedParameter& owned = owned_[i];
         const auto other = other_owners.find(i);
         const std::vector<int>* owner = other == other_owners.end() ? &owned.owners().owner : &other->second;
-        values.push_back({owned.width(), owner});
-        gradients.push_back({owned.gradient_width(), owner});
-        projected = projected || owned.gradient_width() != owned.width();
+        items.values.push_back({owned.width(), owner});
+        items.gradients.push_back({owned.gradient_width(), owner});
+        items.projected = items.projected || owned.gradient_width() != owned.width();
     }
-    group.value_buckets = Buckets(values, group.comm->size(), group.capacity);
-    group.projected_buckets.reset();
-    if (projected) group.projected_buckets.emplace(gradients, group.comm->size(), group.capacity);
+    return items;
 }
 
 void Optimizer::rebuild_buckets() {
-    for (Group& group : groups_) build_buckets(group, {});
+    for (Group& group : groups_) {
+        const Items items = bucket_items(group, {});
+        group.value_buckets = Buckets(items.values, group.comm->size(), group.capacity);
+        group.projected_buckets.reset();
+        if (items.projected)
+            group.projected_buckets.emplace(items.gradients, group.comm->size(), group.capacity);
+    }
 }
 
 void Optimizer::assign_owners(int parameter, const std::vector<int>& owner) {
@@ -235,11 +244,13 @@ void Optimizer::move_rows(const std::vector<RowMove>& moves) {
 
 Traffic Optimizer::plan_traffic(const std::map<int, std::vector<int>>& other_owners) const {
     Traffic traffic;
-    for (Group group : groups_) {
-        build_buckets(group, other_owners);
-        traffic.add(TrafficGroup::gradients,
-                    group.gradient_buckets().bytes(size_of(gradient_dtype(context_))));
-        traffic.add(TrafficGroup::values, group.value_buckets.bytes(size_of(context_.dtype)));
+    for (const Group& group : groups_) {
+        const Items items = bucket_items(group, other_owners);
+        const auto bytes = [&](const std::vector<BucketItem>& some, DType dtype) {
+            return bucket_bytes(some, group.comm->size(), group.capacity, size_of(dtype));
+        };
+        traffic.add(TrafficGroup::gradients, bytes(items.gradients, gradient_dtype(context_)));
+        traffic.add(TrafficGroup::values, bytes(items.values, context_.dtype));
     }
     return traffic;
 }

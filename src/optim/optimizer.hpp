@@ -84,7 +84,11 @@ class Optimizer {
             return projected_buckets ? *projected_buckets : value_buckets;
         }
     };
-    void build_buckets(Group&, const std::map<int, std::vector<int>>& other_owners) const;
+    struct Items {
+        std::vector<BucketItem> values, gradients;
+        bool projected = false;  // a gradient has another width than its value
+    };
+    Items bucket_items(const Group&, const std::map<int, std::vector<int>>& other_owners) const;
 
     ModelContext context_;
     std::deque<OwnedParameter> owned_;

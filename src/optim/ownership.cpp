@@ -1,6 +1,8 @@
 // Owner tables.
 #include "optim/ownership.hpp"
 
+#include <cmath>
+#include <numbers>
 #include <numeric>
 
 namespace switchyard {
@@ -16,10 +18,11 @@ RowOwners block_owners(const Comm& group, std::int64_t rows) {
     return owners;
 }
 
-std::int64_t stagger_step(std::int64_t low_rank, int ranks) {
-    std::int64_t step = low_rank + 1;
-    while (std::gcd(step, static_cast<std::int64_t>(ranks)) != 1) ++step;
-    return step;
+std::int64_t stagger_step(int ranks) {
+    const std::int64_t nearest = std::llround(ranks / std::numbers::phi);
+    for (std::int64_t away = 0;; ++away)
+        for (std::int64_t step : {nearest + away, nearest - away})
+            if (step > 0 && std::gcd(step, static_cast<std::int64_t>(ranks)) == 1) return step;
 }
 
 RowOwners slot_owners(const Comm& group, const HomeRule& rule, const std::vector<int>& candidate_of_slot) {

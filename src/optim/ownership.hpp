@@ -29,7 +29,7 @@ RowOwners block_owners(const Comm& group, std::int64_t rows);
 /// but for a gap, and what is left is at most one longer than the gap.
 struct HomeRule {
     std::int64_t low_rank = 1;
-    std::int64_t stagger = 0;  // j stagger_step(), j numbering the matrix sides
+    std::int64_t stagger = 0;  // j stagger_step(P), j numbering the sides of one width
     bool rotate = true;
     int ranks = 1;  // P
 
@@ -39,9 +39,10 @@ struct HomeRule {
     }
 };
 
-/// The smallest number above r without a common factor with P: the windows of all sides together then fill
-/// the homes evenly. (With r + 1 itself the sides of r = 7 on 8 ranks would all leave the same one empty.)
-std::int64_t stagger_step(std::int64_t low_rank, int ranks);
+/// The number nearest to P / golden ratio without a common factor with P. Its multiples spread any
+/// consecutive sides evenly over the homes, many or few, whatever r is (Weyl's sequence; with r + 1 and P a
+/// divisor of r, neighbours would crowd), and P of them exactly.
+std::int64_t stagger_step(int ranks);
 
 /// Slot i is owned by the home of candidate_of_slot[i].
 RowOwners slot_owners(const Comm& group, const HomeRule&, const std::vector<int>& candidate_of_slot);

@@ -34,7 +34,7 @@ struct Times {
 Times times_of(const PlanRequest& request, const Plan& plan) {
     Times times;
     times.products_s = plan.flops_per_token.executed * plan.tokens_per_step / request.peak_flops;
-    if (request.network > 0) times.network_s = plan.largest_bytes / request.network;
+    if (request.network > 0) times.network_s = total_bytes(plan.rank.mean()) / request.network;
     return times;
 }
 
@@ -61,7 +61,6 @@ ordered_json json_of(const PlanRequest& request, const Plan& plan) {
     ordered_json steps = ordered_json::array();
     for (const Traffic& step : plan.rank.steps) steps.push_back(switchyard::json_of(step));
     result["bytes_by_step"] = steps;
-    result["largest_bytes_mean"] = plan.largest_bytes;
     result["tokens_per_step"] = plan.tokens_per_step;
     result["flops_per_step"] = {{"dense", plan.flops_per_token.dense * plan.tokens_per_step},
                                 {"executed", plan.flops_per_token.executed * plan.tokens_per_step}};
@@ -84,8 +83,8 @@ void print_sharding(const PlanRequest& request, const Plan& plan) {
     fmt::print("\n  parallel.shard_frozen                 true          false\n");
     fmt::print("{}", two("memory, most of a rank", bytes_text(on.largest_memory.total()),
                          bytes_text(off.largest_memory.total())));
-    fmt::print("{}",
-               two("sent a step by a rank", bytes_text(on.largest_bytes), bytes_text(off.largest_bytes)));
+    fmt::print("{}", two("sent a step by a rank", bytes_text(total_bytes(on.rank.mean())),
+                         bytes_text(total_bytes(off.rank.mean()))));
 }
 
 void print(const PlanRequest& request, const Plan& plan) {
@@ -104,7 +103,7 @@ void print(const PlanRequest& request, const Plan& plan) {
     for (int g = 0; g < num_traffic_groups; ++g)
         if (mean.bytes[g] > 0)
             fmt::print("{}", two(name_of(static_cast<TrafficGroup>(g)), bytes_text(mean.bytes[g]), ""));
-    fmt::print("{}", two("all", bytes_text(total_bytes(mean)), bytes_text(plan.largest_bytes)));
+    fmt::print("{}", two("all", bytes_text(total_bytes(mean)), ""));
     print_sharding(request, plan);
     const Times times = times_of(request, plan);
     fmt::print("\n  time of a step: at least {} in matrix products at the rate measured here",

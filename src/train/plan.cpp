@@ -143,9 +143,8 @@ Plan make_plan(const Config& config, int ranks, int rank, std::int64_t steps) {
     const std::set<int> chosen = ranks_to_look_at(ranks, config.parallel.tp, rank);
     for (int r : chosen) {
         ImaginaryState x(config, ranks, r);
-        RankPlan one = plan_rank(x, steps);
-        if (one.memory.total() > plan.largest_memory.total()) plan.largest_memory = one.memory;
-        plan.largest_bytes = std::max(plan.largest_bytes, total_bytes(one.mean()));
+        const MemoryUse memory = memory_of(x.arena);
+        if (memory.total() > plan.largest_memory.total()) plan.largest_memory = memory;
         if (r != rank) continue;
         plan.ranks = ranks;
         plan.dp = x.topology.dp_size();
@@ -158,7 +157,7 @@ Plan make_plan(const Config& config, int ranks, int rank, std::int64_t steps) {
         plan.tokens_per_step = model.tokens_per_step;
         plan.checkpoint_bytes = checkpoint_bytes(x.state);
         plan.notes = x.state.method->notes(config);
-        plan.rank = std::move(one);
+        plan.rank = plan_rank(x, steps);
     }
     plan.ranks_looked_at = static_cast<int>(chosen.size());
     return plan;

@@ -31,9 +31,8 @@ struct Plan {
     int ranks = 1, dp = 1, tp = 1;
     ParameterCounts parameters;
     int merged_linears = 0, unmerged_linears = 0;  // low-rank linears by the way their products run
-    RankPlan rank;                                 // of the rank asked for
-    MemoryUse largest_memory;                      // the rank with the largest total
-    double largest_bytes = 0;                      // bytes per step of the rank that sends most
+    RankPlan rank;             // of the rank asked for; others send as much, but for moving shards
+    MemoryUse largest_memory;  // the rank with the largest total
     int ranks_looked_at = 1;
     Flops flops_per_token;
     double tokens_per_step = 0;
@@ -42,7 +41,7 @@ struct Plan {
 };
 
 /// config: validated and resolved. `steps`: of which bytes are planned. Ranks beside `rank` are looked at to
-/// find the largest: all up to 16, else the first and last tp group.
+/// find the one that needs most memory: all up to 16, else the first and last tp group.
 Plan make_plan(const Config&, int ranks, int rank, std::int64_t steps);
 
 ParameterCounts count_parameters(TrainState&);

@@ -59,8 +59,7 @@ TEST(OwnershipTest, SidesTogetherAreEven) {
     for (int ranks : {2, 3, 4, 6, 8, 16})
         for (std::int64_t r : {3, 6, 7, 8, 15, 16, 31, 32, 128}) {
             const RingCase x{r, 4 * r, ranks};
-            const std::int64_t step = stagger_step(r, ranks), sides = 14 * ranks;
-            EXPECT_GT(step, r);
+            const std::int64_t step = stagger_step(ranks), sides = 14 * ranks;
             EXPECT_EQ(std::gcd(step, static_cast<std::int64_t>(ranks)), 1);
             for (std::int64_t first = 0; first < x.num_candidates; ++first) {
                 std::vector<int> total(ranks, 0);
@@ -73,8 +72,8 @@ TEST(OwnershipTest, SidesTogetherAreEven) {
                         << "r " << r << " P " << ranks << " window " << first;
             }
         }
-    EXPECT_EQ(stagger_step(128, 8), 129) << "r + 1 wherever it serves";
-    EXPECT_EQ(stagger_step(7, 8), 9);
+    EXPECT_EQ(stagger_step(8), 5) << "nearest to 8 / 1.618 without a common factor";
+    EXPECT_EQ(stagger_step(1), 1);
 }
 
 TEST(OwnershipTest, AShardVisitsEveryRankThatALapReaches) {
