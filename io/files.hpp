@@ -27,6 +27,9 @@ class FileDescriptor {
 /// "." for a bare name.
 std::string directory_of(const std::string& path);
 
+/// From now on a write beyond `ulimit -f` is an error, not the end of the process.
+void ignore_file_size_signal();
+
 /// Writes all bytes or throws UserError naming `path` and the reason (disk full, ...).
 void write_all(int fd, std::string_view bytes, const std::string& path);
 
