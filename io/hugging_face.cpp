@@ -21,7 +21,7 @@ class Keys {
     Keys(const json& object, std::string where) : object_(object), where_(std::move(where)) {}
 
     bool has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
-    const json& operator[](const char* key) const { return object_[key]; }
+    /// Of a key that is there.
     Keys object(const char* key) const {
         require(object_[key].is_object(), "{}: {} is no object", where_, key);
         return {object_[key], where_ + ", " + key};
@@ -32,33 +32,33 @@ class Keys {
         const bool in_range = object_[key].is_number_unsigned() && object_[key].get<std::uint64_t>() >= 1 &&
                               object_[key].get<std::uint64_t>() <= 1u << 30;
         require(in_range, "{}: {} = {} is no size (a whole number from 1 to 2^30 is wanted)", where_, key,
-                shown(object_[key]));
+                shown(key));
         return object_[key].get<std::int64_t>();
     }
     double positive(const char* key, double otherwise) const {
         if (!has(key)) return otherwise;
         const double value = object_[key].is_number() ? object_[key].get<double>() : 0;
         require(std::isfinite(value) && value > 0, "{}: {} = {} is no positive number", where_, key,
-                shown(object_[key]));
+                shown(key));
         return value;
     }
     bool flag(const char* key) const {
         if (!has(key)) return false;
-        require(object_[key].is_boolean(), "{}: {} = {} is neither true nor false", where_, key,
-                shown(object_[key]));
+        require(object_[key].is_boolean(), "{}: {} = {} is neither true nor false", where_, key, shown(key));
         return object_[key].get<bool>();
     }
     /// The key is absent or has this value.
     void only(const char* key, const json& value, const char* why) const {
         require(!has(key) || object_[key] == value,
-                "{}: {} = {} is not supported ({}) only {} can be imported", where_, key, shown(object_[key]),
-                why, value.dump());
+                "{}: {} = {} is not supported ({}) only {} can be imported", where_, key, shown(key), why,
+                value.dump());
     }
     const std::string& where() const { return where_; }
 
   private:
-    static std::string shown(const json& value) {
-        const std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
+    std::string shown(const char* key) const {
+        if (!has(key)) return "nothing";
+        const std::string text = object_[key].dump(-1, ' ', true, json::error_handler_t::replace);
         return text.size() > 120 ? text.substr(0, 120) + "..." : text;
     }
 

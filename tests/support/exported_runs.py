@@ -34,7 +34,7 @@ class Runs:
     """A folder with a token file and, on demand, a checkpoint of each kind."""
 
     def __init__(self, folder, build):
-        self.folder, self.build = pathlib.Path(folder), pathlib.Path(build)
+        self.folder, self.build = pathlib.Path(folder).resolve(), pathlib.Path(build).resolve()
         self.tokens = self.folder / "tokens.h5"
         (self.folder / "text.txt").write_text(sample_text(), encoding="utf-8")
         self.must("tokenize", "text.txt", f"--output={self.tokens}", f"--vocab_size={VOCABULARY}", "--validation=0.1",
@@ -44,7 +44,8 @@ class Runs:
         return {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
 
     def run(self, *arguments, ranks=1, program="switchyard", before=()):
-        command = [*before, *(["mpirun", *MPI_FLAGS, "-n", str(ranks)] if ranks > 1 else []), self.build / program, *arguments]
+        # Without mpirun a limit in `before` would also hold for the daemon that MPI_Init starts.
+        command = [*(["mpirun", *MPI_FLAGS, "-n", str(ranks)] if ranks > 1 or before else []), *before, self.build / program, *arguments]
         return subprocess.run(command, cwd=self.folder, env=self.environment(), capture_output=True, text=True)
 
     def must(self, *arguments, **options):
