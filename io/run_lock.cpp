@@ -23,11 +23,6 @@
 namespace switchyard {
 namespace {
 
-std::string host_name() {
-    char name[256] = {};
-    return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown host";
-}
-
 /// Differs between machines, also where all are called localhost, and between two starts of one.
 std::string machine_id() {
     const char* file = "/proc/sys/kernel/random/boot_id";

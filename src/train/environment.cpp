@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -14,6 +13,7 @@
 
 #include "comm/collectives.hpp"
 #include "io/checkpoint_file.hpp"
+#include "io/files.hpp"
 #include "kernels/matmul.hpp"
 #include "revision.hpp"
 
@@ -88,11 +88,6 @@ ordered_json relevant_variables() {
 
 std::string version_text() {
     return "switchyard " SWITCHYARD_VERSION " (" SWITCHYARD_REVISION ")";
-}
-
-std::string host_name() {
-    char name[256] = "";
-    return gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
 }
 
 ordered_json environment(const Topology& topology, const StartInfo& start) {

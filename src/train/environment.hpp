@@ -11,7 +11,6 @@ namespace switchyard {
 
 /// "switchyard 0.1.0 (a1b2c3d)"
 std::string version_text();
-std::string host_name();
 
 /// How the process was started.
 struct StartInfo {

@@ -9,6 +9,7 @@
 
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
+#include "io/files.hpp"
 #include "train/environment.hpp"
 #include "train/figures.hpp"
 
