@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -18,6 +17,7 @@
 #include "io/catalog.hpp"
 #include "io/checkpoint_file.hpp"
 #include "io/file_parts.hpp"
+#include "io/files.hpp"
 #include "io/stored_values.hpp"
 
 namespace switchyard {
@@ -54,15 +54,6 @@ std::string system_error() {
 std::string folder_of(const std::string& path) {
     const std::string folder = std::filesystem::path(path).parent_path().string();
     return folder.empty() ? "." : folder;
-}
-
-/// A write beyond `ulimit -f` is to be an error, not the end of the process.
-void ignore_file_size_signal() {
-    struct sigaction action {};
-    if (::sigaction(SIGXFSZ, nullptr, &action) == 0 && action.sa_handler == SIG_DFL) {
-        action.sa_handler = SIG_IGN;
-        ::sigaction(SIGXFSZ, &action, nullptr);
-    }
 }
 
 void check_file_size_limit(const std::string& path, std::uint64_t bytes) {

@@ -24,8 +24,14 @@ class FileDescriptor {
     int fd_ = -1;
 };
 
+/// Of this machine.
+std::string host_name();
+
 /// "." for a bare name.
 std::string directory_of(const std::string& path);
+
+/// From now on a write beyond `ulimit -f` is an error, not the end of the process.
+void ignore_file_size_signal();
 
 /// Writes all bytes or throws UserError naming `path` and the reason (disk full, ...).
 void write_all(int fd, std::string_view bytes, const std::string& path);

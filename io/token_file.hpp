@@ -87,10 +87,18 @@ class Tokenizer {
     std::int32_t end_token() const;    // -1: none
     std::int32_t unknown_token() const;
     std::int64_t vocab_size() const;
+    std::string piece(std::int32_t id) const;  // its text, a space as U+2581
+    /// Byte-pair encoding, as LLaMA's own; false for unigram and other models.
+    bool is_byte_pair() const;
+    /// A space is put before the first word.
+    bool adds_space() const;
 
   private:
     struct State;
     std::unique_ptr<State> state_;
 };
+
+/// Fingerprint of a serialized SentencePiece model, as in TokenFileInfo.
+std::uint64_t tokenizer_fingerprint(const std::string& serialized_model);
 
 }  // namespace switchyard

@@ -1,8 +1,11 @@
 // Tokenizer: a SentencePiece processor behind our own interface; its status codes become UserError.
 #include <sentencepiece_processor.h>
 
+#include <cmath>
+
 #include "core/error.hpp"
 #include "io/token_file.hpp"
+#include "io/token_format.hpp"
 
 namespace switchyard {
 
@@ -49,6 +52,27 @@ std::int32_t Tokenizer::unknown_token() const {
 
 std::int64_t Tokenizer::vocab_size() const {
     return state_->processor.GetPieceSize();
+}
+
+std::string Tokenizer::piece(std::int32_t id) const {
+    return state_->processor.IdToPiece(id);
+}
+
+/// A byte-pair model scores pieces by the order of their merges, 0, -1, -2, ...; others by logarithms.
+bool Tokenizer::is_byte_pair() const {
+    const auto& processor = state_->processor;
+    for (int id = 0; id < processor.GetPieceSize(); ++id)
+        if (const float score = processor.GetScore(id); score != std::floor(score)) return false;
+    return true;
+}
+
+bool Tokenizer::adds_space() const {
+    const std::vector<std::int32_t> ids = encode("a");
+    return !ids.empty() && piece(ids[0]).starts_with("\u2581");
+}
+
+std::uint64_t tokenizer_fingerprint(const std::string& serialized_model) {
+    return token_format::checksum_bytes(serialized_model);
 }
 
 }  // namespace switchyard

@@ -23,6 +23,10 @@ std::vector<Command> commands() {
         {"inspect", "FILE", "what a checkpoint or token file holds", run_inspect, {}},
         {"verify", "FILE...", "reads files and compares checksums", run_verify, {}},
         {"diff", "A B", "compares two checkpoints or two token files", run_diff, diff_options()},
+        {"export", "CHECKPOINT | RUN DIR", "weights to a Hugging Face directory", run_export,
+         export_options(), true},
+        {"import", "DIR --output=FILE.h5", "a Hugging Face directory to a checkpoint", run_import,
+         import_options(), true},
     };
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes or completes the ignored virtual environment .venv-torch with PyTorch, numpy and h5py, and prints its
-# interpreter as the last line. Only the golden file and the comparison with PyTorch need it; Switchyard does not.
+# interpreter as the last line. Only the golden file, the comparison with PyTorch and the tests that load exported
+# weights with transformers and peft need it; Switchyard does not.
 #   tools/torch_venv.sh [--with-transformers]
 # The default wheel on Linux links the CUDA libraries even for CPU work (3 GB); PIP_INDEX_URL, where it names an index of
 # CPU-only wheels, makes it small. PYTHON chooses the interpreter, SWITCHYARD_VENV another folder.
@@ -14,7 +15,9 @@ packages=(torch numpy h5py)
 modules="torch, numpy, h5py"
 case "${1:-}" in
     "") ;;
-    --with-transformers) packages+=(transformers); modules+=", transformers" ;;
+    --with-transformers)
+        packages+=(transformers peft safetensors sentencepiece protobuf)
+        modules+=", transformers, peft, safetensors, sentencepiece, google.protobuf" ;;
     *) echo "unknown argument '$1'; use: tools/torch_venv.sh [--with-transformers]" >&2; exit 2 ;;
 esac
 

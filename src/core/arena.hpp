@@ -45,4 +45,14 @@ class Arena {
     std::array<std::size_t, num_memory_classes> bytes_{};
 };
 
+/// An arena for what `take(arena)` takes: called twice, to measure and to hand out.
+template <class Take>
+Arena allocate_scratch(const Take& take) {
+    Arena measured;
+    take(measured);
+    Arena arena = Arena::allocate(measured);
+    take(arena);
+    return arena;
+}
+
 }  // namespace switchyard

@@ -49,6 +49,10 @@ std::unique_ptr<Method> make_method(const Config& config) {
         config.method.name);
 }
 
+const char* method_of_whole_weights() {
+    return "full";
+}
+
 MethodOption rank_option() {
     return {
         "rank", MethodOption::Type::integer, "auto", "", "low rank of A and B; auto: hidden_size / 4", 1, 1e9,

@@ -23,36 +23,33 @@ namespace {
 constexpr std::int64_t format_version = 1;
 constexpr double assumed_write_rate = 100e6;  // B/s, before a save was measured
 
-std::string hexadecimal(std::uint64_t value) {
-    return fmt::format("{:016x}", value);
+}  // namespace
+
+std::string fingerprint_text(std::uint64_t fingerprint) {
+    return fmt::format("{:016x}", fingerprint);
 }
 
-void write_header(CheckpointWriter& writer, const TrainState& state, std::int64_t first_sample,
-                  const DataIdentity& data) {
-    const Config& config = state.context.config;
-    const Topology& topology = state.context.topology;
-    const std::int64_t samples = state.step * config.data.global_batch;
+DataIdentity identity_of(const TokenFileInfo& info) {
+    return {fingerprint_text(info.fingerprint), fingerprint_text(info.tokenizer_fingerprint)};
+}
+
+void write_header(CheckpointWriter& writer, const CheckpointHeader& header, std::uint64_t seed,
+                  const Topology& topology) {
     writer.attribute("/", "format_version", format_version);
-    writer.attribute("/", "step", state.step);
-    writer.attribute("/", "tokens_seen", samples * config.data.seq_len);
-    writer.attribute("/", "seed", static_cast<std::int64_t>(config.run.seed));
-    writer.attribute("/", "dtype", config.run.dtype);
-    writer.attribute("/", "config", config_text(config, method_options()));
+    writer.attribute("/", "step", header.step);
+    writer.attribute("/", "tokens_seen", header.tokens_seen);
+    writer.attribute("/", "seed", static_cast<std::int64_t>(seed));
+    writer.attribute("/", "dtype", header.dtype);
+    writer.attribute("/", "config", header.config);
     // Provenance: may differ between files of equal content.
     writer.attribute("/", "tp", std::int64_t{topology.tp_size()});
     writer.attribute("/", "dp", std::int64_t{topology.dp_size()});
     writer.attribute("/", "code_version", version_text());
     writer.attribute("/", "host", broadcast(topology.world, host_name()));
     writer.attribute("/", "time", broadcast(topology.world, utc_time()));
-    writer.attribute("/data", "next_sample", first_sample + samples);
-    writer.attribute("/data", "token_fingerprint", data.tokens);
-    writer.attribute("/data", "tokenizer_fingerprint", data.tokenizer);
-}
-
-}  // namespace
-
-DataIdentity identity_of(const TokenFileInfo& info) {
-    return {hexadecimal(info.fingerprint), hexadecimal(info.tokenizer_fingerprint)};
+    writer.attribute("/data", "next_sample", header.next_sample);
+    writer.attribute("/data", "token_fingerprint", header.data.tokens);
+    writer.attribute("/data", "tokenizer_fingerprint", header.data.tokenizer);
 }
 
 CheckpointHeader read_header(const Comm& world, const std::string& path) {
@@ -95,7 +92,11 @@ SaveReport Checkpoints::save(TrainState& state, std::int64_t first_sample) {
     const double start = seconds_now();
     SaveReport report{checkpoint_path(directory_, state.step)};
     CheckpointWriter writer(world_, report.path, checkpoint_bytes(state));
-    write_header(writer, state, first_sample, data_);
+    const std::int64_t samples = state.step * config_.data.global_batch;
+    write_header(writer,
+                 {state.step, samples * config_.data.seq_len, first_sample + samples,
+                  config_text(config_, method_options()), config_.run.dtype, data_},
+                 config_.run.seed, state.context.topology);
     StateIo io(writer);
     io.on_dataset(progress_);
     state.visit(io);

@@ -18,6 +18,7 @@ struct DataIdentity {
     bool operator==(const DataIdentity&) const = default;
 };
 DataIdentity identity_of(const TokenFileInfo&);
+std::string fingerprint_text(std::uint64_t);
 
 /// The attributes that are read before the state.
 struct CheckpointHeader {
@@ -28,6 +29,8 @@ struct CheckpointHeader {
 };
 /// Collective. Throws UserError on all ranks: missing, damaged metadata, another format version.
 CheckpointHeader read_header(const Comm& world, const std::string& path);
+/// Writes what read_header() reads, and provenance. Collective over the topology's world.
+void write_header(CheckpointWriter&, const CheckpointHeader&, std::uint64_t seed, const Topology&);
 /// The configuration stored in a checkpoint, with `arguments` ("--section.key=value") on top of it.
 Config stored_config(const CheckpointHeader&, const std::string& path,
                      const std::vector<std::string>& arguments = {});

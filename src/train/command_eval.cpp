@@ -3,13 +3,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "io/checkpoint_file.hpp"
-#include "io/run_directory.hpp"
 #include "train/commands.hpp"
 #include "train/generation.hpp"
 #include "train/run_setup.hpp"
@@ -30,22 +28,6 @@ struct LoadedModel {
     std::unique_ptr<AllocatedInference> allocated;
     InferenceState& state() const { return *allocated->state; }
 };
-
-/// The file itself, or the newest checkpoint of a run directory.
-std::string find_checkpoint(const Comm& world, const std::string& name) {
-    std::string path = name;
-    agree_on(world, [&] {
-        if (world.rank() != 0) return;
-        require(!is_token_file(name),
-                "`{}` is a token file (a checkpoint is wanted) give that as data.tokens", name);
-        if (!std::filesystem::is_directory(name)) return;
-        const auto files = list_checkpoints(RunDirectory::checkpoints_of(name));
-        require(!files.empty(), "run directory `{}` has no checkpoint (there is nothing to load) train first",
-                name);
-        path = files.front().second;
-    });
-    return broadcast(world, path);
-}
 
 bool given(const Arguments& arguments, const std::string& key) {
     return std::any_of(arguments.settings.begin(), arguments.settings.end(),

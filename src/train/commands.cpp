@@ -23,9 +23,8 @@ std::string general_help(const std::vector<Command>& commands) {
         "  --version       version and revision\n"
         "  --dump-config   the configuration with every key, its unit and meaning (also `train CONFIG "
         "--dump-config`)\n\n"
-        "Under MPI: mpirun -n 4 switchyard train run.cfg. `plan`, `tokenize`, `inspect`, `verify` and `diff` "
-        "need no "
-        "mpirun.\n";
+        "Under MPI: mpirun -n 4 switchyard train run.cfg. `plan`, `tokenize`, `inspect`, `verify`, `diff`, "
+        "`export` and `import` need no mpirun.\n";
     return text;
 }
 

@@ -42,6 +42,11 @@ int run_verify(const CommandContext&, const Arguments&);
 std::vector<CommandOption> diff_options();
 int run_diff(const CommandContext&, const Arguments&);
 
+std::vector<CommandOption> export_options();
+int run_export(const CommandContext&, const Arguments&);
+std::vector<CommandOption> import_options();
+int run_import(const CommandContext&, const Arguments&);
+
 /// For commands that need no ranks: rank 0 works, all return its code.
 int on_rank_zero(const Comm& world, int (*work)(const Arguments&), const Arguments&);
 /// The one file that a command takes. Throws UserError otherwise.

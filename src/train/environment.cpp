@@ -4,7 +4,6 @@
 
 #include <fmt/format.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -15,6 +14,7 @@
 #include "comm/collectives.hpp"
 #include "core/host.hpp"
 #include "io/checkpoint_file.hpp"
+#include "io/files.hpp"
 #include "kernels/matmul.hpp"
 #include "revision.hpp"
 

@@ -10,6 +10,7 @@
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
+#include "io/files.hpp"
 #include "train/environment.hpp"
 #include "train/figures.hpp"
 

@@ -5,7 +5,9 @@
 
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
+#include "io/checkpoint_file.hpp"
 #include "io/files.hpp"
+#include "io/run_directory.hpp"
 
 namespace switchyard {
 namespace {
@@ -43,6 +45,21 @@ Config read_configuration(const Comm& world, const std::vector<std::string>& fil
     }
     arguments.insert(arguments.end(), settings.begin(), settings.end());
     return parse_config(text, name, arguments, method_options()).config;
+}
+
+std::string find_checkpoint(const Comm& world, const std::string& name) {
+    std::string path = name;
+    agree_on(world, [&] {
+        if (world.rank() != 0) return;
+        require(!is_token_file(name),
+                "`{}` is a token file (a checkpoint is wanted) give that as data.tokens", name);
+        if (!std::filesystem::is_directory(name)) return;
+        const auto files = list_checkpoints(RunDirectory::checkpoints_of(name));
+        require(!files.empty(), "run directory `{}` has no checkpoint (there is nothing to load) train first",
+                name);
+        path = files.front().second;
+    });
+    return broadcast(world, path);
 }
 
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {

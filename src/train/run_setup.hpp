@@ -17,6 +17,9 @@ namespace switchyard {
 Config read_configuration(const Comm& world, const std::vector<std::string>& files,
                           const std::vector<std::string>& settings);
 
+/// The file itself, or the newest checkpoint of a run directory: rank 0's view. Collective.
+std::string find_checkpoint(const Comm& world, const std::string& name);
+
 /// Opens data.tokens on every rank; model.vocab_size 0 becomes the file's. Throws UserError on all ranks.
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config&);
 

@@ -11,16 +11,6 @@
 namespace switchyard {
 namespace {
 
-/// Tensors of one weight's work: the same requests measured, then allocated.
-template <class Take>
-Arena scratch(const Take& take) {
-    Arena measured;
-    take(measured);
-    Arena arena = Arena::allocate(measured);
-    take(arena);
-    return arena;
-}
-
 std::string stem(const std::string& weight_name) {
     return weight_name.substr(0, weight_name.size() - std::string(".weight").size());
 }
@@ -52,7 +42,7 @@ void WeightReader::read(const Shard& part, Tensor out) const {
     if (out.dtype() == stored_) return reader_.read(path, s, out);
     Tensor wide;
     const Arena arena =
-        scratch([&](Arena& a) { wide = a.take(MemoryClass::workspace, stored_, out.shape()); });
+        allocate_scratch([&](Arena& a) { wide = a.take(MemoryClass::workspace, stored_, out.shape()); });
     reader_.read(path, s, wide);
     kernels::copy(wide, out);
 }
@@ -67,25 +57,28 @@ void WeightReader::add_factors(const Shard& part, Tensor out) const {
     // A is never cut over dp. B is cut as the weight's rows are; of a row-parallel linear over dp alone, if
     // at all.
     const int replica_b = part.cols < part.global[1] ? topology.tp_rank() : part.replica;
-    Tensor a, b_t, b, rounded_a, rounded_b;
-    const Arena arena = scratch([&](Arena& arena) {
+    Tensor a, b_t, b;
+    const Arena arena = allocate_scratch([&](Arena& arena) {
         const auto take = [&](DType dtype, Shape shape) {
             return arena.take(MemoryClass::workspace, dtype, shape);
         };
         a = take(type, {r, cols});
         b = take(type, {rows, r});
         b_t = take(type, {r, rows});
-        rounded_a = take(stored_compute_, {r, cols});
-        rounded_b = take(stored_compute_, {rows, r});
     });
-    read({name + ".lora_A", {r, part.global[1]}, 0, part.col0, r, part.cols, topology.dp_rank()}, a);
-    read({name + ".lora_B", {part.global[0], r}, part.row0, 0, part.rows, r, replica_b}, b);
-    kernels::copy(a, rounded_a);
-    kernels::copy(rounded_a, a);
-    kernels::copy(b, rounded_b);
-    kernels::copy(rounded_b, b);
+    factor({name + ".lora_A", {r, part.global[1]}, 0, part.col0, r, part.cols, topology.dp_rank()}, a);
+    factor({name + ".lora_B", {part.global[0], r}, part.row0, 0, part.rows, r, replica_b}, b);
     kernels::transpose(b, b_t);
     kernels::subtract_low_rank_in_order(out, {a, b_t, -scale});
+}
+
+void WeightReader::factor(const Shard& part, Tensor out) const {
+    read(part, out);
+    Tensor rounded;
+    const Arena arena = allocate_scratch(
+        [&](Arena& a) { rounded = a.take(MemoryClass::workspace, stored_compute_, out.shape()); });
+    kernels::copy(out, rounded);
+    kernels::copy(rounded, out);
 }
 
 void WeightReader::weight(const Shard& part, bool merged, Tensor out) const {
@@ -103,7 +96,7 @@ void WeightReader::parameter(Parameter& p) const {
     }
     Tensor full;
     const Shape& local = p.value.shape();
-    const Arena arena = scratch([&](Arena& a) {
+    const Arena arena = allocate_scratch([&](Arena& a) {
         full = a.take(MemoryClass::workspace, context_.accumulate(),
                       p.transposed ? Shape{local[1], local[0]} : local);
     });
@@ -119,10 +112,24 @@ void WeightReader::frozen_base(Linear& linear, bool merged) const {
     part.rows = std::clamp<std::int64_t>(linear.out().count - base.row0, 0, kept[0]);
     part.replica = kept[0] < linear.out().padded ? 0 : context_.topology.dp_rank();
     Tensor full;
-    const Arena arena =
-        scratch([&](Arena& a) { full = a.take(MemoryClass::workspace, context_.accumulate(), kept); });
+    const Arena arena = allocate_scratch(
+        [&](Arena& a) { full = a.take(MemoryClass::workspace, context_.accumulate(), kept); });
     weight(part, merged, full);
     kernels::store_frozen(full, base.words);
+}
+
+std::vector<Shard> whole_weights(const ModelConfig& model) {
+    const std::string method = method_of_whole_weights();
+    Config config = parse_config("", "", {"--method.name=" + method}, method_options()).config;
+    config.model = model;
+    config.data.seq_len = config.data.micro_batch = 1;
+    const Topology alone = Topology::imaginary(1, 1, 0);
+    Arena measured;
+    Traffic traffic;
+    InferenceState shapes(config, alone, measured, traffic);
+    std::vector<Shard> all;
+    for (const Parameter* p : shapes.model.parameters()) all.push_back(p->shard);
+    return all;
 }
 
 InferenceState::InferenceState(const Config& config, const Topology& topology, Arena& arena, Traffic& traffic)

@@ -18,6 +18,9 @@ class WeightReader {
     /// zero. part.replica: among the ranks that read the same part. merged: plus scale * B A where the file
     /// has factors of this weight.
     void weight(const Shard& part, bool merged, Tensor out) const;
+    /// out (rows, cols of the part; accumulate type) <- the part of a factor, /model/<part.name>, as products
+    /// see it: rounded to the compute type of the run that wrote it.
+    void factor(const Shard& part, Tensor out) const;
     /// value (its local shape, compute type) <- the parameter, factors stored transposed included.
     void parameter(Parameter&) const;
     /// Words of a frozen base <- the weight.
@@ -31,6 +34,9 @@ class WeightReader {
     const CheckpointReader& reader_;
     DType stored_, stored_compute_;
 };
+
+/// Every weight of a model under its name, whole, in the order of Transformer::parameters().
+std::vector<Shard> whole_weights(const ModelConfig&);
 
 /// A model to evaluate: weights and adapters, no optimizer.
 struct InferenceState {

@@ -1,0 +1,68 @@
+"""Small trained checkpoints of several kinds, for the tests of export and import. Needs the system's Python alone."""
+import os
+import pathlib
+import random
+import subprocess
+
+VOCABULARY = 400
+MPI_FLAGS = "--oversubscribe --bind-to none --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none".split()
+
+SIZES = ["--model.preset=nano", "--data.seq_len=48", "--data.global_batch=4", "--data.micro_batch=4", "--run.steps=12",
+         "--optim.warmup_steps=2", "--run.hang_timeout=0", "--run.log_interval=100"]  # fmt: skip
+GQA = ["--model.num_kv_heads=4", "--model.rope_theta=5000", "--model.norm_eps=1e-5"]
+SWITCHING = ["--method.name=switchlora", "--method.rank=8", "--method.switch_interval=2", "--method.freeze_steps=1",
+             "--method.switch_ratio=1", "--optim.lr=0.02", "--optim.dense_lr=0.005"]  # fmt: skip
+KINDS = {
+    "full": ["--method.name=full", "--optim.lr=0.005", *GQA, "--run.dtype=f32"],
+    "full_tied": ["--method.name=full", "--optim.lr=0.005", "--model.tie_embeddings=true", "--run.dtype=f32"],
+    "switch": [*SWITCHING, *GQA, "--run.dtype=f32", "--data.mask_documents=true"],
+    "switch_tied": [*SWITCHING, "--model.tie_embeddings=true", "--run.dtype=f32"],
+    # alpha / rank = 32 / 12 is no finite binary fraction
+    "lora": ["--method.name=lora", "--method.rank=12", "--optim.lr=0.005", "--run.dtype=f32"],
+    "switch_bf16": [*SWITCHING, *GQA, "--run.dtype=bf16"],
+}  # fmt: skip
+
+
+def sample_text(num_documents=120):
+    draw = random.Random(5)
+    words = "lantern river stone éclair quiet ember 1907 harbour willow drift signal copper naïve 東京 thread".split()
+    return "\n\n".join(" ".join(draw.choices(words, k=draw.randint(5, 40))).capitalize() + "."
+                       for _ in range(num_documents)) + "\n"  # fmt: skip
+
+
+class Runs:
+    """A folder with a token file and, on demand, a checkpoint of each kind."""
+
+    def __init__(self, folder, build):
+        self.folder, self.build = pathlib.Path(folder).resolve(), pathlib.Path(build).resolve()
+        self.tokens = self.folder / "tokens.h5"
+        (self.folder / "text.txt").write_text(sample_text(), encoding="utf-8")
+        self.must("tokenize", "text.txt", f"--output={self.tokens}", f"--vocab_size={VOCABULARY}", "--validation=0.1",
+                  "--quiet")  # fmt: skip
+
+    def environment(self):
+        return {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
+
+    def run(self, *arguments, ranks=1, program="switchyard", before=()):
+        # Without mpirun a limit in `before` would also hold for the daemon that MPI_Init starts.
+        command = [*(["mpirun", *MPI_FLAGS, "-n", str(ranks)] if ranks > 1 or before else []), *before, self.build / program, *arguments]
+        environment = self.environment()
+        if command[0] != "mpirun":
+            environment["OMPI_MCA_ess_singleton_isolated"] = "1"  # no daemon for a process alone: half the time to start
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+
+    def must(self, *arguments, **options):
+        result = self.run(*arguments, **options)
+        if result.returncode:
+            raise AssertionError(f"switchyard {' '.join(map(str, arguments))}: {result.stdout}{result.stderr}")
+        return result.stdout
+
+    def checkpoint(self, kind):
+        run = self.folder / kind
+        if not run.exists():
+            self.must("train", *SIZES, *KINDS[kind], f"--data.tokens={self.tokens}", f"--run.dir={run}")
+        return next((run / "checkpoints").glob("*.h5"))
+
+    def export(self, kind, name, *options, **how):
+        self.must("export", self.checkpoint(kind), name, *options, **how)
+        return self.folder / name
