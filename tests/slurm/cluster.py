@@ -119,6 +119,8 @@ class Cluster:
         key.chmod(0o400)
         (self.folder / "slurm.conf").write_text(self.configuration())
         f = self.folder
+        (f / "tmp").mkdir()  # in /tmp, what a killed cluster left would be in the way of the same job number
+        (f / "mpi.conf").write_text(f"PMIxCliTmpDirBase={f}/tmp\n")
         self.spawn("munged", "-F", f"--key-file={key}", f"--socket={f}/munge", f"--pid-file={f}/munged.pid",
                    f"--log-file={f}/log/munged.log", f"--seed-file={f}/munged.seed")
         self.wait("munged", lambda: (f / "munge").exists())

@@ -32,6 +32,7 @@ PAUSE_STEP = 23  # beyond the checkpoint of step 20: where a run waits for a sig
 LAUNCHERS = {
     "srun": "launcher=(srun --mpi=pmix --kill-on-bad-exit=1)",
     "mpirun": "launcher=(mpirun --oversubscribe --bind-to none)",
+    "true": "launcher=(true)",
 }
 
 
@@ -106,6 +107,11 @@ class Jobs:
         path = self.run(name).path / "jobs" / f"{job}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def logs(self, name):
+        """The ends of the logs of all jobs of a run, for a person."""
+        paths = [*self.run(name).path.glob("jobs/*.log"), *self.run(name).path.glob("*.log")]
+        return "".join(f"\n---- {p.name}\n" + "".join(p.read_text(errors="replace").splitlines(True)[-25:]) for p in paths)
+
     def expect_reference(self, name):
         """The run finished, bit for bit like the uninterrupted one."""
         run = self.run(name)
@@ -133,7 +139,7 @@ def finish_srun(jobs):
         expect(shown["JobState"] == "COMPLETED" and run.status().get("outcome") == "finished", f"{shown} {run.status()}")
         jobs.reference_done.set_result(run)
     except BaseException as problem:
-        jobs.reference_done.set_exception(problem)
+        jobs.reference_done.set_exception(AssertionError(f"there is nothing to compare with: {type(problem).__name__} in finish_srun"))
         raise
     record = run.path / "jobs" / f"{job}.0"
     for name in ("site.env", "job.txt", "environment.json", "config.cfg"):
@@ -158,6 +164,7 @@ def finish_mpirun(jobs):
                                 "jobs/pretrain.sbatch", env=environment))
     shown = jobs.wait_end(job)
     expect(shown["JobState"] == "COMPLETED" and shown["Restarts"] == "0", f"{shown}")
+    expect("SIGUSR1 comes 120 s" in (run.path / f"{job}.log").read_text(), "not the lead time of the #SBATCH line")
     jobs.expect_reference("finish_mpirun")
 
 
@@ -196,7 +203,7 @@ def cancel(jobs, launcher):
 
 def drain(jobs):
     """The node is drained: the job saves on request and requeues itself; it goes on when the node is back."""
-    job = jobs.submit("drain", "srun", pause=True)
+    job = jobs.submit("drain", "srun", "--signal=USR1@45", pause=True)
     jobs.wait_pause("drain")
     node = f"NodeName={jobs.cluster.node}"
     jobs.call("scontrol", "update", node, "State=DRAIN", "Reason=test")
@@ -210,6 +217,7 @@ def drain(jobs):
         jobs.call("scontrol", "update", node, "State=RESUME")
     shown = jobs.wait_end(job, restarts=1)
     expect(shown["JobState"] == "COMPLETED", f"{shown}\n{jobs.log('drain', job)}")
+    expect("SIGUSR1 comes 45 s" in jobs.log("drain", job), "not the lead time asked for")
     jobs.expect_reference("drain")
 
 
@@ -289,6 +297,13 @@ def endless(jobs):
     expect("no step was saved since the last start" in log, log)
 
 
+def silent(jobs):
+    """The launcher starts nothing and reports success, as srun can: the job fails all the same."""
+    job = jobs.submit("silent", "true")
+    shown = jobs.wait_end(job)
+    expect(shown["JobState"] == "FAILED", f"{shown}")
+
+
 def touch(jobs):
     """touch RUN/save saves and goes on, touch RUN/stop saves and ends without requeueing."""
     job = jobs.submit("touch", "srun", "--run.steps=1000000", "--run.save_interval=0")
@@ -305,6 +320,46 @@ def touch(jobs):
     jobs.expect_good_checkpoint("touch", saved + 1)
 
 
+STUDY = """
+[study]
+ranks = 1, 2
+repetitions = 1
+drop_steps = 1
+dir = {folder}/study
+[model]
+preset = nano
+num_layers = 1
+[method]
+name = full, lora
+[method.lora]
+rank = 8
+[data]
+tokens = {folder}/tokens.h5
+seq_len = 32
+micro_batch = 2
+global_batch = 4
+[run]
+steps = 1000
+stop_step = 4
+dtype = f32
+"""
+
+
+def study(jobs):
+    """tools/scaling_study.py submits its points as job arrays; all are done, and submitting again does nothing."""
+    path = jobs.folder / "study.cfg"
+    path.write_text(STUDY.format(folder=jobs.folder))
+    environment = {**jobs.cluster.environment, **tiny_run.MPI_ENVIRONMENT, "SWITCHYARD_PROGRAM": str(jobs.program)}
+    tool = lambda *words: jobs.call("/usr/bin/python3", "tools/scaling_study.py", *words, env=environment)
+    submit = ("submit", str(path), f"--site={jobs.site('study', 'srun')}")
+    first = tool(*submit)
+    expect(first.returncode == 0 and first.stdout.count("job array") == 2, first.stdout + first.stderr)
+
+    wait_for(lambda: "4 points" in tool("collect", str(path)).stdout, "the study's four points")
+    again = tool(*submit)
+    expect("4 done" in again.stdout and "0 to do" in again.stdout and "job array" not in again.stdout, again.stdout)
+
+
 CASES = {
     "finish_srun": finish_srun,
     "limit_srun": lambda jobs: limit(jobs, "srun"),
@@ -317,7 +372,9 @@ CASES = {
     "chain": chain,
     "no_requeue": no_requeue,
     "endless": endless,
+    "silent": silent,
     "touch": touch,
+    "study": study,
     "drain": drain,
 }
 
@@ -328,7 +385,7 @@ def run_case(jobs, name):
         CASES[name](jobs)
         verdict = "passed"
     except BaseException:
-        verdict = f"FAILED\n{traceback.format_exc()}"
+        verdict = f"FAILED\n{traceback.format_exc()}{jobs.logs(name)}"
     print(f"{time.monotonic() - start:6.1f} s  {name}: {verdict}", flush=True)
     return verdict == "passed"
 
