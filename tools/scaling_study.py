@@ -86,7 +86,7 @@ def command_plan(study, _):
         if plan:
             layout = f"{plan['dp']} x {plan['tp']}"
             print(f"{point.series:44} {point.ranks:>5} {layout:>8} {bytes_text(plan['largest_memory']['total']):>17} "
-                  f"{bytes_text(plan['largest_bytes_mean']):>12}{'  refused' if reason else ''}")
+                  f"{bytes_text(sum(plan['bytes_mean'].values())):>12}{'  refused' if reason else ''}")
         else:
             print(f"{point.series:44} {point.ranks:>5} {'-':>8} {'-':>17} {'-':>12}  refused")
     for reason in dict.fromkeys(reason for _, reason in refused):

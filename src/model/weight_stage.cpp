@@ -81,7 +81,8 @@ double WeightStage::bytes_per_step(std::int64_t micro_batches) const {
     if (!sharded_) return 0;
     double block_bytes = 0;  // all blocks have the same shapes
     for (const Tensor& all : storage_.front())
-        block_bytes += all_gather_bytes(static_cast<double>(all.bytes()), topology_.dp_size());
+        if (!all.empty())
+            block_bytes += all_gather_bytes(static_cast<double>(all.bytes()), topology_.dp_size());
     return block_bytes *
            static_cast<double>(gathers_per_step(static_cast<std::int64_t>(blocks_.size()), micro_batches));
 }

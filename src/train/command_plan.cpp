@@ -7,6 +7,7 @@
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "kernels/matmul.hpp"
+#include "train/alternatives.hpp"
 #include "train/commands.hpp"
 #include "train/plan.hpp"
 #include "train/run_report.hpp"
@@ -38,13 +39,6 @@ Times times_of(const PlanRequest& request, const Plan& plan) {
     return times;
 }
 
-/// The same with parallel.shard_frozen the other way round.
-Plan other_sharding(const PlanRequest& request) {
-    Config config = request.config;
-    config.parallel.shard_frozen = !config.parallel.shard_frozen;
-    return make_plan(config, request.ranks, 0, request.steps);
-}
-
 ordered_json json_of(const PlanRequest& request, const Plan& plan) {
     const ParameterCounts& n = plan.parameters;
     ordered_json result;
@@ -71,49 +65,74 @@ ordered_json json_of(const PlanRequest& request, const Plan& plan) {
     return result;
 }
 
-std::string two(const std::string& name, const std::string& rank, const std::string& largest) {
-    return fmt::format("  {:<28} {:>14} {:>14}\n", name, rank, largest);
+std::string meaning(MemoryClass c) {
+    static const char* const texts[] = {"frozen weights in full precision",
+                                        "of frozen weights, merged with their factors or gathered",
+                                        "inactive candidates",
+                                        "trained values, compute type",
+                                        "of everything trained here, before they are reduced",
+                                        "masters and moments of what this rank owns",
+                                        "of one micro-batch",
+                                        "buffers of kernels and messages"};
+    static_assert(std::size(texts) == num_memory_classes);
+    return texts[static_cast<int>(c)];
 }
 
-void print_sharding(const PlanRequest& request, const Plan& plan) {
-    if (plan.dp == 1 || plan.parameters.frozen == 0) return;
-    const Plan other = other_sharding(request);
-    const bool sharded = request.config.parallel.shard_frozen;
-    const Plan &on = sharded ? plan : other, &off = sharded ? other : plan;
-    fmt::print("\n  parallel.shard_frozen                 true          false\n");
-    fmt::print("{}", two("memory, most of a rank", bytes_text(on.largest_memory.total()),
-                         bytes_text(off.largest_memory.total())));
-    fmt::print("{}", two("sent a step by a rank", bytes_text(total_bytes(on.rank.mean())),
-                         bytes_text(total_bytes(off.rank.mean()))));
+std::string meaning(TrafficGroup g) {
+    static const char* const texts[] = {"sums over tp, two per half-block and micro-batch",
+                                        "statistics of the cross-entropy over tp",
+                                        "to the owners",
+                                        "updated, from the owners",
+                                        "that switches bring in, from their homes",
+                                        "states of shards that change owner",
+                                        "weights gathered over dp, about twice per block and micro-batch",
+                                        ""};
+    static_assert(std::size(texts) == num_traffic_groups);
+    return texts[static_cast<int>(g)];
+}
+
+template <class Part>
+void print_parts(const double* bytes, int count, double all) {
+    for (int i = 0; i < count; ++i)
+        if (bytes[i] > 0)
+            fmt::print("  {:<14}{:>10}{:>7}  {}\n", name_of(static_cast<Part>(i)), bytes_text(bytes[i]),
+                       fmt::format("{:.1f} %", 100 * bytes[i] / all), meaning(static_cast<Part>(i)));
+    fmt::print("  {:<14}{:>10}\n", "all", bytes_text(all));
+}
+
+void print_alternatives(const Config& config, const Plan& plan) {
+    fmt::print("\none change at a time                  memory   sent a step    operations\n");
+    const auto line = [](const Alternative& x) {
+        fmt::print("  {:<32}{:>10}{:>14}{:>14}\n", x.setting, bytes_text(x.memory_bytes),
+                   bytes_text(x.sent_bytes), count_text(x.flops) + "FLOP");
+    };
+    Alternative now = as_planned(plan);
+    now.setting = "as planned";
+    line(now);
+    for (const Alternative& other : alternatives(config, plan)) line(other);
 }
 
 void print(const PlanRequest& request, const Plan& plan) {
     for (const std::string& line :
          start_lines(request.config, plan, kernels::num_threads(), request.peak_flops))
         fmt::print("{}\n", line);
-    fmt::print("\n{}", two("memory of a rank", "rank 0", "largest"));
-    for (int c = 0; c < num_memory_classes; ++c)
-        if (plan.largest_memory.bytes[c] > 0)
-            fmt::print("{}", two(name_of(static_cast<MemoryClass>(c)), bytes_text(plan.rank.memory.bytes[c]),
-                                 bytes_text(plan.largest_memory.bytes[c])));
-    fmt::print("{}",
-               two("all", bytes_text(plan.rank.memory.total()), bytes_text(plan.largest_memory.total())));
+    const MemoryUse& memory = plan.largest_memory;
+    fmt::print("\nmemory of a rank, the largest of {}{}\n", plan.ranks,
+               plan.ranks_looked_at < plan.ranks ? fmt::format(" ({} looked at)", plan.ranks_looked_at) : "");
+    print_parts<MemoryClass>(memory.bytes.data(), num_memory_classes, memory.total());
     const Traffic mean = plan.rank.mean();
-    fmt::print("\n  sent a step by rank 0, mean of the first {} steps\n", plan.rank.steps.size());
-    for (int g = 0; g < num_traffic_groups; ++g)
-        if (mean.bytes[g] > 0)
-            fmt::print("{}", two(name_of(static_cast<TrafficGroup>(g)), bytes_text(mean.bytes[g]), ""));
-    fmt::print("{}", two("all", bytes_text(total_bytes(mean)), ""));
-    print_sharding(request, plan);
+    if (total_bytes(mean) > 0) {
+        fmt::print("\nsent a step by a rank, mean of the first {} steps\n", plan.rank.steps.size());
+        print_parts<TrafficGroup>(mean.bytes.data(), num_traffic_groups, total_bytes(mean));
+    }
+    print_alternatives(request.config, plan);
     const Times times = times_of(request, plan);
-    fmt::print("\n  time of a step: at least {} in matrix products at the rate measured here",
+    fmt::print("\ntime of a step: at least {} in matrix products at the rate measured here",
                duration_text(times.products_s));
     if (request.network > 0)
         fmt::print(", {} on the network if nothing overlaps", duration_text(times.network_s));
-    fmt::print("\n  run: {} steps, at least {}\n", request.config.run.steps,
+    fmt::print("\nrun: {} steps, at least {}\n", request.config.run.steps,
                duration_text(times.step_s() * static_cast<double>(request.config.run.steps)));
-    if (plan.ranks_looked_at < plan.ranks)
-        fmt::print("  (largest of {} ranks looked at)\n", plan.ranks_looked_at);
 }
 
 }  // namespace

@@ -79,13 +79,6 @@ std::vector<std::string> start_lines(const Config& config, const Plan& plan, int
     if (plan.merged_linears + plan.unmerged_linears > 0)
         lines.push_back(fmt::format("products    {} low-rank linears run merged, {} unmerged",
                                     plan.merged_linears, plan.unmerged_linears));
-    std::string memory;
-    for (int c = 0; c < num_memory_classes; ++c)
-        if (plan.largest_memory.bytes[c] > 0)
-            memory += fmt::format(", {} {}", name_of(static_cast<MemoryClass>(c)),
-                                  bytes_text(plan.largest_memory.bytes[c]));
-    lines.push_back(
-        fmt::format("memory      {} per rank at most{}", bytes_text(plan.largest_memory.total()), memory));
     lines.push_back(
         fmt::format("checkpoint  {} a file", bytes_text(static_cast<double>(plan.checkpoint_bytes))));
     lines.push_back(fmt::format(
@@ -94,6 +87,15 @@ std::vector<std::string> start_lines(const Config& config, const Plan& plan, int
         count_text(plan.flops_per_token.dense * plan.tokens_per_step), count_text(peak_flops)));
     for (const std::string& note : plan.notes) lines.push_back("note        " + note);
     return lines;
+}
+
+std::string memory_line(const Plan& plan) {
+    std::string classes;
+    for (int c = 0; c < num_memory_classes; ++c)
+        if (plan.largest_memory.bytes[c] > 0)
+            classes += fmt::format(", {} {}", name_of(static_cast<MemoryClass>(c)),
+                                   bytes_text(plan.largest_memory.bytes[c]));
+    return fmt::format("memory      {} per rank at most{}", bytes_text(plan.largest_memory.total()), classes);
 }
 
 std::vector<std::string> finish_lines(const Plan& plan, const RunScale& scale, const RunTotals& totals,

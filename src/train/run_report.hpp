@@ -45,8 +45,11 @@ struct RunTotals {
 };
 inline constexpr std::int64_t max_planned_steps = 100;
 
-/// Model, layout, memory by class, checkpoint size, notes.
+/// Model, layout, checkpoint size, operations, notes.
 std::vector<std::string> start_lines(const Config&, const Plan&, int threads, double peak_flops);
+
+/// Of the rank that needs most, by class.
+std::string memory_line(const Plan&);
 
 /// Predicted beside measured. `plan`: for this rank, with the bytes of max_planned_steps steps.
 struct MeasuredMemory {

@@ -144,6 +144,7 @@ void Trainer::announce() {
     const Plan plan = make_plan(config_, topology_.world.size(), 0, 0);
     for (const std::string& line : start_lines(config_, plan, kernels::num_threads(), scale_.peak_flops))
         progress_.line(line);
+    progress_.line(memory_line(plan));
     logged_ = longest_times(directory_->log());
     say_signal_lead();
 }
