@@ -1,0 +1,142 @@
+// Does training with switched low-rank shards cost more time than full-rank training? Steps of the 60m model
+// with methods full and switchlora (low rank = hidden / 4, switch_interval 40), in alternating order in one
+// call; the share of switching at the initial frequency, waiting for other ranks included. All cores in one
+// rank: OMP_NUM_THREADS=2 bench_switch [f32|bf16] [rounds] [sequences]; two ranks: the same under mpirun
+// -n 2.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <vector>
+
+#include "bench_support.hpp"
+#include "config/option_table.hpp"
+#include "kernels/matmul.hpp"
+
+namespace switchyard {
+namespace {
+
+constexpr std::int64_t seq_len = 512, low_rank = 128, interval = 40;
+
+struct Sizes {
+    std::string dtype;
+    int rounds, sequences;
+};
+
+Config configuration(const Sizes& sizes, const std::string& method, int ranks) {
+    std::vector<std::string> keys{"--model.preset=60m",
+                                  "--model.vocab_size=32100",
+                                  "--data.tokens=none",
+                                  "--run.steps=40000",  // the frequency stays the initial one
+                                  "--method.name=" + method,
+                                  "--run.dtype=" + sizes.dtype,
+                                  fmt::format("--data.seq_len={}", seq_len),
+                                  fmt::format("--data.micro_batch={}", std::min(4, sizes.sequences / ranks)),
+                                  fmt::format("--data.global_batch={}", sizes.sequences)};
+    if (method == "switchlora") {
+        keys.push_back(fmt::format("--method.rank={}", low_rank));
+        keys.push_back(fmt::format("--method.switch_interval={}", interval));
+    }
+    return parse_config("", "", keys, method_options()).config;
+}
+
+/// One method's state and what its steps took, s: the slowest rank's.
+class Contestant {
+  public:
+    Contestant(const Sizes& sizes, const std::string& method, const Topology& topology)
+        : topology_(topology),
+          config_(configuration(sizes, method, topology.dp_size())),
+          allocated_(allocate_state(config_, topology, traffic_)) {
+        state().initialise();
+        timer_.on_lap([this](Phase phase) {
+            const double now = seconds_now();
+            if (phase == Phase::switching) switching_ = now - last_lap_;
+            last_lap_ = now;
+        });
+    }
+
+    void step(bool timed) {
+        barrier(topology_.world);
+        timer_.reset();
+        const double start = seconds_now();
+        const StepResult result =
+            train_step(state(), random_tokens(seq_len, config_.model.vocab_size), timer_);
+        const double took = all_reduce_max(topology_.world, seconds_now() - start);
+        require_uniform_loss(result, fmt::format("step {} of {}", state().step, config_.method.name),
+                             config_.model.vocab_size);
+        if (!timed) return;
+        step_s.push_back(took);
+        switching_share.push_back(all_reduce_max(topology_.world, switching_) / took);
+        vectors_switched += result.method.vectors_switched;
+    }
+
+    TrainState& state() { return *allocated_->state; }
+
+    std::vector<double> step_s, switching_share;
+    std::int64_t vectors_switched = 0;
+
+  private:
+    const Topology& topology_;
+    Config config_;
+    Traffic traffic_;
+    std::unique_ptr<AllocatedState> allocated_;
+    PhaseTimer timer_;
+    double last_lap_ = 0, switching_ = 0;
+};
+
+/// "median (lowest to highest)"
+std::string spread(std::vector<double> values, int digits) {
+    std::sort(values.begin(), values.end());
+    const std::size_t n = values.size();
+    const double median = (values[(n - 1) / 2] + values[n / 2]) / 2;
+    return fmt::format("{:.{}f} ({:.{}f} to {:.{}f})", median, digits, values.front(), digits, values.back(),
+                       digits);
+}
+
+void run(const Sizes& sizes) {
+    const Topology topology = Topology::create(Comm::duplicate(MPI_COMM_WORLD), 1);
+    Contestant full(sizes, "full", topology), switched(sizes, "switchlora", topology);
+    for (int i = 0; i < 2; ++i) full.step(false), switched.step(false);
+    for (int i = 0; i < sizes.rounds; ++i) {  // neither always runs first
+        if (i % 2 == 0) full.step(true), switched.step(true);
+        if (i % 2 == 1) switched.step(true), full.step(true);
+    }
+    const double matrices = static_cast<double>(switched.state().model.linears().size());
+    const double expected = 2.0 * low_rank / interval * matrices * sizes.rounds;
+    const auto seen = static_cast<double>(switched.vectors_switched);
+    require(std::abs(seen - expected) < 0.25 * expected,
+            "{} vectors were switched in {} steps, expected about {}: not the initial frequency", seen,
+            sizes.rounds, expected);
+    if (topology.world.rank() != 0) return;
+    std::vector<double> ratios, percent;
+    for (int i = 0; i < sizes.rounds; ++i) {
+        ratios.push_back(switched.step_s[i] / full.step_s[i]);
+        percent.push_back(100 * switched.switching_share[i]);
+    }
+    fmt::print(
+        "60m {}, {} tokens per step, {} rank(s) of {} thread(s), {} rounds: median (lowest to highest)\n",
+        sizes.dtype, sizes.sequences * seq_len, topology.world.size(), kernels::num_threads(), sizes.rounds);
+    fmt::print("  full                         {} s per step\n", spread(full.step_s, 3));
+    fmt::print("  switchlora, low rank {:<5}   {} s per step\n", low_rank, spread(switched.step_s, 3));
+    fmt::print("  switchlora / full            {}\n", spread(ratios, 3));
+    fmt::print("  switching, of its step       {} %, {:.0f} vectors per step\n", spread(percent, 2),
+               seen / sizes.rounds);
+}
+
+}  // namespace
+}  // namespace switchyard
+
+int main(int argc, char** argv) {
+    using namespace switchyard;
+    MpiSession session(argc, argv);
+    try {
+        const Sizes sizes{argc > 1 ? argv[1] : "bf16", argc > 2 ? std::atoi(argv[2]) : 6,
+                          argc > 3 ? std::atoi(argv[3]) : 16};
+        require(sizes.rounds > 0 && sizes.sequences > 0, "use: bench_switch [f32|bf16] [rounds] [sequences]");
+        run(sizes);
+        return 0;
+    } catch (const std::exception& error) {
+        fmt::print(stderr, "{}\n", error.what());
+        abort_job();
+    }
+}
