@@ -441,6 +441,9 @@ void attention_backward(const AttentionBackward& a) {
             a.d_k.shape() == a.k.shape() && a.d_v.shape() == a.k.shape(),
         "attention: o {}, d_o {}, d_q {}, d_k {}, d_v {} for q {}", a.o.shape().text(), a.d_o.shape().text(),
         a.d_q.shape().text(), a.d_k.shape().text(), a.d_v.shape().text(), a.q.shape().text());
+    for (const Tensor& x : {a.o, a.d_o, a.d_q, a.d_k, a.d_v})
+        internal_check(x.dtype() == a.q.dtype(), "attention: {} with q {}", name_of(x.dtype()),
+                       name_of(a.q.dtype()));
     switch (a.q.dtype()) {
         case DType::f32:
             return backward<float>(a, e);

@@ -161,14 +161,16 @@ void widen(const bf16* from, std::int64_t rows, std::int64_t cols, std::int64_t 
             to[i * cols + j] = to_f32(from[i * row_stride + j * col_stride]);
 }
 
-void run_widened(const Gemm& g, const bf16* a, const bf16* b, void* c) {
+}  // namespace
+
+void gemm_widened(const Gemm& g, const void* a, const void* b, void* c) {
     const auto floats =
         static_cast<std::size_t>(g.m * g.k + g.k * g.n + (g.out == DType::bf16 ? g.m * g.n : 0));
     auto* a_wide = reinterpret_cast<float*>(thread_scratch(ScratchUse::widened, floats * sizeof(float)));
     float* b_wide = a_wide + g.m * g.k;
     float* c_wide = g.out == DType::bf16 ? b_wide + g.k * g.n : static_cast<float*>(c);
-    widen(a, g.m, g.k, g.a_row, g.a_col, a_wide);
-    widen(b, g.k, g.n, g.b_row, g.b_col, b_wide);
+    widen(static_cast<const bf16*>(a), g.m, g.k, g.a_row, g.a_col, a_wide);
+    widen(static_cast<const bf16*>(b), g.k, g.n, g.b_row, g.b_col, b_wide);
     Gemm wide = g;
     wide.in = wide.out = DType::f32;
     wide.a_row = g.k, wide.a_col = 1, wide.b_row = g.n, wide.b_col = 1;
@@ -180,8 +182,6 @@ void run_widened(const Gemm& g, const bf16* a, const bf16* b, void* c) {
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < g.m; ++i) convert_row(c_wide + i * g.n, narrow + i * g.c_row, g.n);
 }
-
-}  // namespace
 
 std::string matmul_library() {
     const dnnl_version_t& v = *dnnl_version();
@@ -199,7 +199,7 @@ void gemm(const Gemm& g, const void* a, const void* b, void* c) {
         gemm_f64(g, g.alpha, static_cast<const double*>(a), static_cast<const double*>(b),
                  static_cast<double*>(c));
     } else if (g.in == DType::bf16 && !has_bf16()) {
-        run_widened(g, static_cast<const bf16*>(a), static_cast<const bf16*>(b), c);
+        gemm_widened(g, a, b, c);
     } else {
         run_dnnl(g, a, b, c);
     }

@@ -25,4 +25,7 @@ void gemm(const Gemm&, const void* a, const void* b, void* c);
 /// The f64 product: alpha is not narrowed. Each element is summed in order of k.
 void gemm_f64(const Gemm&, double alpha, const double* a, const double* b, double* c);
 
+/// The bf16 product (m, n, k > 0) by way of f32: what gemm() does where oneDNN has no fast one.
+void gemm_widened(const Gemm&, const void* a, const void* b, void* c);
+
 }  // namespace switchyard::kernels

@@ -142,14 +142,22 @@ TEST(CrossEntropySums, NotANumberReachesTheLoss) {
 }
 
 TEST(CrossEntropyGradient, PassesCentralDifferences) {
-    HostTensor logits = HostTensor::normal(DType::f64, {4, 6}, "logits");
-    const HostTensor targets = HostTensor::integers({4}, {5, -1, 0, 3});
+    const std::int64_t n = 4, vocab = 21;  // two or three ranks of 16 columns, the last one empty
+    HostTensor logits = HostTensor::normal(DType::f64, {n, vocab}, "logits");
+    const HostTensor targets = HostTensor::integers({n}, {5, -1, 0, 19});
     const double scale = 0.5;
-    const Split split(logits, targets, 1, scale);
-    HostTensor gradient(DType::f64, {4, 6});
-    for (std::int64_t i = 0; i < 24; ++i) gradient.set(i, split.logits[0].at(i / 6 * 16 + i % 6));
-    EXPECT_TRUE(
-        gradient_matches(logits, gradient, [&] { return scale * Split(logits, targets, 1, scale).loss; }));
+    for (std::int64_t parts : {1, 2, 3}) {
+        const Split split(logits, targets, parts, scale);
+        HostTensor gradient(DType::f64, {n, vocab});
+        for (std::int64_t i = 0; i < n * vocab; ++i) {
+            const std::int64_t column = i % vocab, padded = static_cast<Tensor>(split.logits[0]).dim(1);
+            const HostTensor& local = split.logits[static_cast<std::size_t>(column / padded)];
+            gradient.set(i, local.at(i / vocab * padded + column % padded));
+        }
+        EXPECT_TRUE(gradient_matches(logits, gradient,
+                                     [&] { return scale * Split(logits, targets, parts, scale).loss; }))
+            << parts << " ranks";
+    }
 }
 
 }  // namespace

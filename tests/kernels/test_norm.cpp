@@ -96,5 +96,26 @@ TEST(NormGradient, PassesCentralDifferences) {
     EXPECT_TRUE(gradient_matches(weight, d_weight, loss));
 }
 
+TEST(NormGradient, PassesCentralDifferencesBehindTheAddition) {
+    // The sum goes on to the residual stream, so its gradient d_sum joins that through the norm; x and y
+    // share it.
+    const Shape shape{3, 5};
+    HostTensor x = HostTensor::normal(DType::f64, shape, "x"), y = HostTensor::normal(DType::f64, shape, "y"),
+               weight = HostTensor::normal(DType::f64, {5}, "w");
+    const HostTensor d_h = HostTensor::normal(DType::f64, shape, "d_h"),
+                     d_sum = HostTensor::normal(DType::f64, shape, "d_sum");
+    HostTensor sum(DType::f64, shape), h(DType::f64, shape), rstd(DType::f64, {3});
+    HostTensor d_x = d_sum.clone(), d_weight(DType::f64, {5});
+    const auto loss = [&] {
+        kernels::add_rms_norm_forward(x, y, weight, sum, h, rstd, eps);
+        return dot(d_h, h) + dot(d_sum, sum);
+    };
+    loss();
+    kernels::rms_norm_backward(d_h, sum, weight, rstd, d_x, d_weight);
+    EXPECT_TRUE(gradient_matches(x, d_x, loss));
+    EXPECT_TRUE(gradient_matches(y, d_x, loss));
+    EXPECT_TRUE(gradient_matches(weight, d_weight, loss));
+}
+
 }  // namespace
 }  // namespace switchyard::test

@@ -1,0 +1,349 @@
+// Attention against the formula in all compute types, lengths around the tiles of 128 queries and panels of
+// 512 keys, grouped heads and documents; what a token may not see; its gradient by central differences.
+#include "kernels/attention.hpp"
+#include "reference/attention.hpp"
+#include "support/grad_check.hpp"
+#include "support/threads.hpp"
+#include "train/figures.hpp"
+
+namespace switchyard::test {
+namespace {
+
+struct Sizes {
+    std::int64_t batch, tokens, heads, kv_heads, size;
+};
+enum class Documents { one, several };
+
+/// First token of each token's document: documents of 1, 2, 3, ... 70, then again 1 token, shifted by
+/// sequence.
+std::vector<std::int32_t> document_starts(const Sizes& s) {
+    std::vector<std::int32_t> first;
+    for (std::int64_t b = 0; b < s.batch; ++b) {
+        std::int64_t start = 0, length = 1 + 3 * b;
+        for (std::int64_t t = 0; t < s.tokens; ++t) {
+            if (t == start + length) start = t, length = length % 70 + 1;
+            first.push_back(static_cast<std::int32_t>(start));
+        }
+    }
+    return first;
+}
+
+/// Inputs and outputs of one attention; outputs are NaN before the calls, which overwrite them.
+struct Problem {
+    Sizes sizes;
+    std::vector<std::int32_t> first;
+    HostTensor q, k, v, d_o, document_start;
+    HostTensor o, lse, d_q, d_k, d_v;
+
+    Problem(DType dtype, const Sizes& s, Documents documents, double scale = 1)
+        : sizes(s),
+          q(HostTensor::normal(dtype, {s.batch, s.tokens, s.heads, s.size}, "q", scale)),
+          k(HostTensor::normal(dtype, {s.batch, s.tokens, s.kv_heads, s.size}, "k", scale)),
+          v(HostTensor::normal(dtype, {s.batch, s.tokens, s.kv_heads, s.size}, "v")),
+          d_o(HostTensor::normal(dtype, {s.batch, s.tokens, s.heads, s.size}, "d_o")),
+          o(nan(dtype, {s.batch, s.tokens, s.heads, s.size})),
+          lse(nan(accumulate_type(dtype), {s.batch, s.heads, s.tokens})),
+          d_q(o.clone()),
+          d_k(nan(dtype, {s.batch, s.tokens, s.kv_heads, s.size})),
+          d_v(d_k.clone()) {
+        if (documents == Documents::several) {
+            first = document_starts(s);
+            document_start = HostTensor::integers({s.batch, s.tokens}, first);
+        }
+    }
+    static HostTensor nan(DType dtype, Shape shape) {
+        HostTensor x(dtype, shape);
+        for (std::int64_t i = 0; i < x.size(); ++i) x.set(i, NAN);
+        return x;
+    }
+    void forward() { kernels::attention_forward(q, k, v, document_start, o, lse); }
+    kernels::AttentionBackward arguments() const {
+        return {.d_o = d_o,
+                .q = q,
+                .k = k,
+                .v = v,
+                .o = o,
+                .lse = lse,
+                .document_start = document_start,
+                .d_q = d_q,
+                .d_k = d_k,
+                .d_v = d_v};
+    }
+    void run() {
+        forward();
+        kernels::attention_backward(arguments());
+    }
+    reference::Attention expected() const { return formula(d_o.values()); }
+    Values expected_o() const { return formula({}).o; }
+    reference::Attention formula(const Values& with_d_o) const {
+        const auto count = [](std::int64_t x) { return static_cast<std::size_t>(x); };
+        const Values q_values = q.values(), k_values = k.values(), v_values = v.values();
+        return reference::AttentionFormula({count(sizes.batch), count(sizes.tokens), count(sizes.heads),
+                                            count(sizes.kv_heads), count(sizes.size)},
+                                           q_values, k_values, v_values, first)
+            .run(with_d_o);
+    }
+    /// Other values at one token of every sequence.
+    void change_token(std::int64_t token) { change_token(token, {&q, &k, &v, &d_o}); }
+    void change_token(std::int64_t token, std::initializer_list<HostTensor*> tensors) {
+        for (HostTensor* x : tensors) {
+            const std::int64_t row = x->size() / (sizes.batch * sizes.tokens);
+            for (std::int64_t b = 0; b < sizes.batch; ++b)
+                for (std::int64_t j = 0; j < row; ++j) {
+                    const std::int64_t at = (b * sizes.tokens + token) * row + j;
+                    x->set(at, 3 - 2 * x->at(at));
+                }
+        }
+    }
+};
+
+struct Case {
+    DType dtype;
+    Sizes sizes;
+    Documents documents;
+};
+std::string name(const ::testing::TestParamInfo<Case>& info) {
+    const auto& [dtype, s, documents] = info.param;
+    return fmt::format("{}_b{}_t{}_h{}_k{}_d{}{}", name_of(dtype), s.batch, s.tokens, s.heads, s.kv_heads,
+                       s.size, documents == Documents::several ? "_documents" : "");
+}
+
+class Attention : public ::testing::TestWithParam<Case> {};
+
+TEST_P(Attention, EqualsFormula) {
+    const auto& [dtype, sizes, documents] = GetParam();
+    Problem x(dtype, sizes, documents);
+    x.run();
+    const reference::Attention expected = x.expected();
+    const std::int64_t n = sizes.tokens + sizes.size;
+    EXPECT_TRUE(close(x.lse, expected.lse, 2, n));
+    EXPECT_TRUE(close(x.o, expected.o, 2, n));
+    EXPECT_TRUE(close(x.d_q, expected.d_q, 2, n));
+    EXPECT_TRUE(close(x.d_k, expected.d_k, 2, n));
+    EXPECT_TRUE(close(x.d_v, expected.d_v, 2, n));
+}
+
+TEST_P(Attention, GivesTheSameBitsOnAnyNumberOfThreads) {
+    const auto& [dtype, sizes, documents] = GetParam();
+    Problem one(dtype, sizes, documents);
+    {
+        const Threads scope(1);
+        one.run();
+    }
+    for (int threads : {1, 2, 3}) {
+        const Threads scope(threads);
+        Problem x(dtype, sizes, documents);
+        x.run();
+        EXPECT_TRUE(same_bits(x.o, one.o)) << threads << " threads";
+        EXPECT_TRUE(same_bits(x.lse, one.lse)) << threads << " threads";
+        EXPECT_TRUE(same_bits(x.d_q, one.d_q)) << threads << " threads";
+        EXPECT_TRUE(same_bits(x.d_k, one.d_k)) << threads << " threads";
+        EXPECT_TRUE(same_bits(x.d_v, one.d_v)) << threads << " threads";
+    }
+}
+
+std::vector<Case> cases() {
+    std::vector<Case> cases;
+    for (DType dtype : compute_types)
+        for (Documents documents : {Documents::one, Documents::several})
+            for (const Sizes& sizes : {Sizes{1, 1, 1, 1, 1},
+                                       {2, 2, 2, 1, 3},
+                                       {2, 17, 4, 2, 5},
+                                       {1, 64, 3, 3, 16},
+                                       {1, 65, 6, 2, 9},
+                                       {2, 128, 2, 2, 64},
+                                       {2, 130, 12, 4, 7},  // several tiles, parts by group alone
+                                       {2, 300, 8, 8, 21},  // one part
+                                       {1, 512, 1, 1, 32},  // segments
+                                       {1, 650, 4, 2, 33},  // groups and segments, two panels
+                                       {0, 16, 2, 1, 8}})
+                cases.push_back({dtype, sizes, documents});
+    return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Types, Attention, ::testing::ValuesIn(cases()), name);
+
+/// Rows of x (B, T, ...) at tokens [begin, end) have the bits of y's.
+::testing::AssertionResult same_tokens(const HostTensor& x, const HostTensor& y, std::int64_t begin,
+                                       std::int64_t end) {
+    const Tensor a = x, b = y;
+    for (std::int64_t sequence = 0; sequence < a.dim(0); ++sequence) {
+        const auto part = [&](Tensor t) {
+            return t.rows(sequence, 1).reshape({t.dim(1), t.dim(2) * t.dim(3)}).rows(begin, end - begin);
+        };
+        if (const auto result = same_bits(part(a), part(b)); !result)
+            return ::testing::AssertionFailure() << "tokens " << begin << " to " << end << " of sequence "
+                                                 << sequence << ": " << result.message();
+    }
+    return ::testing::AssertionSuccess();
+}
+
+class AttentionMask : public ::testing::TestWithParam<DType> {};
+
+TEST_P(AttentionMask, ALaterTokenChangesNothingBefore) {
+    const Sizes sizes{2, 600, 4, 2, 24};
+    Problem before(GetParam(), sizes, Documents::one);
+    before.run();
+    for (std::int64_t token : {1, 63, 128, 300, 511, 512, 599}) {
+        Problem after(GetParam(), sizes, Documents::one);
+        after.change_token(token);
+        after.run();
+        EXPECT_TRUE(same_tokens(after.o, before.o, 0, token)) << "token " << token;
+        EXPECT_TRUE(same_tokens(after.d_q, before.d_q, 0, token)) << "token " << token;
+        EXPECT_FALSE(same_tokens(after.o, before.o, token, token + 1)) << "token " << token;
+        for (std::int64_t head = 0; head < sizes.batch * sizes.heads; ++head)
+            for (std::int64_t t = 0; t < token; ++t) {
+                const std::int64_t at = head * sizes.tokens + t;
+                ASSERT_EQ(after.lse.at(at), before.lse.at(at))
+                    << "lse of token " << t << ", changed " << token;
+            }
+    }
+}
+
+TEST_P(AttentionMask, AQueryAddsNothingToKeysThatItDoesNotSee) {
+    const Sizes sizes{2, 600, 4, 2, 24};
+    Problem before(GetParam(), sizes, Documents::one);
+    before.run();
+    for (std::int64_t token : {0, 64, 127, 128, 300, 511, 598}) {
+        Problem after(GetParam(), sizes, Documents::one);
+        after.change_token(token, {&after.q, &after.d_o});
+        after.run();
+        EXPECT_TRUE(same_tokens(after.d_k, before.d_k, token + 1, sizes.tokens)) << "token " << token;
+        EXPECT_TRUE(same_tokens(after.d_v, before.d_v, token + 1, sizes.tokens)) << "token " << token;
+        EXPECT_FALSE(same_tokens(after.d_v, before.d_v, token, token + 1)) << "token " << token;
+    }
+}
+
+TEST_P(AttentionMask, ADocumentDoesNotSeeItsNeighbours) {
+    const Sizes sizes{1, 600, 2, 1, 24};
+    const std::int64_t begin = 140, end = 530;
+    std::vector<std::int32_t> first;
+    for (std::int64_t t = 0; t < sizes.tokens; ++t)
+        first.push_back(static_cast<std::int32_t>(t < begin ? 0 : t < end ? begin : end));
+    const auto run = [&](std::initializer_list<std::int64_t> changed) {
+        Problem x(GetParam(), sizes, Documents::one);
+        x.document_start = HostTensor::integers({1, sizes.tokens}, first);
+        for (std::int64_t token : changed) x.change_token(token);
+        x.run();
+        return x;
+    };
+    const Problem before = run({}), after = run({0, 77, begin - 1, end, 599});
+    EXPECT_TRUE(same_tokens(after.o, before.o, begin, end));
+    EXPECT_TRUE(same_tokens(after.d_q, before.d_q, begin, end));
+    EXPECT_TRUE(same_tokens(after.d_k, before.d_k, begin, end));
+    EXPECT_TRUE(same_tokens(after.d_v, before.d_v, begin, end));
+    EXPECT_FALSE(same_tokens(after.o, before.o, 0, begin));
+    EXPECT_FALSE(same_tokens(after.o, before.o, end, sizes.tokens));
+}
+INSTANTIATE_TEST_SUITE_P(Types, AttentionMask, ::testing::ValuesIn(compute_types),
+                         [](const auto& info) { return name_of(info.param); });
+
+/// No weight is above one: |d_v| of a key is at most the sum of |d_o| over all queries.
+void expect_weights_below_one(const Problem& x) {
+    const std::int64_t row = x.sizes.heads * x.sizes.size;
+    for (std::int64_t j = 0; j < row; ++j) {
+        double bound = 0;
+        for (std::int64_t i = j; i < x.d_o.size(); i += row) bound += std::fabs(x.d_o.at(i));
+        for (std::int64_t i = j; i < x.d_v.size(); i += row)
+            ASSERT_LE(std::fabs(x.d_v.at(i)), 1.01 * bound) << "element " << i;
+    }
+}
+
+TEST(AttentionLimits, VeryLargeScoresDoNotOverflow) {
+    // Scores of 1e6 to 1e30: the largest takes all, so outputs are rows of v and gradients of scores vanish.
+    for (DType dtype : compute_types)
+        for (double scale : {1e3, 1e8, 1e15})
+            for (std::int64_t size : {16, 128}) {
+                SCOPED_TRACE(fmt::format("{} scale {} head size {}", name_of(dtype), scale, size));
+                Problem x(dtype, {1, 200, 2, 2, size}, Documents::one, scale);
+                x.run();
+                for (const HostTensor* t : {&x.o, &x.lse, &x.d_q, &x.d_k, &x.d_v})
+                    for (std::int64_t i = 0; i < t->size(); ++i) ASSERT_TRUE(std::isfinite(t->at(i)));
+                EXPECT_TRUE(close(x.o, x.expected_o(), 2, 200 + size));
+                expect_weights_below_one(x);
+            }
+}
+
+TEST(AttentionLimits, EqualScoresGiveTheMean) {
+    Problem x(DType::f32, {1, 600, 1, 1, 4}, Documents::one);
+    for (std::int64_t i = 0; i < x.q.size(); ++i) x.q.set(i, 0);
+    x.forward();
+    for (std::int64_t t = 0; t < 600; ++t)
+        EXPECT_NEAR(x.lse.at(t), std::log(static_cast<double>(t + 1)), 8 * eps_of(DType::f32));
+    EXPECT_TRUE(close(x.o, x.expected_o(), 2, 600));
+}
+
+TEST(AttentionLimits, NotANumberIsNotLost) {
+    for (DType dtype : compute_types) {
+        Problem x(dtype, {1, 8, 1, 1, 4}, Documents::one);
+        x.q.set(5 * 4, NAN);
+        x.run();
+        EXPECT_TRUE(std::isnan(x.o.at(5 * 4)));
+        EXPECT_TRUE(std::isnan(x.d_q.at(5 * 4)));
+        EXPECT_FALSE(std::isnan(x.o.at(4 * 4)));
+    }
+}
+
+TEST(AttentionMemory, DoesNotGrowWithTheSquareOfTheLength) {
+    // All weights (B, H, T, T) would be 512 MiB. A thread needs some 2 MiB for tiles of 128 queries by 512
+    // keys; sums (T, D), two per unit of backward where a key-value head has several, are 8 MiB.
+    for (std::int64_t kv_heads : {4, 1}) {
+        Problem x(DType::f32, {2, 4096, 4, kv_heads, 16}, Documents::one);
+        const double before = resident_bytes();
+        reset_peak_resident();
+        x.run();
+        EXPECT_LT(peak_resident_bytes() - before, 64 << 20) << kv_heads << " key-value heads";
+    }
+}
+
+void expect_gradient(const Sizes& sizes, Documents documents) {
+    Problem x(DType::f64, sizes, documents);
+    x.run();
+    const HostTensor d_q = x.d_q.clone(), d_k = x.d_k.clone(), d_v = x.d_v.clone();
+    const auto loss = [&] {
+        x.forward();
+        return dot(x.d_o, x.o);
+    };
+    EXPECT_TRUE(gradient_matches(x.q, d_q, loss));
+    EXPECT_TRUE(gradient_matches(x.k, d_k, loss));
+    EXPECT_TRUE(gradient_matches(x.v, d_v, loss));
+}
+
+TEST(AttentionGradient, PassesCentralDifferences) {
+    expect_gradient({2, 5, 4, 2, 3}, Documents::one);
+    expect_gradient({2, 5, 4, 2, 3}, Documents::several);
+    expect_gradient({1, 130, 2, 1, 1}, Documents::several);  // two tiles
+}
+
+TEST(AttentionShapes, AreChecked) {
+    const Problem x(DType::f32, {2, 5, 4, 2, 3}, Documents::several);
+    const auto forward = [&](Tensor q, Tensor k, Tensor v, Tensor start, Tensor o, Tensor lse) {
+        EXPECT_THROW(kernels::attention_forward(q, k, v, start, o, lse), InternalError);
+    };
+    const HostTensor other(DType::f32, {2, 5, 3, 3}), longer(DType::f32, {2, 6, 2, 3}),
+        wide(DType::f64, {2, 5, 4, 3}), wide_kv(DType::f64, {2, 5, 2, 3});
+    forward(x.q, other, other, {}, x.o, x.lse);      // 4 heads on 3
+    forward(x.q, x.k, other, {}, x.o, x.lse);        // k and v differ
+    forward(x.q, longer, longer, {}, x.o, x.lse);    // other length
+    forward(x.q, x.k, x.v, {}, x.k, x.lse);          // o
+    forward(x.q, x.k, x.v, {}, wide, x.lse);         // type of o
+    forward(x.q, wide_kv, wide_kv, {}, x.o, x.lse);  // type of k
+    forward(x.q, x.k, x.v, {}, x.o, static_cast<Tensor>(x.lse).reshape({2, 20}));
+    forward(x.q, x.k, x.v, static_cast<Tensor>(x.document_start).rows(0, 1), x.o, x.lse);
+    const auto backward = [&](Tensor kernels::AttentionBackward::*member, Tensor wrong) {
+        kernels::AttentionBackward a = x.arguments();
+        a.*member = wrong;
+        EXPECT_THROW(kernels::attention_backward(a), InternalError);
+    };
+    using Arguments = kernels::AttentionBackward;
+    for (auto member : {&Arguments::o, &Arguments::d_o, &Arguments::d_q}) {
+        backward(member, x.k);
+        backward(member, wide);
+    }
+    for (auto member : {&Arguments::d_k, &Arguments::d_v}) {
+        backward(member, x.q);
+        backward(member, wide_kv);
+    }
+}
+
+}  // namespace
+}  // namespace switchyard::test
