@@ -132,9 +132,10 @@ void Optimizer::gather_values() {
 double Optimizer::squared_gradient_norm() const {
     double sum = 0;
     for (const OwnedParameter& owned : owned_) {
+        // Another tp rank counts what all hold alike; what is not finite shows here all the same.
         const bool counted_elsewhere =
             owned.parameter().tp_gradient == TpGradient::same && context_.tp_rank() != 0;
-        if (!counted_elsewhere) sum += owned.squared_gradient_norm();
+        sum += (counted_elsewhere ? 0 : 1) * owned.squared_gradient_norm();
     }
     return all_reduce_sum(context_.topology.world, sum);
 }

@@ -27,7 +27,8 @@ inline Config tiny_config(const std::vector<std::string>& arguments) {
     return config;
 }
 
-/// Sample i: seq_len + 1 tokens drawn for it, skewed so that there is something to learn.
+/// Sample i: seq_len + 1 tokens drawn for it, skewed so that there is something to learn. With
+/// data.mask_documents a new document starts at a drawn position of each sample.
 inline BatchSource synthetic_tokens(const Config& config, std::uint64_t seed = 7) {
     return [&config, seed](std::int64_t first, std::int64_t count, Batch& batch) {
         const std::int64_t t = config.data.seq_len;
@@ -40,11 +41,15 @@ inline BatchSource synthetic_tokens(const Config& config, std::uint64_t seed = 7
             const double u = uniform(key, sample * (t + 1) + position);
             return static_cast<std::int32_t>(u * u * static_cast<double>(config.model.vocab_size));
         };
-        for (std::int64_t b = 0; b < count; ++b)
+        if (config.data.mask_documents) batch.document_start.resize(count * t);
+        for (std::int64_t b = 0; b < count; ++b) {
+            const auto start = static_cast<std::int32_t>(uniform_below(key, first + b, t));
             for (std::int64_t i = 0; i < t; ++i) {
                 batch.tokens[b * t + i] = token(first + b, i);
                 batch.targets[b * t + i] = token(first + b, i + 1);
+                if (config.data.mask_documents) batch.document_start[b * t + i] = i < start ? 0 : start;
             }
+        }
     };
 }
 
