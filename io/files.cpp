@@ -26,7 +26,7 @@ void write_all(int fd, std::string_view bytes, const std::string& path) {
     while (!bytes.empty()) {
         const ssize_t written = ::write(fd, bytes.data(), bytes.size());
         if (written < 0 && errno == EINTR) continue;
-        require(written > 0, "cannot write `{}`: {}", path, std::strerror(errno));
+        require(written > 0, "cannot write `{}`: {}", path, system_reason);
         bytes.remove_prefix(static_cast<std::size_t>(written));
     }
 }
@@ -39,10 +39,10 @@ void sync_directory(const std::string& directory) {
 void publish_file(const std::string& partial, const std::string& path) {
     {
         const FileDescriptor fd(::open(partial.c_str(), O_RDONLY | O_CLOEXEC));
-        require(fd >= 0 && ::fsync(fd) == 0, "cannot sync `{}`: {}", partial, std::strerror(errno));
+        require(fd >= 0 && ::fsync(fd) == 0, "cannot sync `{}`: {}", partial, system_reason);
     }
     require(std::rename(partial.c_str(), path.c_str()) == 0, "cannot rename `{}` to `{}`: {}", partial, path,
-            std::strerror(errno));
+            system_reason);
     sync_directory(directory_of(path));
 }
 
@@ -51,7 +51,7 @@ void write_file(const std::string& path, std::string_view text) {
     try {
         {
             const FileDescriptor fd(::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-            require(fd >= 0, "cannot create `{}`: {}", partial, std::strerror(errno));
+            require(fd >= 0, "cannot create `{}`: {}", partial, system_reason);
             write_all(fd, text, partial);
         }
         publish_file(partial, path);
@@ -63,13 +63,13 @@ void write_file(const std::string& path, std::string_view text) {
 
 std::string read_file(const std::string& path) {
     const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    require(fd >= 0, "cannot open `{}`: {}", path, std::strerror(errno));
+    require(fd >= 0, "cannot open `{}`: {}", path, system_reason);
     std::string text;
     char block[65536];
     for (;;) {
         const ssize_t count = ::read(fd, block, sizeof block);
         if (count < 0 && errno == EINTR) continue;
-        require(count >= 0, "cannot read `{}`: {}", path, std::strerror(errno));
+        require(count >= 0, "cannot read `{}`: {}", path, system_reason);
         if (count == 0) return text;
         text.append(block, static_cast<std::size_t>(count));
     }

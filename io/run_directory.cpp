@@ -35,7 +35,7 @@ void check_writable(const std::string& directory) {
     const std::string probe = directory + "/.write_test";
     try {
         const FileDescriptor fd(::open(probe.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-        require(fd >= 0, "{}", std::strerror(errno));
+        require(fd >= 0, "{}", system_reason);
         write_all(fd, "switchyard\n", probe);
     } catch (const UserError& problem) {
         ::unlink(probe.c_str());
@@ -67,8 +67,7 @@ RunDirectory::RunDirectory(const std::string& path) : path_(path) {
 void RunDirectory::take_lock() {
     const std::string name = file("lock");
     lock_ = FileDescriptor(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-    require(lock_ >= 0, "cannot open `{}`: {} (it keeps two runs out of one directory)", name,
-            std::strerror(errno));
+    require(lock_ >= 0, "cannot open `{}`: {} (it keeps two runs out of one directory)", name, system_reason);
     int status;
     do {
         status = ::flock(lock_, LOCK_EX | LOCK_NB);
@@ -87,10 +86,10 @@ void RunDirectory::take_lock() {
                    "switchyard: warning: `{}` cannot be locked: {} (this file system has no locks: make sure "
                    "that no "
                    "other run uses the directory)\n",
-                   name, std::strerror(errno));
+                   name, system_reason);
     }
     // The file stays when the run ends: removing it would race with the next run that opens it.
-    require(::ftruncate(lock_, 0) == 0, "cannot write `{}`: {}", name, std::strerror(errno));
+    require(::ftruncate(lock_, 0) == 0, "cannot write `{}`: {}", name, system_reason);
     write_all(lock_, fmt::format("pid {} on host {}\n", ::getpid(), host_name()), name);
 }
 
@@ -108,14 +107,31 @@ void RunDirectory::write_status(const RunStatus& status) const {
     write_run_status(path_, status);
 }
 
+namespace {
+
+/// Over what the file holds now, without asking the file system for space.
+bool overwrite_file(const std::string& path, std::string_view text) {
+    const FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    return fd >= 0 && ::pwrite(fd, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) &&
+           ::ftruncate(fd, static_cast<off_t>(text.size())) == 0;
+}
+
+}  // namespace
+
 void write_run_status(const std::string& directory, const RunStatus& status) {
     using nlohmann::ordered_json;
     const ordered_json object = {{"outcome", status.outcome},
                                  {"reason", status.reason},
                                  {"step", status.step},
                                  {"time", status.time.empty() ? utc_time() : status.time}};
-    write_file(directory + "/status.json",
-               object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+    const std::string path = directory + "/status.json";
+    const std::string text = object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+    try {
+        write_file(path, text);
+    } catch (const UserError&) {
+        // On a full disk there may be no room for a second file: better not in one step than not at all.
+        if (!overwrite_file(path, text)) throw;
+    }
 }
 
 std::optional<std::string> RunDirectory::read_config() const {

@@ -49,7 +49,7 @@ class RunDirectory {
     FileDescriptor lock_;
 };
 
-/// write_status() without the lock: for a rank that fails alone.
+/// write_status() without the lock: for a rank that fails alone. On a full disk the old file is overwritten.
 void write_run_status(const std::string& directory, const RunStatus&);
 
 /// Now, as in status.json.

@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -21,6 +23,11 @@ class InternalError : public std::logic_error {
   public:
     using std::logic_error::logic_error;
 };
+
+/// In a message: why the last system call failed. Asked for when the message is made, so that the call may
+/// stand in require()'s condition (arguments are evaluated in any order).
+struct SystemReason {};
+inline constexpr SystemReason system_reason;
 
 /// Throws UserError with the formatted message unless `condition` holds.
 template <class... Args>
@@ -41,3 +48,10 @@ void internal_check(bool condition, fmt::format_string<Args...> message, Args&&.
 }
 
 }  // namespace switchyard
+
+template <>
+struct fmt::formatter<switchyard::SystemReason> : fmt::formatter<fmt::string_view> {
+    auto format(switchyard::SystemReason, fmt::format_context& context) const {
+        return fmt::formatter<fmt::string_view>::format(std::strerror(errno), context);
+    }
+};

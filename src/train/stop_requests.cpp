@@ -19,15 +19,6 @@ void note_signal(int signal) {
     (signal == SIGUSR1 ? requeue_seen : terminate_seen) = 1;
 }
 
-void handle(void (*handler)(int)) {
-    for (int signal : {SIGUSR1, SIGTERM, SIGINT}) {
-        struct sigaction action {};
-        action.sa_handler = handler;
-        action.sa_flags = SA_RESTART;
-        sigaction(signal, &action, nullptr);
-    }
-}
-
 }  // namespace
 
 const char* reason_of(Stop stop) {
@@ -39,11 +30,12 @@ StopRequests::StopRequests(const Comm& world, std::string directory, double star
     : world_(world), directory_(std::move(directory)), start_s_(start_s), wall_limit_s_(wall_limit_s) {
     requeue_seen = 0;
     terminate_seen = 0;
-    handle(note_signal);
-}
-
-StopRequests::~StopRequests() {
-    handle(SIG_DFL);
+    for (int signal : {SIGUSR1, SIGTERM, SIGINT}) {
+        struct sigaction action {};
+        action.sa_handler = note_signal;
+        action.sa_flags = SA_RESTART;
+        sigaction(signal, &action, nullptr);
+    }
 }
 
 bool StopRequests::take_file(const char* name) const {
