@@ -20,7 +20,7 @@ std::vector<Command> commands() {
         {"plan", "[CONFIG]", "memory, bytes and time before a launch", run_plan, plan_options(), true},
         {"inspect", "FILE", "what a checkpoint or token file holds", run_inspect, {}},
         {"verify", "FILE...", "reads files and compares checksums", run_verify, {}},
-        {"diff", "A B", "compares two checkpoints", run_diff, diff_options()},
+        {"diff", "A B", "compares two checkpoints", run_diff, diff_options(), false, 2},
     };
 }
 

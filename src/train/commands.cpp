@@ -49,6 +49,15 @@ const Command& find(const std::vector<Command>& commands, const std::string& nam
          fmt::join(names, ", "), nearest(name, names));
 }
 
+int run_command(const Command& command, const CommandContext& context,
+                const std::vector<std::string>& words) {
+    const Arguments arguments = parse_arguments(command.name, words, command.options);
+    require(command.takes_settings || arguments.settings.empty(),
+            "{} is no option of `switchyard {}` (it uses no configuration) leave it out",
+            arguments.settings.empty() ? "" : arguments.settings[0], command.name);
+    return command.run(context, arguments);
+}
+
 }  // namespace
 
 int on_rank_zero(const Comm& world, int (*work)(const Arguments&), const Arguments& arguments) {
@@ -80,13 +89,15 @@ int run_command_line(const std::vector<Command>& commands, const Comm& world, in
     words.erase(words.begin());
     for (const std::string& word : words)
         if (word == "--help" || word == "-h") return say(help_of(command));
-    const Arguments arguments = parse_arguments(command.name, words, command.options);
-    require(command.takes_settings || arguments.settings.empty(),
-            "{} is no option of `switchyard {}` (it uses no configuration) leave it out",
-            arguments.settings.empty() ? "" : arguments.settings[0], command.name);
     CommandContext context{world, {argv[0], start_s}};
     for (int i = 1; i < argc; ++i) context.start.command += std::string(" ") + argv[i];
-    return command.run(context, arguments);
+    try {
+        return run_command(command, context, words);
+    } catch (const UserError& error) {
+        if (command.error_code == 1) throw;
+        if (world.rank() == 0) fmt::print(stderr, "{}\n", error.what());
+        return command.error_code;
+    }
 }
 
 }  // namespace switchyard

@@ -27,13 +27,12 @@ struct Layout {
 
 /// From the square one to all others and back, with the switches of [parallel] both ways.
 std::vector<Layout> layouts_on(int ranks) {
-    const std::vector<Layout> all{
-        {4, 2}, {4, 4, true}, {4, 1, true, false}, {3, 1},      {3, 3}, {2, 1, true},
-        {2, 2}, {1, 1},       {4, 1, true},        {4, 2, true}};
+    const std::vector<Layout> all{{4, 2},       {4, 4, true}, {4, 1, true, false},
+                                  {3, 1, true}, {3, 3},       {2, 2},
+                                  {2, 1, true}, {1, 1},       {4, 2, true}};
     std::vector<Layout> possible;
     for (const Layout& layout : all)
         if (layout.ranks <= ranks) possible.push_back(layout);
-    possible.push_back({1, 1, true});
     return possible;
 }
 
@@ -49,8 +48,8 @@ std::vector<std::string> switching(const char* order) {
             "--method.switch_ratio=1", std::string("--method.switch_order=") + order};
 }
 
-/// Sums in another order: 5e-6 in f32; in bf16 a value may round to its neighbour, 2^-8 away, in each of the
-/// layers: measured 4e-4 of the loss.
+/// Sums in another order: 5e-6 in f32; in bf16, where a value may round to its neighbour 2^-8 away, 8 times
+/// the largest difference seen, 6e-5.
 std::vector<Case> cases() {
     std::vector<Case> all;
     const auto add = [&](const char* name, std::vector<std::string> arguments, const char* dtype,
@@ -59,13 +58,13 @@ std::vector<Case> cases() {
         all.push_back({name, std::move(arguments), tolerance});
     };
     add("full_f32", {"--method.name=full"}, "f32", 5e-6);
-    add("full_bf16", {"--method.name=full"}, "bf16", 4e-3);
+    add("full_bf16", {"--method.name=full"}, "bf16", 5e-4);
     add("lora_f32", {"--method.name=lora"}, "f32", 5e-6);
-    add("lora_bf16", {"--method.name=lora"}, "bf16", 4e-3);
+    add("lora_bf16", {"--method.name=lora"}, "bf16", 5e-4);
     add("ring_f32", switching("ring"), "f32", 5e-6);
-    add("ring_bf16", switching("ring"), "bf16", 4e-3);
+    add("ring_bf16", switching("ring"), "bf16", 5e-4);
     add("random_f32", switching("random"), "f32", 5e-6);
-    add("random_bf16", switching("random"), "bf16", 4e-3);
+    add("random_bf16", switching("random"), "bf16", 5e-4);
     add("ring_f64", switching("ring"), "f64", 1e-11);
     return all;
 }
@@ -150,7 +149,7 @@ TEST_P(Restart, ContentIsTheSameOnEveryLayout) {
     launch(c.arguments, layouts[0], [&](TinyRun& run) {
         run.losses(7);
         save(run, file("0.h5"));
-        expected = run.losses(3);
+        expected = run.losses(2);
     });
     if (world.rank() == 0) {
         EXPECT_EQ(verify_file(file("0.h5")), std::vector<std::string>{});
@@ -163,7 +162,7 @@ TEST_P(Restart, ContentIsTheSameOnEveryLayout) {
             load(run, file(from));
             EXPECT_EQ(run.state().step, 7);
             save(run, file(to));
-            const std::vector<double> losses = run.losses(3);
+            const std::vector<double> losses = run.losses(2);
             for (std::size_t step = 0; step < losses.size() && world.rank() == 0; ++step)
                 EXPECT_NEAR(losses[step], expected[step], c.tolerance * expected[step])
                     << layouts[i].text() << ", step " << 7 + step;
@@ -175,8 +174,10 @@ TEST_P(Restart, ContentIsTheSameOnEveryLayout) {
 /// On the layout that wrote the file, with steps before and after that switch.
 TEST_P(Restart, SameLayoutGoesOnBitForBit) {
     const Case& c = GetParam();
+    const bool enough = std::string(c.name) == "ring_f32" || std::string(c.name) == "random_bf16";
+    if (world.size() > 2 && !enough) return;  // more ranks take their time and show nothing new
     for (const Layout& layout : layouts_on(world.size())) {
-        if (layout.ranks < world.size()) continue;
+        if (layout.ranks < world.size() || (layout.tp == 2 && layout.shard_frozen)) continue;
         std::vector<double> expected;
         launch(c.arguments, layout, [&](TinyRun& run) {
             run.losses(7);
@@ -215,7 +216,7 @@ std::int64_t non_zero_moments(const std::string& path) {
 
 TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
     const std::vector<std::vector<std::string>> methods{
-        {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), switching("random")};
+        {"--method.name=full"}, {"--method.name=lora"}, switching("ring")};
     const std::vector<Layout> layouts = layouts_on(world.size());
     for (std::size_t from = 0; from < methods.size(); ++from) {
         double expected = 0;
@@ -248,7 +249,7 @@ TEST_F(InitFrom, TakesNothingButWeights) {
         run.losses(7);
         save(run, file("source.h5"));
     });
-    launch(switching("ring"), layouts[1], [&](TinyRun& run) {
+    launch(switching("ring"), layouts.back(), [&](TinyRun& run) {
         save(run, file("fresh.h5"));
         run.state().initialise_from(CheckpointReader(run.state().context.topology.world, file("source.h5")));
         save(run, file("started.h5"));

@@ -2,6 +2,7 @@
 """Damaged files and full disks: what was saved before is never lost, the run goes on from it, and says so."""
 import os
 import pathlib
+import resource
 import sys
 import unittest
 
@@ -83,28 +84,44 @@ class Damage(program.Test):
 class DiskFull(program.Test):
     """By a limit on the size of files; a full file system: test_disk_full.py."""
 
-    def assert_fails_to_save(self, limit, message, ranks=1):
-        run = self.run_of(f"run{limit}_{ranks}", **program.SWITCHING)
+    def assert_fails_to_save(self, run, limit, message, ranks=1, victims=(0,)):
+        """The limit is set on the victims' processes in the middle of the run; then the run is asked to save."""
         self.assert_trains(run, run__stop_step=2)
         before = run.checkpoint(2).read_bytes()
-        launch = run.start(ranks, limit_bytes=limit, run__save_interval=4)
+        launch = run.start(ranks)
+        self.wait_until(launch, lambda: run.last_step() > 4)
+        for victim in victims:
+            resource.prlimit(launch.ranks()[victim], resource.RLIMIT_FSIZE, (limit, limit))
+        (run.path / "save").touch()
         self.assertEqual(launch.wait(), 1, launch.output())
         output = launch.output()
-        self.assertEqual(output.count(f"cannot write {run.checkpoint(4)}"), 1, output)
+        self.assertEqual(output.count(f"cannot write {run.path}/checkpoints/step_"), 1, output)
         self.assertEqual(output.count("[rank "), 1, output)
         self.assertIn(message, output)
         self.assertEqual(run.files(), ["step_00000002.h5"])
         self.assertEqual(run.checkpoint(2).read_bytes(), before)
         self.assert_verifies(run.checkpoint(2))
-        self.assert_status(run, "failed", "cannot write", 4)
+        self.assert_status(run, "failed", "cannot write", run.last_step())
         self.assert_trains(run, run__stop_step=5)  # with space again
         self.assertEqual(run.events("resume")[-1]["step"], 2)
-        return run.checkpoint(2).stat().st_size
 
-    def test_before_writing_and_in_between(self):
-        size = self.assert_fails_to_save(200000, "files are limited to 195.3 KiB) raise `ulimit -f`")
-        for ranks in (1, 2):
-            self.assert_fails_to_save(size - 5000 - ranks, "File too large", ranks)
+    def test_seen_before_writing(self):
+        run = self.run_of(**program.SWITCHING)
+        self.assert_fails_to_save(run, 200000, "files are limited to 195.3 KiB) raise `ulimit -f`")
+
+    def test_met_while_writing(self):
+        """Values would fit, the structure behind them does not; on any rank."""
+        sizes = self.run_of("sizes", **program.SWITCHING)
+        self.assert_trains(sizes, run__stop_step=1)
+        with program.h5py.File(sizes.checkpoint()) as file:
+            datasets = []
+            file.visititems(lambda _, item: datasets.append(item) if isinstance(item, program.h5py.Dataset) else None)
+            values = sum(d.size * d.dtype.itemsize for d in datasets)
+        limit = (values + sizes.checkpoint().stat().st_size) // 2
+        for ranks, victims in ((1, [0]), (2, [0]), (2, [1]), (2, [0, 1])):
+            with self.subTest(ranks=ranks, victims=victims):
+                run = self.run_of(f"run{ranks}{victims}", **program.SWITCHING)
+                self.assert_fails_to_save(run, limit, "File too large", ranks, victims)
 
 
 if __name__ == "__main__":

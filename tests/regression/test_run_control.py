@@ -41,12 +41,15 @@ class Ends(program.Test):
         self.assertIn(f"requeue at step {step} (SIGUSR1), start the same command again to go on", launch.output())
 
     def test_signals_without_end_change_nothing(self):
-        """From the first moment that the run directory is there until the process has gone."""
+        """To every rank, from the first moment that the run directory is there until the process has gone. (mpirun itself
+        stops catching signals before it ends.)"""
         run = self.run_of()
         launch = run.start(RANKS)
         self.wait_until(launch, lambda: (run.path / "lock").exists())
+        ranks = [program.Process(pid) for pid in launch.ranks()]
         while launch.running():
-            launch.signal(signal.SIGUSR1)
+            for rank in ranks:
+                rank.signal(signal.SIGUSR1)
             time.sleep(0.001)
         self.assertEqual(launch.wait(), 75, launch.output())
         self.assert_status(run, "requeue", "SIGUSR1", run.checkpoints()[-1])
@@ -92,7 +95,7 @@ class Ends(program.Test):
             run = self.run_of(f"rank{rank}")
             launch = run.start(RANKS)
             self.wait_until(launch, lambda: run.last_step() >= 3)
-            program.os.kill(launch.ranks()[rank], signal.SIGUSR1)
+            program.Process(launch.ranks()[rank]).signal(signal.SIGUSR1)
             self.assertEqual(launch.wait(), 75, launch.output())
             self.assert_status(run, "requeue", "SIGUSR1", run.checkpoints()[-1])
             self.assert_verifies(run.checkpoint())

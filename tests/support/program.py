@@ -2,17 +2,18 @@
 
 A test script takes --build=DIRECTORY (where the program is) and unittest's arguments.
 """
+import contextlib
 import json
 import os
 import pathlib
 import random
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+import weakref
 
 import h5py
 import numpy as np
@@ -77,16 +78,15 @@ def make_tokens(folder, seed=1, vocab_size=300, documents=200, tokenizer=None):
 class Launch:
     """A training process (or mpirun) under way; its output is in `output()` at any time."""
 
-    def __init__(self, command, limit_bytes=None):
+    started = []  # by the test that is running
+
+    def __init__(self, command):
+        Launch.started.append(self)
         self.stream = tempfile.TemporaryFile("w+")
-
-        def limit():
-            if limit_bytes is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-
+        weakref.finalize(self, self.stream.close)
         self.process = subprocess.Popen(
             list(map(str, command)), env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=self.stream, stderr=subprocess.STDOUT,
-            preexec_fn=limit, start_new_session=True
+            start_new_session=True
         )  # fmt: skip
 
     def output(self):
@@ -108,7 +108,9 @@ class Launch:
         self.process.send_signal(number)
 
     def ranks(self):
-        """Process ids of mpirun's ranks, in rank order."""
+        """Process ids in rank order."""
+        if self.process.args[0] != MPIRUN[0]:
+            return [self.process.pid]
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
 
         def rank(child):
@@ -118,18 +120,25 @@ class Launch:
         return [int(child) for _, child in sorted((rank(c)[0], c) for c in children if rank(c))]
 
     def kill(self):
-        """kill -9 of everything that it started."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        for child in self.descendants():
-            os.kill(child, signal.SIGKILL)
+        """kill -9 of mpirun and its ranks, which have sessions of their own."""
+        victims = [self.process.pid]
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            victims = [*self.ranks(), *victims]
+        for victim in map(Process, victims):
+            victim.signal(signal.SIGKILL)
         self.process.wait()
 
-    def descendants(self):
-        """mpirun gives its ranks sessions of their own."""
-        try:
-            return self.ranks()
-        except (FileNotFoundError, ProcessLookupError):
-            return []
+
+class Process:
+    """A process that can be sent signals and never mistaken for a later one with its number."""
+
+    def __init__(self, pid):
+        self.handle = os.pidfd_open(pid)
+        weakref.finalize(self, os.close, self.handle)
+
+    def signal(self, number):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, number)
 
 
 class Run:
@@ -139,11 +148,11 @@ class Run:
         self.path = pathlib.Path(path)
         self.settings = {**TINY, "data.tokens": tokens, "run.dir": self.path, **settings}
 
-    def start(self, ranks=1, limit_bytes=None, **changes):
+    def start(self, ranks=1, **changes):
         """Keys as section__key. Returns a Launch."""
         settings = {**self.settings, **{key.replace("__", "."): value for key, value in changes.items()}}
         launcher = [*MPIRUN, "-n", ranks] if ranks > 1 else []
-        return Launch([*launcher, BUILD / "switchyard", "train", *arguments(settings)], limit_bytes)
+        return Launch([*launcher, BUILD / "switchyard", "train", *arguments(settings)])
 
     def train(self, ranks=1, **changes):
         """To its end: (exit code, output)."""
@@ -210,6 +219,12 @@ class Test(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
         self.maxDiff = 4000
+
+    def tearDown(self):
+        for launch in Launch.started:
+            if launch.running():
+                launch.kill()
+        Launch.started.clear()
 
     def run_of(self, name="run", **settings):
         return Run(self.folder / name, self.tokens, **settings)

@@ -65,8 +65,10 @@ Missed flip_every_byte(const std::string& path) {
         char byte = 0;
         file.seekg(at).read(&byte, 1);
         put(at, static_cast<char>(byte ^ static_cast<char>(1 + mix64(static_cast<std::uint64_t>(at)) % 255)));
-        if (verify_file(path).empty()) missed.by_verify.push_back(at);
-        if (test::message_of<UserError>([&] { read_everything(path, datasets); }).empty())
+        const bool verifies = verify_file(path).empty();
+        if (verifies) missed.by_verify.push_back(at);
+        if ((verifies || at % 5 == 0) &&
+            test::message_of<UserError>([&] { read_everything(path, datasets); }).empty())
             missed.by_reading.push_back(at);
         put(at, byte);
     }
