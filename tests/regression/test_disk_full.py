@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """A full file system while saving: a small tmpfs, mounted in a name space of this test's own.
 
-Exits 77 (a visible skip in CTest) where that is not allowed.
+--ranks=1 (one process) or --ranks=2 (mpirun). Exits 77 (a visible skip in CTest) where that is not allowed.
 """
 import contextlib
 import os
@@ -14,6 +14,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from support import program  # noqa: E402
 
+RANKS = int(program.option("ranks", 1))
 SIZE = 4 << 20
 
 
@@ -31,11 +32,11 @@ class Tmpfs(program.Test):
             while (info := os.statvfs(self.disk)).f_bavail * info.f_frsize >= free:
                 file.write(bytes(info.f_frsize))
 
-    def assert_fails_to_save(self, free, message, ranks=1):
+    def assert_fails_to_save(self, free, message):
         run = self.run_of("disk/run", **program.SWITCHING)
         self.assert_trains(run, run__stop_step=2)
         before = run.checkpoint(2).read_bytes()
-        launch = run.start(ranks)
+        launch = run.start(RANKS)
         self.wait_until(launch, lambda: run.last_step() > 4)
         self.leave(free(run.checkpoint(2)))
         (run.path / "save").touch()
@@ -49,7 +50,7 @@ class Tmpfs(program.Test):
         self.assert_status(run, "failed", "No space left on device" if "device" in message else "no space left")
         (self.disk / "filler").unlink()
         step = run.checkpoints()[-1]
-        self.assert_trains(run, ranks=ranks, run__stop_step=step + 2)
+        self.assert_trains(run, ranks=RANKS, run__stop_step=step + 2)
         self.assertEqual(run.events("resume")[-1]["step"], step)
         self.assertEqual(sorted(run.steps("loss")), list(range(1, step + 3)))
 
@@ -59,9 +60,6 @@ class Tmpfs(program.Test):
     def test_met_while_writing(self):
         """Room for the values, not for the structure behind them."""
         self.assert_fails_to_save(lambda file: file.stat().st_size - (32 << 10), "No space left on device")
-
-    def test_met_while_writing_on_two_ranks(self):
-        self.assert_fails_to_save(lambda file: file.stat().st_size - (32 << 10), "No space left on device", ranks=2)
 
     def test_not_a_byte_left(self):
         """Not even for a second status.json."""
@@ -75,7 +73,8 @@ def main():
             mount = ["unshare", *flags, "mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", folder]
             allowed = subprocess.run(mount, stderr=subprocess.DEVNULL).returncode == 0
         if allowed:
-            os.execvp("unshare", ["unshare", *flags, sys.executable, __file__, "--inside=1", f"--build={program.BUILD}", *sys.argv[1:]])
+            os.execvp("unshare", ["unshare", *flags, sys.executable, __file__, "--inside=1", f"--ranks={RANKS}",
+                                  f"--build={program.BUILD}", *sys.argv[1:]])  # fmt: skip
     print("no tmpfs may be mounted here: skipped")
     sys.exit(77)
 
