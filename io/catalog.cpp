@@ -177,8 +177,7 @@ std::uint64_t digest_of(const Catalog& catalog) {
 Catalog read_catalog(const std::string& path) {
     hdf5::silence_errors();
     struct stat status {};
-    require(::stat(path.c_str(), &status) == 0, "cannot read {} ({}) check the path", path,
-            std::strerror(errno));
+    require(::stat(path.c_str(), &status) == 0, "cannot read {} ({}) check the path", path, system_reason);
     require(S_ISREG(status.st_mode), "cannot read {} (it is not a file) check the path", path);
     try {
         Catalog catalog;
@@ -202,7 +201,7 @@ Catalog read_catalog(const std::string& path) {
     }
 }
 
-void check_digest(const Catalog& catalog, const std::string& path) {
+void check_catalog(const Catalog& catalog, const std::string& path) {
     require(catalog.digest.has_value(),
             "{} is not a checkpoint of this program (its / has no attribute {}) check the path", path,
             digest_key);
@@ -211,6 +210,9 @@ void check_digest(const Catalog& catalog, const std::string& path) {
         "{} is damaged or was changed (its attributes and list of datasets do not fit their checksum) use "
         "another checkpoint",
         path);
+    require(catalog.file_bytes == catalog.end_of_contents,
+            "{} is damaged or was changed (it has {} bytes instead of {}) use another checkpoint", path,
+            catalog.file_bytes, catalog.end_of_contents);
 }
 
 std::string to_bytes(const Catalog& catalog) {

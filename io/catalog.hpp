@@ -42,8 +42,8 @@ std::uint64_t digest_of(const Catalog&);
 
 /// Throws UserError naming the file: missing, truncated, damaged, holds what no checkpoint holds.
 Catalog read_catalog(const std::string& path);
-/// Throws UserError unless the digest is there and fits.
-void check_digest(const Catalog&, const std::string& path);
+/// Throws UserError unless the digest is there and fits, and the file is as long as it says.
+void check_catalog(const Catalog&, const std::string& path);
 
 /// For sending to other ranks.
 std::string to_bytes(const Catalog&);

@@ -1,5 +1,5 @@
-// One HDF5 file per checkpoint: whole tensors under dotted names, written and read by all ranks as hyperslabs.
-// A file never depends on (tp, dp), and a reader never sees a partial one (design section 6).
+// One HDF5 file per checkpoint: whole tensors under dotted names, written and read by all ranks as
+// hyperslabs. A file never depends on (tp, dp), and a reader never sees a partial one (design section 6).
 #pragma once
 
 #include <map>
@@ -15,8 +15,9 @@ namespace switchyard {
 
 using Attribute = std::variant<std::int64_t, double, std::string>;
 
-/// Collective over `world`: all ranks make the same calls in the same order. An error on one rank (disk full, ...)
-/// is agreed and thrown on all; an unfinished `path`.partial is then removed by the destructor, older files are untouched.
+/// Collective over `world`: all ranks make the same calls in the same order. An error on one rank (disk full,
+/// ...) is agreed and thrown on all; an unfinished `path`.partial is then removed by the destructor, older
+/// files are untouched.
 class CheckpointWriter {
   public:
     /// Creates `path`.partial. Throws UserError when it cannot or when less than `expected_bytes` are free.
@@ -28,10 +29,10 @@ class CheckpointWriter {
     /// `object`: "/" or a group or dataset path such as "/data"; groups are made as needed.
     void attribute(const std::string& object, const std::string& key, const Attribute& value);
 
-    /// Writes this rank's part of dataset `path` ("/model/" + name, ...). `values` (>= shard.rows, >= shard.cols), padding
-    /// skipped; bf16 goes to the file as f32. Ranks with nothing to write (replica != 0, empty shard) pass an empty
-    /// shard or replica != 0 and still take part. shard.global and the dtype are the same on all ranks.
-    /// Adds attribute `checksum`.
+    /// Writes this rank's part of dataset `path` ("/model/" + name, ...). `values` (>= shard.rows, >=
+    /// shard.cols), padding skipped; bf16 goes to the file as f32. Ranks with nothing to write (replica != 0,
+    /// empty shard) pass an empty shard or replica != 0 and still take part. shard.global and the dtype are
+    /// the same on all ranks. Adds attribute `checksum`.
     void write(const std::string& path, const Shard& shard, const Tensor& values);
 
     /// Syncs and closes on all ranks, renames to `path`, syncs the directory. Returns the file's bytes.
@@ -56,9 +57,9 @@ class CheckpointReader {
     bool has_attribute(const std::string& object, const std::string& key) const;
     Attribute attribute(const std::string& object, const std::string& key) const;
 
-    /// Reads this rank's part (replicas read too) into `values` (padding untouched); f32 in the file may go to bf16 or
-    /// f64 and back if exact. Parts with replica == 0 must cover the dataset exactly once: their checksum is compared.
-    /// Throws UserError naming dataset and file on a wrong shape or checksum.
+    /// Reads this rank's part (replicas read too) into `values` (padding untouched); f32 in the file may go
+    /// to bf16 or f64 and back if exact. Parts with replica == 0 must cover the dataset exactly once: their
+    /// checksum is compared. Throws UserError naming dataset and file on a wrong shape or checksum.
     void read(const std::string& dataset, const Shard& shard, Tensor values) const;
 
   private:
@@ -66,7 +67,8 @@ class CheckpointReader {
     std::unique_ptr<State> state_;
 };
 
-/// sum over elements of mix64(i * 0x9E3779B97F4A7C15 + bits) modulo 2^64, i the flat global index, bits zero-extended.
+/// sum over elements of mix64(i * 0x9E3779B97F4A7C15 + bits) modulo 2^64, i the flat global index, bits
+/// zero-extended.
 std::uint64_t checksum(const Shard& shard, const Tensor& values);
 
 /// For environment.json: the library, and how values get to the file.
@@ -86,11 +88,12 @@ struct FileContents {
 };
 FileContents file_contents(const std::string& path);
 
-/// Problems found in the file: unreadable metadata, checksums that do not fit, missing parts. Empty: it verifies.
+/// Problems found in the file: unreadable metadata, checksums that do not fit, missing parts. Empty: it
+/// verifies.
 std::vector<std::string> verify_file(const std::string& path);
 
-/// Differences outside provenance, one line each with the largest absolute and relative difference of a dataset.
-/// tolerance: relative to the dataset's largest absolute value; 0: bitwise.
+/// Differences outside provenance, one line each with the largest absolute and relative difference of a
+/// dataset. tolerance: relative to the dataset's largest absolute value; 0: bitwise.
 struct Difference {
     std::string path, text;
 };
@@ -98,7 +101,8 @@ std::vector<Difference> diff_files(const std::string& a, const std::string& b, d
 
 /// Checkpoints of a run directory.
 std::string checkpoint_path(const std::string& directory, std::int64_t step);  // step_00012000.h5
-/// Complete checkpoints, newest first (rank 0's view only; broadcast what you decide).
+/// Complete checkpoints, newest first (rank 0's view only; broadcast what you decide). None where there is no
+/// such directory; throws UserError when it cannot be read.
 std::vector<std::pair<std::int64_t, std::string>> list_checkpoints(const std::string& directory);
 
 }  // namespace switchyard

@@ -61,14 +61,14 @@ CheckpointReader::CheckpointReader(const Comm& world, const std::string& path)
     agree_on(world, [&] {
         if (world.rank() != 0) return;
         s.catalog = read_catalog(path);
-        check_digest(s.catalog, path);
+        check_catalog(s.catalog, path);
         if (world.size() > 1) bytes = to_bytes(s.catalog);
     });
     bytes = broadcast(world, bytes);
     if (world.rank() != 0) s.catalog = catalog_from_bytes(bytes);
     agree_on(world, [&] {
         s.fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-        require(s.fd >= 0, "cannot open {} ({}) all ranks must see it", path, std::strerror(errno));
+        require(s.fd >= 0, "cannot open {} ({}) all ranks must see it", path, system_reason);
     });
 }
 

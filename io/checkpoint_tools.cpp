@@ -30,7 +30,7 @@ class InputFile {
   public:
     explicit InputFile(const std::string& path)
         : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-        require(fd_ >= 0, "cannot read {} ({}) check the path", path, std::strerror(errno));
+        require(fd_ >= 0, "cannot read {} ({}) check the path", path, system_reason);
     }
     InputFile(const InputFile&) = delete;
     InputFile& operator=(const InputFile&) = delete;
@@ -225,10 +225,7 @@ std::vector<std::string> verify_file(const std::string& path) {
     };
     collect([&] {
         const Catalog catalog = read_catalog(path);
-        collect([&] { check_digest(catalog, path); });
-        if (catalog.file_bytes != catalog.end_of_contents)
-            problems.push_back(fmt::format("{} has {} bytes, {} expected", path, catalog.file_bytes,
-                                           catalog.end_of_contents));
+        collect([&] { check_catalog(catalog, path); });
         const InputFile file(path);
         for (const auto& [name, dataset] : catalog.datasets)
             collect([&, &name = name, &dataset = dataset] {
@@ -272,6 +269,8 @@ std::vector<std::pair<std::int64_t, std::string>> list_checkpoints(const std::st
             name == std::filesystem::path(checkpoint_path("", step)).filename())
             found.emplace_back(step, entry->path().string());
     }
+    require(!error || error == std::errc::no_such_file_or_directory,
+            "cannot list the checkpoints in {} ({}) check the folder", directory, error.message());
     std::sort(found.rbegin(), found.rend());
     return found;
 }

@@ -3,6 +3,7 @@
 // rank's own result, and it is agreed on before anything goes on. HDF5's metadata reach the disk in commit()
 // at the latest.
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -47,10 +48,6 @@ class Descriptor {
     int fd_ = -1;
 };
 
-std::string system_error() {
-    return std::strerror(errno);
-}
-
 std::string folder_of(const std::string& path) {
     const std::string folder = std::filesystem::path(path).parent_path().string();
     return folder.empty() ? "." : folder;
@@ -66,7 +63,7 @@ void check_file_size_limit(const std::string& path, std::uint64_t bytes) {
 void check_free_space(const std::string& path, std::uint64_t bytes) {
     struct statvfs info {};
     require(::statvfs(folder_of(path).c_str(), &info) == 0, "cannot write {} ({}: {}) check run.dir", path,
-            folder_of(path), system_error());
+            folder_of(path), system_reason);
     const std::uint64_t free = std::uint64_t{info.f_bavail} * info.f_frsize;
     require(free >= bytes,
             "cannot write {} (no space left: {} needed, {} free) remove files or lower run.keep_last", path,
@@ -122,6 +119,17 @@ struct CheckpointWriter::State {
                     fail("cannot write {} ({})", path, error.what());
                 }
         });
+    }
+
+    /// Closes an unfinished file away from its disk, which may be full: HDF5 writes what it still has to
+    /// memory. After a close that failed it would crash in MPI_Finalize.
+    void abandon() {
+        void* descriptor = nullptr;
+        if (file >= 0 && H5Fget_vfd_handle(file, H5P_DEFAULT, &descriptor) >= 0) {
+            const Descriptor memory(::memfd_create("abandoned checkpoint", MFD_CLOEXEC));
+            if (memory.get() >= 0) ::dup3(memory.get(), *static_cast<int*>(descriptor), O_CLOEXEC);
+        }
+        file.reset();
     }
 
     void make_group(const std::string& group) {
@@ -185,7 +193,7 @@ CheckpointWriter::CheckpointWriter(const Comm& world, std::string path, std::uin
             if (!s.root()) return;
             check_free_space(s.path, expected_bytes);
             s.data = Descriptor(::open(s.partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-            require(s.data.get() >= 0, "cannot create {} ({}) check run.dir", s.partial, system_error());
+            require(s.data.get() >= 0, "cannot create {} ({}) check run.dir", s.partial, system_reason);
             s.made_partial = true;
             s.file = create_file(s.partial);
             s.catalog.attributes["/"];
@@ -194,7 +202,7 @@ CheckpointWriter::CheckpointWriter(const Comm& world, std::string path, std::uin
             if (s.root()) return;
             s.data = Descriptor(::open(s.partial.c_str(), O_WRONLY | O_CLOEXEC));
             require(s.data.get() >= 0, "cannot open {} ({}) all ranks must see run.dir", s.partial,
-                    system_error());
+                    system_reason);
         });
     } catch (...) {
         if (s.made_partial) ::unlink(s.partial.c_str());
@@ -204,8 +212,7 @@ CheckpointWriter::CheckpointWriter(const Comm& world, std::string path, std::uin
 
 CheckpointWriter::~CheckpointWriter() {
     State& s = *state_;
-    s.file
-        .reset();  // may fail again on a full disk: then HDF5 keeps what it has, and nobody asks it any more
+    s.abandon();
     if (s.made_partial) ::unlink(s.partial.c_str());
 }
 
@@ -275,16 +282,16 @@ std::uint64_t CheckpointWriter::commit() {
         SWITCHYARD_HDF5(H5Fclose(s.file.release()));
     });
     agree_on(s.world, [&] {
-        require(::fsync(s.data.get()) == 0, "cannot write {} (fsync: {})", s.path, system_error());
-        require(s.data.close() == 0, "cannot write {} (close: {})", s.path, system_error());
+        require(::fsync(s.data.get()) == 0, "cannot write {} (fsync: {})", s.path, system_reason);
+        require(s.data.close() == 0, "cannot write {} (close: {})", s.path, system_reason);
     });
     std::int64_t bytes = 0;
     s.on_root([&] {
-        require(::rename(s.partial.c_str(), s.path.c_str()) == 0, "rename: {}", system_error());
+        require(::rename(s.partial.c_str(), s.path.c_str()) == 0, "rename: {}", system_reason);
         s.made_partial = false;
         const Descriptor folder(::open(folder_of(s.path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         require(folder.get() >= 0 && ::fsync(folder.get()) == 0, "sync of {}: {}", folder_of(s.path),
-                system_error());
+                system_reason);
         bytes = static_cast<std::int64_t>(std::filesystem::file_size(s.path));
     });
     return static_cast<std::uint64_t>(broadcast(s.world, bytes));

@@ -119,7 +119,7 @@ std::string read_fully(int fd, std::byte* data, std::size_t bytes, std::uint64_t
     while (bytes > 0) {
         const ssize_t done = ::pread(fd, data, std::min(bytes, call_limit), static_cast<off_t>(offset));
         if (done < 0 && errno == EINTR) continue;
-        if (done < 0) return fmt::format("read at byte {}: {}", offset, std::strerror(errno));
+        if (done < 0) return fmt::format("read at byte {}: {}", offset, system_reason);
         if (done == 0) return fmt::format("the file ends at byte {}", offset);
         data += done, bytes -= done, offset += done;
     }

@@ -35,7 +35,7 @@ void write_all(int fd, std::string_view bytes, const std::string& path) {
     while (!bytes.empty()) {
         const ssize_t written = ::write(fd, bytes.data(), bytes.size());
         if (written < 0 && errno == EINTR) continue;
-        require(written > 0, "cannot write `{}`: {}", path, std::strerror(errno));
+        require(written > 0, "cannot write `{}`: {}", path, system_reason);
         bytes.remove_prefix(static_cast<std::size_t>(written));
     }
 }
@@ -63,7 +63,7 @@ void write_file(const std::string& path, std::string_view text, const std::strin
     try {
         {
             const FileDescriptor fd(::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-            require(fd >= 0, "cannot create `{}`: {}", partial, std::strerror(errno));
+            require(fd >= 0, "cannot create `{}`: {}", partial, system_reason);
             write_all(fd, text, partial);
         }
         publish_file(partial, path);
@@ -75,13 +75,13 @@ void write_file(const std::string& path, std::string_view text, const std::strin
 
 std::string read_file(const std::string& path) {
     const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    require(fd >= 0, "cannot open `{}`: {}", path, std::strerror(errno));
+    require(fd >= 0, "cannot open `{}`: {}", path, system_reason);
     std::string text;
     char block[65536];
     for (;;) {
         const ssize_t count = ::read(fd, block, sizeof block);
         if (count < 0 && errno == EINTR) continue;
-        require(count >= 0, "cannot read `{}`: {}", path, std::strerror(errno));
+        require(count >= 0, "cannot read `{}`: {}", path, system_reason);
         if (count == 0) return text;
         text.append(block, static_cast<std::size_t>(count));
     }

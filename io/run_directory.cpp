@@ -30,7 +30,7 @@ void check_writable(const std::string& directory) {
     const std::string probe = directory + "/.write_test";
     try {
         const FileDescriptor fd(::open(probe.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-        require(fd >= 0, "{}", std::strerror(errno));
+        require(fd >= 0, "{}", system_reason);
         write_all(fd, "switchyard\n", probe);
     } catch (const UserError& problem) {
         ::unlink(probe.c_str());
@@ -73,6 +73,17 @@ void RunDirectory::write_status(const RunStatus& status) const {
     write_run_status(path_, status);
 }
 
+namespace {
+
+/// Over what the file holds now, without asking the file system for space.
+bool overwrite_file(const std::string& path, std::string_view text) {
+    const FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    return fd >= 0 && ::pwrite(fd, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) &&
+           ::ftruncate(fd, static_cast<off_t>(text.size())) == 0;
+}
+
+}  // namespace
+
 void write_run_status(const std::string& directory, const RunStatus& status) {
     using nlohmann::ordered_json;
     const ordered_json object = {{"outcome", status.outcome},
@@ -80,8 +91,13 @@ void write_run_status(const std::string& directory, const RunStatus& status) {
                                  {"step", status.step},
                                  {"time", status.time.empty() ? utc_time() : status.time}};
     const std::string path = directory + "/status.json";
-    write_file(path, object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n",
-               fmt::format("{}.{}.{}.partial", path, host_name(), ::getpid()));
+    const std::string text = object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+    try {
+        write_file(path, text, fmt::format("{}.{}.{}.partial", path, host_name(), ::getpid()));
+    } catch (const UserError&) {
+        // On a full disk there may be no room for a second file: better not in one step than not at all.
+        if (!overwrite_file(path, text)) throw;
+    }
 }
 
 std::optional<std::string> RunDirectory::read_config() const {

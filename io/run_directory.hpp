@@ -50,7 +50,8 @@ class RunDirectory {
     std::unique_ptr<RunLock> lock_;
 };
 
-/// Without the lock: for ranks that fail alone, also several at once.
+/// Without the lock: for ranks that fail alone, also several at once. On a full disk the old file is
+/// overwritten.
 void write_run_status(const std::string& directory, const RunStatus&);
 std::optional<RunStatus> read_run_status(const std::string& directory);
 

@@ -61,14 +61,14 @@ class Appender {
     }
     void finish() {
         flush();
-        require(::fsync(fd_) == 0, "cannot sync `{}`: {}", path_, std::strerror(errno));
+        require(::fsync(fd_) == 0, "cannot sync `{}`: {}", path_, system_reason);
     }
 
   private:
     void flush() {
         if (fd_ < 0) {
             fd_ = FileDescriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
-            require(fd_ >= 0, "cannot open `{}`: {}", path_, std::strerror(errno));
+            require(fd_ >= 0, "cannot open `{}`: {}", path_, system_reason);
         }
         write_all(fd_, buffer_, path_);
         buffer_.clear();
@@ -111,7 +111,7 @@ RunLog::RunLog(std::string path) : path_(std::move(path)) {
 
 void RunLog::open() {
     fd_ = FileDescriptor(::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
-    require(fd_ >= 0, "cannot open log `{}`: {}", path_, std::strerror(errno));
+    require(fd_ >= 0, "cannot open log `{}`: {}", path_, system_reason);
 }
 
 std::string RunLog::superseded_path() const {
@@ -122,7 +122,7 @@ std::string RunLog::superseded_path() const {
 
 void RunLog::move_torn_line() {
     struct stat status {};
-    require(::fstat(fd_, &status) == 0, "cannot read `{}`: {}", path_, std::strerror(errno));
+    require(::fstat(fd_, &status) == 0, "cannot read `{}`: {}", path_, system_reason);
     off_t end = status.st_size;
     std::string torn;
     char c = 0;
@@ -134,7 +134,7 @@ void RunLog::move_torn_line() {
     Appender superseded(superseded_path());
     superseded.line(torn);
     superseded.finish();
-    require(::ftruncate(fd_, end) == 0, "cannot shorten `{}`: {}", path_, std::strerror(errno));
+    require(::ftruncate(fd_, end) == 0, "cannot shorten `{}`: {}", path_, system_reason);
 }
 
 void RunLog::write(const ordered_json& record) {

@@ -88,7 +88,7 @@ bool LineReader::fill() {
         count = ::read(fd_, buffer_.data() + old_size, read_block);
     } while (count < 0 && errno == EINTR);
     buffer_.resize(old_size + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
-    require(count >= 0, "cannot read `{}`: {}", name_, std::strerror(errno));
+    require(count >= 0, "cannot read `{}`: {}", name_, system_reason);
     bytes_read_ += static_cast<std::uint64_t>(count);
     return count > 0;
 }
@@ -165,7 +165,7 @@ bool is_jsonl_name(std::string_view name) {
 FileDescriptor open_input(const TextInput& input) {
     FileDescriptor fd(input.path == "-" ? ::dup(STDIN_FILENO)
                                         : ::open(input.path.c_str(), O_RDONLY | O_CLOEXEC));
-    require(fd >= 0, "cannot open input `{}`: {}", input.name, std::strerror(errno));
+    require(fd >= 0, "cannot open input `{}`: {}", input.name, system_reason);
     return fd;
 }
 
@@ -182,7 +182,7 @@ std::vector<TextInput> check_inputs(const std::vector<std::string>& names) {
             inputs.push_back(input);
             continue;
         }
-        require(::stat(name.c_str(), &status) == 0, "cannot read input `{}`: {}", name, std::strerror(errno));
+        require(::stat(name.c_str(), &status) == 0, "cannot read input `{}`: {}", name, system_reason);
         require(!S_ISDIR(status.st_mode), "input `{}` is a folder (inputs are files) name its files: {}/*",
                 name, name);
         if (S_ISREG(status.st_mode)) {
@@ -192,7 +192,7 @@ std::vector<TextInput> check_inputs(const std::vector<std::string>& names) {
             const FileDescriptor fd = open_input(input);
             char bytes[16];
             const ssize_t count = ::read(fd, bytes, sizeof bytes);
-            require(count >= 0, "cannot read input `{}`: {}", name, std::strerror(errno));
+            require(count >= 0, "cannot read input `{}`: {}", name, system_reason);
             check_first_bytes(name, {bytes, static_cast<std::size_t>(count)});
         }
         inputs.push_back(input);

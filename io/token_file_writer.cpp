@@ -39,7 +39,7 @@ Handle create_file(const std::string& path) {
     // HDF5's own message for a missing folder or permission is opaque: try the path first.
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     require(fd >= 0, "cannot create `{}`: {} (the token file is written there) choose another --output", path,
-            std::strerror(errno));
+            system_reason);
     ::close(fd);
     const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
     SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));

@@ -115,7 +115,7 @@ TextInput spool(const TextInput& input, const std::string& output, FileDescripto
     std::string pattern = output + ".spool.XXXXXX";
     file = FileDescriptor(::mkostemp(pattern.data(), O_CLOEXEC));
     require(file >= 0, "cannot create `{}`: {} (a tokenizer is trained from a stream by copying it first)",
-            pattern, std::strerror(errno));
+            pattern, system_reason);
     ::unlink(pattern.c_str());
     const FileDescriptor source = open_input(input);
     std::vector<char> block(1 << 20);
@@ -123,7 +123,7 @@ TextInput spool(const TextInput& input, const std::string& output, FileDescripto
     for (;;) {
         const ssize_t count = ::read(source, block.data(), block.size());
         if (count < 0 && errno == EINTR) continue;
-        require(count >= 0, "cannot read `{}`: {}", input.name, std::strerror(errno));
+        require(count >= 0, "cannot read `{}`: {}", input.name, system_reason);
         if (count == 0) return spooled;
         write_all(file, {block.data(), static_cast<std::size_t>(count)}, pattern);
         spooled.size += static_cast<std::uint64_t>(count);

@@ -22,7 +22,7 @@ std::vector<Command> commands() {
         {"plan", "[CONFIG]", "memory, bytes and time before a launch", run_plan, plan_options(), true},
         {"inspect", "FILE", "what a checkpoint or token file holds", run_inspect, {}},
         {"verify", "FILE...", "reads files and compares checksums", run_verify, {}},
-        {"diff", "A B", "compares two checkpoints or two token files", run_diff, diff_options()},
+        {"diff", "A B", "compares two checkpoints or two token files", run_diff, diff_options(), false, 2},
         {"export", "CHECKPOINT | RUN DIR", "weights to a Hugging Face directory", run_export,
          export_options(), true},
         {"import", "DIR --output=FILE.h5", "a Hugging Face directory to a checkpoint", run_import,

@@ -5,6 +5,7 @@
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
+#include "kernels/elementwise.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/random.hpp"
 
@@ -67,6 +68,7 @@ void Linear::visit_base(StateIo& io, const ModelContext& context) {
     const bool sharded = full.dim(0) < out_.padded;
     part.replica = sharded ? 0 : context.topology.dp_rank();
     if (io.saving()) kernels::load_frozen(base_.words, full);
+    if (io.loading()) kernels::zero(full);  // the padding, which the file does not hold
     io.tensor("/model/" + part.name, part, full);
     if (io.loading()) kernels::store_frozen(full, base_.words);
 }

@@ -21,6 +21,7 @@ namespace switchyard {
 namespace {
 
 constexpr std::int64_t format_version = 1;
+constexpr const char* damaged_suffix = ".damaged";
 constexpr double assumed_write_rate = 100e6;  // B/s, before a save was measured
 
 }  // namespace
@@ -127,32 +128,47 @@ void Checkpoints::remove_old_files() const {
     }
 }
 
-void Checkpoints::set_aside(const std::string& path, const std::string& problem) const {
-    if (world_.rank() != 0) return;
-    fmt::print(stderr,
-               "warning: checkpoint is damaged: {}\n  it is kept as {}.damaged; trying the one before\n",
-               problem, path);
-    require(std::rename(path.c_str(), (path + ".damaged").c_str()) == 0,
-            "cannot rename damaged checkpoint `{}` (it would be tried again) make its folder writable", path);
-}
-
-std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& check) {
-    std::int64_t damaged = 0;
-    for (;;) {
-        std::string path;
-        if (world_.rank() == 0) {
-            const auto files = list_checkpoints(directory_);
-            if (!files.empty()) path = files.front().second;
+std::string Checkpoints::newest_file() const {
+    std::string path;
+    agree_on(world_, [&] {
+        if (world_.rank() != 0) return;
+        const auto files = list_checkpoints(directory_);
+        if (!files.empty()) {
+            path = files.front().second;
+            return;
         }
-        path = broadcast(world_, path);
-        if (path.empty()) {
-            require(
-                damaged == 0,
+        const std::filesystem::directory_iterator folder(directory_);
+        const auto damaged = std::count_if(begin(folder), end(folder), [](const auto& entry) {
+            return entry.path().extension() == damaged_suffix;
+        });
+        require(damaged == 0,
                 "all {} checkpoints in `{}` are damaged (the run cannot go on from any of them) restore one, "
                 "or use another run.dir to start anew",
                 damaged, directory_);
-            return std::nullopt;
-        }
+    });
+    return broadcast(world_, path);
+}
+
+void Checkpoints::set_aside(const std::string& path, const std::string& problem) const {
+    std::int64_t damaged = 0;
+    agree_on(world_, [&] { damaged = world_.rank() == 0 && !verify_file(path).empty(); });
+    if (broadcast(world_, damaged) == 0) throw UserError(problem);
+    agree_on(world_, [&] {
+        if (world_.rank() != 0) return;
+        const std::string kept = path + damaged_suffix;
+        fmt::print(stderr, "warning: checkpoint is damaged: {}\n  it is kept as {}; trying the one before\n",
+                   problem, kept);
+        require(
+            std::rename(path.c_str(), kept.c_str()) == 0,
+            "cannot rename damaged checkpoint `{}`: {} (it would be tried again) make its folder writable",
+            path, system_reason);
+    });
+}
+
+std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& check) {
+    for (;;) {
+        const std::string path = newest_file();
+        if (path.empty()) return std::nullopt;
         std::optional<CheckpointHeader> header;
         std::string problem;
         try {
@@ -174,8 +190,7 @@ std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& 
                 problem = error.what();
             }
         }
-        ++damaged;
-        agree_on(world_, [&] { set_aside(path, problem); });
+        set_aside(path, problem);
     }
 }
 

@@ -52,7 +52,8 @@ class Checkpoints {
 
     /// Reads the newest checkpoint that verifies into `state`; `check` sees its header first and may refuse
     /// it by throwing. A damaged file is named on standard error and renamed to *.damaged. Returns its path,
-    /// nothing when there is no checkpoint. Throws UserError when all are damaged.
+    /// nothing when there is no checkpoint. Throws UserError when all are damaged, and for a whole file that
+    /// cannot be read here (another format version, no permission, out of memory).
     using Check = std::function<void(const CheckpointHeader&, const std::string& path)>;
     std::optional<std::string> restore(TrainState&, const Check& check);
 
@@ -66,6 +67,10 @@ class Checkpoints {
 
   private:
     void remove_old_files() const;
+    /// Empty: none. Throws UserError when damaged ones are all there is: starting anew would bury the run.
+    std::string newest_file() const;
+    /// Collective. Renames a file that does not verify; a file that does was not read for another reason,
+    /// which is then thrown.
     void set_aside(const std::string& path, const std::string& problem) const;
 
     Comm world_;

@@ -189,14 +189,9 @@ int run_verify(const CommandContext& context, const Arguments& arguments) {
     return on_rank_zero(context.world, verify, arguments);
 }
 
-/// 0 identical, 1 different, 2 not comparable.
+/// 0 identical, 1 different.
 int run_diff(const CommandContext& context, const Arguments& arguments) {
-    try {
-        return on_rank_zero(context.world, diff, arguments);
-    } catch (const UserError& error) {
-        if (context.world.rank() == 0) fmt::print(stderr, "{}\n", error.what());
-        return 2;
-    }
+    return on_rank_zero(context.world, diff, arguments);
 }
 
 }  // namespace switchyard

@@ -79,6 +79,13 @@ const Command& find(const std::vector<Command>& commands, const std::string& nam
          fmt::join(names, ", "), nearest(name, names));
 }
 
+int run_command(const Command& command, const CommandContext& context,
+                const std::vector<std::string>& words) {
+    const Arguments arguments = parse_arguments(command.name, words, command.options);
+    check_settings(command, arguments);
+    return command.run(context, arguments);
+}
+
 }  // namespace
 
 int on_rank_zero(const Comm& world, int (*work)(const Arguments&), const Arguments& arguments) {
@@ -110,11 +117,15 @@ int run_command_line(const std::vector<Command>& commands, const Comm& world, in
     words.erase(words.begin());
     for (const std::string& word : words)
         if (word == "--help" || word == "-h") return say(help_of(command));
-    const Arguments arguments = parse_arguments(command.name, words, command.options);
-    check_settings(command, arguments);
     CommandContext context{world, {argv[0], start_s}};
     for (int i = 1; i < argc; ++i) context.start.command += std::string(" ") + argv[i];
-    return command.run(context, arguments);
+    try {
+        return run_command(command, context, words);
+    } catch (const UserError& error) {
+        if (command.error_code == 1) throw;
+        if (world.rank() == 0) fmt::print(stderr, "{}\n", error.what());
+        return command.error_code;
+    }
 }
 
 }  // namespace switchyard

@@ -21,6 +21,7 @@ struct Command {
     int (*run)(const CommandContext&, const Arguments&);
     std::vector<CommandOption> options;
     bool takes_settings = false;  // --section.key=value; those among the options, if there are any, else all
+    int error_code = 1;           // exit code of an error; other than 1: of one that all ranks meet
 };
 
 std::vector<CommandOption> tokenize_options();

@@ -47,7 +47,6 @@ StopRequests::StopRequests(const Comm& world, std::string directory, double star
 }
 
 StopRequests::~StopRequests() {
-    for (int signal : {SIGTERM, SIGINT}) handle(signal, SIG_DFL);
     requeue_seen = 0;
     terminate_seen = 0;
 }

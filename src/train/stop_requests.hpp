@@ -30,14 +30,14 @@ void note_requeue_signals();
 /// Whether a signal was noted.
 bool signal_noted();
 
-/// Installs the handlers of SIGUSR1, SIGTERM and SIGINT; they only set a flag, so a second signal while
-/// saving changes nothing. One object a process.
+/// Installs the handlers of SIGUSR1, SIGTERM and SIGINT; they only set a flag and stay for good, so a second
+/// signal while the run saves and ends changes nothing. One object a process, made before anything takes
+/// time.
 class StopRequests {
   public:
     /// `start_s`: seconds_now() at the start of the process. wall_limit_s 0: none. The files `save` and
     /// `stop` are looked for in `directory` by rank 0, which removes them.
     StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s);
-    ~StopRequests();
     StopRequests(const StopRequests&) = delete;
     StopRequests& operator=(const StopRequests&) = delete;
 

@@ -14,12 +14,13 @@ namespace switchyard {
 using nlohmann::ordered_json;
 
 int train(const Comm& world, const Config& given, const StartInfo& start) {
+    StopRequests requests(world, given.run.dir, start.time_s, given.run.wall_limit);
     Config config = given;
     const std::unique_ptr<TokenFile> tokens = open_tokens(world, config);
     resolve_method_options(config);
     validate(config, world.size());
     const Topology topology = Topology::create(world, config.parallel.tp);
-    auto trainer = std::make_unique<Trainer>(topology, config, *tokens, start);
+    auto trainer = std::make_unique<Trainer>(topology, config, *tokens, start, requests);
     try {
         return trainer->run();
     } catch (...) {
@@ -30,11 +31,12 @@ int train(const Comm& world, const Config& given, const StartInfo& start) {
 }
 
 Trainer::Trainer(const Topology& topology, const Config& config, const TokenFile& tokens,
-                 const StartInfo& start)
+                 const StartInfo& start, StopRequests& requests)
     : topology_(topology),
       config_(config),
       tokens_(tokens),
       start_(start),
+      requests_(requests),
       fault_(topology.world.rank()),
       loader_(tokens, config.data.seq_len, config.run.seed, config.data.mask_documents),
       progress_(config.run.log_interval) {}
@@ -154,7 +156,6 @@ std::int64_t Trainer::last_step() const {
 }
 
 Stop Trainer::train_steps() {
-    StopRequests requests(topology_.world, config_.run.dir, start_.time_s, config_.run.wall_limit);
     while (state().step < last_step()) {
         StepFigures figures = one_step();
         const bool last = state().step == last_step();
@@ -165,11 +166,11 @@ Stop Trainer::train_steps() {
             progress_.step(
                 {state().step, last_step(), figures.result.loss, figures.result.lr, figures.result.grad_norm,
                  scale_.rate(mean_step_s_), scale_.mfu(scale_.flops_per_token.dense, mean_step_s_), eta_s,
-                 requests.remaining_s(), figures.val_loss.value_or(0), figures.val_loss.has_value()});
+                 requests_.remaining_s(), figures.val_loss.value_or(0), figures.val_loss.has_value()});
         }
         if (last) break;
         const double needed_s = 2 * longest_step_s_ + 1.5 * expected_save_s() + 1;
-        const StopDecision decision = requests.agree(needed_s);
+        const StopDecision decision = requests_.agree(needed_s);
         if (decision.stop != Stop::none) {
             log_event("signal", {{"reason", reason_of(decision.stop)}});
             save();

@@ -29,7 +29,7 @@ int train(const Comm& world, const Config& config, const StartInfo&);
 class Trainer {
   public:
     /// config: complete and validated.
-    Trainer(const Topology&, const Config&, const TokenFile&, const StartInfo&);
+    Trainer(const Topology&, const Config&, const TokenFile&, const StartInfo&, StopRequests&);
     int run();
 
   private:
@@ -59,6 +59,7 @@ class Trainer {
     const Config& config_;
     const TokenFile& tokens_;
     const StartInfo& start_;
+    StopRequests& requests_;
     TestFault fault_;
     TokenLoader loader_;
 

@@ -1,0 +1,118 @@
+#!/usr/bin/python3
+"""An interrupted and resumed run is the uninterrupted one, bit for bit: figures of every step and the last checkpoint.
+
+--ranks=1: each method in f32 and bf16, interrupted by SIGUSR1, by kill -9 and by run.stop_step. --ranks=2: by SIGUSR1, on
+dp 2 and on tp 2, and the change from one to the other. Where the signal falls is left to chance: the reference run ends
+where the interrupted one did.
+"""
+import pathlib
+import signal
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from support import program  # noqa: E402
+
+FIGURES = ("loss", "lr", "grad_norm", "vectors_switched", "moments_reset", "residual", "residual_of", "tokens")
+RANKS = int(program.option("ranks", 1))
+
+
+class Restart(program.Test):
+    def interrupted_by_signal(self, run, ranks):
+        """Returns the step of the checkpoint."""
+        launch = run.start(ranks)
+        self.wait_until(launch, lambda: run.last_step() >= 9)
+        launch.signal(signal.SIGUSR1)
+        self.assertEqual(launch.wait(), 75, launch.output())
+        step = run.checkpoints()[-1]
+        self.assert_status(run, "requeue", "SIGUSR1", step)
+        return step
+
+    def killed(self, run):
+        """After a further save and steps beyond it."""
+        before = run.checkpoints()[-1]
+        launch = run.start()
+        self.wait_until(launch, lambda: run.checkpoints()[-1] > before and run.last_step() > run.checkpoints()[-1] + 1)
+        launch.kill()
+        self.assert_status(run, "running")
+        return run.checkpoints()[-1]
+
+    def assert_frozen(self, run, step, method):
+        """Between two switches of a frozen slot, or the test shows less than it says."""
+        self.assertEqual(program.frozen_slots(run.checkpoint(step)) > 0, method == "switchlora")
+
+    def assert_same_run(self, a, b, end):
+        steps = a.steps(*FIGURES)
+        self.assertEqual(sorted(steps), list(range(1, end + 1)))
+        self.assertEqual(steps, b.steps(*FIGURES))
+        # The step where a part ends is evaluated as well: those that both runs evaluated are compared.
+        values = {step: value for step, (value,) in a.steps("val_loss").items() if value is not None}
+        expected = {step: value for step, (value,) in b.steps("val_loss").items() if value is not None}
+        self.assertGreaterEqual(set(values), set(expected))
+        self.assertGreaterEqual(len(expected), end // 5)
+        self.assertEqual({step: values[step] for step in expected}, expected)
+        self.assert_identical(a.checkpoint(end), b.checkpoint(end))
+
+    def settings(self, method, dtype, **more):
+        return {**program.METHODS[method], "run.dtype": dtype, "run.save_interval": 7, "run.eval_interval": 5, **more}
+
+    def cases(self):
+        for method in program.METHODS:
+            for dtype in ("f32", "bf16"):
+                yield method, dtype
+
+    @unittest.skipUnless(RANKS == 1, "of --ranks=1")
+    def test_one_rank(self):
+        for method, dtype in self.cases():
+            with self.subTest(method=method, dtype=dtype):
+                settings = self.settings(method, dtype)
+                a, b = self.run_of(f"a_{method}_{dtype}", **settings), self.run_of(f"b_{method}_{dtype}", **settings)
+                first = self.interrupted_by_signal(a, 1)
+                self.assert_frozen(a, first, method)
+                second = self.killed(a)
+                self.assertGreater(second, first)
+                self.assert_frozen(a, second, method)
+                self.assert_trains(a, run__stop_step=second + 4)
+                self.assert_status(a, "stopped", "run.stop_step", second + 4)
+                self.assert_frozen(a, second + 4, method)
+                end = second + 9
+                self.assert_trains(a, run__stop_step=end)
+                self.assertEqual([e["step"] for e in a.events("resume")], [first, second, second + 4])
+                self.assert_trains(b, run__stop_step=end)
+                self.assert_same_run(a, b, end)
+
+    @unittest.skipUnless(RANKS == 2, "of --ranks=2")
+    def test_two_ranks(self):
+        for method, dtype in self.cases():
+            for tp in (1, 2):
+                with self.subTest(method=method, dtype=dtype, tp=tp):
+                    settings = self.settings(method, dtype, **{"parallel.tp": tp})
+                    name = f"{method}_{dtype}_{tp}"
+                    a, b = self.run_of("a_" + name, **settings), self.run_of("b_" + name, **settings)
+                    first = self.interrupted_by_signal(a, 2)
+                    self.assert_frozen(a, first, method)
+                    end = first + 6
+                    self.assert_trains(a, ranks=2, run__stop_step=end)
+                    self.assert_trains(b, ranks=2, run__stop_step=end)
+                    self.assert_same_run(a, b, end)
+
+    @unittest.skipUnless(RANKS == 2, "of --ranks=2")
+    def test_other_layouts_go_on_alike(self):
+        """Sums in another order: 5e-6 of the loss in f32."""
+        for method in program.METHODS:
+            a, b = (self.run_of(f"{name}_{method}", **self.settings(method, "f32")) for name in "ab")
+            self.assert_trains(a, ranks=2, run__stop_step=8)
+            self.assert_trains(a, ranks=2, run__stop_step=12, parallel__tp=2)
+            self.assert_trains(a, ranks=1, run__stop_step=16)
+            self.assertEqual([(e["dp"], e["tp"]) for e in a.events("resume")], [(1, 2), (1, 1)])
+            self.assertIn("parallel.tp: 1 -> 2", a.events("resume")[0]["changes"])
+            self.assertIn("parallel.tp: 2 -> 1", a.events("resume")[1]["changes"])
+            self.assert_trains(b, ranks=2, run__stop_step=16)
+            found, expected = a.steps("loss"), b.steps("loss")
+            self.assertEqual(sorted(found), list(range(1, 17)))
+            for step, (loss,) in expected.items():
+                self.assertAlmostEqual(found[step][0], loss, delta=5e-6 * loss, msg=f"{method}, step {step}")
+
+
+if __name__ == "__main__":
+    unittest.main()
