@@ -24,9 +24,6 @@ class FileDescriptor {
     int fd_ = -1;
 };
 
-/// Of this machine.
-std::string host_name();
-
 /// "." for a bare name.
 std::string directory_of(const std::string& path);
 
