@@ -3,6 +3,7 @@
 #include "io/hdf5.hpp"
 
 #include <mutex>
+#include <regex>
 
 #include "core/error.hpp"
 
@@ -18,6 +19,9 @@ std::string innermost_message() {
     std::string text;
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_innermost, &text);
     H5Eclear2(H5E_DEFAULT);
+    // A failed system call comes with twelve items in two lines; one says why.
+    std::smatch found;
+    if (std::regex_search(text, found, std::regex("error message = '([^']*)'"))) return found[1];
     return text.empty() ? "no further message" : text;
 }
 

@@ -70,8 +70,10 @@ void check_first_bytes(const std::string& name, std::string_view bytes) {
         name);
     require(!starts("\xFF\xFE"sv) && !starts("\xFE\xFF"sv),
             "`{}` is UTF-16 (inputs are read as UTF-8) convert it: iconv -f utf-16 -t utf-8", name);
-    require(!starts("\x89HDF\r\n"sv), "`{}` is an HDF5 file, not text (inputs are text or .jsonl files)",
-            name);
+    require(
+        !starts("\x89HDF\r\n"sv),
+        "`{}` is an HDF5 file, not text (inputs are text or .jsonl files) a token file goes to --tokenizer",
+        name);
 }
 
 }  // namespace
@@ -182,7 +184,9 @@ std::vector<TextInput> check_inputs(const std::vector<std::string>& names) {
             inputs.push_back(input);
             continue;
         }
-        require(::stat(name.c_str(), &status) == 0, "cannot read input `{}`: {}", name, system_reason);
+        require(::stat(name.c_str(), &status) == 0,
+                "cannot read input `{}`: {} (its text was to be tokenized) check the path", name,
+                system_reason);
         require(!S_ISDIR(status.st_mode), "input `{}` is a folder (inputs are files) name its files: {}/*",
                 name, name);
         if (S_ISREG(status.st_mode)) {

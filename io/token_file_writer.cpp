@@ -46,6 +46,20 @@ Handle create_file(const std::string& path) {
     return Handle(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), H5Fclose, "H5Fcreate");
 }
 
+/// What HDF5 could not write, as a user understands it.
+template <class Work>
+void writing(Work work) {
+    try {
+        work();
+    } catch (const UserError& problem) {
+        fail(
+            "cannot write the token file: {} (nothing of it is kept) free space, raise `ulimit -f`, or "
+            "choose "
+            "another --output",
+            problem.what());
+    }
+}
+
 }  // namespace
 
 GrowingDataset::GrowingDataset(hid_t group, const char* name, hid_t type)
@@ -64,11 +78,13 @@ void GrowingDataset::append(std::uint64_t value) {
 void GrowingDataset::flush() {
     const hsize_t count = buffer_.size() / element_bytes_, begin = written_, size = written_ + count;
     if (count == 0) return;
-    SWITCHYARD_HDF5(H5Dset_extent(dataset_, &size));
-    const Handle file_space(H5Dget_space(dataset_), H5Sclose, "H5Dget_space");
-    SWITCHYARD_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, &begin, nullptr, &count, nullptr));
-    const Handle memory_space(H5Screate_simple(1, &count, nullptr), H5Sclose, "H5Screate_simple");
-    SWITCHYARD_HDF5(H5Dwrite(dataset_, type_, memory_space, file_space, H5P_DEFAULT, buffer_.data()));
+    writing([&] {
+        SWITCHYARD_HDF5(H5Dset_extent(dataset_, &size));
+        const Handle file_space(H5Dget_space(dataset_), H5Sclose, "H5Dget_space");
+        SWITCHYARD_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, &begin, nullptr, &count, nullptr));
+        const Handle memory_space(H5Screate_simple(1, &count, nullptr), H5Sclose, "H5Screate_simple");
+        SWITCHYARD_HDF5(H5Dwrite(dataset_, type_, memory_space, file_space, H5P_DEFAULT, buffer_.data()));
+    });
     written_ = size;
     buffer_.clear();
 }
@@ -195,7 +211,7 @@ TokenFileInfo TokenFileWriter::commit(double validation, std::uint64_t seed) {
         write_attribute(root, "seed", static_cast<std::int64_t>(seed));
     }
     parts_.clear();
-    SWITCHYARD_HDF5(H5Fflush(file_, H5F_SCOPE_GLOBAL));
+    writing([&] { SWITCHYARD_HDF5(H5Fflush(file_, H5F_SCOPE_GLOBAL)); });
     file_.reset();
     publish_file(partial_, path_);
     committed_ = true;

@@ -140,6 +140,10 @@ std::string read_tokenizer(std::string path) {
                 "`{}` holds neither tokenizer.model nor spiece.model (a SentencePiece model is needed)",
                 folder);
     }
+    require(std::filesystem::exists(path),
+            "there is no `{}` (it is read as the tokenizer) check --tokenizer, or give --vocab_size=N to "
+            "train one",
+            path);
     return read_file(path);
 }
 
@@ -265,7 +269,8 @@ void Job::write_batch(TokenFileWriter& writer, const Tokenizer& tokenizer,
 void Job::balance_splits(TokenFileWriter& writer) const {
     const std::int64_t training = writer.num_documents(TokenSplit::training);
     const std::int64_t validation = writer.num_documents(TokenSplit::validation);
-    require(training + validation > 0, "the inputs hold no text (there is nothing to train on)");
+    require(training + validation > 0,
+            "the inputs hold no text (there is nothing to train on) check the files");
     if (options_.validation == 0 || (training > 0 && validation > 0)) return;
     require(training + validation > 1,
             "the inputs hold one document only (validation = {} wants some of several) choose another "

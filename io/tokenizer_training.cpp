@@ -117,7 +117,7 @@ std::string train_tokenizer(std::vector<std::string> lines, std::int64_t vocab_s
     require(vocab_size > num_fixed_pieces,
             "vocab_size = {} is too small (3 control pieces and 256 bytes come first) ask for some thousands",
             vocab_size);
-    require(!lines.empty(), "the inputs hold no text (a tokenizer is to be trained on it)");
+    require(!lines.empty(), "the inputs hold no text (a tokenizer is to be trained on it) check the files");
     Sentences sentences(std::move(lines));
     std::string model;
     const auto status = sentencepiece::SentencePieceTrainer::Train(

@@ -69,6 +69,11 @@ double ResidualProbe::after(Linear& linear, LowRankAdapter& adapter, std::int64_
     }
     residual = all_reduce_max(topology_->world, residual);
     rounding = all_reduce_max(topology_->world, rounding);
+    require(std::isfinite(residual) && std::isfinite(rounding),
+            "the effective weight of {} is not finite after the update (the run cannot go on; the last "
+            "checkpoint "
+            "is good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
+            linear.name());
     const double eps =
         dtype_ == DType::f64 ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
     const double limit = 8 * std::sqrt(static_cast<double>(terms)) * eps;

@@ -23,7 +23,7 @@ TestFault::TestFault(int rank) {
                         read_number(text.substr(first + 1, second - first - 1), step);
     kind_ = parsed ? text.substr(second + 1) : "";
     require(kind_ == "throw" || kind_ == "hang" || kind_ == "nan" || kind_ == "wait",
-            "SWITCHYARD_TEST_FAULT = '{}' is not rank:step:KIND with throw, hang, nan or wait (it is for "
+            "SWITCHYARD_TEST_FAULT = '{}' is not rank:updates:KIND with throw, hang, nan or wait (it is for "
             "tests) unset it",
             text);
     if (struck == rank || struck == -1) step_ = step;
@@ -32,7 +32,8 @@ TestFault::TestFault(int rank) {
 void TestFault::strike(std::int64_t step, Transformer& model) const {
     if (step != step_) return;
     if (kind_ == "throw")
-        fail("test fault: this rank fails alone before step {} (SWITCHYARD_TEST_FAULT)", step);
+        fail("this rank fails alone before step {} (SWITCHYARD_TEST_FAULT asks for it) unset the variable",
+             step + 1);
     if (kind_ == "nan")
         kernels::fill(model.parameters().back()->value, std::numeric_limits<double>::quiet_NaN());
     while (kind_ == "wait" && !signal_noted()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
