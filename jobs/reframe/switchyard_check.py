@@ -35,7 +35,8 @@ class SwitchyardCheck(rfm.RunOnlyRegressionTest):
             "--data.seq_len=64", "--data.micro_batch=2", f"--data.global_batch={4 * self.num_tasks}", "--optim.warmup_steps=5",
             "--method.name=switchlora", "--method.rank=24",
         ]
-        launch = " ".join(self.job.launcher.command(self.job))
+        self.job.num_tasks, self.job.num_tasks_per_node = self.num_tasks, self.num_tasks_per_node
+        launch = self.job.launcher.run_command(self.job)
         self.prerun_cmds = [
             "for i in $(seq 4000); do echo \"line $i of a text with $((i % 17)) and $((i % 31)) words\"; "
             "[ $((i % 20)) -ne 0 ] || echo; done >text.txt",

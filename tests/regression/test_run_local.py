@@ -56,6 +56,21 @@ class RunLocal(unittest.TestCase):
         difference = parts.diff(whole)
         self.assertEqual(difference.returncode, 0, difference.stdout + difference.stderr)
 
+    def test_signal_while_starting(self):
+        """Noted, and acted on after the first step."""
+        run = Run(PROGRAM, self.folder / "early")
+        lock = run.path / "lock"
+        with subprocess.Popen(**self.command(self.config, "--ranks=2", f"--run.dir={run.path}",
+                                             "--run.steps=1000000")) as process:
+            end = time.monotonic() + 120
+            while not (lock.exists() and lock.read_text()) and time.monotonic() < end:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGUSR1)
+            output = process.communicate()[0]
+        self.assertEqual(process.returncode, 75, output)
+        self.assertEqual(run.status()["outcome"], "requeue")
+        self.assertEqual(run.verify_newest().returncode, 0)
+
     def test_ranks_are_counted(self):
         """One per NUMA domain of this machine."""
         domains = {line for line in subprocess.run(["lscpu", "--parse=NODE"], capture_output=True, text=True, check=True)

@@ -298,7 +298,11 @@ def endless(jobs):
 
 
 def silent(jobs):
-    """The launcher starts nothing and reports success, as srun can: the job fails all the same."""
+    """The launcher starts nothing and reports success, as srun can: the job fails, whatever an earlier start left."""
+    run = jobs.run("silent")
+    run.path.mkdir(parents=True)
+    (run.path / "status.json").write_text('{"outcome": "finished"}')
+    os.utime(run.path / "status.json", (time.time() - 100,) * 2)
     job = jobs.submit("silent", "true")
     shown = jobs.wait_end(job)
     expect(shown["JobState"] == "FAILED", f"{shown}")

@@ -1,5 +1,5 @@
 # Spack recipe. Use: spack repo add jobs/spack && spack install switchyard; or the environment in jobs/spack/spack.yaml.
-# Checked: Python syntax, and the CMake options by hand (configure, build, install into a prefix). NOT run with Spack.
+# Checked: executed once with stand-ins for Spack's directives. NOT run with Spack; the install rule was not tried either.
 from spack.package import *
 
 
