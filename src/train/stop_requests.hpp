@@ -38,6 +38,8 @@ class StopRequests {
     /// `start_s`: seconds_now() at the start of the process. wall_limit_s 0: none. The files `save` and
     /// `stop` are looked for in `directory` by rank 0, which removes them.
     StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s);
+    /// What was noted is forgotten; the handlers stay.
+    ~StopRequests();
     StopRequests(const StopRequests&) = delete;
     StopRequests& operator=(const StopRequests&) = delete;
 
