@@ -36,8 +36,8 @@ class StateIo {
   public:
     explicit StateIo(CheckpointWriter& writer) : writer_(&writer) {}
     explicit StateIo(const CheckpointReader& reader) : reader_(&reader) {}
-    /// Neither saves nor loads: adds up the bytes of all datasets (of the whole file). Touches no values, so it
-    /// works on a state over a measuring arena and without other ranks.
+    /// Neither saves nor loads: adds up the bytes of all datasets (of the whole file). Touches no values, so
+    /// it works on a state over a measuring arena and without other ranks.
     explicit StateIo(std::uint64_t& dataset_bytes) : counted_bytes_(&dataset_bytes) {}
 
     /// Called once per dataset: a sign of life.

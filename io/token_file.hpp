@@ -48,8 +48,8 @@ bool is_token_file(const std::string& path);
 /// it verifies.
 std::vector<std::string> verify_token_file(const std::string& path);
 
-/// A line for each difference in vocabulary, tokenizer, documents and tokens. Empty: identical. Throws UserError
-/// when a file cannot be read.
+/// A line for each difference in vocabulary, tokenizer, documents and tokens. Empty: identical. Throws
+/// UserError when a file cannot be read.
 std::vector<std::string> diff_token_files(const std::string& a, const std::string& b);
 
 struct TokenizeOptions {

@@ -1,4 +1,5 @@
-// Comm: one owned communicator. Size 1 makes every collective a no-op, so serial code has no branch of its own.
+// Comm: one owned communicator. Size 1 makes every collective a no-op, so serial code has no branch of its
+// own.
 #pragma once
 
 // The C++ bindings were removed from MPI 3.0; their headers warn and cost compile time.
@@ -25,7 +26,8 @@ class Comm {
     Comm() = default;
     /// Owns a duplicate of `source` (collective).
     static Comm duplicate(MPI_Comm source);
-    /// Ranks and sizes without processes, for `plan`: collectives on it are an internal error unless size is 1.
+    /// Ranks and sizes without processes, for `plan`: collectives on it are an internal error unless size
+    /// is 1.
     static Comm imaginary(int rank, int size);
     /// Collective over this communicator.
     Comm split(int color, int key) const;
@@ -45,8 +47,8 @@ class Comm {
     int rank_ = 0, size_ = 1;
 };
 
-/// MPI_Init_thread(FUNNELED) and MPI_Finalize. The destructor does not finalize while an exception unwinds: a lone
-/// rank would wait there for ever; main aborts instead.
+/// MPI_Init_thread(FUNNELED) and MPI_Finalize. The destructor does not finalize while an exception unwinds: a
+/// lone rank would wait there for ever; main aborts instead.
 class MpiSession {
   public:
     MpiSession(int& argc, char**& argv);

@@ -12,7 +12,8 @@ namespace switchyard {
 struct ModelConfig {
     std::string preset = "nano";
     std::int64_t vocab_size = 0;  // 0: the token file's
-    std::int64_t hidden_size = 0, num_layers = 0, num_heads = 0, num_kv_heads = 0, ffn_size = 0;  // 0: the preset's
+    std::int64_t hidden_size = 0, num_layers = 0, num_heads = 0, num_kv_heads = 0,
+                 ffn_size = 0;  // 0: the preset's
     bool tie_embeddings = false;
     bool recompute = false;
     double rope_theta = 10000.0;
@@ -22,7 +23,8 @@ struct ModelConfig {
 
 struct MethodConfig {
     std::string name = "switchlora";
-    /// Keys that a method declares beside its code, as text, after validation: "rank", "alpha", "switch_interval", ...
+    /// Keys that a method declares beside its code, as text, after validation: "rank", "alpha",
+    /// "switch_interval", ...
     std::map<std::string, std::string> options;
 };
 
@@ -42,7 +44,7 @@ struct DataConfig {
 
 struct OptimConfig {
     double lr = 1e-3;
-    double dense_lr = 0;  // 0: lr
+    double dense_lr = 0;              // 0: lr
     std::string schedule = "cosine";  // cosine, wsd, constant
     std::int64_t warmup_steps = 100;
     double min_lr_ratio = 0.1;
@@ -61,8 +63,8 @@ struct RunConfig {
     std::string dtype = "bf16";
     std::int64_t log_interval = 10, eval_interval = 0, save_interval = 0;
     std::int64_t keep_last = 2, keep_every = 0;
-    double wall_limit = 0;    // s; 0: none
-    double signal_lead = 0;   // s; 0: not known
+    double wall_limit = 0;      // s; 0: none
+    double signal_lead = 0;     // s; 0: not known
     double hang_timeout = 600;  // s; 0: no watchdog
     std::string init_from;
 };

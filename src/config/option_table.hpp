@@ -1,5 +1,5 @@
-// The option table: every key once (name, default, unit, one-line help). It serves the configuration file, the command
-// line, --help, --dump-config and the text stored in checkpoints.
+// The option table: every key once (name, default, unit, one-line help). It serves the configuration file,
+// the command line, --help, --dump-config and the text stored in checkpoints.
 #pragma once
 
 #include <functional>
@@ -33,12 +33,13 @@ struct ParsedConfig {
     std::vector<std::string> given_keys;  // set by file or command line, "section.key"
 };
 
-/// Parses `file_text` ("" for none; `file_name` for messages), then `arguments` ("--section.key=value"). Later wins.
-/// Fills the preset's sizes into zero fields and the method's defaults into method.options.
-/// Throws UserError: unknown key (with the nearest known one), wrong type, out of range, key the method does not use,
-/// unknown preset or method. Does not look at files or ranks.
+/// Parses `file_text` ("" for none; `file_name` for messages), then `arguments` ("--section.key=value").
+/// Later wins. Fills the preset's sizes into zero fields and the method's defaults into method.options.
+/// Throws UserError: unknown key (with the nearest known one), wrong type, out of range, key the method does
+/// not use, unknown preset or method. Does not look at files or ranks.
 ParsedConfig parse_config(const std::string& file_text, const std::string& file_name,
-                          const std::vector<std::string>& arguments, const std::vector<MethodOptions>& methods);
+                          const std::vector<std::string>& arguments,
+                          const std::vector<MethodOptions>& methods);
 
 /// "[section]\nkey = value\n..." with every key in table order; parse_config of it gives the same Config.
 std::string config_text(const Config&, const std::vector<MethodOptions>& methods);
@@ -46,9 +47,9 @@ std::string config_text(const Config&, const std::vector<MethodOptions>& methods
 /// config_text with unit and help behind each key, for --dump-config; option list for --help.
 std::string annotated_config_text(const Config&, const std::vector<MethodOptions>& methods);
 
-/// Checks what needs no file: sizes positive, heads and key-value heads divisible by tp, hidden by heads, ranks by tp,
-/// global_batch by dp x micro_batch, ... Throws UserError in the form problem (why) suggestion, with the numbers.
-/// vocab_size must be set.
+/// Checks what needs no file: sizes positive, heads and key-value heads divisible by tp, hidden by heads,
+/// ranks by tp, global_batch by dp x micro_batch, ... Throws UserError in the form problem (why) suggestion,
+/// with the numbers. vocab_size must be set.
 void validate(const Config&, int ranks);
 
 /// A difference between a stored and a new configuration.

@@ -10,7 +10,9 @@ struct bf16 {
     std::uint16_t bits = 0;
 };
 
-inline float to_f32(bf16 x) { return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16); }
+inline float to_f32(bf16 x) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
+}
 
 /// Nearest, ties to even; NaN stays NaN (quiet).
 inline bf16 to_bf16(float x) {

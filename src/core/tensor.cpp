@@ -8,23 +8,32 @@ namespace switchyard {
 std::size_t size_of(DType dtype) {
     switch (dtype) {
         case DType::f64:
-        case DType::i64: return 8;
+        case DType::i64:
+            return 8;
         case DType::f32:
-        case DType::i32: return 4;
+        case DType::i32:
+            return 4;
         case DType::bf16:
-        case DType::i16: return 2;
+        case DType::i16:
+            return 2;
     }
     throw InternalError("unknown dtype");
 }
 
 const char* name_of(DType dtype) {
     switch (dtype) {
-        case DType::f64: return "f64";
-        case DType::f32: return "f32";
-        case DType::bf16: return "bf16";
-        case DType::i64: return "i64";
-        case DType::i32: return "i32";
-        case DType::i16: return "i16";
+        case DType::f64:
+            return "f64";
+        case DType::f32:
+            return "f32";
+        case DType::bf16:
+            return "bf16";
+        case DType::i64:
+            return "i64";
+        case DType::i32:
+            return "i32";
+        case DType::i16:
+            return "i16";
     }
     throw InternalError("unknown dtype");
 }
@@ -64,12 +73,20 @@ Tensor Tensor::rows(std::int64_t begin, std::int64_t count) const {
     const std::int64_t row = shape_[0] == 0 ? 0 : size() / shape_[0];
     Shape shape;
     switch (shape_.rank()) {
-        case 1: shape = {count}; break;
-        case 2: shape = {count, shape_[1]}; break;
-        case 3: shape = {count, shape_[1], shape_[2]}; break;
-        default: shape = {count, shape_[1], shape_[2], shape_[3]};
+        case 1:
+            shape = {count};
+            break;
+        case 2:
+            shape = {count, shape_[1]};
+            break;
+        case 3:
+            shape = {count, shape_[1], shape_[2]};
+            break;
+        default:
+            shape = {count, shape_[1], shape_[2], shape_[3]};
     }
-    char* start = data_ ? static_cast<char*>(data_) + begin * row * static_cast<std::int64_t>(size_of(dtype_)) : nullptr;
+    char* start = data_ ? static_cast<char*>(data_) + begin * row * static_cast<std::int64_t>(size_of(dtype_))
+                        : nullptr;
     return {start, dtype_, shape};
 }
 

@@ -20,7 +20,9 @@ const char* name_of(DType);
 DType dtype_from_name(const std::string&);
 
 /// Type of accumulations, gradients, reductions, moments and masters: the larger of f32 and the compute type.
-constexpr DType accumulate_type(DType compute) { return compute == DType::f64 ? DType::f64 : DType::f32; }
+constexpr DType accumulate_type(DType compute) {
+    return compute == DType::f64 ? DType::f64 : DType::f32;
+}
 
 /// Up to four extents, row-major.
 class Shape {

@@ -1,4 +1,5 @@
-// Vocab-parallel softmax cross-entropy on a chunk of n tokens. A target of -1 is ignored (loss and gradient zero).
+// Vocab-parallel softmax cross-entropy on a chunk of n tokens. A target of -1 is ignored (loss and gradient
+// zero).
 #pragma once
 
 #include "core/tensor.hpp"
@@ -6,15 +7,17 @@
 
 namespace switchyard::kernels {
 
-/// stats (n, 3) in accumulate_type = max, sum exp(logit - max), logit of the target (0 where another rank holds it),
-/// over the first range.count columns of logits (n, V local padded). targets (n) i32, global token ids.
+/// stats (n, 3) in accumulate_type = max, sum exp(logit - max), logit of the target (0 where another rank
+/// holds it), over the first range.count columns of logits (n, V local padded). targets (n) i32, global token
+/// ids.
 void softmax_statistics(Tensor logits, Tensor targets, VocabRange, Tensor stats);
 
-/// all_stats (P, n, 3), the statistics of all tp ranks in rank order -> lse (n); returns the sum of lse - target logit
-/// over the tokens with a target, in f64, added in token order.
+/// all_stats (P, n, 3), the statistics of all tp ranks in rank order -> lse (n); returns the sum of lse -
+/// target logit over the tokens with a target, in f64, added in token order.
 double combine_statistics(Tensor all_stats, Tensor targets, Tensor lse);
 
-/// logits (n, V local padded) <- scale * (softmax - onehot(target)), in place; padded columns and ignored tokens <- 0.
+/// logits (n, V local padded) <- scale * (softmax - onehot(target)), in place; padded columns and ignored
+/// tokens <- 0.
 void cross_entropy_backward(Tensor logits, Tensor lse, Tensor targets, VocabRange, double scale);
 
 }  // namespace switchyard::kernels

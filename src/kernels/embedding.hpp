@@ -1,4 +1,5 @@
-// Vocab-parallel embedding: this rank holds table rows of tokens vocab_begin ... vocab_begin + vocab_count - 1.
+// Vocab-parallel embedding: this rank holds table rows of tokens vocab_begin ... vocab_begin + vocab_count
+// - 1.
 #pragma once
 
 #include "core/tensor.hpp"
@@ -9,7 +10,8 @@ struct VocabRange {
     std::int64_t begin = 0, count = 0;
 };
 
-/// x (N, C) = table row of each token, zero where another rank holds it. tokens (N) i32; table (V local padded, C).
+/// x (N, C) = table row of each token, zero where another rank holds it. tokens (N) i32; table (V local
+/// padded, C).
 void embedding_forward(Tensor tokens, Tensor table, VocabRange, Tensor x);
 
 /// d_table (V local padded, C, accumulate_type) += rows of d_x (N, C, compute type), summed in token order.

@@ -10,10 +10,10 @@ namespace switchyard::kernels {
 enum class Op { none, transpose };
 
 /// c = alpha * op(a) op(b), or c += alpha * op(a) op(b) with `accumulate`.
-/// op(a) is (M, K), op(b) is (K, N), c is (M, N), all 2-D and contiguous; a and b share a dtype, c has that dtype or
-/// its accumulate_type. Sums run in accumulate_type and are rounded once to c's dtype.
-/// Rows of c equal to those of a product over fewer rows of op(a) only up to rounding.
-/// Throws InternalError on shapes or dtypes that do not fit.
+/// op(a) is (M, K), op(b) is (K, N), c is (M, N), all 2-D and contiguous; a and b share a dtype, c has that
+/// dtype or its accumulate_type. Sums run in accumulate_type and are rounded once to c's dtype. Rows of c
+/// equal to those of a product over fewer rows of op(a) only up to rounding. Throws InternalError on shapes
+/// or dtypes that do not fit.
 struct Matmul {
     Tensor a, b, c;
     Op op_a = Op::none, op_b = Op::none;
@@ -22,7 +22,8 @@ struct Matmul {
 };
 void matmul(const Matmul&);
 
-/// Best rate of a large square product in `dtype` with the current threads, FLOP/s, measured now (about 0.1 s).
+/// Best rate of a large square product in `dtype` with the current threads, FLOP/s, measured now (about 0.1
+/// s).
 double measure_peak_flops(DType dtype);
 
 /// What computes the products: library and version.

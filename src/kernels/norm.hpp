@@ -1,4 +1,5 @@
-// RMSNorm (Zhang & Sennrich 2019): h = x / sqrt(mean(x^2) + eps) * weight, with the residual addition before it.
+// RMSNorm (Zhang & Sennrich 2019): h = x / sqrt(mean(x^2) + eps) * weight, with the residual addition before
+// it.
 #pragma once
 
 #include "core/tensor.hpp"
@@ -11,8 +12,9 @@ void rms_norm_forward(Tensor x, Tensor weight, Tensor h, Tensor rstd, double eps
 /// sum = x + y, then as above on sum. sum may be x or y. y is the output of a half-block, reduced over tp.
 void add_rms_norm_forward(Tensor x, Tensor y, Tensor weight, Tensor sum, Tensor h, Tensor rstd, double eps);
 
-/// d_x += gradient through the norm (d_x holds the gradient of the residual stream); d_weight (C, accumulate_type) +=.
-/// x is the input of the norm (`sum` above); d_h (N, C). Deterministic for a given number of threads.
+/// d_x += gradient through the norm (d_x holds the gradient of the residual stream); d_weight (C,
+/// accumulate_type) +=. x is the input of the norm (`sum` above); d_h (N, C). Deterministic for a given
+/// number of threads.
 void rms_norm_backward(Tensor d_h, Tensor x, Tensor weight, Tensor rstd, Tensor d_x, Tensor d_weight);
 
 }  // namespace switchyard::kernels

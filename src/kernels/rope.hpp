@@ -1,5 +1,5 @@
-// Rotary position embedding (Su et al. 2021) in the half-rotation convention of Hugging Face: element i of a head is
-// paired with element i + D/2, angle position * theta^(-2 i / D).
+// Rotary position embedding (Su et al. 2021) in the half-rotation convention of Hugging Face: element i of a
+// head is paired with element i + D/2, angle position * theta^(-2 i / D).
 #pragma once
 
 #include "core/tensor.hpp"

@@ -170,7 +170,7 @@ TEST(OptimizerTest, OneBadNumberOnOneRankStopsAllAndIsNamed) {
         };
         for (; bad < names.size(); ++bad) {
             const std::string message = message_of<UserError>([&] { run.step(); });
-            EXPECT_CONTAINS(message, "step 2: loss");
+            EXPECT_CONTAINS(message, "step 3: loss");
             EXPECT_CONTAINS(message, "first bad gradient: ");
             EXPECT_CONTAINS(message, names[bad]);
             EXPECT_TRUE(masters(run.state().optimizer) == before) << "an update was made";

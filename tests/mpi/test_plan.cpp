@@ -239,7 +239,9 @@ TEST(PlanFormulas, LowRankSendsFactorsAndGathersShardedWeights) {
 
 TEST(PlanFormulas, SwitchingSendsCandidatesAndMovesWhatItSwitches) {
     const Topology topology = Topology::create(world(), 1);
-    TinyRun run(Simple::config({"--method.name=switchlora", "--method.rank=12", "--method.switch_interval=4",
+    // Two laps of 24: the way on is one rank, from the last lap back to the first as well. (With four laps on
+    // three ranks that way back would end where it began.)
+    TinyRun run(Simple::config({"--method.name=switchlora", "--method.rank=24", "--method.switch_interval=4",
                                 "--method.freeze_steps=2", "--method.switch_ratio=1"},
                                1),
                 topology);

@@ -1,4 +1,5 @@
-// GoogleTest under mpirun: every rank runs every test, rank 0 reports, others print only failures; all fail if one does.
+// GoogleTest under mpirun: every rank runs every test, rank 0 reports, others print only failures; all fail
+// if one does.
 #include <gtest/gtest.h>
 
 #include "comm/comm.hpp"
