@@ -43,15 +43,17 @@ inline bf16 to_bf16(double x) {
 }
 
 template <class To, class From>
-To convert(From x) {
-    if constexpr (std::is_same_v<To, bf16>) {
-        if constexpr (std::is_same_v<From, float>)
-            return switchyard::to_bf16(x);
-        else
-            return kernels::to_bf16(x);
-    } else {
+inline To convert(From x) {
+    if constexpr (std::is_same_v<To, From>)
+        return x;
+    else if constexpr (std::is_same_v<From, bf16>)
+        return static_cast<To>(load(x));
+    else if constexpr (!std::is_same_v<To, bf16>)
         return static_cast<To>(x);
-    }
+    else if constexpr (std::is_same_v<From, float>)
+        return switchyard::to_bf16(x);
+    else
+        return kernels::to_bf16(x);
 }
 
 /// a b + c with one rounding where the machine has it in hardware.

@@ -1,35 +1,13 @@
-// Loops that the CPU kernels share: conversions between f32, bf16 and f64, and an exponential that compilers
-// vectorise. No intrinsics: `omp simd` on plain loops.
+// Conversion of rows and an exponential that compilers vectorise. No intrinsics: `omp simd` on plain loops.
 #pragma once
 
 #include <bit>
 #include <cmath>
 #include <cstdint>
 
-#include "core/bf16.hpp"
+#include "kernels/dispatch.hpp"
 
 namespace switchyard::kernels {
-
-template <class To, class From>
-inline To convert(From x) {
-    return static_cast<To>(x);
-}
-template <>
-inline float convert<float, bf16>(bf16 x) {
-    return to_f32(x);
-}
-template <>
-inline double convert<double, bf16>(bf16 x) {
-    return to_f32(x);
-}
-template <>
-inline bf16 convert<bf16, float>(float x) {
-    return to_bf16(x);
-}
-template <>
-inline bf16 convert<bf16, bf16>(bf16 x) {
-    return x;
-}
 
 /// to[i] = from[i], rounded to nearest even.
 template <class From, class To>
