@@ -43,7 +43,9 @@ Handle create_file(const std::string& path) {
     ::close(fd);
     const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
     SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));
-    return Handle(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), H5Fclose, "H5Fcreate");
+    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    require(file >= 0, "cannot create `{}` (does another process write it?) choose another --output", path);
+    return Handle(file, H5Fclose, "H5Fcreate");
 }
 
 /// What HDF5 could not write, as a user understands it.

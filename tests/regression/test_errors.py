@@ -5,6 +5,7 @@ directory says `failed`, and what was saved before still verifies (design sectio
 --build=DIRECTORY is where the program is; other arguments are unittest's. Exits 77 when all that was asked for is skipped.
 """
 import concurrent.futures
+import itertools
 import pathlib
 import re
 import shutil
@@ -146,7 +147,8 @@ class Settings(Errors):
         (self.folder / "empty.txt").write_text("")
         (self.folder / "one.txt").write_text("ka lo mi\n")
         (self.folder / "mine.txt").write_text("not to be lost")
-        text, out = self.folder / "a.txt", f"--output={self.folder}/out.h5"
+        text, numbers = self.folder / "a.txt", itertools.count()
+        out = lambda: f"--output={self.folder}/out{next(numbers)}.h5"  # noqa: E731  (some run at once)
         tokenizer = f"--tokenizer={self.tokens}"
         self.refusals([
             (1, ["trian"], ["'trian'", "did you mean 'train'?"]),
@@ -171,25 +173,25 @@ class Settings(Errors):
             (1, ["verify"], ["no file given"]),
             (1, ["verify", text, "--fast"], ["--fast"]),
             (1, ["inspect", text, "--run.dir=x"], ["--run.dir=x is no option"]),
-            (1, ["tokenize", text, out], ["--vocab_size=N"]),
+            (1, ["tokenize", text, out()], ["--vocab_size=N"]),
             (1, ["tokenize", text, tokenizer], ["--output is missing"]),
-            (1, ["tokenize", out, tokenizer], ["no text given"]),
-            (1, ["tokenize", self.folder / "no.txt", out, tokenizer], ["no.txt", "No such file"]),
-            (1, ["tokenize", self.folder, out, tokenizer], ["is a folder"]),
-            (1, ["tokenize", self.tokens, out, tokenizer], ["HDF5 file"]),
-            (1, ["tokenize", self.folder / "b.jsonl", out, tokenizer], ["b.jsonl` line 2", "\"text\""]),
-            (1, ["tokenize", self.folder / "empty.txt", out, tokenizer], ["no text"]),
-            (1, ["tokenize", self.folder / "one.txt", out, tokenizer], ["one document", "--validation=0"]),
+            (1, ["tokenize", out(), tokenizer], ["no text given"]),
+            (1, ["tokenize", self.folder / "no.txt", out(), tokenizer], ["no.txt", "No such file"]),
+            (1, ["tokenize", self.folder, out(), tokenizer], ["is a folder"]),
+            (1, ["tokenize", self.tokens, out(), tokenizer], ["HDF5 file"]),
+            (1, ["tokenize", self.folder / "b.jsonl", out(), tokenizer], ["b.jsonl` line 2", "\"text\""]),
+            (1, ["tokenize", self.folder / "empty.txt", out(), tokenizer], ["no text"]),
+            (1, ["tokenize", self.folder / "one.txt", out(), tokenizer], ["one document", "--validation=0"]),
             (1, ["tokenize", text, f"--output={self.folder}/mine.txt", tokenizer], ["mine.txt` exists"]),
             (1, ["tokenize", text, f"--output={text}", tokenizer], ["both input and output"]),
             (1, ["tokenize", text, f"--output={self.folder}/no/x.h5", tokenizer], ["does not exist"]),
-            (1, ["tokenize", text, out, f"--tokenizer={text}"], ["is not a SentencePiece model"]),
-            (1, ["tokenize", text, out, f"--tokenizer={self.folder}/no.model"], ["no.model", "--vocab_size=N"]),
-            (1, ["tokenize", text, out, tokenizer, "--vocab_size=300"], ["both given"]),
-            (1, ["tokenize", text, out, tokenizer, "--document_separator=page"], ["`page`", "blank-lines"]),
-            (1, ["tokenize", text, out, "--vocab_size=90"], ["vocab_size = 90", "too small"]),
-            (1, ["tokenize", text, out, "--vocab_size=9000"], ["vocab_size = 9000", "at most"]),
-            (2, ["tokenize", text, out, "--vocab_size=9000"], ["vocab_size = 9000", "at most"]),
+            (1, ["tokenize", text, out(), f"--tokenizer={text}"], ["is not a SentencePiece model"]),
+            (1, ["tokenize", text, out(), f"--tokenizer={self.folder}/no.model"], ["no.model", "--vocab_size=N"]),
+            (1, ["tokenize", text, out(), tokenizer, "--vocab_size=300"], ["both given"]),
+            (1, ["tokenize", text, out(), tokenizer, "--document_separator=page"], ["`page`", "blank-lines"]),
+            (1, ["tokenize", text, out(), "--vocab_size=90"], ["vocab_size = 90", "too small"]),
+            (1, ["tokenize", text, out(), "--vocab_size=9000"], ["vocab_size = 9000", "at most"]),
+            (2, ["tokenize", text, out(), "--vocab_size=9000"], ["vocab_size = 9000", "at most"]),
         ])  # fmt: skip
         self.assertEqual((self.folder / "mine.txt").read_text(), "not to be lost")
         self.assertEqual([p for p in self.folder.iterdir() if p.suffix in (".h5", ".partial")], [])
@@ -348,8 +350,7 @@ class Faults(Errors):
         # Seen where it happens: the update overflows a weight, and the switch that follows it looks at that weight.
         self.assert_refused(launch(2, ["train", *arguments(run.settings)]), "the effective weight of model.layers.",
                             "is not finite after the update", "optim.lr", status=run)
-        self.assertEqual(run.checkpoints()[-1], run.last_step())
-        self.assert_verifies(run.checkpoint())
+        self.assertEqual(run.checkpoints(), [])  # nothing of such weights is kept
 
     def test_one_rank_throws(self):
         for ranks, rank in ((1, 0), (2, 0), (2, 1), (3, 1)):
