@@ -125,8 +125,10 @@ void read_object(hid_t file, const std::string& path, int depth, Catalog& catalo
 
     auto& attributes = catalog.attributes[path];
     std::vector<std::string> keys, links;
+    // In native order: in any other HDF5 1.10.8 builds a table, and frees it half filled where metadata are
+    // damaged.
     hsize_t position = 0;
-    SWITCHYARD_HDF5(H5Aiterate2(object, H5_INDEX_NAME, H5_ITER_INC, &position, take_attribute, &keys));
+    SWITCHYARD_HDF5(H5Aiterate2(object, H5_INDEX_NAME, H5_ITER_NATIVE, &position, take_attribute, &keys));
     for (const std::string& key : keys) {
         if (is_dataset && key == checksum_key)
             catalog.datasets[path].checksum = read_checksum(object, key);
@@ -137,7 +139,7 @@ void read_object(hid_t file, const std::string& path, int depth, Catalog& catalo
     }
     if (is_dataset) return;
     position = 0;
-    SWITCHYARD_HDF5(H5Literate(object, H5_INDEX_NAME, H5_ITER_INC, &position, take_link, &links));
+    SWITCHYARD_HDF5(H5Literate(object, H5_INDEX_NAME, H5_ITER_NATIVE, &position, take_link, &links));
     for (const std::string& name : links)
         read_object(file, (path == "/" ? path : path + "/") + name, depth + 1, catalog);
 } catch (const UserError& error) {
