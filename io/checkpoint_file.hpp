@@ -15,6 +15,14 @@ namespace switchyard {
 
 using Attribute = std::variant<std::int64_t, double, std::string>;
 
+/// What was written or read so far of a dataset that comes in pieces.
+struct Pieces {
+    std::int64_t values = 0;     // of all ranks
+    std::uint64_t checksum = 0;  // over this rank's
+    std::int64_t inexact = 0;    // of this rank, read: changed by the type they were read as
+    DType dtype = DType::f32;    // that type
+};
+
 /// Collective over `world`: all ranks make the same calls in the same order. An error on one rank (disk full,
 /// ...) is agreed and thrown on all; an unfinished `path`.partial is then removed by the destructor, older
 /// files are untouched.
@@ -34,6 +42,11 @@ class CheckpointWriter {
     /// empty shard) pass an empty shard or replica != 0 and still take part. shard.global and the dtype are
     /// the same on all ranks. Adds attribute `checksum`.
     void write(const std::string& path, const Shard& shard, const Tensor& values);
+
+    /// The same in any number of pieces, so that no rank needs room for its whole part: whole rows each, or
+    /// one piece. finish() adds the checksum; until then the file does not verify.
+    void write_piece(const std::string& path, const Shard& shard, const Tensor& values, Pieces& so_far);
+    void finish(const std::string& path, const Pieces& all);
 
     /// Syncs and closes on all ranks, renames to `path`, syncs the directory. Returns the file's bytes.
     std::uint64_t commit();
@@ -61,6 +74,11 @@ class CheckpointReader {
     /// to bf16 or f64 and back if exact. Parts with replica == 0 must cover the dataset exactly once: their
     /// checksum is compared. Throws UserError naming dataset and file on a wrong shape or checksum.
     void read(const std::string& dataset, const Shard& shard, Tensor values) const;
+
+    /// The same in any number of pieces. What they read is to be trusted once finish() has compared the
+    /// checksum.
+    void read_piece(const std::string& dataset, const Shard& shard, Tensor values, Pieces& so_far) const;
+    void finish(const std::string& dataset, const Pieces& all) const;
 
   private:
     struct State;

@@ -99,6 +99,13 @@ Attribute CheckpointReader::attribute(const std::string& object, const std::stri
 }
 
 void CheckpointReader::read(const std::string& name, const Shard& shard, Tensor values) const {
+    Pieces all;
+    read_piece(name, shard, values, all);
+    finish(name, all);
+}
+
+void CheckpointReader::read_piece(const std::string& name, const Shard& shard, Tensor values,
+                                  Pieces& so_far) const {
     const State& s = *state_;
     agree_on(s.world, [&] {
         const StoredDataset& stored = s.dataset(name);
@@ -117,33 +124,36 @@ void CheckpointReader::read(const std::string& name, const Shard& shard, Tensor 
     if (!shard.empty()) mine.part = {shard.row0, shard.rows, shard.col0, shard.cols};
     mine.first_replica = shard.replica == 0;
     std::vector<Part> parts;
-    std::int64_t covered = 0;
     for (const Wish& wish : gather(s.world, mine)) {
         parts.push_back(wish.part);
-        if (wish.first_replica) covered += wish.part.area();
+        if (wish.first_replica) so_far.values += wish.part.area();
     }
-    internal_check(covered == rows * cols, "dataset {}: parts cover {} of {} values", name, covered,
-                   rows * cols);
 
-    std::uint64_t sum = 0;
-    std::int64_t inexact = 0;
+    so_far.dtype = values.dtype();
     std::vector<std::byte> scratch;
     const FileArray array{s.fd, stored.offset, rows, cols, size_of(stored.dtype)};
     const std::string error =
         read_parts(s.world, parts, array, [&](auto first, auto count, const std::byte* from) {
             if (shard.replica == 0)
-                sum += checksum_rows(from, stored.dtype, count, shard.cols,
-                                     (shard.row0 + first) * cols + shard.col0, cols);
-            inexact += unpack_rows(shard, values, stored.dtype, first, count, from, scratch);
+                so_far.checksum += checksum_rows(from, stored.dtype, count, shard.cols,
+                                                 (shard.row0 + first) * cols + shard.col0, cols);
+            so_far.inexact += unpack_rows(shard, values, stored.dtype, first, count, from, scratch);
         });
     agree(s.world, error.empty(), fmt::format("cannot read {} (dataset {}: {})", s.path, name, error));
-    sum = all_reduce_sum_u64(s.world, sum);
+}
+
+void CheckpointReader::finish(const std::string& name, const Pieces& all) const {
+    const State& s = *state_;
+    const StoredDataset& stored = s.dataset(name);
+    const std::int64_t size = shape_of(stored).size();
+    internal_check(all.values == size, "dataset {}: parts cover {} of {} values", name, all.values, size);
+    const std::uint64_t sum = all_reduce_sum_u64(s.world, all.checksum);
     require(stored.checksum == sum,
             "checkpoint {} is damaged (dataset {} does not fit its checksum) use another checkpoint", s.path,
             name);
-    agree(s.world, inexact == 0,
+    agree(s.world, all.inexact == 0,
           fmt::format("checkpoint {}: {} values of dataset {} are no {} values (they would change)", s.path,
-                      inexact, name, name_of(values.dtype())));
+                      all.inexact, name, name_of(all.dtype)));
 }
 
 }  // namespace switchyard

@@ -144,7 +144,7 @@ struct CheckpointWriter::State {
         catalog.attributes[group];
     }
 
-    std::uint64_t make_dataset(const std::string& dataset, const Shape& shape, DType dtype) {
+    void make_dataset(const std::string& dataset, const Shape& shape, DType dtype) {
         require(!catalog.attributes.contains(dataset), "{} exists already", dataset);
         make_group(dataset.rfind('/') == 0 ? "/" : dataset.substr(0, dataset.rfind('/')));
         StoredDataset& stored = catalog.datasets[dataset];
@@ -164,10 +164,10 @@ struct CheckpointWriter::State {
             H5Dcreate2(file, dataset.c_str(), file_type(dtype), space, H5P_DEFAULT, creation, H5P_DEFAULT),
             H5Dclose, "H5Dcreate2");
         catalog.attributes[dataset];
-        if (shape.size() == 0) return 0;
+        if (shape.size() == 0) return;
         const haddr_t offset = H5Dget_offset(made);
         require(offset != HADDR_UNDEF, "dataset {} got no place in the file", dataset);
-        return stored.offset = offset;
+        stored.offset = offset;
     }
 
     void write_checksums() {
@@ -227,6 +227,13 @@ void CheckpointWriter::attribute(const std::string& object, const std::string& k
 }
 
 void CheckpointWriter::write(const std::string& path, const Shard& shard, const Tensor& values) {
+    Pieces all;
+    write_piece(path, shard, values, all);
+    finish(path, all);
+}
+
+void CheckpointWriter::write_piece(const std::string& path, const Shard& shard, const Tensor& values,
+                                   Pieces& so_far) {
     State& s = *state_;
     const bool writes = shard.replica == 0 && !shard.empty();
     Announcement mine;
@@ -238,15 +245,14 @@ void CheckpointWriter::write(const std::string& path, const Shard& shard, const 
     const std::vector<Announcement> all = gather(s.world, mine);
 
     std::vector<Part> parts;
-    std::int64_t covered = 0;
+    const bool first = so_far.values == 0;
     const Announcement* typical = &all[0];  // says the type: the first that holds values
     for (const Announcement& one : all) {
         parts.push_back(one.part);
-        covered += one.part.area();
+        so_far.values += one.part.area();
         if (one.holds_values && !typical->holds_values) typical = &one;
     }
     const DType dtype = static_cast<DType>(typical->dtype);
-    std::int64_t offset = 0;
     agree_on(s.world, [&] {
         const std::string problem = writes ? shard_problem(shard, values) : "";
         internal_check(problem.empty(), "dataset {}: {}", path, problem);
@@ -254,24 +260,36 @@ void CheckpointWriter::write(const std::string& path, const Shard& shard, const 
                            (!writes || mine.dtype == typical->dtype),
                        "dataset {}: ranks differ in shape ({}) or type ({})", path, shard.global.text(),
                        name_of(values.dtype()));
-        internal_check(covered == mine.rows * mine.cols, "dataset {}: parts hold {} of {} values", path,
-                       covered, mine.rows * mine.cols);
     });
-    s.on_root([&] { offset = static_cast<std::int64_t>(s.make_dataset(path, shard.global, dtype)); });
+    std::int64_t offset = 0;
+    s.on_root([&] {
+        if (first) s.make_dataset(path, shard.global, dtype);
+        offset = static_cast<std::int64_t>(s.catalog.datasets.at(path).offset);
+    });
     offset = broadcast(s.world, offset);
 
-    std::uint64_t sum = 0;
     std::vector<std::byte> scratch;
     const FileArray array{s.data.get(), static_cast<std::uint64_t>(offset), mine.rows, mine.cols,
                           size_of(dtype)};
-    const std::string error = write_parts(s.world, parts, array, [&](auto first, auto count, std::byte* to) {
-        pack_rows(shard, values, first, count, scratch, to);
-        sum += checksum_rows(to, dtype, count, shard.cols, (shard.row0 + first) * mine.cols + shard.col0,
-                             mine.cols);
+    const std::string error = write_parts(s.world, parts, array, [&](auto begin, auto count, std::byte* to) {
+        pack_rows(shard, values, begin, count, scratch, to);
+        so_far.checksum += checksum_rows(to, dtype, count, shard.cols,
+                                         (shard.row0 + begin) * mine.cols + shard.col0, mine.cols);
     });
     agree(s.world, error.empty(), fmt::format("cannot write {} (dataset {}: {})", s.path, path, error));
-    sum = all_reduce_sum_u64(s.world, sum);
-    if (s.root()) s.catalog.datasets[path].checksum = sum;
+}
+
+void CheckpointWriter::finish(const std::string& path, const Pieces& all) {
+    State& s = *state_;
+    const std::uint64_t sum = all_reduce_sum_u64(s.world, all.checksum);
+    agree_on(s.world, [&] {
+        if (!s.root()) return;
+        StoredDataset& dataset = s.catalog.datasets.at(path);
+        std::int64_t size = 1;
+        for (std::int64_t extent : dataset.shape) size *= extent;
+        internal_check(all.values == size, "dataset {}: parts hold {} of {} values", path, all.values, size);
+        dataset.checksum = sum;
+    });
 }
 
 std::uint64_t CheckpointWriter::commit() {

@@ -138,6 +138,10 @@ std::string write_parts(const Comm& comm, const std::vector<Part>& parts, const 
         });
         return error;
     }
+    std::int64_t covered = 0;
+    for (const Part& part : parts) covered += part.area();
+    internal_check(covered == array.rows * array.cols, "parts hold {} of {} values", covered,
+                   array.rows * array.cols);
     const Windows windows(array, comm.size());
     const int owner = windows.owner_of(comm.rank());
     for (std::int64_t round = 0; round < windows.rounds(); ++round) {

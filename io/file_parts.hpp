@@ -34,8 +34,8 @@ struct FileArray {
 using FillRows = std::function<void(std::int64_t first, std::int64_t count, std::byte* to)>;
 using TakeRows = std::function<void(std::int64_t first, std::int64_t count, const std::byte* from)>;
 
-/// Collective; `parts` (of all ranks, in rank order) do not overlap. Returns this rank's first error, empty
-/// if none: to be agreed on by the caller.
+/// Collective; `parts` (of all ranks, in rank order) do not overlap and cover the array, or are whole rows
+/// each. Returns this rank's first error, empty if none: to be agreed on by the caller.
 std::string write_parts(const Comm&, const std::vector<Part>& parts, const FileArray&, const FillRows&);
 
 /// Collective; parts may overlap (replicas). Each byte is read by one rank and sent to those that want it.

@@ -2,45 +2,104 @@
 #include "io/state_io.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 
 namespace switchyard {
+
+/// Rows of this rank in one piece of a dataset.
+struct StateIo::Piece {
+    Shard shard;                     // what it reads or writes
+    std::int64_t count = 0;          // rows of it, before transposition
+    std::vector<std::int32_t> held;  // ascending
+    std::vector<int> owner, holder;  // of each row of the piece, all ranks' together, ascending
+};
+
 namespace {
 
-/// out (cols, rows) <- in (rows, cols), elements of `bytes` bytes.
-std::vector<std::byte> transposed(const std::vector<std::byte>& in, std::int64_t rows, std::int64_t cols,
-                                  std::size_t bytes) {
-    std::vector<std::byte> out(in.size());
-    for (std::int64_t i = 0; i < rows; ++i)
+constexpr std::int64_t piece_bytes = 8 << 20;  // of a rank's block, at a time
+
+template <class Bits>
+void transpose(const std::byte* in, std::byte* out, std::int64_t rows, std::int64_t cols) {
+    constexpr std::int64_t tile = 16;
+    const auto* from = reinterpret_cast<const Bits*>(in);
+    auto* to = reinterpret_cast<Bits*>(out);
+    for (std::int64_t i0 = 0; i0 < rows; i0 += tile)
         for (std::int64_t j = 0; j < cols; ++j)
-            std::memcpy(out.data() + (j * rows + i) * bytes, in.data() + (i * cols + j) * bytes, bytes);
+            for (std::int64_t i = i0; i < std::min(rows, i0 + tile); ++i)
+                to[j * rows + i] = from[i * cols + j];
+}
+
+/// (cols, rows) <- in (rows, cols)
+std::vector<std::byte> transposed(const std::vector<std::byte>& in, std::int64_t rows, std::int64_t cols,
+                                  std::size_t element_bytes) {
+    std::vector<std::byte> out(in.size());
+    internal_check(element_bytes == 4 || element_bytes == 8, "transpose of {}-byte values", element_bytes);
+    (element_bytes == 4 ? transpose<std::uint32_t> : transpose<std::uint64_t>)(in.data(), out.data(), rows,
+                                                                               cols);
     return out;
 }
 
-/// Rank p of the group takes rows [p b, (p + 1) b) of the valid ones for the file.
-struct Blocks {
-    std::int64_t block, begin, count;
-    std::vector<int> holder;  // per row
-    Blocks(const DistributedRows& d) {
-        const int ranks = d.group->size();
-        block = std::max<std::int64_t>(1, (d.rows + ranks - 1) / ranks);
-        begin = std::min(d.rows, d.group->rank() * block);
-        count = std::min(d.rows, begin + block) - begin;
-        holder.resize(d.rows);
-        for (std::int64_t row = 0; row < d.rows; ++row) holder[row] = static_cast<int>(row / block);
+/// Rank p of the group has the valid rows [p b, (p + 1) b) for the file, in pieces from their beginnings.
+/// Where a dataset's rows are cut (by column, or transposed), one piece holds all.
+class Blocks {
+  public:
+    /// How many pieces follows from what all ranks of the world know alike.
+    Blocks(const DistributedRows& d, std::size_t element_bytes)
+        : d_(d), block_(share(d.rows)), longest_(share(static_cast<std::int64_t>(d.owner->size()))) {
+        const std::int64_t cols = d.global.rank() == 2 ? d.global[1] : 1;
+        const std::int64_t row_bytes = d.width * static_cast<std::int64_t>(element_bytes);
+        const bool whole_rows = !d.transposed && d.width >= cols;
+        step_ = whole_rows ? std::clamp<std::int64_t>(piece_bytes / row_bytes, 1, longest_) : longest_;
     }
-    Shard shard(const std::string& path, const DistributedRows& d) const {
-        Shard s{path, d.global, d.row0 + begin, d.col0, count, d.cols, d.replica};
-        if (d.transposed) {
-            std::swap(s.row0, s.col0);
-            std::swap(s.rows, s.cols);
+    std::int64_t num_pieces() const { return (longest_ + step_ - 1) / step_; }
+
+    StateIo::Piece piece(const std::string& path, std::int64_t number) const {
+        StateIo::Piece piece;
+        const auto range = [&](int rank) {
+            const std::int64_t end = std::min(d_.rows, (rank + 1) * block_);
+            const std::int64_t begin = std::min(end, rank * block_ + number * step_);
+            return std::pair(begin, std::min(end, begin + step_));
+        };
+        for (int rank = 0; rank < d_.group->size(); ++rank) {
+            const auto [begin, end] = range(rank);
+            piece.owner.insert(piece.owner.end(), d_.owner->begin() + begin, d_.owner->begin() + end);
+            piece.holder.insert(piece.holder.end(), end - begin, rank);
+            const auto first = std::lower_bound(d_.held.begin(), d_.held.end(), begin);
+            piece.held.insert(piece.held.end(), first, std::lower_bound(first, d_.held.end(), end));
         }
-        return s;
+        const auto [begin, end] = range(d_.group->rank());
+        piece.count = end - begin;
+        piece.shard = {path, d_.global, d_.row0 + begin, d_.col0, piece.count, d_.cols, d_.replica};
+        if (d_.transposed) {
+            std::swap(piece.shard.row0, piece.shard.col0);
+            std::swap(piece.shard.rows, piece.shard.cols);
+        }
+        return piece;
     }
+
+  private:
+    std::int64_t share(std::int64_t rows) const {
+        return std::max<std::int64_t>(1, (rows + d_.group->size() - 1) / d_.group->size());
+    }
+    const DistributedRows& d_;
+    std::int64_t block_, longest_, step_;
 };
+
+/// Rows, packed, that this rank has by `to`, from those that it has by `from`.
+std::vector<std::byte> exchanged(const Comm& group, const std::vector<int>& from, const std::vector<int>& to,
+                                 std::vector<std::byte> rows, std::size_t row_bytes) {
+    if (group.size() == 1) return rows;
+    std::vector<std::byte> wanted(std::count(to.begin(), to.end(), group.rank()) * row_bytes);
+    Traffic uncounted;
+    exchange_rows(group, from, to, rows.data(), wanted.data(), row_bytes, uncounted, TrafficGroup::other);
+    return wanted;
+}
+
+Shape local_shape(const Shard& shard) {
+    return shard.global.rank() == 2 ? Shape{shard.rows, shard.cols} : Shape{shard.rows};
+}
 
 std::uint64_t stored_bytes(const Shape& global, DType dtype) {
     return static_cast<std::uint64_t>(global.size()) * size_of(dtype);
@@ -64,31 +123,40 @@ void StateIo::rows(const std::string& path, const DistributedRows& d, const RowA
         return;
     }
     on_dataset_();
-    const Blocks blocks(d);
-    const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
-    std::vector<int> owner(d.owner->begin(), d.owner->begin() + d.rows);
-    std::vector<std::int32_t> held;
-    for (std::int32_t row : d.held)
-        if (row < d.rows) held.push_back(row);
-    std::vector<std::byte> mine(held.size() * row_bytes),
-        block(static_cast<std::size_t>(blocks.count) * row_bytes);
-    const Shard shard = blocks.shard(path, d);
-    const Shape local = shard.global.rank() == 2 ? Shape{shard.rows, shard.cols} : Shape{shard.rows};
-    Traffic uncounted;
-
-    if (writer_) {
-        for (std::size_t i = 0; i < held.size(); ++i) access.get(held[i], mine.data() + i * row_bytes);
-        exchange_rows(*d.group, owner, blocks.holder, mine.data(), block.data(), row_bytes, uncounted,
-                      TrafficGroup::other);
-        if (d.transposed) block = transposed(block, blocks.count, d.cols, element);
-        writer_->write(path, shard, Tensor{block.data(), access.dtype, local});
-        return;
+    const Blocks blocks(d, size_of(access.dtype));
+    Pieces so_far;
+    for (std::int64_t number = 0; number < blocks.num_pieces(); ++number) {
+        const Piece piece = blocks.piece(path, number);
+        if (writer_)
+            write_piece(path, d, access, piece, so_far);
+        else
+            read_piece(path, d, access, piece, so_far);
     }
-    reader_->read(path, shard, Tensor{block.data(), access.dtype, local});
-    if (d.transposed) block = transposed(block, d.cols, blocks.count, element);
-    exchange_rows(*d.group, blocks.holder, owner, block.data(), mine.data(), row_bytes, uncounted,
-                  TrafficGroup::other);
-    for (std::size_t i = 0; i < held.size(); ++i) access.set(held[i], mine.data() + i * row_bytes);
+    writer_ ? writer_->finish(path, so_far) : reader_->finish(path, so_far);
+}
+
+void StateIo::write_piece(const std::string& path, const DistributedRows& d, const RowAccess& access,
+                          const Piece& piece, Pieces& so_far) {
+    const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
+    std::vector<std::byte> rows(piece.held.size() * row_bytes);
+    for (std::size_t i = 0; i < piece.held.size(); ++i)
+        access.get(piece.held[i], rows.data() + i * row_bytes);
+    rows = exchanged(*d.group, piece.owner, piece.holder, std::move(rows), row_bytes);
+    if (d.transposed) rows = transposed(rows, piece.count, d.cols, element);
+    writer_->write_piece(path, piece.shard, Tensor{rows.data(), access.dtype, local_shape(piece.shard)},
+                         so_far);
+}
+
+void StateIo::read_piece(const std::string& path, const DistributedRows& d, const RowAccess& access,
+                         const Piece& piece, Pieces& so_far) {
+    const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
+    std::vector<std::byte> rows(piece.count * row_bytes);
+    reader_->read_piece(path, piece.shard, Tensor{rows.data(), access.dtype, local_shape(piece.shard)},
+                        so_far);
+    if (d.transposed) rows = transposed(rows, d.cols, piece.count, element);
+    rows = exchanged(*d.group, piece.holder, piece.owner, std::move(rows), row_bytes);
+    for (std::size_t i = 0; i < piece.held.size(); ++i)
+        access.set(piece.held[i], rows.data() + i * row_bytes);
 }
 
 void StateIo::integers(const std::string& path, std::vector<std::int64_t>& values, int world_rank) {

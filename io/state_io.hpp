@@ -21,6 +21,7 @@ struct DistributedRows {
     Shape global;                     // of the dataset as stored, without padding
     std::int64_t row0 = 0, col0 = 0;  // where the group's part lies, before transposition
     std::int64_t rows = 0, cols = 1;  // its valid extent
+    std::int64_t width = 1;           // columns with padding, as on all ranks
     bool transposed = false;          // the dataset holds the transpose
     int replica = 0;
 };
@@ -57,7 +58,14 @@ class StateIo {
     /// Written for readers of the file; loading ignores it.
     void note(const std::string& object, const std::string& key, const Attribute& value);
 
+    struct Piece;
+
   private:
+    void write_piece(const std::string& path, const DistributedRows&, const RowAccess&, const Piece&,
+                     Pieces& so_far);
+    void read_piece(const std::string& path, const DistributedRows&, const RowAccess&, const Piece&,
+                    Pieces& so_far);
+
     CheckpointWriter* writer_ = nullptr;
     const CheckpointReader* reader_ = nullptr;
     std::uint64_t* counted_bytes_ = nullptr;

@@ -32,6 +32,7 @@ void CandidateBank::visit_state(StateIo& io, const std::string& path, OwnedParam
     d.col0 = factor->shard.col0;
     d.rows = static_cast<std::int64_t>(home.size());
     d.cols = factor->shard.cols;
+    d.width = bank.dim(1);
     const Tensor valid = staged.reshape({staged.size()}).rows(0, d.cols);
     RowAccess access{staged.dtype(), {}, {}};
     access.get = [&](std::int32_t c, void* host) {

@@ -142,6 +142,7 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     d.col0 = shard.col0;
     d.rows = shard.rows;
     d.cols = shard.cols;
+    d.width = width_;
     d.transposed = transposed;
     d.replica = shard.replica;
     const auto access = [&](auto row_of) {
@@ -155,7 +156,7 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     io.rows("/model/" + shard.name, d, access([this](std::int32_t row) { return master(row); }));
     const std::string base = "/optimizer/" + shard.name;
     if (gradient_width() != width_) {  // projected: every column is valid, and none is cut over tp
-        d.cols = gradient_width();
+        d.cols = d.width = gradient_width();
         d.global = transposed ? Shape{d.cols, d.global[1]} : Shape{d.global[0], d.cols};
         d.col0 = 0;
     }
@@ -174,7 +175,7 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     // A tensor of one counter a slot: the columns over tp hold the same, so the first tp rank of a split
     // factor writes.
     d.global = {shard.global[0]};
-    d.cols = 1;
+    d.cols = d.width = 1;
     d.col0 = 0;
     d.transposed = false;
     if (parameter_->tp_gradient == TpGradient::own) d.replica = context.tp_rank();
