@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "config/option_table.hpp"
 #include "core/error.hpp"
 #include "core/rng.hpp"
 
@@ -30,6 +31,25 @@ std::vector<int> draw(std::vector<int> from, std::int64_t count, std::uint64_t k
 }
 
 }  // namespace
+
+SwitchSettings switch_settings(const Config& config, std::int64_t out, std::int64_t in) {
+    const MethodConfig& m = config.method;
+    SwitchSettings s;
+    s.low_rank = option_integer(m, "rank");
+    s.num_candidates = std::min(out, in);
+    s.interval = option_real(m, "switch_interval");
+    s.ratio = option_real(m, "switch_ratio");
+    s.freeze_steps = option_integer(m, "freeze_steps");
+    s.random_order = option_text(m, "switch_order") == "random";
+    s.steps = config.run.steps;
+    s.seed = config.run.seed;
+    require(s.interval >= 2 * static_cast<double>(s.freeze_steps),
+            "method.switch_interval = {} is below 2 x method.freeze_steps = {} (slots would be frozen most "
+            "of the time) "
+            "raise the interval or lower freeze_steps",
+            s.interval, 2 * s.freeze_steps);
+    return s;
+}
 
 double SwitchSettings::rate(std::int64_t step) const {
     const double theta = -std::log(0.3) / (ratio * static_cast<double>(steps));

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "config/config.hpp"
+
 namespace switchyard {
 
 struct SwitchSettings {
@@ -26,6 +28,10 @@ struct SwitchSettings {
     /// / r.
     double visits_per_slot() const;
 };
+
+/// The schedule that a run's configuration means for a matrix (out, in). Throws UserError when its slots
+/// would be frozen most of the time.
+SwitchSettings switch_settings(const Config&, std::int64_t out, std::int64_t in);
 
 /// Slots of one side and what happens to them.
 struct SideSwitch {

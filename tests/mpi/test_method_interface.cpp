@@ -236,7 +236,9 @@ TEST_F(OnLayouts, TheMethodUpdatesAProjectedWeightAndTheOthersFollow) {
             ASSERT_NE(projected, nullptr);
             parts.optimizer->masters_from_values();
             parts.optimizer->zero_gradients();
-            parts.optimizer->check(parts.optimizer->squared_gradient_norm());
+            parts.optimizer->check(4.0);
+            // What the method must multiply its own update by.
+            EXPECT_EQ(host(parts.optimizer->clip()), (std::vector<double>{here.optim.clip_norm / 2, 1}));
             int asked = 0;
             parts.optimizer->update(0.5, [&](OwnedParameter& owned, kernels::AdamWSettings& settings) {
                 EXPECT_DOUBLE_EQ(settings.lr, 0.5 * here.optim.lr);

@@ -6,9 +6,9 @@
 
 #include <numbers>
 
+#include "methods/switch_schedule.hpp"
 #include "reference/switchlora.hpp"
 #include "support/dense_model.hpp"
-#include "support/switch_settings.hpp"
 #include "support/whole_state.hpp"
 
 namespace switchyard {
@@ -76,7 +76,7 @@ struct Reference {
         }
         x.start();
         run.matrices.emplace(name + ".weight", std::move(x));
-        const SwitchSettings s = testing::switch_settings(config, m, n);
+        const SwitchSettings s = switch_settings(config, m, n);
         if (s.random_order) random.emplace(name + ".weight", SwitchSchedule(s, name));
     }
 

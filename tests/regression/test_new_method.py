@@ -13,8 +13,8 @@ import sys
 import tempfile
 import unittest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BUILD = ROOT / "build" / "release"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from support.program import BUILD, ROOT  # noqa: E402
 
 
 class NewMethod(unittest.TestCase):
@@ -89,8 +89,4 @@ class NewMethod(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        if argument.startswith("--build="):
-            BUILD = pathlib.Path(argument.split("=", 1)[1])
-            sys.argv.remove(argument)
     unittest.main()

@@ -13,8 +13,9 @@ import sys
 import tempfile
 import unittest
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-BUILD = ROOT / "build" / "release"
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from support.program import BUILD, ROOT  # noqa: E402
+
 sys.path.insert(0, str(ROOT / "tools"))
 import study_points  # noqa: E402
 import study_report  # noqa: E402
@@ -249,8 +250,4 @@ class WholeStudy(WithFolder):
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        if argument.startswith("--build="):
-            BUILD = pathlib.Path(argument.split("=", 1)[1])
-            sys.argv.remove(argument)
     unittest.main()

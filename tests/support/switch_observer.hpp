@@ -7,8 +7,8 @@
 
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
+#include "methods/switch_schedule.hpp"
 #include "support/hooked_method.hpp"
-#include "support/switch_settings.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
 
