@@ -18,6 +18,7 @@
 #include "kernels/matmul.hpp"
 #include "plain_file.hpp"
 #include "train/checkpoints.hpp"
+#include "train/failure.hpp"
 #include "train/plan.hpp"
 #include "watched_calls.hpp"
 
@@ -216,10 +217,12 @@ bool run(const Request& request) {
 int main(int argc, char** argv) {
     using namespace switchyard;
     MpiSession session(argc, argv);
+    int rank = 0;
     try {
+        rank = Comm::duplicate(MPI_COMM_WORLD).rank();
         return run(request_of(argc, argv)) ? 0 : 1;
     } catch (const std::exception& error) {
-        fmt::print(stderr, "{}\n", error.what());
-        abort_job();
+        yield_to_lower_ranks(rank);  // rank 0 removes the folder first
+        abort_all_ranks(rank, message_of(error));
     }
 }
