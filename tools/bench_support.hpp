@@ -1,7 +1,13 @@
-// What the benchmarks of whole steps share: made-up tokens and the check that a timed step did its work.
+// What the benchmarks share: made-up tokens, the check that a timed step did its work, and how rounds are
+// printed.
 #pragma once
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
@@ -29,6 +35,19 @@ inline void require_uniform_loss(const StepResult& result, const std::string& wh
             "{} has loss {} and gradient norm {}, expected a loss of about {}: the step is wrong, its time "
             "says nothing",
             what, result.loss, result.grad_norm, expected);
+}
+
+inline double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    const std::size_t n = values.size();
+    return (values[(n - 1) / 2] + values[n / 2]) / 2;
+}
+
+/// "median (lowest to highest)"
+inline std::string spread(const std::vector<double>& values, int digits) {
+    const auto [lowest, highest] = std::minmax_element(values.begin(), values.end());
+    return fmt::format("{:.{}f} ({:.{}f} to {:.{}f})", median(values), digits, *lowest, digits, *highest,
+                       digits);
 }
 
 }  // namespace switchyard

@@ -84,15 +84,6 @@ class Contestant {
     double last_lap_ = 0, switching_ = 0;
 };
 
-/// "median (lowest to highest)"
-std::string spread(std::vector<double> values, int digits) {
-    std::sort(values.begin(), values.end());
-    const std::size_t n = values.size();
-    const double median = (values[(n - 1) / 2] + values[n / 2]) / 2;
-    return fmt::format("{:.{}f} ({:.{}f} to {:.{}f})", median, digits, values.front(), digits, values.back(),
-                       digits);
-}
-
 void run(const Sizes& sizes) {
     const Topology topology = Topology::create(Comm::duplicate(MPI_COMM_WORLD), 1);
     Contestant full(sizes, "full", topology), switched(sizes, "switchlora", topology);

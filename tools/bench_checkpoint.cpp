@@ -1,0 +1,228 @@
+// At what share of a plain parallel write's rate is a checkpoint written? The state of the 60m model trained
+// with switchlora (low rank 128, initial values) is saved as a run saves it; beside it, in alternating order,
+// every rank writes its share of one file of as many bytes from prepared memory, synced and renamed by the
+// same rules. Both results are read back.
+//
+//     bench_checkpoint [f32|bf16] [rounds] [folder] [--tp=1] [--require=0.8]
+//
+// works in a new folder under `folder` (default: the current one; it decides which disk is written) and
+// removes it.
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "bench_support.hpp"
+#include "config/option_table.hpp"
+#include "io/checkpoint_file.hpp"
+#include "kernels/matmul.hpp"
+#include "plain_file.hpp"
+#include "train/checkpoints.hpp"
+#include "train/failure.hpp"
+#include "train/plan.hpp"
+#include "watched_calls.hpp"
+
+namespace switchyard {
+namespace {
+
+struct Request {
+    std::string dtype = "bf16";
+    int rounds = 5;
+    std::string folder = ".";
+    int tp = 1;
+    double require = 0;
+};
+
+Request request_of(int argc, char** argv) {
+    Request request;
+    int position = 0;
+    for (int i = 1; i < argc; ++i) {
+        const std::string word = argv[i];
+        const std::string value = word.substr(std::min(word.size(), word.find('=') + 1));
+        if (word.starts_with("--tp="))
+            request.tp = std::atoi(value.c_str());
+        else if (word.starts_with("--require="))
+            request.require = std::atof(value.c_str());
+        else if (!word.starts_with("--") && position == 0)
+            request.dtype = word, ++position;
+        else if (!word.starts_with("--") && position == 1)
+            request.rounds = std::atoi(argv[i]), ++position;
+        else if (!word.starts_with("--") && position == 2)
+            request.folder = word, ++position;
+        else
+            request.rounds = 0;
+    }
+    require((request.dtype == "f32" || request.dtype == "bf16") && request.rounds > 0 && request.tp > 0,
+            "use: bench_checkpoint [f32|bf16] [rounds] [folder] [--tp=1] [--require=0.8]");
+    return request;
+}
+
+Config configuration(const Request& request, int ranks) {
+    Config config = parse_config("", "",
+                                 {"--model.preset=60m", "--model.vocab_size=32100", "--data.tokens=none",
+                                  "--data.seq_len=512", "--data.micro_batch=1",
+                                  fmt::format("--data.global_batch={}", ranks), "--method.name=switchlora",
+                                  "--method.rank=128", "--run.dtype=" + request.dtype,
+                                  fmt::format("--parallel.tp={}", request.tp)},
+                                 method_options())
+                        .config;
+    resolve_method_options(config);
+    validate(config, ranks);
+    return config;
+}
+
+/// What `work` took: the slowest rank's time, with this rank's calls in it.
+template <class Work>
+Times timed(const Comm& world, Work work) {
+    barrier(world);
+    spent = {};
+    const double start = seconds_now();
+    work();
+    Times times = spent;
+    times.all = all_reduce_max(world, seconds_now() - start);
+    return times;
+}
+
+/// Saves the state as a run does, alternating with the plain file.
+class Contest {
+  public:
+    Contest(const Request& request, const Topology& topology)
+        : world_(topology.world),
+          config_(configuration(request, topology.world.size())),
+          allocated_(allocate_state(config_, topology, traffic_)),
+          folder_(world_, request.folder),
+          checkpoints_(world_, folder_.path(), config_, {"none", "none"}),
+          plain_(world_, folder_.path(), checkpoint_bytes(state())) {
+        bytes = checkpoint_bytes(state());
+        state().initialise();
+    }
+
+    void round(bool plain_first, bool counts) {
+        Times plain;
+        if (plain_first) plain = write_plain();
+        const Times saved = save();
+        if (!plain_first) plain = write_plain();
+        if (!counts) return;
+        checkpoint.push_back(saved);
+        plain_write.push_back(plain);
+    }
+
+    /// Checksums of as many values as this rank writes, without anything else, s.
+    double checksum_s() {
+        std::vector<std::uint64_t>& words = plain_.memory();
+        const auto count = static_cast<std::int64_t>(2 * words.size());
+        const double start = seconds_now();
+        const std::uint64_t sum =
+            checksum({"plain", {count}, 0, 0, count, 1, 0}, Tensor{words.data(), DType::f32, {count}});
+        const double took = seconds_now() - start;
+        require(sum != 0, "the checksum of mixed words is 0: it was not computed");
+        return took;
+    }
+
+    std::uint64_t bytes = 0;  // of values, in either file
+    std::vector<Times> checkpoint, plain_write;
+
+  private:
+    TrainState& state() { return *allocated_->state; }
+
+    Times save() {
+        ++state().step;
+        SaveReport report;
+        const Times times = timed(world_, [&] { report = checkpoints_.save(state(), 0); });
+        agree_on(world_, [&] {
+            if (world_.rank() != 0) return;
+            const std::vector<std::string> problems = verify_file(report.path);
+            require(problems.empty(), "the checkpoint does not verify: {}",
+                    problems.empty() ? "" : problems[0]);
+            std::uint64_t stored = 0;
+            for (const DatasetInfo& dataset : file_contents(report.path).datasets) stored += dataset.bytes;
+            require(stored == bytes, "the checkpoint holds {} bytes of values, expected {}", stored, bytes);
+            std::filesystem::remove(report.path);
+        });
+        return times;
+    }
+
+    Times write_plain() {
+        const Times times = timed(world_, [&] { plain_.write(); });
+        plain_.check();
+        barrier(world_);
+        agree_on(world_, [&] {
+            if (world_.rank() == 0) std::filesystem::remove(plain_.path());
+        });
+        return times;
+    }
+
+    Comm world_;
+    Config config_;
+    Traffic traffic_;
+    std::unique_ptr<AllocatedState> allocated_;
+    WorkFolder folder_;
+    Checkpoints checkpoints_;
+    PlainFile plain_;
+};
+
+std::vector<double> each(const std::vector<Times>& rounds, double (*value)(const Times&)) {
+    std::vector<double> values;
+    for (const Times& times : rounds) values.push_back(value(times));
+    return values;
+}
+
+void print_parts(const Contest& contest, double checksum_s) {
+    const auto line = [&](const char* what, double (*part)(const Times&)) {
+        fmt::print("  {:<44} {:>10.3f} {:>10.3f}\n", what, median(each(contest.checkpoint, part)),
+                   median(each(contest.plain_write, part)));
+    };
+    fmt::print("\n  {:<44} {:>10} {:>10}\n", "s of rank 0, medians", "checkpoint", "plain");
+    line("writing", [](const Times& x) { return x.write; });
+    line("fsync", [](const Times& x) { return x.sync; });
+    line("messages and waiting for other ranks", [](const Times& x) { return x.messages; });
+    line("the rest: rows, conversion, checksums, HDF5", [](const Times& x) { return x.rest(); });
+    line("all", [](const Times& x) { return x.all; });
+    fmt::print("  {:<44} {:>10.3f}\n", "checksums of as many values alone", checksum_s);
+}
+
+/// Whether the ratio is at least the one required; the same on all ranks.
+bool run(const Request& request) {
+    const Topology topology = Topology::create(Comm::duplicate(MPI_COMM_WORLD), request.tp);
+    Contest contest(request, topology);
+    for (int i = 0; i <= request.rounds; ++i) contest.round(i % 2 == 0, i > 0);  // the first one warms up
+    const double checksum_s = contest.checksum_s();
+    std::vector<double> ratios;
+    for (int i = 0; i < request.rounds; ++i)
+        ratios.push_back(contest.plain_write[i].all / contest.checkpoint[i].all);
+    const bool enough = median(ratios) >= request.require;
+    if (topology.world.rank() != 0) return enough;
+    const auto rates = [&](const std::vector<Times>& rounds) {
+        std::vector<double> rates = each(rounds, [](const Times& x) { return x.all; });
+        for (double& rate : rates) rate = static_cast<double>(contest.bytes) / rate / 1e6;
+        return spread(rates, 0);
+    };
+    fmt::print(
+        "checkpoint of 60m, switchlora, {}: {:.1f} MB; {} rank(s), tp {}, {} thread(s), {} rounds: median "
+        "(lowest "
+        "to highest)\n",
+        request.dtype, static_cast<double>(contest.bytes) / 1e6, topology.world.size(), request.tp,
+        kernels::num_threads(), request.rounds);
+    fmt::print("  checkpoint             {} MB/s\n", rates(contest.checkpoint));
+    fmt::print("  plain parallel write   {} MB/s\n", rates(contest.plain_write));
+    fmt::print("  checkpoint / plain     {}\n", spread(ratios, 3));
+    print_parts(contest, checksum_s);
+    if (!enough) fmt::print(stderr, "below the required ratio {}\n", request.require);
+    return enough;
+}
+
+}  // namespace
+}  // namespace switchyard
+
+int main(int argc, char** argv) {
+    using namespace switchyard;
+    MpiSession session(argc, argv);
+    int rank = 0;
+    try {
+        rank = Comm::duplicate(MPI_COMM_WORLD).rank();
+        return run(request_of(argc, argv)) ? 0 : 1;
+    } catch (const std::exception& error) {
+        yield_to_lower_ranks(rank);  // rank 0 removes the folder first
+        abort_all_ranks(rank, message_of(error));
+    }
+}
