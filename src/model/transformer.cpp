@@ -4,6 +4,7 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/norm.hpp"
 #include "kernels/rope.hpp"
+#include "kernels/subnormals.hpp"
 
 namespace switchyard {
 
@@ -97,11 +98,13 @@ void Transformer::run_blocks() {
 }
 
 double Transformer::forward(double scale) {
+    const kernels::FlushSubnormals flush;
     run_blocks();
     return vocab_.loss(h_final_, batch_.targets, scale, scratch_.d_h);
 }
 
 void Transformer::backward() {
+    const kernels::FlushSubnormals flush;
     start_all_reduce(context_.topology.tp, scratch_.d_h, scratch_.reduce, context_.traffic,
                      TrafficGroup::activations)
         .wait();
@@ -119,6 +122,7 @@ void Transformer::backward() {
 }
 
 double Transformer::evaluate() {
+    const kernels::FlushSubnormals flush;
     run_blocks();
     return vocab_.loss(h_final_, batch_.targets, 0, {});
 }
