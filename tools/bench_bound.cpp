@@ -1,7 +1,7 @@
 // How near a full-rank training step of the 60m model comes to the bound of design section 9: every product
 // at the best rate that any formulation of its shape reaches here, everything else at the bytes it must move
-// over the measured memory bandwidth. Prints where the rest goes. One process, all cores: OMP_NUM_THREADS=2
-// bench_bound [f32|bf16] [rounds]
+// over the measured memory bandwidth. Prints where the rest goes. OMP_NUM_THREADS=2 bench_bound [f32|bf16]
+// [rounds], or on data-parallel ranks, which measure at the same time: mpirun -n 2 bench_bound ...
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include <memory>
 
 #include "bench_support.hpp"
+#include "comm/collectives.hpp"
 #include "config/option_table.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/elementwise.hpp"
@@ -42,16 +43,24 @@ class Buffer {
     Tensor tensor_;
 };
 
-/// Shortest of `repeats` times of `work`, s.
+const Comm* all_ranks = nullptr;
+
+template <class... Values>
+void say(fmt::format_string<Values...> text, Values&&... values) {
+    if (all_ranks->rank() == 0) fmt::print(text, std::forward<Values>(values)...);
+}
+
+/// Shortest of `repeats` times of `work` on all ranks at once, of the slowest rank, s.
 double best_time(const std::function<void()>& work, int repeats = 5) {
     work();
     double best = 1e300;
+    barrier(*all_ranks);
     for (int i = 0; i < repeats; ++i) {
         const double start = seconds_now();
         work();
         best = std::min(best, seconds_now() - start);
     }
-    return best;
+    return all_reduce_max(*all_ranks, best);
 }
 
 struct Product {
@@ -110,8 +119,9 @@ std::vector<Product> products_of_step(const ModelConfig& m, std::int64_t tokens,
 }
 
 /// Bytes that everything but products must move: each operand once, in the types that the step uses.
+/// On `ranks` data-parallel ranks each sums its share of the gradients and updates it, and takes the others'.
 double other_bytes(const ModelConfig& m, std::int64_t tokens, std::int64_t vocab, double parameters,
-                   double element) {
+                   double element, double ranks) {
     const auto n = static_cast<double>(tokens), c = static_cast<double>(m.hidden_size),
                f = static_cast<double>(m.ffn_size);
     const auto layers = static_cast<double>(m.num_layers), v = static_cast<double>(vocab);
@@ -121,23 +131,30 @@ double other_bytes(const ModelConfig& m, std::int64_t tokens, std::int64_t vocab
     const double swiglu = layers * (3 + 3 + 5) * n * f;  // forward, its repetition, backward
     const double loss = 3 * n * v;                       // statistics; gradient in place
     const double embedding = 4 * n * c;
+    const double owned = parameters / ranks;
     const double optimizer =
-        4 * parameters * (1 + 1 + 4) + 4 * 3 * parameters;  // zero, norm, AdamW's 4 reads, 3 writes
-    return element * (norms + rope + attention + swiglu + loss + embedding) + optimizer;
+        4 * parameters + 4 * owned * (1 + 4 + 3);  // zero; norm, AdamW's reads and writes
+    const double sums = ranks > 1 ? 4 * owned * (ranks + 1) + 2 * element * (parameters - owned) : 0;
+    return element * (norms + rope + attention + swiglu + loss + embedding) + optimizer + sums;
 }
 
-int run(const std::string& dtype_name, int rounds) {
-    std::vector<std::string> keys{"--model.preset=60m",    "--model.vocab_size=32100", "--method.name=full",
-                                  "--data.tokens=none",    "--data.seq_len=512",       "--data.micro_batch=4",
-                                  "--data.global_batch=4", "--run.dtype=" + dtype_name};
+int run(const Comm& world, const std::string& dtype_name, int rounds) {
+    all_ranks = &world;
+    const int ranks = world.size();
+    require(4 % ranks == 0, "{} ranks do not divide 4 sequences", ranks);
+    std::vector<std::string> keys{
+        "--model.preset=60m",        "--model.vocab_size=32100",
+        "--method.name=full",        "--data.tokens=none",
+        "--data.seq_len=512",        "--data.global_batch=4",
+        "--run.dtype=" + dtype_name, fmt::format("--data.micro_batch={}", 4 / ranks)};
     const Config config = parse_config("", "", keys, method_options()).config;
     const DType dtype = dtype_from_name(dtype_name), gradient = accumulate_type(dtype);
-    const std::int64_t tokens = 2048, t = config.data.seq_len;
+    const std::int64_t tokens = 2048 / ranks, t = config.data.seq_len;
     const ModelConfig& model = config.model;
     const std::int64_t vocab = padded_block(model.vocab_size, 1, 0).padded,
                        chunk = dtype == DType::bf16 ? 512 : 256;
 
-    const Topology topology = Topology::imaginary(1, 1, 0);
+    const Topology topology = Topology::create(world, 1);
     Traffic traffic;
     auto allocated = allocate_state(config, topology, traffic);
     TrainState& state = *allocated->state;
@@ -148,9 +165,10 @@ int run(const std::string& dtype_name, int rounds) {
     std::map<int, double> phases;
     for (int i = 0; i <= rounds; ++i) {
         timer.reset();
+        barrier(world);
         const double start = seconds_now();
         const StepResult result = train_step(state, source, timer);
-        const double took = seconds_now() - start;
+        const double took = all_reduce_max(world, seconds_now() - start);
         require_uniform_loss(result, fmt::format("step {}", i), model.vocab_size);
         if (i == 0 || took >= step_s) continue;
         step_s = took;
@@ -161,43 +179,44 @@ int run(const std::string& dtype_name, int rounds) {
     for (Parameter* p : state.model.parameters()) parameters += static_cast<double>(p->value.size());
     const double rate = bandwidth();
     double bound = 0, as_called = 0, flops = 0;
-    fmt::print("{:<28} {:>18} {:>6} {:>12} {:>12} {:>10} {:>10}\n", "product", "m x n x k", "count",
-               "best GFLOP/s", "here GFLOP/s", "best ms", "here ms");
+    say("{:<28} {:>18} {:>6} {:>12} {:>12} {:>10} {:>10}\n", "product", "m x n x k", "count", "best GFLOP/s",
+        "here GFLOP/s", "best ms", "here ms");
     for (const Product& p : products_of_step(model, tokens, vocab, chunk)) {
         const double operations =
             2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
         const double here =
             time_product(p, p.op_a, p.op_b, p.into_gradient, dtype, p.into_gradient ? gradient : dtype);
         const double best = std::min(here, best_product(p, dtype));
-        fmt::print("{:<28} {:>18} {:>6.0f} {:>12.0f} {:>12.0f} {:>10.1f} {:>10.1f}\n", p.what,
-                   fmt::format("{}x{}x{}", p.m, p.n, p.k), p.count, operations / best / 1e9,
-                   operations / here / 1e9, 1e3 * best * p.count, 1e3 * here * p.count);
+        say("{:<28} {:>18} {:>6.0f} {:>12.0f} {:>12.0f} {:>10.1f} {:>10.1f}\n", p.what,
+            fmt::format("{}x{}x{}", p.m, p.n, p.k), p.count, operations / best / 1e9, operations / here / 1e9,
+            1e3 * best * p.count, 1e3 * here * p.count);
         bound += best * p.count;
         as_called += here * p.count;
         flops += operations * p.count;
     }
     const Product scores{"attention scores", t,     t, model.hidden_size / model.num_heads, Op::none,
                          Op::transpose,      false, 0};
-    const double heads = 4.0 * static_cast<double>(model.num_heads * model.num_layers);
+    const double heads = 4.0 / ranks * static_cast<double>(model.num_heads * model.num_layers);
     const double attention =
         best_product(scores, dtype) * heads * 7 / 2;  // 2 products forward, 5 backward, half of each masked
     const double others =
-        other_bytes(model, tokens, vocab, parameters, static_cast<double>(size_of(dtype))) / rate;
+        other_bytes(model, tokens, vocab, parameters, static_cast<double>(size_of(dtype)), ranks) / rate;
     const double total = bound + attention + others;
-    fmt::print("\n{:<44} {:>10} {:>10}\n", "", "bound ms", "here ms");
-    fmt::print("{:<44} {:>10.1f} {:>10.1f}\n", "products of linears and head", 1e3 * bound, 1e3 * as_called);
-    fmt::print("{:<44} {:>10.1f}\n", "products of attention", 1e3 * attention);
-    fmt::print("{:<44} {:>10.1f}\n", fmt::format("everything else at {:.1f} GB/s", rate / 1e9), 1e3 * others);
-    fmt::print("{:<44} {:>10} {:>10.1f}\n", "attention, memory-bound kernels, the rest", "",
-               1e3 * (step_s - as_called));
-    fmt::print("{:<44} {:>10.1f} {:>10.1f}\n", "step", 1e3 * total, 1e3 * step_s);
+    say("\n{:<44} {:>10} {:>10}\n", "", "bound ms", "here ms");
+    say("{:<44} {:>10.1f} {:>10.1f}\n", "products of linears and head", 1e3 * bound, 1e3 * as_called);
+    say("{:<44} {:>10.1f}\n", "products of attention", 1e3 * attention);
+    say("{:<44} {:>10.1f}\n", fmt::format("everything else at {:.1f} GB/s", rate / 1e9), 1e3 * others);
+    say("{:<44} {:>10} {:>10.1f}\n", "attention, memory-bound kernels, the rest", "",
+        1e3 * (step_s - as_called));
+    say("{:<44} {:>10.1f} {:>10.1f}\n", "step", 1e3 * total, 1e3 * step_s);
     for (int p = 0; p < num_phases; ++p)
         if (phases[p] > 0)
-            fmt::print("  of it {:<38} {:>10} {:>10.1f}\n", name_of(static_cast<Phase>(p)), "",
-                       1e3 * phases[p]);
-    fmt::print("\n{} {}: {:.0f} tokens/s, {:.2f} of the bound, {:.2f} of the peak of {:.0f} GFLOP/s\n",
-               dtype_name, "60m, 4 x 512", static_cast<double>(tokens) / step_s, total / step_s,
-               flops / step_s / kernels::measure_peak_flops(dtype), kernels::measure_peak_flops(dtype) / 1e9);
+            say("  of it {:<38} {:>10} {:>10.1f}\n", name_of(static_cast<Phase>(p)), "", 1e3 * phases[p]);
+    const double peak = kernels::measure_peak_flops(dtype);
+    say("\n{} 60m, 4 x 512, {} ranks: {:.0f} tokens/s, {:.2f} of the bound, {:.2f} of the peak of {:.0f} "
+        "GFLOP/s a rank\n",
+        dtype_name, ranks, static_cast<double>(tokens * ranks) / step_s, total / step_s,
+        flops / step_s / peak, peak / 1e9);
     return 0;
 }
 
@@ -205,10 +224,13 @@ int run(const std::string& dtype_name, int rounds) {
 }  // namespace switchyard
 
 int main(int argc, char** argv) {
+    using namespace switchyard;
+    MpiSession session(argc, argv);
+    const Comm world = Comm::duplicate(MPI_COMM_WORLD);
     try {
-        return switchyard::run(argc > 1 ? argv[1] : "f32", argc > 2 ? std::atoi(argv[2]) : 5);
+        return run(world, argc > 1 ? argv[1] : "f32", argc > 2 ? std::atoi(argv[2]) : 5);
     } catch (const std::exception& error) {
         fmt::print(stderr, "{}\n", error.what());
-        return 1;
+        abort_job();
     }
 }
