@@ -31,14 +31,11 @@ void transpose(const std::byte* in, std::byte* out, std::int64_t rows, std::int6
                 to[j * rows + i] = from[i * cols + j];
 }
 
-/// (cols, rows) <- in (rows, cols)
-std::vector<std::byte> transposed(const std::vector<std::byte>& in, std::int64_t rows, std::int64_t cols,
-                                  std::size_t element_bytes) {
-    std::vector<std::byte> out(in.size());
+/// out (cols, rows) <- in (rows, cols)
+void transpose(const std::byte* in, std::byte* out, std::int64_t rows, std::int64_t cols,
+               std::size_t element_bytes) {
     internal_check(element_bytes == 4 || element_bytes == 8, "transpose of {}-byte values", element_bytes);
-    (element_bytes == 4 ? transpose<std::uint32_t> : transpose<std::uint64_t>)(in.data(), out.data(), rows,
-                                                                               cols);
-    return out;
+    (element_bytes == 4 ? transpose<std::uint32_t> : transpose<std::uint64_t>)(in, out, rows, cols);
 }
 
 /// Rank p of the group has the valid rows [p b, (p + 1) b) for the file, in pieces from their beginnings.
@@ -87,16 +84,6 @@ class Blocks {
     std::int64_t block_, longest_, step_;
 };
 
-/// Rows, packed, that this rank has by `to`, from those that it has by `from`.
-std::vector<std::byte> exchanged(const Comm& group, const std::vector<int>& from, const std::vector<int>& to,
-                                 std::vector<std::byte> rows, std::size_t row_bytes) {
-    if (group.size() == 1) return rows;
-    std::vector<std::byte> wanted(std::count(to.begin(), to.end(), group.rank()) * row_bytes);
-    Traffic uncounted;
-    exchange_rows(group, from, to, rows.data(), wanted.data(), row_bytes, uncounted, TrafficGroup::other);
-    return wanted;
-}
-
 Shape local_shape(const Shard& shard) {
     return shard.global.rank() == 2 ? Shape{shard.rows, shard.cols} : Shape{shard.rows};
 }
@@ -138,25 +125,41 @@ void StateIo::rows(const std::string& path, const DistributedRows& d, const RowA
 void StateIo::write_piece(const std::string& path, const DistributedRows& d, const RowAccess& access,
                           const Piece& piece, Pieces& so_far) {
     const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
-    std::vector<std::byte> rows(piece.held.size() * row_bytes);
-    for (std::size_t i = 0; i < piece.held.size(); ++i)
-        access.get(piece.held[i], rows.data() + i * row_bytes);
-    rows = exchanged(*d.group, piece.owner, piece.holder, std::move(rows), row_bytes);
-    if (d.transposed) rows = transposed(rows, piece.count, d.cols, element);
-    writer_->write_piece(path, piece.shard, Tensor{rows.data(), access.dtype, local_shape(piece.shard)},
-                         so_far);
+    std::byte* const rows = rows_.of(piece.held.size() * row_bytes);
+    for (std::size_t i = 0; i < piece.held.size(); ++i) access.get(piece.held[i], rows + i * row_bytes);
+    std::byte* block = rows;
+    if (d.group->size() > 1) {
+        block = block_.of(piece.count * row_bytes);
+        Traffic uncounted;
+        exchange_rows(*d.group, piece.owner, piece.holder, rows, block, row_bytes, uncounted,
+                      TrafficGroup::other);
+    }
+    std::byte* stored = block;
+    if (d.transposed) {
+        stored = transposed_.of(piece.count * row_bytes);
+        transpose(block, stored, piece.count, d.cols, element);
+    }
+    writer_->write_piece(path, piece.shard, Tensor{stored, access.dtype, local_shape(piece.shard)}, so_far);
 }
 
 void StateIo::read_piece(const std::string& path, const DistributedRows& d, const RowAccess& access,
                          const Piece& piece, Pieces& so_far) {
     const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
-    std::vector<std::byte> rows(piece.count * row_bytes);
-    reader_->read_piece(path, piece.shard, Tensor{rows.data(), access.dtype, local_shape(piece.shard)},
-                        so_far);
-    if (d.transposed) rows = transposed(rows, d.cols, piece.count, element);
-    rows = exchanged(*d.group, piece.holder, piece.owner, std::move(rows), row_bytes);
-    for (std::size_t i = 0; i < piece.held.size(); ++i)
-        access.set(piece.held[i], rows.data() + i * row_bytes);
+    std::byte* const stored = transposed_.of(piece.count * row_bytes);
+    reader_->read_piece(path, piece.shard, Tensor{stored, access.dtype, local_shape(piece.shard)}, so_far);
+    std::byte* block = stored;
+    if (d.transposed) {
+        block = block_.of(piece.count * row_bytes);
+        transpose(stored, block, d.cols, piece.count, element);
+    }
+    std::byte* rows = block;
+    if (d.group->size() > 1) {
+        rows = rows_.of(piece.held.size() * row_bytes);
+        Traffic uncounted;
+        exchange_rows(*d.group, piece.holder, piece.owner, block, rows, row_bytes, uncounted,
+                      TrafficGroup::other);
+    }
+    for (std::size_t i = 0; i < piece.held.size(); ++i) access.set(piece.held[i], rows + i * row_bytes);
 }
 
 void StateIo::integers(const std::string& path, std::vector<std::int64_t>& values, int world_rank) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,19 @@ struct RowAccess {
     DType dtype = DType::f32;
     std::function<void(std::int32_t row, void* host)> get;
     std::function<void(std::int32_t row, const void* host)> set;
+};
+
+/// Grows when needed; keeps its pages from one dataset to the next. Contents are lost when it grows.
+class ScratchMemory {
+  public:
+    std::byte* of(std::size_t bytes) {
+        if (bytes > capacity_) bytes_ = std::make_unique_for_overwrite<std::byte[]>(capacity_ = bytes);
+        return bytes_.get();
+    }
+
+  private:
+    std::unique_ptr<std::byte[]> bytes_;
+    std::size_t capacity_ = 0;
 };
 
 class StateIo {
@@ -70,6 +84,7 @@ class StateIo {
     const CheckpointReader* reader_ = nullptr;
     std::uint64_t* counted_bytes_ = nullptr;
     std::function<void()> on_dataset_ = [] {};
+    ScratchMemory rows_, block_, transposed_;  // as held here, as in the file, transposed for it
 };
 
 }  // namespace switchyard

@@ -69,7 +69,7 @@ std::string Shape::text() const {
 
 Tensor Tensor::rows(std::int64_t begin, std::int64_t count) const {
     internal_check(shape_.rank() >= 1 && begin >= 0 && count >= 0 && begin + count <= shape_[0],
-                   "rows [{}, {}) of a tensor {}", begin, begin + count, shape_.text());
+                   "rows [{}, {}) of a tensor {}", begin, begin + count, shape_);
     const std::int64_t row = shape_[0] == 0 ? 0 : size() / shape_[0];
     Shape shape;
     switch (shape_.rank()) {
@@ -91,7 +91,7 @@ Tensor Tensor::rows(std::int64_t begin, std::int64_t count) const {
 }
 
 Tensor Tensor::reshape(Shape shape) const {
-    internal_check(shape.size() == size(), "reshape of {} to {}", shape_.text(), shape.text());
+    internal_check(shape.size() == size(), "reshape of {} to {}", shape_, shape);
     return {data_, dtype_, shape};
 }
 

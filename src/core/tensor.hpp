@@ -4,6 +4,8 @@
 // H heads, K key-value heads, D head size, F feed-forward, V vocabulary, L layers, r low rank, P tp size.
 #pragma once
 
+#include <fmt/core.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -74,3 +76,11 @@ class Tensor {
 };
 
 }  // namespace switchyard
+
+/// As its text(), made only for a message that is shown.
+template <>
+struct fmt::formatter<switchyard::Shape> : fmt::formatter<fmt::string_view> {
+    auto format(const switchyard::Shape& shape, format_context& context) const {
+        return fmt::formatter<fmt::string_view>::format(shape.text(), context);
+    }
+};

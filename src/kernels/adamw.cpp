@@ -50,7 +50,7 @@ void update_block(T* master, T* m, T* v, const T* gradient, Value* value, const 
 
 void check_rows(const AdamWRows& rows) {
     internal_check(rows.master.shape().rank() == 2 && rows.gradient.shape().rank() == 2,
-                   "AdamW on {} with gradient {}", rows.master.shape().text(), rows.gradient.shape().text());
+                   "AdamW on {} with gradient {}", rows.master.shape(), rows.gradient.shape());
     const std::int64_t count = rows.master.dim(0), width = rows.master.dim(1);
     for (Tensor moment : {rows.m, rows.v}) check("moment", moment, rows.master.dtype(), rows.master.shape());
     check_dtype("gradient", rows.gradient, rows.master.dtype());
@@ -64,11 +64,11 @@ void check_rows(const AdamWRows& rows) {
     check("rows of the gradient", rows.gradient_rows, DType::i32, {count});
     internal_check(rows.column >= 0 && rows.column + width <= rows.gradient.dim(1),
                    "columns [{}, {}) of gradient {}", rows.column, rows.column + width,
-                   rows.gradient.shape().text());
+                   rows.gradient.shape());
     for (std::int64_t i = 0; i < count; ++i) {
         const std::int32_t row = rows.gradient_rows.data<std::int32_t>()[i];
         internal_check(row >= 0 && row < rows.gradient.dim(0), "row {} of gradient {}", row,
-                       rows.gradient.shape().text());
+                       rows.gradient.shape());
     }
 }
 

@@ -32,16 +32,16 @@ Extents extents(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor lse)
     internal_check(q.shape().rank() == 4 && k.shape().rank() == 4 && k.shape() == v.shape() &&
                        k.dim(0) == q.dim(0) && k.dim(1) == q.dim(1) && k.dim(3) == q.dim(3) && k.dim(2) > 0 &&
                        q.dim(2) % k.dim(2) == 0,
-                   "attention: q {}, k {}, v {}", q.shape().text(), k.shape().text(), v.shape().text());
+                   "attention: q {}, k {}, v {}", q.shape(), k.shape(), v.shape());
     internal_check(
         q.dtype() == k.dtype() && q.dtype() == v.dtype() && lse.dtype() == accumulate_type(q.dtype()),
         "attention: q {}, k {}, v {}, lse {}", name_of(q.dtype()), name_of(k.dtype()), name_of(v.dtype()),
         name_of(lse.dtype()));
     const Extents e{q.dim(0), q.dim(1), q.dim(2), k.dim(2), q.dim(3)};
-    internal_check(lse.shape() == Shape({e.b, e.h, e.t}), "attention: lse {}", lse.shape().text());
+    internal_check(lse.shape() == Shape({e.b, e.h, e.t}), "attention: lse {}", lse.shape());
     internal_check(document_start.empty() ||
                        (document_start.dtype() == DType::i32 && document_start.shape() == Shape({e.b, e.t})),
-                   "attention: document_start {}", document_start.shape().text());
+                   "attention: document_start {}", document_start.shape());
     return e;
 }
 
@@ -421,7 +421,7 @@ void backward(const AttentionBackward& a, const Extents& e) {
 
 void attention_forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor o, Tensor lse) {
     const Extents e = extents(q, k, v, document_start, lse);
-    internal_check(o.shape() == q.shape() && o.dtype() == q.dtype(), "attention: o {}", o.shape().text());
+    internal_check(o.shape() == q.shape() && o.dtype() == q.dtype(), "attention: o {}", o.shape());
     switch (q.dtype()) {
         case DType::f32:
             return forward<float>(q, k, v, document_start, o, lse, e);
@@ -436,11 +436,11 @@ void attention_forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tens
 
 void attention_backward(const AttentionBackward& a) {
     const Extents e = extents(a.q, a.k, a.v, a.document_start, a.lse);
-    internal_check(
-        a.o.shape() == a.q.shape() && a.d_o.shape() == a.q.shape() && a.d_q.shape() == a.q.shape() &&
-            a.d_k.shape() == a.k.shape() && a.d_v.shape() == a.k.shape(),
-        "attention: o {}, d_o {}, d_q {}, d_k {}, d_v {} for q {}", a.o.shape().text(), a.d_o.shape().text(),
-        a.d_q.shape().text(), a.d_k.shape().text(), a.d_v.shape().text(), a.q.shape().text());
+    internal_check(a.o.shape() == a.q.shape() && a.d_o.shape() == a.q.shape() &&
+                       a.d_q.shape() == a.q.shape() && a.d_k.shape() == a.k.shape() &&
+                       a.d_v.shape() == a.k.shape(),
+                   "attention: o {}, d_o {}, d_q {}, d_k {}, d_v {} for q {}", a.o.shape(), a.d_o.shape(),
+                   a.d_q.shape(), a.d_k.shape(), a.d_v.shape(), a.q.shape());
     for (const Tensor& x : {a.o, a.d_o, a.d_q, a.d_k, a.d_v})
         internal_check(x.dtype() == a.q.dtype(), "attention: {} with q {}", name_of(x.dtype()),
                        name_of(a.q.dtype()));

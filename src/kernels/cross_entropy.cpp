@@ -54,7 +54,7 @@ std::int64_t target_column(std::int32_t target, VocabRange range) {
 
 void check_logits(Tensor logits, Tensor targets, VocabRange range) {
     internal_check(logits.shape().rank() == 2 && range.count <= logits.dim(1), "logits {} for {} tokens",
-                   logits.shape().text(), range.count);
+                   logits.shape(), range.count);
     check("targets", targets, DType::i32, {logits.dim(0)});
 }
 
@@ -83,7 +83,7 @@ void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor 
 
 double combine_statistics(Tensor all_stats, Tensor targets, Tensor lse) {
     internal_check(all_stats.shape().rank() == 3 && all_stats.dim(2) == 3, "softmax statistics {}",
-                   all_stats.shape().text());
+                   all_stats.shape());
     const std::int64_t parts = all_stats.dim(0), n = all_stats.dim(1);
     check("targets", targets, DType::i32, {n});
     check("softmax sums", lse, all_stats.dtype(), {n});

@@ -127,7 +127,7 @@ inline void check_dtype(const char* what, Tensor t, DType dtype) {
 }
 
 inline void check_shape(const char* what, Tensor t, Shape shape) {
-    internal_check(t.shape() == shape, "{} is {} instead of {}", what, t.shape().text(), shape.text());
+    internal_check(t.shape() == shape, "{} is {} instead of {}", what, t.shape(), shape);
 }
 
 inline void check(const char* what, Tensor t, DType dtype, Shape shape) {

@@ -107,12 +107,12 @@ double in_order(const std::vector<double>& parts) {
 
 void check_rectangle(Tensor tensor, const std::int32_t* rows, std::int64_t num_rows, std::int64_t column,
                      std::int64_t width) {
-    internal_check(tensor.shape().rank() == 2, "rectangle of a tensor {}", tensor.shape().text());
+    internal_check(tensor.shape().rank() == 2, "rectangle of a tensor {}", tensor.shape());
     internal_check(column >= 0 && width >= 0 && column + width <= tensor.dim(1),
-                   "columns [{}, {}) of a tensor {}", column, column + width, tensor.shape().text());
+                   "columns [{}, {}) of a tensor {}", column, column + width, tensor.shape());
     for (std::int64_t i = 0; i < num_rows; ++i)
         internal_check(rows[i] >= 0 && rows[i] < tensor.dim(0), "row {} of a tensor {}", rows[i],
-                       tensor.shape().text());
+                       tensor.shape());
 }
 
 }  // namespace
@@ -166,7 +166,7 @@ void add(Tensor from, Tensor to, double alpha) {
 }
 
 void transpose(Tensor from, Tensor to) {
-    internal_check(from.shape().rank() == 2, "transpose of a tensor {}", from.shape().text());
+    internal_check(from.shape().rank() == 2, "transpose of a tensor {}", from.shape());
     const std::int64_t rows = from.dim(0), cols = from.dim(1);
     check_shape("transpose", to, {cols, rows});
     if (from.empty()) return;
@@ -267,7 +267,7 @@ void unpack(Tensor packed, const Rectangle& part, Tensor to) {
 
 void sum_parts(Tensor parts, Tensor out) {
     internal_check(parts.shape().rank() >= 1 && parts.size() == parts.dim(0) * out.size(),
-                   "sum of {} into {}", parts.shape().text(), out.shape().text());
+                   "sum of {} into {}", parts.shape(), out.shape());
     if (out.empty()) return;
     internal_check(parts.dim(0) >= 1, "sum of no parts");
     dispatch(parts.dtype(), [&]<class From>() {

@@ -26,7 +26,7 @@ void add_row(const T* from, Wide<T>* to, std::int64_t n) {
 void check_embedding(Tensor tokens, Tensor table, VocabRange range, Tensor x) {
     check_dtype("tokens", tokens, DType::i32);
     internal_check(table.shape().rank() == 2 && range.count <= table.dim(0), "table {} for {} tokens",
-                   table.shape().text(), range.count);
+                   table.shape(), range.count);
     check_shape("embedded tokens", x, {tokens.size(), table.dim(1)});
 }
 

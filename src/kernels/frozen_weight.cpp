@@ -27,18 +27,18 @@ bool is_split(const FrozenWeight& w) {
 }
 
 void check(const FrozenWeight& w) {
-    internal_check(w.hi.shape().rank() == 2, "frozen weight of shape {}", w.hi.shape().text());
+    internal_check(w.hi.shape().rank() == 2, "frozen weight of shape {}", w.hi.shape());
     internal_check(is_split(w) ? w.lo.dtype() == DType::i16 && w.lo.size() == w.hi.size() : w.lo.empty(),
-                   "frozen weight {} in {}: low words {} {}", w.hi.shape().text(), name_of(w.hi.dtype()),
-                   w.lo.shape().text(), name_of(w.lo.dtype()));
+                   "frozen weight {} in {}: low words {} {}", w.hi.shape(), name_of(w.hi.dtype()),
+                   w.lo.shape(), name_of(w.lo.dtype()));
 }
 
 void check(const LowRankFactors& f, std::int64_t m, std::int64_t n, DType dtype) {
     internal_check(f.a.shape().rank() == 2 && f.b_transposed.shape().rank() == 2 &&
                        f.a.dim(0) == f.b_transposed.dim(0) && f.a.dim(1) == n && f.b_transposed.dim(1) == m &&
                        f.a.dtype() == dtype && f.b_transposed.dtype() == dtype,
-                   "low-rank factors {} {} and {} {} of a weight {}x{}, expected in {}", f.a.shape().text(),
-                   name_of(f.a.dtype()), f.b_transposed.shape().text(), name_of(f.b_transposed.dtype()), m, n,
+                   "low-rank factors {} {} and {} {} of a weight {}x{}, expected in {}", f.a.shape(),
+                   name_of(f.a.dtype()), f.b_transposed.shape(), name_of(f.b_transposed.dtype()), m, n,
                    name_of(dtype));
 }
 
@@ -144,8 +144,8 @@ void subtract_in_order(Tensor value, const LowRankFactors& f) {
 void store_frozen(Tensor value, FrozenWeight w) {
     check(w);
     internal_check(value.size() == w.hi.size() && value.dtype() == accumulate_type(w.hi.dtype()),
-                   "store_frozen: {} {} into {} {}", value.shape().text(), name_of(value.dtype()),
-                   w.hi.shape().text(), name_of(w.hi.dtype()));
+                   "store_frozen: {} {} into {} {}", value.shape(), name_of(value.dtype()), w.hi.shape(),
+                   name_of(w.hi.dtype()));
     const std::int64_t n = w.hi.dim(1);
     for_panels(w.hi.dim(0), n, [&](std::int64_t begin, std::int64_t rows) {
         const Tensor from = value.reshape(w.hi.shape()).rows(begin, rows);
@@ -160,8 +160,8 @@ void store_frozen(Tensor value, FrozenWeight w) {
 void load_frozen(FrozenWeight w, Tensor value) {
     check(w);
     internal_check(value.size() == w.hi.size() && value.dtype() == accumulate_type(w.hi.dtype()),
-                   "load_frozen: {} {} into {} {}", w.hi.shape().text(), name_of(w.hi.dtype()),
-                   value.shape().text(), name_of(value.dtype()));
+                   "load_frozen: {} {} into {} {}", w.hi.shape(), name_of(w.hi.dtype()), value.shape(),
+                   name_of(value.dtype()));
     const std::int64_t n = w.hi.dim(1);
     for_panels(w.hi.dim(0), n, [&](std::int64_t begin, std::int64_t rows) {
         const FrozenWeight from = w.rows(begin, rows);
@@ -195,8 +195,8 @@ void merge(FrozenWeight w, const LowRankFactors& factors, Tensor merged, Tensor 
     check(factors, m, n, w.hi.dtype());
     check_scratch(scratch, w);
     internal_check(merged.shape() == w.hi.shape() && merged.dtype() == w.hi.dtype(),
-                   "merge of {} {} into {} {}", w.hi.shape().text(), name_of(w.hi.dtype()),
-                   merged.shape().text(), name_of(merged.dtype()));
+                   "merge of {} {} into {} {}", w.hi.shape(), name_of(w.hi.dtype()), merged.shape(),
+                   name_of(merged.dtype()));
     for_panels(m, n, [&](std::int64_t begin, std::int64_t rows) {
         const FrozenWeight part = w.rows(begin, rows);
         const Tensor out = merged.rows(begin, rows);
@@ -217,7 +217,7 @@ std::size_t frozen_scratch_bytes(std::int64_t m, std::int64_t n, DType compute) 
 }
 
 void subtract_low_rank_in_order(Tensor value, const LowRankFactors& f) {
-    internal_check(value.shape().rank() == 2, "subtract_low_rank_in_order from {}", value.shape().text());
+    internal_check(value.shape().rank() == 2, "subtract_low_rank_in_order from {}", value.shape());
     check(f, value.dim(0), value.dim(1), f.a.dtype());
     const DType factor = f.a.dtype();
     if (value.dtype() == DType::f64 && factor == DType::f64)

@@ -19,9 +19,9 @@ bool is_compute_type(DType dtype) {
 
 void check(const Matmul& p, std::int64_t m, std::int64_t k, std::int64_t k_of_b, std::int64_t n) {
     internal_check(k == k_of_b && p.c.dim(0) == m && p.c.dim(1) == n,
-                   "matmul: a {}{} times b {}{} does not give c {}", p.a.shape().text(),
-                   p.op_a == Op::transpose ? "'" : "", p.b.shape().text(), p.op_b == Op::transpose ? "'" : "",
-                   p.c.shape().text());
+                   "matmul: a {}{} times b {}{} does not give c {}", p.a.shape(),
+                   p.op_a == Op::transpose ? "'" : "", p.b.shape(), p.op_b == Op::transpose ? "'" : "",
+                   p.c.shape());
     internal_check(is_compute_type(p.a.dtype()) && p.a.dtype() == p.b.dtype() &&
                        (p.c.dtype() == p.a.dtype() || p.c.dtype() == accumulate_type(p.a.dtype())),
                    "matmul: {} times {} into {}", name_of(p.a.dtype()), name_of(p.b.dtype()),
@@ -32,8 +32,7 @@ void check(const Matmul& p, std::int64_t m, std::int64_t k, std::int64_t k_of_b,
 
 void matmul(const Matmul& p) {
     internal_check(p.a.shape().rank() == 2 && p.b.shape().rank() == 2 && p.c.shape().rank() == 2,
-                   "matmul: shapes {}, {}, {} are not all 2-D", p.a.shape().text(), p.b.shape().text(),
-                   p.c.shape().text());
+                   "matmul: shapes {}, {}, {} are not all 2-D", p.a.shape(), p.b.shape(), p.c.shape());
     const bool a_turned = p.op_a == Op::transpose, b_turned = p.op_b == Op::transpose;
     const std::int64_t m = p.a.dim(a_turned ? 1 : 0), k = p.a.dim(a_turned ? 0 : 1), n = p.c.dim(1);
     check(p, m, k, p.b.dim(b_turned ? 1 : 0), p.b.dim(b_turned ? 0 : 1));

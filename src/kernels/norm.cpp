@@ -63,7 +63,7 @@ struct Sizes {
 };
 
 Sizes check_norm(Tensor x, Tensor weight, Tensor h, Tensor rstd) {
-    internal_check(x.shape().rank() == 2, "norm of a tensor {}", x.shape().text());
+    internal_check(x.shape().rank() == 2, "norm of a tensor {}", x.shape());
     const Sizes sizes{x.dim(0), x.dim(1)};
     check("norm weight", weight, x.dtype(), {sizes.width});
     check("normalised tensor", h, x.dtype(), x.shape());

@@ -38,7 +38,7 @@ void fill_row(T* to, std::uint64_t first, std::int64_t n, Pair pair) {
 
 template <class Pair>
 void fill_region(Tensor x, const Region& region, const Pair& pair) {
-    internal_check(x.shape().rank() == 2, "initial values for a tensor {}", x.shape().text());
+    internal_check(x.shape().rank() == 2, "initial values for a tensor {}", x.shape());
     if (x.empty()) return;
     const std::int64_t cols = x.dim(1);
     const std::int64_t valid_rows = std::min(region.valid_rows, x.dim(0)),

@@ -20,7 +20,7 @@ void rotate_head(T* low, T* high, const Wide<T>* cosine, const Wide<T>* sine, Wi
 }  // namespace
 
 void rope_table(Tensor table, double theta, std::int64_t first_position) {
-    internal_check(table.shape().rank() == 3 && table.dim(1) == 2, "rope table {}", table.shape().text());
+    internal_check(table.shape().rank() == 3 && table.dim(1) == 2, "rope table {}", table.shape());
     if (table.empty()) return;
     const std::int64_t half = table.dim(2);
     dispatch(table.dtype(), [&]<class T>() {
@@ -37,7 +37,7 @@ void rope_table(Tensor table, double theta, std::int64_t first_position) {
 }
 
 void rope(Tensor x, Tensor table, Rotation rotation) {
-    internal_check(x.shape().rank() == 4 && x.dim(3) % 2 == 0, "rope of a tensor {}", x.shape().text());
+    internal_check(x.shape().rank() == 4 && x.dim(3) % 2 == 0, "rope of a tensor {}", x.shape());
     const std::int64_t batch = x.dim(0), tokens = x.dim(1), heads = x.dim(2), half = x.dim(3) / 2;
     check("rope table", table, accumulate_type(x.dtype()), {tokens, 2, half});
     if (x.empty()) return;
