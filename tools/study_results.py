@@ -1,8 +1,8 @@
 """From the logs of a study's runs to one row a point: medians over repetitions, of the main loop only."""
-import json
 import statistics
 
 from run_data import Run
+from study_files import read_json
 
 COLUMNS = ["series", "method", "model", "dtype", "ranks", "dp", "tp", "threads", "tokens_per_step", "repetitions", "steps", "step_s",
            "step_s_low", "step_s_high", "tokens_per_s", "mfu", "data_s", "forward_s", "backward_s", "communication_s", "optimizer_s",
@@ -28,10 +28,7 @@ def run_figures(study, point):
 
 def collect(study):
     """Rows of all points with at least one finished run, in the order of the study."""
-    try:
-        plans = json.loads((study.dir / "plans.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        plans = {}
+    plans = read_json(study.dir / "plans.json")
     groups = {}
     for point in study.points:
         if point.state(study) == "done":
