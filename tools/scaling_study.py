@@ -24,7 +24,7 @@ import sys
 
 from html_page import bytes_text
 from study_files import only_submit, read_json, write_json, write_whole
-from study_points import StudyError, read_study
+from study_points import StudyError, read_study, require_same_settings
 from study_results import COLUMNS, collect
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -133,6 +133,16 @@ def run_here(study, point, lock):
     return f"failed (exit code {code}): {reason}"
 
 
+def read_site(site):
+    """What jobs/common.sh reads of a site: its file, ranks of a node, and options for sbatch. Throws where there is none."""
+    script = 'source "$0/jobs/common.sh"; load_site "$0" "$1"; printf "%s\\0" "$site_file" "$ranks_per_node" "${job_options[@]}"'
+    answer = subprocess.run(["bash", "-c", script, ROOT, site], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise StudyError(answer.stderr.strip().removeprefix("job: error: "))
+    file, ranks_per_node, *options = answer.stdout.split("\0")[:-1]
+    return pathlib.Path(file).resolve(), int(ranks_per_node), options
+
+
 def submit_to_slurm(study, points, site, options):
     """One job array for every number of ranks and threads; its tasks take points off a list."""
     groups = {}
@@ -146,9 +156,10 @@ def submit_to_slurm(study, points, site, options):
             prepare(study, point)
         listing.write_text("".join(f"{p.folder(study)}\n" for p in members), encoding="utf-8")
         per_node = min(ranks, study.ranks_per_node or ranks)
-        command = ["sbatch", "--parsable", f"--job-name={name}", f"--array=1-{len(members)}", f"--ntasks={ranks}",
+        # The site's and the user's options first: of repeated ones sbatch takes the last, and the layout is the study's.
+        command = ["sbatch", "--parsable", *options, f"--job-name={name}", f"--array=1-{len(members)}", f"--ntasks={ranks}",
                    f"--ntasks-per-node={per_node}", f"--nodes={-(-ranks // per_node)}", f"--cpus-per-task={threads}",
-                   f"--time={study.time_limit}", f"--output={study.dir}/slurm_%A_%a.log", *options,
+                   f"--time={study.time_limit}", f"--output={study.dir}/slurm_%A_%a.log",
                    ROOT / "jobs/study.sbatch", listing.resolve(), site]
         answer = subprocess.run(command, capture_output=True, text=True, check=False,
                                 env={**os.environ, "SWITCHYARD_ROOT": str(ROOT)})
@@ -206,11 +217,16 @@ def states(study):
 
 
 def command_submit(study, options):
+    if options.site:
+        options.site, ranks_per_node, job_options = read_site(options.site)
+        study.ranks_per_node = study.ranks_per_node or ranks_per_node
+        options.sbatch = [*job_options, *options.sbatch]
     with only_submit(study) as lock:
         return submit(study, options, lock)
 
 
 def submit(study, options, lock):
+    require_same_settings(study)
     now = states(study)
     plans = plan_study(study)
     refused = {name: reason for name, (_, reason) in plans.items() if reason}
@@ -252,13 +268,14 @@ def command_status(study, _):
 
 
 def command_collect(study, _):
+    require_same_settings(study)
     rows = collect(study)
     if not rows:
         raise StudyError(f"no point of {study.path} is finished yet (nothing to collect) see: tools/scaling_study.py status")
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", restval="")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)  # NaN: no plan
     write_whole(study.dir / "points.csv", table.getvalue())
     missing = len({(p.series, p.ranks) for p in study.points}) - len(rows)
     print(f"{len(rows)} points -> {study.dir / 'points.csv'}" + (f" ({missing} have no finished run)" if missing else ""))
