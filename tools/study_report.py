@@ -107,8 +107,9 @@ def line_figure(rows, value, low_high, ideal, ylabel, scale="log"):
         axes.plot([], [], "--", color="grey", label="ideal")
     axes.set_yscale(scale)
     if scale == "log":
-        axes.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
-        axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter() if len(axes.get_yticks()) > 3 else matplotlib.ticker.ScalarFormatter())
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))  # a decade alone would leave one number
+        axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     else:
         axes.set_ylim(bottom=0)
     axes.set_xticks(sorted({r["ranks"] for r in rows}), minor=False)
@@ -153,11 +154,11 @@ def pair_figure(rows, planned, measured, ylabel):
         values = np.array([r[key] / 2**20 for r in rows])
         axes.bar(np.arange(len(rows)) + (i - (len(bars) - 1) / 2) * 0.8 / len(bars), values, 0.8 / len(bars), label=label,
                  yerr=None if key == planned else spread_of(rows, key, values, 2**-20), capsize=2)
-    axes.set_xticks(range(len(rows)), [f"{r['series']}, {r['ranks']}" for r in rows], rotation=35, ha="right", fontsize=8)
+    axes.set_xticks(range(len(rows)), [f"{r['series']}; {ranks_text(r['ranks'])}" for r in rows], rotation=35, ha="right", fontsize=8)
     axes.set_ylabel(ylabel)
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, ncols=len(bars), loc="lower center", bbox_to_anchor=(0.5, 1.0))  # bars may reach the top
     return figure
 
 
@@ -179,20 +180,20 @@ def write_report(study, rows):
                 "Time of a step against ranks; bars: lowest and highest repetition. Ideal: the fastest layout on the fewest ranks, divided evenly.",
                 study.dir / "step_time.png")
     page.figure(line_figure(rows, lambda r: r["tokens_per_s"], lambda r: (tokens(r, r["step_s_high"]), tokens(r, r["step_s_low"])), base_rate,
-                            "tokens/s"), "Throughput of all ranks together.", study.dir / "throughput.png")
+                            "tokens/s"), "Throughput of all ranks together; bars: lowest and highest repetition.", study.dir / "throughput.png")
     scaled = lambda r, seconds: efficiency(r, rows) * r["step_s"] / seconds  # noqa: E731
     page.figure(line_figure(rows, lambda r: efficiency(r, rows), lambda r: (scaled(r, r["step_s_high"]), scaled(r, r["step_s_low"])),
                             lambda r: 1.0, "efficiency", "linear"),
-                "Throughput per rank relative to the fewest ranks.", study.dir / "efficiency.png")
+                "Throughput per rank relative to the fewest ranks; bars: lowest and highest repetition.", study.dir / "efficiency.png")
     page.figure(phases_figure(rows), "Time of a step by part, medians; bars: lowest and highest repetition.", study.dir / "phases.png")
     page.heading("Communication and memory")
     page.figure(pair_figure(rows, "sent_bytes_planned", [("measured", "sent_bytes")], "MiB sent by rank 0 in a step"),
-                "Bytes that rank 0 sends in a step, mean of the counted steps.", study.dir / "bytes.png")
+                "Bytes that rank 0 sends in a step, mean of the counted steps; bars: lowest and highest repetition.", study.dir / "bytes.png")
     page.figure(pair_figure(rows, "memory_bytes_planned", [("measured, arena", "memory_bytes"), ("measured, process less start-up", "process_bytes")],
-                            "MiB of rank 0"), "Memory of rank 0.", study.dir / "memory.png")
+                            "MiB of rank 0"), "Memory of rank 0; bars: lowest and highest repetition.", study.dir / "memory.png")
     page.table(["point", "ranks", "sent a step, predicted", "measured", "memory, predicted", "arena", "process"],
-               [[r["series"], r["ranks"], predicted_text(r["sent_bytes_planned"]), bytes_text(r["sent_bytes"]), predicted_text(r["memory_bytes_planned"]),
-                 bytes_text(r["memory_bytes"]), bytes_text(r["process_bytes"])] for r in rows])
+               [[r["series"], r["ranks"], predicted_text(r["sent_bytes_planned"]), bytes_text(r["sent_bytes"]),
+                 predicted_text(r["memory_bytes_planned"]), bytes_text(r["memory_bytes"]), bytes_text(r["process_bytes"])] for r in rows])
     page.heading("Study")
     page.details(str(study.path), study.path.read_text(encoding="utf-8"))
     page.write(study.dir / "report.html")
