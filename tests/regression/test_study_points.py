@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 import types
@@ -96,6 +97,15 @@ class AtWork(WithStudy):
                 with self.assertRaisesRegex(study_points.StudyError, "another submit of this study is at work.*submit.lock"):
                     self.submit(study, site)
         self.assertEqual(len(self.submit(study)[1]), 2)
+
+    def test_a_point_left_running_keeps_the_lock(self):
+        study = self.study()
+        script = f"sleep 60 & echo $! > {self.path}/pid"  # what a killed submit leaves behind
+        with mock.patch.object(scaling_study, "MPI_RUN", script), study_files.only_submit(study) as lock:
+            scaling_study.run_here(study, study.points[0], lock)
+        self.addCleanup(os.kill, int((self.path / "pid").read_text()), signal.SIGKILL)
+        with self.assertRaisesRegex(study_points.StudyError, "or a point that it started"):
+            self.submit(study)
 
     def test_a_failing_squeue_stops_everything(self):
         study = self.study()
