@@ -17,7 +17,6 @@ import io
 import json
 import os
 import pathlib
-import pwd
 import shutil
 import subprocess
 import sys
@@ -191,8 +190,7 @@ def queue_states(study, submitted):
     if not shutil.which("squeue"):
         raise StudyError(f"there is no squeue here: {unsure}")
     # By user, not by job: squeue fails for a job that it no longer knows.
-    user = pwd.getpwuid(os.getuid()).pw_name
-    answer = subprocess.run(["squeue", "--noheader", "--array", f"--user={user}", "--format=%F_%K %T"], capture_output=True, text=True, check=False)
+    answer = subprocess.run(["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F_%K %T"], capture_output=True, text=True, check=False)
     if answer.returncode:
         raise StudyError(f"squeue failed ({answer.stderr.strip() or f'exit code {answer.returncode}'}): {unsure}")
     return dict(line.split() for line in answer.stdout.splitlines() if len(line.split()) == 2)
