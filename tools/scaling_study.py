@@ -13,6 +13,7 @@ where the study varies; section [study] is explained in docs/scaling.md.
 import argparse
 import concurrent.futures
 import csv
+import io
 import json
 import os
 import pathlib
@@ -21,7 +22,8 @@ import subprocess
 import sys
 
 from html_page import bytes_text
-from study_points import StudyError, read_study
+from study_files import only_submit, read_json, write_json, write_whole
+from study_points import StudyError, read_study, require_same_settings
 from study_results import COLUMNS, collect
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -69,7 +71,7 @@ def plan_study(study):
         result[point.name] = (plan, reason)
     study.dir.mkdir(parents=True, exist_ok=True)
     kept = {name: {"plan": plan, "reason": reason} for name, (plan, reason) in result.items()}
-    (study.dir / "plans.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
+    write_json(study.dir / "plans.json", kept)
     return result
 
 
@@ -116,18 +118,28 @@ def prepare(study, point):
     return write_config(study, point)
 
 
-def run_here(study, point):
+def run_here(study, point, lock):
     config = prepare(study, point)
     command = ["bash", "-c", MPI_RUN, ROOT, str(point.ranks), PROGRAM, "train", config]
     with open(point.folder(study) / "output.txt", "w", encoding="utf-8") as output:
         code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
-                              env={**os.environ, "OMP_NUM_THREADS": str(point.threads)}).returncode
+                              pass_fds=(lock,), env={**os.environ, "OMP_NUM_THREADS": str(point.threads)}).returncode
     if point.state(study) == "done":
         return "done"
     (point.folder(study) / "failed").write_text(f"exit code {code}\n", encoding="utf-8")
     lines = (point.folder(study) / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     reason = next((line for line in reversed(lines) if line.startswith("[rank")), lines[-1] if lines else "no output")
     return f"failed (exit code {code}): {reason}"
+
+
+def read_site(site):
+    """What jobs/common.sh reads of a site: its file, ranks of a node, and options for sbatch. Throws where there is none."""
+    script = 'source "$0/jobs/common.sh"; load_site "$0" "$1"; printf "%s\\0" "$site_file" "$ranks_per_node" "${job_options[@]}"'
+    answer = subprocess.run(["bash", "-c", script, ROOT, site], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise StudyError(answer.stderr.strip().removeprefix("job: error: "))
+    file, ranks_per_node, *options = answer.stdout.split("\0")[:-1]
+    return pathlib.Path(file).resolve(), int(ranks_per_node), options
 
 
 def submit_to_slurm(study, points, site, options):
@@ -138,14 +150,15 @@ def submit_to_slurm(study, points, site, options):
     submitted = read_submitted(study)
     for (ranks, threads), members in groups.items():
         name = f"{study.dir.name}-{ranks}x{threads}"
-        listing = study.dir / f"points_{ranks}x{threads}.txt"
+        listing = new_listing(study, f"points_{ranks}x{threads}")
         for point in members:
             prepare(study, point)
         listing.write_text("".join(f"{p.folder(study)}\n" for p in members), encoding="utf-8")
         per_node = min(ranks, study.ranks_per_node or ranks)
-        command = ["sbatch", "--parsable", f"--job-name={name}", f"--array=1-{len(members)}", f"--ntasks={ranks}",
+        # The site's and the user's options first: of repeated ones sbatch takes the last, and the layout is the study's.
+        command = ["sbatch", "--parsable", *options, f"--job-name={name}", f"--array=1-{len(members)}", f"--ntasks={ranks}",
                    f"--ntasks-per-node={per_node}", f"--nodes={-(-ranks // per_node)}", f"--cpus-per-task={threads}",
-                   f"--time={study.time_limit}", f"--output={study.dir}/slurm_%A_%a.log", *options,
+                   f"--time={study.time_limit}", f"--output={study.dir}/slurm_%A_%a.log",
                    ROOT / "jobs/study.sbatch", listing.resolve(), site]
         answer = subprocess.run(command, capture_output=True, text=True, check=False,
                                 env={**os.environ, "SWITCHYARD_ROOT": str(ROOT)})
@@ -153,31 +166,41 @@ def submit_to_slurm(study, points, site, options):
             raise StudyError(f"sbatch refused {name}: {answer.stderr.strip()} (points already sent stay queued)")
         job = answer.stdout.strip().split(";")[0]
         submitted.update({p.name: f"{job}_{i}" for i, p in enumerate(members, 1)})
-        (study.dir / "submitted.json").write_text(json.dumps(submitted, indent=1), encoding="utf-8")
+        write_json(study.dir / "submitted.json", submitted)
         print(f"job array {job}: {len(members)} runs of {ranks} ranks x {threads} threads")
 
 
+def new_listing(study, name):
+    """A file of its own for every array: queued tasks still take their points off the earlier ones."""
+    path, number = study.dir / f"{name}.txt", 1
+    while path.exists():
+        number += 1
+        path = study.dir / f"{name}_{number}.txt"
+    return path
+
+
 def read_submitted(study):
-    try:
-        return json.loads((study.dir / "submitted.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return read_json(study.dir / "submitted.json")
 
 
-def queue_states(submitted):
-    """{job_task: state} of squeue for what was submitted; empty where Slurm does not answer."""
-    if not submitted or not shutil.which("squeue"):
-        return {}
-    jobs = ",".join(sorted({job.split("_")[0] for job in submitted.values()}))
-    answer = subprocess.run(["squeue", "--noheader", "--array", f"--jobs={jobs}", "--format=%F_%K %T"], capture_output=True,
-                            text=True, check=False)
+def queue_states(study, submitted):
+    """{job_task: state} of the user's jobs. Throws where Slurm does not answer: then nobody knows which points are at work."""
+    unsure = (f"{len(submitted)} unfinished points were sent to Slurm and may be at work; nothing was touched. Try again where squeue answers, "
+              f"or remove {study.dir / 'submitted.json'} once their jobs have ended")
+    if not shutil.which("squeue"):
+        raise StudyError(f"there is no squeue here: {unsure}")
+    # By user, not by job: squeue fails for a job that it no longer knows.
+    answer = subprocess.run(["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F_%K %T"], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise StudyError(f"squeue failed ({answer.stderr.strip() or f'exit code {answer.returncode}'}): {unsure}")
     return dict(line.split() for line in answer.stdout.splitlines() if len(line.split()) == 2)
 
 
 def states(study):
     """{point: queued, running, done, failed or waiting}."""
     submitted = read_submitted(study)
-    queue = queue_states(submitted)
+    unfinished = {p.name: submitted[p.name] for p in study.points if p.name in submitted and p.state(study) != "done"}
+    queue = queue_states(study, unfinished) if unfinished else {}
     result = {}
     for point in study.points:
         state, job = point.state(study), queue.get(submitted.get(point.name, ""))
@@ -192,21 +215,36 @@ def states(study):
 
 
 def command_submit(study, options):
+    if options.site:
+        options.site, ranks_per_node, job_options = read_site(options.site)
+        study.ranks_per_node = study.ranks_per_node or ranks_per_node
+        options.sbatch = [*job_options, *options.sbatch]
+    with only_submit(study) as lock:
+        return submit(study, options, lock)
+
+
+def submit(study, options, lock):
+    require_same_settings(study)
+    now = states(study)
     plans = plan_study(study)
     refused = {name: reason for name, (_, reason) in plans.items() if reason}
     for point in study.points:
         if point.repetition == 1 and point.name in refused:
             print(f"left out: {point.series}, {point.ranks} ranks: {refused[point.name]}", file=sys.stderr)
-    now = states(study)
-    busy = ("done", "queued", "running") if options.site else ("done",)
-    open_points = [p for p in study.points if p.name not in refused and now[p] not in busy]
-    print(f"{len(study.points)} runs: {sum(s == 'done' for s in now.values())} done, {len(refused)} left out, {len(open_points)} to do")
+    submitted = read_submitted(study)
+    # Under the lock, a point that says "running" and was not sent to Slurm is one that was cut off.
+    at_work = {p for p, state in now.items() if state in ("queued", "running") and p.name in submitted}
+    open_points = [p for p in study.points if p.name not in refused and now[p] != "done" and p not in at_work]
+    print(f"{len(study.points)} runs: {sum(s == 'done' for s in now.values())} done, {len(refused)} left out, {len(open_points)} to do"
+          + (f", {len(at_work)} queued or running in Slurm" if at_work else ""))
     if options.site:
         submit_to_slurm(study, open_points, options.site, options.sbatch)
         return 0
+    if any(p.name in submitted for p in open_points):  # their jobs have ended; from here on they are local
+        write_json(study.dir / "submitted.json", {name: job for name, job in submitted.items() if name not in {p.name for p in open_points}})
     failures = 0
     for number, point in enumerate(open_points, 1):
-        result = run_here(study, point)
+        result = run_here(study, point, lock)
         failures += result != "done"
         print(f"[{number}/{len(open_points)}] {point.name}: {result}", flush=True)
     return 1 if failures else 0
@@ -228,13 +266,15 @@ def command_status(study, _):
 
 
 def command_collect(study, _):
+    require_same_settings(study)
     rows = collect(study)
     if not rows:
         raise StudyError(f"no point of {study.path} is finished yet (nothing to collect) see: tools/scaling_study.py status")
-    with open(study.dir / "points.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", restval="")
+    writer.writeheader()
+    writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)  # NaN: no plan
+    write_whole(study.dir / "points.csv", table.getvalue())
     missing = len({(p.series, p.ranks) for p in study.points}) - len(rows)
     print(f"{len(rows)} points -> {study.dir / 'points.csv'}" + (f" ({missing} have no finished run)" if missing else ""))
     return 0

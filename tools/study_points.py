@@ -20,6 +20,7 @@ STUDY_KEYS = {
     "ranks_per_node": "",    # all on one node where empty
     "time_limit": "30",      # minutes of one point, for Slurm
 }
+LAYOUT_KEYS = ("parallel.tp", "parallel.dp")
 FIXED_RUN_KEYS = {"run.eval_interval": "0", "run.save_interval": "0"}
 
 
@@ -37,6 +38,7 @@ class Point:
     repetition: int
     settings: tuple
     series: str  # what distinguishes its line in a picture: all that varies but ranks and repetition
+    problem: str = ""  # what varies but the layout: only points of one problem are measured against each other
 
     def folder(self, study):
         return study.dir / "points" / self.name
@@ -60,6 +62,44 @@ class Point:
         if (status.get("outcome"), status.get("reason")) == ("stopped", "run.stop_step"):
             return "done"
         return {"finished": "done", "running": "running"}.get(status.get("outcome"), "failed")
+
+
+def settings_of(config):
+    """(section.key, value) of a config.cfg, but for where it lies."""
+    return {f"{section}.{key}": value for section, keys in read_sections(config).items() for key, value in keys.items()
+            if (section, key) != ("run", "dir")}
+
+
+def differences(study, point):
+    """In what a started point differs from what the study asks for now: ["key was X, is now Y"]."""
+    config = point.folder(study) / "config.cfg"
+    if not config.exists():
+        return []
+    then, now = settings_of(config), dict(point.settings)
+    try:
+        environment = json.loads((point.run(study) / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        environment = {}
+    for key, value in (("num_ranks", point.ranks), ("num_threads", point.threads)):
+        if key in environment:
+            then[key], now[key] = environment[key], value
+    return [f"{key} was {then.get(key, 'not set')}, is now {now.get(key, 'not set')}" for key in sorted({*then, *now})
+            if then.get(key) != now.get(key)]
+
+
+def require_same_settings(study):
+    """Throws where finished points are of another study than the file describes now."""
+    found = {}
+    for point in study.points:
+        if point.state(study) == "done":
+            changed = differences(study, point)
+            if changed:
+                found.setdefault("; ".join(changed), []).append(point)
+    if found:
+        text = ". ".join(f"{points[0].name}{f' and {len(points) - 1} more' if len(points) > 1 else ''}: {changed}"
+                         for changed, points in found.items())
+        raise StudyError(f"{study.path} was edited after points were run. {text}. Set another study.dir for the new settings, restore the old "
+                         f"ones, or remove these points' folders in {study.dir / 'points'}")
 
 
 @dataclasses.dataclass
@@ -156,6 +196,10 @@ def expand(study, sections, ranks, threads):
     unknown = set(own) - set(lists.get("method.name", []))
     if unknown:
         raise StudyError(f"{study.path}: section [method.{sorted(unknown)[0]}] is of a method that method.name does not list")
+    for key, values in lists.items():
+        repeated = next((v for v in values if values.count(v) > 1), None)
+        if repeated is not None:
+            raise StudyError(f"{study.path}: {key} lists {repeated} twice (each value is a point of its own) remove one")
     varied = [key for key, values in lists.items() if len(values) > 1]
     points, batches = [], lists.get("data.global_batch")
     if study.kind == "weak" and not batches:
@@ -164,6 +208,8 @@ def expand(study, sections, ranks, threads):
         settings = dict(zip(lists, values))
         if n % int(settings.get("parallel.tp", "1") or 1):
             continue  # of the listed layouts each rank count takes those that divide it
+        # In a weak study a batch stands for itself on the fewest ranks, as the file gives it.
+        shown = {key: f"{key.split('.')[1]} {settings[key]}" if key != "method.name" else settings[key] for key in varied}
         if study.kind == "weak":
             batch = whole_number("data.global_batch", settings["data.global_batch"])
             if batch * n % ranks[0]:
@@ -173,14 +219,19 @@ def expand(study, sections, ranks, threads):
         for key, value in own.get(settings.get("method.name"), {}).items():
             settings[f"method.{key}"] = value
         settings.update(FIXED_RUN_KEYS)
-        shown = [f"{key.split('.')[1]} {settings[key]}" if key != "method.name" else settings[key]
-                 for key in varied if not (study.kind == "weak" and key == "data.global_batch")]
         if len(threads) > 1:
-            shown.append(f"{t} threads")
-        series = ", ".join(shown) or settings.get("method.name", "all")
-        slug = re.sub(r"[^A-Za-z0-9.]+", "-", series)
-        points += [Point(f"{slug}-ranks{n}-{repetition}", n, t, repetition, tuple(settings.items()), series)
+            shown["study.threads"] = f"{t} threads"
+        problem = ", ".join(text for key, text in shown.items() if key not in LAYOUT_KEYS)
+        series = ", ".join(shown.values()) or settings.get("method.name", "all")
+        slug = re.sub(r"[^A-Za-z0-9.+]+", "-", series)
+        points += [Point(f"{slug}-ranks{n}-{repetition}", n, t, repetition, tuple(settings.items()), series, problem)
                    for repetition in range(1, study.repetitions + 1)]
     if not points:
         raise StudyError(f"{study.path}: no rank count is a multiple of a listed parallel.tp")
+    named = {}
+    for point in points:
+        other = named.setdefault(point.name, point)
+        if other is not point:
+            raise StudyError(f"{study.path}: '{other.series}' and '{point.series}' would share the folder {point.name} write one of the values "
+                             "differently")
     return points

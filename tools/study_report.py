@@ -1,5 +1,5 @@
 """The page of a scaling study: time, throughput, efficiency, phases, bytes and memory against ranks, and where efficiency goes."""
-import os
+import math
 
 import matplotlib
 
@@ -24,7 +24,7 @@ def by_series(rows):
 
 def base_of(row, rows):
     """What a point is measured against: the fastest of the same problem on the fewest ranks, whatever its layout."""
-    same = [r for r in rows if all(r[k] == row[k] for k in ("method", "model", "dtype", "threads"))]
+    same = [r for r in rows if all(r[k] == row[k] for k in ("problem", "method", "model", "dtype", "threads"))]
     fewest = min(r["ranks"] for r in same)
     return max((r for r in same if r["ranks"] == fewest), key=lambda r: r["tokens_per_s"])
 
@@ -56,7 +56,7 @@ def ms(seconds):
     return f"{1e3 * seconds:.0f} ms" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms"
 
 
-def sentences(rows, cores):
+def sentences(rows):
     """Where efficiency is lost, in words: the largest rank count of every series, and what makes the figures doubtful."""
     lines = []
     for name, members in by_series(rows).items():
@@ -72,10 +72,10 @@ def sentences(rows, cores):
         else:
             text += " Nothing is lost."
         lines.append(text)
-    crowded = sorted({r["ranks"] for r in rows if r["ranks"] * r["threads"] > cores})
-    if crowded and not os.environ.get("SLURM_JOB_ID"):
-        lines.append(f"This machine has {cores} cores. Points whose ranks x threads exceed that (on {', '.join(map(str, crowded))} ranks) "
-                     "share cores where they were run here, and then show sharing, not scaling.")
+    crowded = [r for r in rows if 0 < r["cores"] < r["ranks"] * r["threads"]]
+    if crowded:
+        where = ", ".join(dict.fromkeys(f"{ranks_text(r['ranks'])} x {r['threads']} on {r['cores']:.0f}" for r in crowded))
+        lines.append(f"Some points share cores ({where} cores): they show sharing, not scaling.")
     spreads = [(r, (r["step_s_high"] - r["step_s_low"]) / r["step_s"]) for r in rows]
     wide = [f"{spread:.0%} ({r['series']}, {ranks_text(r['ranks'])})" for r, spread in spreads if spread > 0.1]
     if wide:
@@ -107,8 +107,9 @@ def line_figure(rows, value, low_high, ideal, ylabel, scale="log"):
         axes.plot([], [], "--", color="grey", label="ideal")
     axes.set_yscale(scale)
     if scale == "log":
-        axes.yaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
-        axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter() if len(axes.get_yticks()) > 3 else matplotlib.ticker.ScalarFormatter())
+        axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))  # a decade alone would leave one number
+        axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     else:
         axes.set_ylim(bottom=0)
     axes.set_xticks(sorted({r["ranks"] for r in rows}), minor=False)
@@ -116,6 +117,16 @@ def line_figure(rows, value, low_high, ideal, ylabel, scale="log"):
     axes.set_ylabel(ylabel)
     axes.legend(frameon=False, fontsize=9)
     return figure
+
+
+def spread_of(rows, key, values, factor):
+    """[below, above] for error bars; rounding may make them negative."""
+    low, high = (factor * np.array([r[f"{key}_{end}"] for r in rows]) for end in ("low", "high"))
+    return np.maximum(0, [values - low, high - values])
+
+
+def predicted_text(value):
+    return "missing" if math.isnan(value) else bytes_text(value)
 
 
 def phases_figure(rows):
@@ -126,6 +137,7 @@ def phases_figure(rows):
         width = 1e3 * np.array([r[f"{phase}_s"] for r in rows])
         axes.barh(range(len(rows)), width, left=left, label=phase)
         left += width
+    axes.errorbar(left, range(len(rows)), xerr=spread_of(rows, "phases_s", left, 1e3), fmt="none", ecolor="black", capsize=3)
     axes.set_yticks(range(len(rows)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("time of a step (ms)")
@@ -139,12 +151,14 @@ def pair_figure(rows, planned, measured, ylabel):
     figure, axes = plt.subplots(figsize=(9, 4.0), layout="constrained")
     bars = [("predicted", planned), *measured]
     for i, (label, key) in enumerate(bars):
-        axes.bar(np.arange(len(rows)) + (i - (len(bars) - 1) / 2) * 0.8 / len(bars), [r[key] / 2**20 for r in rows], 0.8 / len(bars), label=label)
-    axes.set_xticks(range(len(rows)), [f"{r['series']}, {r['ranks']}" for r in rows], rotation=35, ha="right", fontsize=8)
+        values = np.array([r[key] / 2**20 for r in rows])
+        axes.bar(np.arange(len(rows)) + (i - (len(bars) - 1) / 2) * 0.8 / len(bars), values, 0.8 / len(bars), label=label,
+                 yerr=None if key == planned else spread_of(rows, key, values, 2**-20), capsize=2)
+    axes.set_xticks(range(len(rows)), [f"{r['series']}; {ranks_text(r['ranks'])}" for r in rows], rotation=35, ha="right", fontsize=8)
     axes.set_ylabel(ylabel)
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, ncols=len(bars), loc="lower center", bbox_to_anchor=(0.5, 1.0))  # bars may reach the top
     return figure
 
 
@@ -153,7 +167,7 @@ def write_report(study, rows):
                 f"{study.kind.capitalize()} scaling, {len(rows)} points, medians over up to {max(r['repetitions'] for r in rows)} "
                 f"repetitions; the first {study.drop_steps} steps of a run do not count, evaluation and saving neither.")
     page.heading("Where efficiency goes")
-    page.bullets(sentences(rows, os.cpu_count()))
+    page.bullets(sentences(rows))
     page.heading("Time")
     page.table(["point", "ranks", "dp x tp", "threads", "tokens a step", "ms a step (lowest to highest)", "tokens/s", "efficiency", "MFU"],
                [[r["series"], r["ranks"], f"{r['dp']:.0f} x {r['tp']:.0f}", r["threads"], f"{r['tokens_per_step']:,.0f}",
@@ -166,20 +180,20 @@ def write_report(study, rows):
                 "Time of a step against ranks; bars: lowest and highest repetition. Ideal: the fastest layout on the fewest ranks, divided evenly.",
                 study.dir / "step_time.png")
     page.figure(line_figure(rows, lambda r: r["tokens_per_s"], lambda r: (tokens(r, r["step_s_high"]), tokens(r, r["step_s_low"])), base_rate,
-                            "tokens/s"), "Throughput of all ranks together.", study.dir / "throughput.png")
+                            "tokens/s"), "Throughput of all ranks together; bars: lowest and highest repetition.", study.dir / "throughput.png")
     scaled = lambda r, seconds: efficiency(r, rows) * r["step_s"] / seconds  # noqa: E731
     page.figure(line_figure(rows, lambda r: efficiency(r, rows), lambda r: (scaled(r, r["step_s_high"]), scaled(r, r["step_s_low"])),
                             lambda r: 1.0, "efficiency", "linear"),
-                "Throughput per rank relative to the fewest ranks.", study.dir / "efficiency.png")
-    page.figure(phases_figure(rows), "Mean time of a step by part.", study.dir / "phases.png")
+                "Throughput per rank relative to the fewest ranks; bars: lowest and highest repetition.", study.dir / "efficiency.png")
+    page.figure(phases_figure(rows), "Time of a step by part, medians; bars: lowest and highest repetition.", study.dir / "phases.png")
     page.heading("Communication and memory")
     page.figure(pair_figure(rows, "sent_bytes_planned", [("measured", "sent_bytes")], "MiB sent by rank 0 in a step"),
-                "Bytes that rank 0 sends in a step, mean of the counted steps.", study.dir / "bytes.png")
+                "Bytes that rank 0 sends in a step, mean of the counted steps; bars: lowest and highest repetition.", study.dir / "bytes.png")
     page.figure(pair_figure(rows, "memory_bytes_planned", [("measured, arena", "memory_bytes"), ("measured, process less start-up", "process_bytes")],
-                            "MiB of rank 0"), "Memory of rank 0.", study.dir / "memory.png")
+                            "MiB of rank 0"), "Memory of rank 0; bars: lowest and highest repetition.", study.dir / "memory.png")
     page.table(["point", "ranks", "sent a step, predicted", "measured", "memory, predicted", "arena", "process"],
-               [[r["series"], r["ranks"], bytes_text(r["sent_bytes_planned"]), bytes_text(r["sent_bytes"]), bytes_text(r["memory_bytes_planned"]),
-                 bytes_text(r["memory_bytes"]), bytes_text(r["process_bytes"])] for r in rows])
+               [[r["series"], r["ranks"], predicted_text(r["sent_bytes_planned"]), bytes_text(r["sent_bytes"]),
+                 predicted_text(r["memory_bytes_planned"]), bytes_text(r["memory_bytes"]), bytes_text(r["process_bytes"])] for r in rows])
     page.heading("Study")
     page.details(str(study.path), study.path.read_text(encoding="utf-8"))
     page.write(study.dir / "report.html")

@@ -1,12 +1,14 @@
 """From the logs of a study's runs to one row a point: medians over repetitions, of the main loop only."""
-import json
+import math
 import statistics
 
 from run_data import Run
+from study_files import read_json
 
 COLUMNS = ["series", "method", "model", "dtype", "ranks", "dp", "tp", "threads", "tokens_per_step", "repetitions", "steps", "step_s",
            "step_s_low", "step_s_high", "tokens_per_s", "mfu", "data_s", "forward_s", "backward_s", "communication_s", "optimizer_s",
-           "switching_s", "sent_bytes", "sent_bytes_planned", "memory_bytes", "memory_bytes_planned", "process_bytes"]
+           "switching_s", "cores", "sent_bytes", "sent_bytes_planned", "memory_bytes", "memory_bytes_planned", "process_bytes"]
+SPREAD = ["step_s", "phases_s", "sent_bytes", "memory_bytes", "process_bytes"]  # with _low and _high over repetitions
 PHASES = ["data", "forward", "backward", "communication", "optimizer", "switching"]
 
 
@@ -18,7 +20,9 @@ def run_figures(study, point):
     figures = {"steps": len(steps), "step_s": median([s["step_s"] for s in steps]), "mfu": median([s.get("mfu", 0.0) for s in steps]),
                "sent_bytes": statistics.mean(sum(s.get("bytes", {}).values()) for s in steps)}
     for phase in PHASES:
-        figures[f"{phase}_s"] = statistics.mean(s.get("phases", {}).get(phase, 0.0) for s in steps)
+        figures[f"{phase}_s"] = median([s.get("phases", {}).get(phase, 0.0) for s in steps])
+    figures["phases_s"] = sum(figures[f"{phase}_s"] for phase in PHASES)
+    figures["cores"] = cores_of(run.environment())
     memory = (run.last_event("finish") or {}).get("memory", {})
     figures["memory_bytes"] = memory.get("arena", {}).get("total", 0)
     figures["process_bytes"] = memory.get("process", 0)
@@ -26,12 +30,19 @@ def run_figures(study, point):
     return figures | {"dp": start.get("dp", 0), "tp": start.get("tp", 0), "tokens_per_step": steps[0]["tokens"] / steps[0]["step"]}
 
 
+def cores_of(environment):
+    """Distinct cores that the ranks of a run could use, over all hosts; 0 where the run does not say."""
+    cores = set()
+    for rank in environment.get("ranks", []):
+        for part in filter(None, str(rank.get("cores", "")).split(",")):
+            first, _, last = part.partition("-")
+            cores |= {(rank.get("host"), core) for core in range(int(first), int(last or first) + 1)}
+    return len(cores)
+
+
 def collect(study):
-    """Rows of all points with at least one finished run, in the order of the study."""
-    try:
-        plans = json.loads((study.dir / "plans.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        plans = {}
+    """Rows of all points with at least one finished run, in the order of the study; not a number where a plan is missing."""
+    plans = read_json(study.dir / "plans.json")
     groups = {}
     for point in study.points:
         if point.state(study) == "done":
@@ -40,12 +51,13 @@ def collect(study):
     for (series, ranks), points in groups.items():
         runs = [run_figures(study, p) for p in points]
         row = {key: statistics.median(r[key] for r in runs) for key in runs[0]}
-        times = [r["step_s"] for r in runs]
+        for key in SPREAD:
+            row |= {f"{key}_low": min(r[key] for r in runs), f"{key}_high": max(r[key] for r in runs)}
         plan = (plans.get(points[0].name) or {}).get("plan") or {}
         rows.append(row | {
             "series": series, "method": points[0].setting("method.name"), "model": points[0].setting("model.preset"),
             "dtype": points[0].setting("run.dtype"), "ranks": ranks, "threads": points[0].threads, "repetitions": len(runs),
-            "step_s_low": min(times), "step_s_high": max(times), "tokens_per_s": row["tokens_per_step"] / row["step_s"],
-            "sent_bytes_planned": plan.get("counted_bytes", 0),
-            "memory_bytes_planned": plan.get("memory", {}).get("total", 0)})
+            "problem": points[0].problem, "tokens_per_s": row["tokens_per_step"] / row["step_s"],
+            "sent_bytes_planned": plan.get("counted_bytes", math.nan),
+            "memory_bytes_planned": plan.get("memory", {}).get("total", math.nan)})
     return rows

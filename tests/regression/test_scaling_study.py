@@ -108,7 +108,7 @@ def row(series, ranks, step_s, **phases):
     """A row of results; the time that no phase takes is forward."""
     base = {f"{p}_s": phases.get(p, 0.0) for p in study_report.PHASES}
     base["forward_s"] = step_s - sum(phases.values())
-    return {"series": series, "method": series, "model": "m", "dtype": "f32", "threads": 1, "ranks": ranks, "tokens_per_step": 1000,
+    return {"series": series, "method": series, "model": "m", "dtype": "f32", "problem": series.split(",")[0], "threads": 1, "cores": 64, "ranks": ranks, "tokens_per_step": 1000,
             "step_s": step_s, "step_s_low": step_s, "step_s_high": step_s, "tokens_per_s": 1000 / step_s, **base}
 
 
@@ -121,11 +121,11 @@ class Efficiency(unittest.TestCase):
         self.assertAlmostEqual(lost["communication"], 0.2 - 0.1 / 4)
         self.assertAlmostEqual(lost["forward"], 0.3 - 0.9 / 4)
         self.assertAlmostEqual(sum(lost.values()), 0.5 - 0.25)
-        text = " ".join(study_report.sentences(rows, 64))
+        text = " ".join(study_report.sentences(rows))
         self.assertIn("50%", text)
         self.assertIn("175 ms in communication that was not hidden, 75 ms in forward", text)
         self.assertNotIn("share cores", text)
-        self.assertIn("share cores", " ".join(study_report.sentences(rows, 4)))
+        self.assertIn("share cores", " ".join(study_report.sentences([{**r, "cores": 4} for r in rows])))
 
     def test_weak(self):
         rows = [row("full", 1, 1.0), {**row("full", 4, 1.25), "tokens_per_step": 4000, "tokens_per_s": 3200.0}]
@@ -138,7 +138,7 @@ class Efficiency(unittest.TestCase):
 
     def test_a_large_spread_is_named(self):
         rows = [row("full", 1, 1.0), {**row("full", 2, 0.6), "step_s_low": 0.5, "step_s_high": 0.7}]
-        self.assertIn("Repetitions differ by 33% (full, 2 ranks).", " ".join(study_report.sentences(rows, 8)))
+        self.assertIn("Repetitions differ by 33% (full, 2 ranks).", " ".join(study_report.sentences(rows)))
 
 
 class WholeStudy(WithFolder):
