@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
+
 #include "kernels/subnormals.hpp"
 #include "kernels/transfer.hpp"
 #include "support/threads.hpp"
