@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the back end is chosen first: no display is needed)
 import numpy as np  # noqa: E402
 
-from run_data import Run, smooth  # noqa: E402
+from run_data import read_runs, smooth  # noqa: E402
 
 COLUMNS = ["step", "tokens", "loss", "val_loss", "lr", "grad_norm", "step_s", "tokens_per_s"]
 
@@ -71,7 +71,7 @@ def main():
     parser.add_argument("-o", "--output", default="run.png", help="picture to write (default: run.png)")
     parser.add_argument("--csv", help="also write the steps as a table")
     arguments = parser.parse_args()
-    runs = [Run(path) for path in arguments.runs]
+    runs = read_runs(arguments.runs)
     draw(runs, arguments.output)
     if arguments.csv:
         write_csv(runs, arguments.csv)

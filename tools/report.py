@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (the back end is chosen first: no
 import numpy as np  # noqa: E402
 
 from html_page import Page, bytes_text, count_text, duration_text  # noqa: E402
-from run_data import Run, smooth  # noqa: E402
+from run_data import read_runs, smooth  # noqa: E402
 
 MOST_POINTS = 2000  # of one curve
 LOCAL_KEYS = {"run.dir", "data.tokens"}  # where things lie, not what was trained
@@ -204,10 +204,18 @@ def switching_sections(page, runs):
     page.table(["run", "vectors switched", "moments reset", "largest residual"], rows)
 
 
+def state_of(runs):
+    """Which runs have not ended, in a sentence; empty when all have."""
+    running = [run for run in runs if run.says_running()]
+    going = ["Written while training was going on."] if any(run.shows_life() for run in running) else []
+    dead = [f"{run.name} ended without a word: its status says running, but nothing holds its directory."
+            for run in running if not run.shows_life()]
+    return " ".join(going + dead)
+
+
 def write_report(runs, output):
     names = ", ".join(run.name for run in runs)
-    going = any(run.status().get("outcome") == "running" for run in runs)
-    page = Page(f"Switchyard: {names}", "Written while training was going on." if going else "")
+    page = Page(f"Switchyard: {names}", state_of(runs))
     page.table(["", *(run.name for run in runs)], summary_rows(runs))
 
     page.heading("Loss")
@@ -276,7 +284,7 @@ def main():
     parser.add_argument("runs", nargs="+", type=pathlib.Path, metavar="RUN")
     parser.add_argument("-o", "--output", default="report.html", help="page to write (default: report.html)")
     arguments = parser.parse_args()
-    runs = [Run(path) for path in arguments.runs]
+    runs = read_runs(arguments.runs)
     for run in runs:  # two runs of the same name are told apart by their folders
         if sum(other.name == run.name for other in runs) > 1:
             run.label = str(run.folder)

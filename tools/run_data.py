@@ -3,8 +3,28 @@ import configparser
 import json
 import pathlib
 import sys
+import time
 
 import numpy as np
+
+PATIENCE_S = 60  # the holder of a run directory's lock gives a sign of life every 10 s
+
+
+class NoStepYet(Exception):
+    pass
+
+
+def read_runs(paths):
+    """The runs that have a step; others are named. Exits when none has."""
+    runs = []
+    for path in paths:
+        try:
+            runs.append(Run(path))
+        except NoStepYet as problem:
+            print(f"left out: {problem}", file=sys.stderr)
+    if not runs:
+        sys.exit("nothing to draw (no run has a training step yet)")
+    return runs
 
 
 class Run:
@@ -19,7 +39,7 @@ class Run:
         self.name = self.folder.name if self.log.name == "log.jsonl" else self.log.stem
         self.steps, self.events = self._read_log()
         if not any("loss" in s for s in self.steps):
-            sys.exit(f"{self.log}: no training step yet (nothing to draw)")
+            raise NoStepYet(f"{self.log}: no training step yet")
 
     def _read_log(self):
         steps, events = {}, []
@@ -76,6 +96,17 @@ class Run:
 
     def status(self):
         return self._json("status.json")
+
+    def says_running(self):
+        return self.status().get("outcome") == "running"
+
+    def shows_life(self):
+        """Whether a process holds the run directory, as far as its lock tells: empty once it is released."""
+        try:
+            lock = (self.folder / "lock").stat()
+        except OSError:
+            return False
+        return lock.st_size > 0 and time.time() - lock.st_mtime < PATIENCE_S
 
     def environment(self):
         return self._json("environment.json")

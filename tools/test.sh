@@ -8,7 +8,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 usage() {
     cat <<'TEXT'
 tools/test.sh [--long] [--no-asan] [ctest arguments]
-  --long     also the campaigns (tests labelled `long`: many kills, many switches, ...)
+  --long     also the campaigns (tests labelled `long`: many kills, many switches, ...), and exported weights in
+             transformers and peft, which it installs in .venv-torch (6 GB)
   --no-asan  only the release build
 Everything else goes to ctest: tools/test.sh --no-asan -R checkpoint
 TEXT

@@ -4,6 +4,7 @@ is still going, and refusals."""
 import html.parser
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -71,6 +72,7 @@ class Report(unittest.TestCase):
         (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + end)
         (folder / "config.cfg").write_text(f"[method]\nname = switchlora\n\n[optim]\nlr = {lr}\n\n[run]\ndir = {folder}\nsteps = 100\n")
         (folder / "status.json").write_text(json.dumps({"outcome": outcome, "reason": ""}))
+        (folder / "lock").write_text("pid 1 on somewhere\n" if outcome == "running" else "")
         return folder
 
     def report(self, *arguments):
@@ -117,8 +119,29 @@ class Report(unittest.TestCase):
         torn = '\n{"step": 31, "loss": 4.'
         tags, text = self.page(self.write_run("going", steps=30, outcome="running", end=torn, switches=False))
         self.assertIn("Written while training was going on", text)
+        self.assertNotIn("ended without a word", text)
         self.assertEqual(tags.row("steps")[1], "30 of 100")
         self.assertNotIn("Switches</h2>", text)
+
+    def test_a_killed_run_is_not_going_on(self):
+        for name in ("silent", "released"):
+            lock = self.write_run(name, steps=30, outcome="running") / "lock"
+            if name == "silent":
+                os.utime(lock, (1e9, 1e9))
+            else:
+                lock.write_text("")
+            _, text = self.page(name)
+            self.assertNotIn("going on", text)
+            self.assertIn(f"{name} ended without a word", text)
+
+    def test_a_run_without_a_step_is_named_and_left_out(self):
+        young = self.write_run("young", steps=0, outcome="running")
+        alone = self.report(young)
+        self.assertEqual(alone.returncode, 1)
+        self.assertIn("no run has a training step yet", alone.stderr)
+        tags, _ = self.page(self.write_run("old"), young)
+        self.assertEqual(len(tags.row("steps")), 2)
+        self.assertIn("young/log.jsonl: no training step yet", self.report("old", young, "-o", "out.html").stderr)
 
     def test_refusals(self):
         for arguments in (["nowhere"], [str(self.path)]):
