@@ -11,15 +11,14 @@ import argparse
 import json
 import os
 import pathlib
-import random
 import subprocess
 import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-MPI_RUN = 'source "$1/tools/mpirun_flags.sh"; ranks=$2; shift 2; mpi_run "$ranks" "$@"'
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+from bench_runs import Failure, ROOT, make_tokens, on_ranks, run
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 MIB = 1 << 20
 
 STEPS = 12
@@ -46,40 +45,13 @@ FULL_SIZE = {"model.preset": "60m", "model.vocab_size": 32100, "data.seq_len": 5
              "data.global_batch": 4, "run.steps": 1000, "run.stop_step": 3, "optim.warmup_steps": 2}
 
 
-class Failure(Exception):
-    pass
-
-
 def words_of(settings):
     return [f"--{key}={value}" for key, value in settings.items()]
 
 
-def run(command, what):
-    """Standard output of `command`; its last lines go into the message when it fails."""
-    result = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=ENVIRONMENT)
-    if result.returncode != 0:
-        tail = "\n".join((result.stdout + result.stderr).splitlines()[-15:])
-        raise Failure(f"{what} failed with exit code {result.returncode}:\n  {' '.join(map(str, command))}\n{tail}")
-    return result.stdout
-
-
-def make_tokens(program, folder):
-    """A token file of made-up words."""
-    draw = random.Random(0)
-    syllables = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "er", "is")]
-    words = ["".join(draw.choices(syllables, k=draw.randint(1, 4))) for _ in range(3000)]
-    text, tokens = folder / "text.txt", folder / "tokens.h5"
-    with open(text, "w") as file:
-        for i in range(6000):
-            file.write(" ".join(draw.choices(words, k=10)) + (".\n\n" if i % 50 == 49 else ".\n"))
-    run([program, "tokenize", text, f"--output={tokens}", "--vocab_size=512", "--quiet"], "switchyard tokenize")
-    return tokens
-
-
 def plan_of(program, settings, ranks, steps=100):
     command = [program, "plan", *words_of(settings), f"--ranks={ranks}", f"--steps={steps}", "--json"]
-    return json.loads(run(command, "switchyard plan"))
+    return json.loads(run(command, "switchyard plan", **ENVIRONMENT))
 
 
 def log_of(directory):
@@ -104,8 +76,8 @@ def compare_run(options, folder, tokens, name, ranks, settings):
     settings = {**TINY, **settings, "data.tokens": tokens}
     plan = plan_of(options.switchyard, settings, ranks, STEPS)
     directory = folder / name.replace(" ", "_").replace(",", "")
-    run(["bash", "-c", MPI_RUN, "bash", ROOT, ranks, options.switchyard, "train", *words_of(settings),
-         f"--run.dir={directory}"], f"switchyard train ({name})")
+    run(on_ranks(ranks, [options.switchyard, "train", *words_of(settings), f"--run.dir={directory}"]),
+        f"switchyard train ({name})", **ENVIRONMENT)
     steps, finish = log_of(directory)
     if sorted(steps) != list(range(1, STEPS + 1)) or len(plan["bytes_by_step"]) != STEPS:
         raise Failure(f"{name}: steps {sorted(steps)} in the log and {len(plan['bytes_by_step'])} planned, expected {STEPS}")
@@ -132,7 +104,7 @@ def check_runs(options):
     problems = []
     with tempfile.TemporaryDirectory(prefix="switchyard_bench_") as name:
         folder = pathlib.Path(name)
-        tokens = make_tokens(options.switchyard, folder)
+        tokens = make_tokens(options.switchyard, folder, 6000)
         for layout, (ranks, parallel) in LAYOUTS.items():
             for method, keys in METHODS.items():
                 problems += compare_run(options, folder, tokens, f"{layout}, {method}", ranks, {**parallel, **keys})
@@ -191,7 +163,7 @@ def check_1b(options):
 def watched_run(command, directory):
     """Runs `command`; its peak at the end and, as far as it was seen, before its save, in bytes."""
     with open(directory.parent / "output.txt", "w+") as output:
-        process = subprocess.Popen([str(c) for c in command], stdout=output, stderr=output, env=ENVIRONMENT)
+        process = subprocess.Popen([str(c) for c in command], stdout=output, stderr=output, env={**os.environ, **ENVIRONMENT})
         before_save, status = 0, pathlib.Path(f"/proc/{process.pid}/status")
         while True:
             pid, code, usage = os.wait4(process.pid, os.WNOHANG)
@@ -215,7 +187,7 @@ def check_process(options):
     problems = []
     with tempfile.TemporaryDirectory(prefix="switchyard_bench_") as name:
         folder = pathlib.Path(name)
-        tokens = make_tokens(options.switchyard, folder)
+        tokens = make_tokens(options.switchyard, folder, 6000)
         for dtype in ("bf16", "f32"):
             for method, keys in {"full": {"method.name": "full"},
                                  "switchlora": {"method.name": "switchlora", "method.rank": 128}}.items():

@@ -10,46 +10,14 @@ import json
 import math
 import os
 import pathlib
-import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from bench_runs import Failure, ROOT, make_tokens, on_ranks, run
+
 VOCAB = {"60m": 32100}  # the preset that bench_torch.py builds
-MPI_RUN = 'source "$1/tools/mpirun_flags.sh"; ranks=$2; shift 2; mpi_run "$ranks" "$@"'
-
-
-class Failure(Exception):
-    pass
-
-
-def run(command, what, **environment):
-    """Standard output of `command`; its last lines go into the message when it fails."""
-    result = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, **environment})
-    if result.returncode != 0:
-        tail = "\n".join((result.stdout + result.stderr).splitlines()[-15:])
-        raise Failure(f"{what} failed with exit code {result.returncode}:\n  {' '.join(map(str, command))}\n{tail}")
-    return result.stdout
-
-
-def make_tokens(options, folder):
-    """A token file of made-up words. The model's vocabulary is larger than the file's: a step costs the same."""
-    rng = random.Random(0)
-    syllables = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "er", "is")]
-    words = ["".join(rng.choices(syllables, k=rng.randint(1, 4))) for _ in range(3000)]
-    steps = options.warmup + options.steps
-    sentences = max(2000, 2 * steps * options.batch * options.seq_len // 8)
-    text = folder / "text.txt"
-    with open(text, "w") as file:
-        for i in range(sentences):
-            file.write(" ".join(rng.choices(words, k=10)) + (".\n\n" if i % 50 == 49 else ".\n"))
-    tokens = folder / "tokens.h5"
-    run([options.switchyard, "tokenize", text, f"--output={tokens}", "--vocab_size=512"], "switchyard tokenize")
-    return tokens
 
 
 def measure_switchyard(options, tokens, dtype, ranks, folder):
@@ -65,7 +33,7 @@ def measure_switchyard(options, tokens, dtype, ranks, folder):
                "--optim.lr=1e-3", "--optim.schedule=constant", "--optim.warmup_steps=0", "--optim.weight_decay=0",
                "--optim.clip_norm=1"]
     if ranks > 1:
-        command = ["bash", "-c", MPI_RUN, "bash", ROOT, ranks] + command
+        command = on_ranks(ranks, command)
     run(command, f"switchyard train ({dtype}, {ranks} ranks)", OMP_NUM_THREADS=str(threads))
     with open(directory / "log.jsonl") as file:
         lines = [json.loads(line) for line in file if line.strip()]
@@ -155,7 +123,9 @@ def main():
     rounds = []
     with tempfile.TemporaryDirectory(prefix="switchyard_bench_") as name:
         folder = pathlib.Path(name)
-        tokens = make_tokens(options, folder)
+        # The model's vocabulary is larger than the file's: a step costs the same.
+        sentences = max(2000, 2 * (options.warmup + options.steps) * options.batch * options.seq_len // 8)
+        tokens = make_tokens(options.switchyard, folder, sentences)
         for number in range(1, options.rounds + 1):
             results = {}
             for dtype in options.dtypes:
