@@ -115,7 +115,9 @@ TEST_F(ValidationTest, EveryLayoutGivesTheMeanOverAllTokens) {
                 for_each_layout(config, [&](const Config& here, const Topology& topology) {
                     const std::int64_t at_once = topology.dp_size() * micro_batch;
                     if (here.data.global_batch % at_once != 0) return;
-                    if (at_once > 1) EXPECT_NE(num_sequences % at_once, 0) << "no remainder to test";
+                    if (at_once > 1) {
+                        EXPECT_NE(num_sequences % at_once, 0) << "no remainder to test";
+                    }
                     TinyRun run(here, topology);
                     const TokenLoader loader(file_, seq_len, 0, masked);
                     EXPECT_EQ(loader.num_validation_sequences(), num_sequences);
