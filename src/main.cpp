@@ -43,7 +43,7 @@ int main(int argc, char** argv) {
         rank = world.rank();
         return run_command_line(commands(), world, argc, argv, start_s);
     } catch (const std::exception& error) {
-        yield_to_lower_ranks(rank);
+        yield_to_lower_ranks(rank, error);
         abort_all_ranks(rank, message_of(error));
     }
 }

@@ -120,7 +120,8 @@ void agree(const Comm& comm, bool ok, const std::string& message) {
     }
     if (first == comm.size()) return;
     const std::string text = broadcast(comm, message, first);
-    throw UserError(comm.size() == 1 ? text : fmt::format("{} [on rank {} of {}]", text, first, comm.size()));
+    if (comm.size() == 1) throw UserError(text);
+    throw AgreedError(fmt::format("{} [on rank {} of {}]", text, first, comm.size()));
 }
 
 void agree_on(const Comm& comm, const std::function<void()>& work) {

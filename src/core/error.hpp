@@ -18,6 +18,12 @@ class UserError : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+/// One that all ranks throw together, after they agreed on it.
+class AgreedError : public UserError {
+  public:
+    using UserError::UserError;
+};
+
 /// A broken invariant of the program itself.
 class InternalError : public std::logic_error {
   public:

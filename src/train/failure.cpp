@@ -12,16 +12,19 @@
 #include <thread>
 
 #include "comm/comm.hpp"
+#include "core/error.hpp"
 
 namespace switchyard {
 
-void yield_to_lower_ranks(int rank) {
+void yield_to_lower_ranks(int rank, const std::exception& error) {
     for (int signal : {SIGTERM, SIGINT, SIGUSR1}) std::signal(signal, SIG_DFL);
     if (rank == 0) return;
     static bool waited = false;  // once per failure is enough
     if (waited) return;
     waited = true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(600 + 100 * std::min(rank, 24)));
+    const bool rank_0_speaks = dynamic_cast<const AgreedError*>(&error) != nullptr;
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds((rank_0_speaks ? 30000 : 600) + 100 * std::min(rank, 24)));
 }
 
 std::string message_of(const std::exception& error) {

@@ -46,7 +46,7 @@ int Trainer::run() {
     try {
         return run_guarded();
     } catch (const std::exception& error) {
-        yield_to_lower_ranks(topology_.world.rank());
+        yield_to_lower_ranks(topology_.world.rank(), error);
         progress_.end_line();
         write_status("failed", message_of(error));
         throw;
