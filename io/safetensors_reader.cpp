@@ -47,16 +47,16 @@ std::string read_header(int fd, const std::string& path, std::uint64_t file_byte
     std::uint64_t length = 0;
     std::string error = read_fully(fd, reinterpret_cast<std::byte*>(&length), length_bytes, 0);
     require(error.empty(), "cannot read `{}`: {}", path, error);
-    require(
-        length <= max_header_bytes && length <= file_bytes - length_bytes,
-        "`{}` says that its header has {} bytes (the file has {}, and {} are the most a header may have) it "
-        "is truncated or no safetensors file: get it again",
-        path, length, file_bytes, max_header_bytes);
+    require(length <= max_header_bytes && length <= file_bytes - length_bytes,
+            "`{}` says that its header has {} bytes (the file has {}, and {} are the most a header may have: "
+            "it is "
+            "truncated or no safetensors file) get it again",
+            path, length, file_bytes, max_header_bytes);
     std::string text(length, '\0');
     error = read_fully(fd, reinterpret_cast<std::byte*>(text.data()), length, length_bytes);
     require(error.empty(), "cannot read the header of `{}`: {}", path, error);
     require(text.starts_with('{'),
-            "`{}` has a header that does not begin with {{ (it is no safetensors file)", path);
+            "`{}` has a header that does not begin with {{ (it is no safetensors file) get it again", path);
     return text;
 }
 
@@ -72,47 +72,48 @@ std::uint64_t bytes_of(const SafetensorsEntry& entry, const std::string& where) 
     for (const std::int64_t extent : entry.shape)
         require(!__builtin_mul_overflow(bits, static_cast<std::uint64_t>(extent), &bits) &&
                     bits < std::uint64_t{1} << 62,
-                "{} has a shape of more bytes than can be counted ({}) the file is damaged: get it again",
+                "{} has a shape of more bytes than can be counted ({}: the file is damaged) get it again",
                 where, fmt::join(entry.shape, " x "));
-    require(bits % 8 == 0, "{} fills no whole number of bytes ({} values of {} bits) the file is damaged",
+    require(bits % 8 == 0,
+            "{} fills no whole number of bytes ({} values of {} bits: the file is damaged) get it again",
             where, entry.size(), type->bits);
     return bits / 8;
 }
 
 std::uint64_t whole_number(const json& value, const std::string& where, const char* what) {
     require(value.is_number_unsigned() && value.get<std::uint64_t>() <= std::uint64_t{1} << 62,
-            "{} has a {} that is no whole number in range the file is damaged: get it again", where, what);
+            "{} has {} that is no whole number in range (the file is damaged) get it again", where, what);
     return value.get<std::uint64_t>();
 }
 
 SafetensorsEntry read_entry(const json& value, const std::string& where, std::uint64_t data_bytes) {
-    require(value.is_object() && value.size() == 3 && value.contains("dtype") && value.contains("shape") &&
+    require(value.is_object() && value.size() == 3 && value.contains("dtype") && value.contains("a shape") &&
                 value.contains("data_offsets"),
-            "{} is not described by dtype, shape and data_offsets alone the file is damaged: get it again",
+            "{} is not described by dtype, shape and data_offsets alone (the file is damaged) get it again",
             where);
     require(value["dtype"].is_string() && value["shape"].is_array(),
-            "{} has a dtype that is no text or a shape that is no list the file is damaged: get it again",
+            "{} has a dtype that is no text or a shape that is no list (the file is damaged) get it again",
             where);
     require(value["shape"].size() <= max_dimensions,
-            "{} has {} dimensions ({} at most are read) the file is damaged: get it again", where,
+            "{} has {} dimensions ({} at most are read: the file is damaged) get it again", where,
             value["shape"].size(), max_dimensions);
     SafetensorsEntry entry;
     entry.dtype = value["dtype"].get<std::string>();
     for (const json& extent : value["shape"])
-        entry.shape.push_back(static_cast<std::int64_t>(whole_number(extent, where, "shape")));
+        entry.shape.push_back(static_cast<std::int64_t>(whole_number(extent, where, "a shape")));
     const json& offsets = value["data_offsets"];
     require(offsets.is_array() && offsets.size() == 2,
-            "{} has data_offsets that are not two numbers the file is damaged: get it again", where);
-    entry.begin = whole_number(offsets[0], where, "offset");
-    entry.end = whole_number(offsets[1], where, "offset");
-    require(
-        entry.begin <= entry.end && entry.end <= data_bytes,
-        "{} has the data_offsets {} to {} (the file has {} bytes of values) it is truncated or damaged: get "
-        "it again",
-        where, entry.begin, entry.end, data_bytes);
+            "{} has data_offsets that are not two numbers (the file is damaged) get it again", where);
+    entry.begin = whole_number(offsets[0], where, "an offset");
+    entry.end = whole_number(offsets[1], where, "an offset");
+    require(entry.begin <= entry.end && entry.end <= data_bytes,
+            "{} has the data_offsets {} to {} (the file has {} bytes of values: it is truncated or damaged) "
+            "get it "
+            "again",
+            where, entry.begin, entry.end, data_bytes);
     const std::uint64_t bytes = bytes_of(entry, where);
     require(bytes == entry.end - entry.begin,
-            "{} has {} bytes for {} values of type {} ({} are needed) the file is damaged: get it again",
+            "{} has {} bytes for {} values of type {} ({} are needed: the file is damaged) get it again",
             where, entry.end - entry.begin, entry.size(), entry.dtype, bytes);
     return entry;
 }
@@ -120,7 +121,9 @@ SafetensorsEntry read_entry(const json& value, const std::string& where, std::ui
 void check_metadata(const json& metadata, const std::string& path) {
     bool texts = metadata.is_object();
     for (const auto& value : metadata) texts = texts && value.is_string();
-    require(texts, "`{}` has __metadata__ that does not map texts to texts the file is damaged", path);
+    require(texts,
+            "`{}` has __metadata__ that does not map texts to texts (the file is damaged) get it again",
+            path);
 }
 
 /// Tensors follow each other without holes from the first byte to the last.
@@ -137,17 +140,17 @@ void check_cover(const std::map<std::string, SafetensorsEntry>& entries, const s
         const auto& [name, entry] = *item;
         require(entry.begin >= end,
                 "`{}`: tensor {} begins at byte {}, inside {} (which ends at {}; tensors may "
-                "not overlap) the file is damaged: get it again",
+                "not overlap: the file is damaged) get it again",
                 path, quoted(name), entry.begin, before, end);
         require(entry.begin == end,
-                "`{}`: {} bytes between {} and tensor {} belong to no tensor the file is "
-                "damaged: get it again",
+                "`{}`: {} bytes between {} and tensor {} belong to no tensor (the file is "
+                "damaged) get it again",
                 path, entry.begin - end, before, quoted(name));
         end = entry.end;
         before = "tensor " + quoted(name);
     }
     require(end == data_bytes,
-            "`{}`: {} bytes behind {} belong to no tensor the file is damaged: get it again", path,
+            "`{}`: {} bytes behind {} belong to no tensor (the file is damaged) get it again", path,
             data_bytes - end, before);
 }
 
@@ -181,12 +184,15 @@ std::map<std::string, std::set<std::string>> read_index(const std::string& path)
             "`{}` has no weight_map (it says which file holds which tensor) get it again", path);
     std::map<std::string, std::set<std::string>> files;
     for (const auto& [name, file] : index["weight_map"].items()) {
-        require(file.is_string(), "`{}` names no file for tensor {}", path, quoted(name));
+        require(file.is_string(), "`{}` names no file for tensor {} (it is damaged) get it again", path,
+                quoted(name));
         const auto& file_name = file.get_ref<const std::string&>();
         const bool beside = !file_name.empty() && file_name != "." && file_name != ".." &&
                             file_name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
-        require(beside, "`{}` puts tensor {} into {} (files of an index lie beside it) this is refused", path,
-                quoted(name), quoted(file_name));
+        require(beside,
+                "`{}` puts tensor {} into {} (files of an index lie beside it) get a model from "
+                "elsewhere",
+                path, quoted(name), quoted(file_name));
         files[file_name].insert(name);
     }
     return files;

@@ -32,6 +32,10 @@ std::string list_of(const std::vector<std::string>& names) {
     return fmt::format("{}{}", fmt::join(shown, ", "), rest);
 }
 
+std::string tensors(std::size_t count) {
+    return fmt::format("{} tensor{}", count, count == 1 ? "" : "s");
+}
+
 void check_tensors(const std::string& directory, const SafetensorsDirectory& source,
                    const std::vector<Shard>& weights) {
     std::vector<std::string> missing, surplus, expected;
@@ -44,9 +48,9 @@ void check_tensors(const std::string& directory, const SafetensorsDirectory& sou
         if (!std::binary_search(expected.begin(), expected.end(), name) && !follows_from_config(name))
             surplus.push_back(name);
     const char* whole = "(the model of its config.json has exactly its own tensors)";
-    require(missing.empty(), "`{}` lacks {} tensors {}: {}", directory, missing.size(), whole,
+    require(missing.empty(), "`{}` lacks {} {}: {}", directory, tensors(missing.size()), whole,
             list_of(missing));
-    require(surplus.empty(), "`{}` has {} tensors too many {}: {}", directory, surplus.size(), whole,
+    require(surplus.empty(), "`{}` has {} too many {}: {}", directory, tensors(surplus.size()), whole,
             list_of(surplus));
     for (const Shard& weight : weights) {
         const SafetensorsEntry& entry = source.entry(weight.name);
@@ -97,8 +101,8 @@ DataIdentity identify_data(const ImportRequest& request, const Config& config) {
         const DataIdentity given = identity_of(tokens.info());
         require(result.tokenizer.empty() || result.tokenizer == given.tokenizer,
                 "token file `{}` was made with another tokenizer than `{}` (its ids mean other words) "
-                "tokenize with "
-                "--tokenizer={}",
+                "tokenize "
+                "with --tokenizer={}",
                 config.data.tokens, model, model);
         vocab_size = tokens.info().vocab_size;
         result = given;
@@ -110,8 +114,7 @@ DataIdentity identify_data(const ImportRequest& request, const Config& config) {
         request.directory);
     require(vocab_size <= config.model.vocab_size,
             "the tokenizer has {} tokens and the model {} (ids beyond them have no embedding) give the "
-            "tokenizer of "
-            "the model",
+            "tokenizer of the model",
             vocab_size, config.model.vocab_size);
     return result;
 }

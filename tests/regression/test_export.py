@@ -18,8 +18,8 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from exported_runs import Runs  # noqa: E402
+from program import BUILD  # noqa: E402
 
-BUILD = ROOT / "build" / "release"
 EPS = 2.0**-24  # of f32, half a unit in the last place
 
 
@@ -258,11 +258,11 @@ class Export(unittest.TestCase):
         q = "model.layers.1.self_attn.q_proj.weight"
         cases = {
             "missing": ({n: v for n, v in good.items() if n not in (q, "model.norm.weight")},
-                        ["lacks 2 tensors", f'"{q}"', '"model.norm.weight"']),
+                        ["lacks 2 tensors ", f'"{q}"', '"model.norm.weight"']),
             "surplus": (good | {"model.layers.0.self_attn.q_proj.bias": good["model.norm.weight"]},
-                        ["1 tensors too many", '"model.layers.0.self_attn.q_proj.bias"']),
+                        ["1 tensor too many", '"model.layers.0.self_attn.q_proj.bias"']),
             "layer": (good | {"model.layers.2.input_layernorm.weight": good["model.norm.weight"]},
-                      ["1 tensors too many", "layers.2"]),
+                      ["1 tensor too many", "layers.2"]),
             "shape": (good | {q: good[q][:, :-1].copy()}, [f'"{q}"', "96x95", "96x96"]),
             "order": (good | {q: good[q].reshape(9216)}, [f'"{q}"', "9216", "96x96"]),
         }  # fmt: skip
@@ -360,8 +360,4 @@ class Export(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        if argument.startswith("--build="):
-            BUILD = pathlib.Path(argument.removeprefix("--build="))
-            sys.argv.remove(argument)
     unittest.main()

@@ -14,8 +14,8 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from exported_runs import Runs  # noqa: E402
+from program import BUILD  # noqa: E402
 
-BUILD = ROOT / "build" / "release"
 NEEDED = "torch, transformers, peft, safetensors, sentencepiece, google.protobuf, h5py"
 TOLERANCE = 1e-5  # of the largest logit, in f32
 PROMPT = "Quiet river stone, 1907: naïve 東京 ember"
@@ -144,13 +144,10 @@ class Transformers(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    arguments = [a for a in sys.argv[1:] if a.startswith("--build=") or a in ("--install", "--inside")]
-    sys.argv = [sys.argv[0], *(a for a in sys.argv[1:] if a not in arguments)]
-    for argument in arguments:
-        if argument.startswith("--build="):
-            BUILD = pathlib.Path(argument.removeprefix("--build="))
-    if "--inside" not in arguments:
-        interpreter, reason = find_environment("--install" in arguments)
+    inside, install = (flag in sys.argv for flag in ("--inside", "--install"))
+    sys.argv = [argument for argument in sys.argv if argument not in ("--inside", "--install")]
+    if not inside:
+        interpreter, reason = find_environment(install)
         if interpreter is None:
             print(f"skipped: {reason}")
             sys.exit(77)

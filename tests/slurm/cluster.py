@@ -121,6 +121,7 @@ class Cluster:
         f = self.folder
         (f / "tmp").mkdir()  # in /tmp, what a killed cluster left would be in the way of the same job number
         (f / "mpi.conf").write_text(f"PMIxCliTmpDirBase={f}/tmp\n")
+        (f / "gres.conf").write_text("Name=token Count=8\n")
         self.spawn("munged", "-F", f"--key-file={key}", f"--socket={f}/munge", f"--pid-file={f}/munged.pid",
                    f"--log-file={f}/log/munged.log", f"--seed-file={f}/munged.seed")
         self.wait("munged", lambda: (f / "munge").exists())
@@ -160,7 +161,8 @@ SlurmdParameters=config_overrides
 MpiDefault=pmix
 ReturnToService=2
 KillWait={self.kill_wait_s}
-NodeName={self.node} NodeAddr=127.0.0.1 CPUs={self.cpus} State=UNKNOWN
+GresTypes=token
+NodeName={self.node} NodeAddr=127.0.0.1 CPUs={self.cpus} RealMemory=4000 Feature=small Gres=token:8 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP
 """
 

@@ -88,7 +88,7 @@ class Jobs:
         return re.findall(r"Submitted batch job (\d+)", result.stdout)[-1]
 
     def show(self, job):
-        return dict(re.findall(r"(\w+)=(\S*)", self.call("scontrol", "show", "job", "--oneliner", job).stdout))
+        return dict(re.findall(r"([\w/]+)=(\S*)", self.call("scontrol", "show", "job", "--oneliner", job).stdout))
 
     def state(self, job):
         return self.show(job).get("JobState", "")
@@ -272,6 +272,32 @@ def chain(jobs):
     jobs.expect_reference("chain")
 
 
+def chain_of_plain_sbatch(jobs):
+    """The script was not asked to submit itself: the successor gets what this job was given, whatever the site says."""
+    name, site = "plain", jobs.site("plain", "mpirun", "chain")
+    site.write_text(site.read_text().replace("ranks_per_node=2", "ranks_per_node=1"))
+    run = jobs.run(name)
+    run.path.mkdir(parents=True)
+    environment = {**jobs.cluster.environment, **tiny_run.MPI_ENVIRONMENT, "OMP_NUM_THREADS": "1",
+                   "SWITCHYARD_TEST_FAULT": f"-1:{PAUSE_STEP}:wait"}
+    asked = ["--ntasks=2", "--cpus-per-task=3", "--mem=100", "--gres=token:2", "--constraint=small", "--time=9"]
+    job = jobs.number(jobs.call("sbatch", *asked, "--signal=B:USR1@20", f"--output={run.path}/%j.log",
+                                "jobs/pretrain.sbatch", str(jobs.config), str(site), f"--run.dir={run.path}", env=environment))
+    jobs.wait_pause(name)
+    jobs.call("scancel", "--batch", "--signal=USR1", job)
+    first = jobs.wait_end(job)
+    log = (run.path / f"{job}.log").read_text()
+    successor = re.findall(r"goes on: Submitted batch job (\d+)", log)
+    expect(len(successor) == 1, log)
+    second = jobs.wait_end(successor[0])
+    expect(second["JobState"] == "COMPLETED", f"{second}\n{jobs.log(name, successor[0])}")
+    for key in ("NumNodes", "NumTasks", "CPUs/Task", "MinMemoryNode", "TresPerNode", "Features", "TimeLimit",
+                "Partition"):
+        expect(key in first and first[key] == second.get(key), f"{key}: {first.get(key)}, then {second.get(key)}")
+    expect(first["Features"] == "small" and "token:2" in first["TresPerNode"], f"{first}")
+    jobs.expect_reference(name)
+
+
 def no_requeue(jobs):
     """Submitted with --no-requeue: `scontrol requeue` is refused, the script chains by itself."""
     job = jobs.submit("no_requeue", "mpirun", "--no-requeue", pause=True)
@@ -374,6 +400,7 @@ CASES = {
     "killed_srun": lambda jobs: killed_rank(jobs, "srun"),
     "killed_mpirun": lambda jobs: killed_rank(jobs, "mpirun"),
     "chain": chain,
+    "chain_of_plain_sbatch": chain_of_plain_sbatch,
     "no_requeue": no_requeue,
     "endless": endless,
     "silent": silent,

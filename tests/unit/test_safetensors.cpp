@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <regex>
 
 #include "core/error.hpp"
 #include "io/safetensors.hpp"
@@ -39,6 +40,7 @@ class Safetensors : public ::testing::Test {
         const std::string message = message_of<UserError>([&] { SafetensorsFile file(path); });
         if (!message.empty()) {
             EXPECT_CONTAINS(message, path);
+            EXPECT_TRUE(std::regex_search(message, std::regex(R"(\(.+\) get )"))) << "why, and what to do: " << message;
         }
         return message;
     }
@@ -202,7 +204,7 @@ TEST_F(Safetensors, TypesAndShapes) {
     EXPECT_CONTAINS(one("F33", "[2]"), "type \"F33\"");
     EXPECT_CONTAINS(one("f32", "[2]"), "type \"f32\"");
     EXPECT_CONTAINS(one("F4", "[15]"), "no whole number of bytes");
-    EXPECT_CONTAINS(one("F16", "[2]"), "8 bytes for 2 values of type F16 (4 are needed)");
+    EXPECT_CONTAINS(one("F16", "[2]"), "8 bytes for 2 values of type F16 (4 are needed: ");
     EXPECT_CONTAINS(one("F32", "[-2]"), "no whole number");
     EXPECT_CONTAINS(one("F32", "[\"2\"]"), "no whole number");
     EXPECT_CONTAINS(one("F32", "[4294967296,4294967296,2]"), "more bytes than can be counted");
@@ -251,11 +253,11 @@ TEST_F(Safetensors, DirectoryWithIndex) {
                     "has no tensor");
     EXPECT_CONTAINS(index(R"({"weight_map":{"x":"one.safetensors","y":"three.safetensors"}})"),
                     "three.safetensors");
-    EXPECT_CONTAINS(index(R"({"weight_map":{"x":"../one.safetensors"}})"), "this is refused");
-    EXPECT_CONTAINS(index(R"({"weight_map":{"x":"/etc/passwd"}})"), "this is refused");
-    EXPECT_CONTAINS(index(R"({"weight_map":{"x":".."}})"), "this is refused");
-    EXPECT_CONTAINS(index(R"({"weight_map":{"x":"a\u0000b"}})"), "this is refused");
-    EXPECT_CONTAINS(index(R"({"weight_map":{"x":""}})"), "this is refused");
+    EXPECT_CONTAINS(index(R"({"weight_map":{"x":"../one.safetensors"}})"), "lie beside it");
+    EXPECT_CONTAINS(index(R"({"weight_map":{"x":"/etc/passwd"}})"), "lie beside it");
+    EXPECT_CONTAINS(index(R"({"weight_map":{"x":".."}})"), "lie beside it");
+    EXPECT_CONTAINS(index(R"({"weight_map":{"x":"a\u0000b"}})"), "lie beside it");
+    EXPECT_CONTAINS(index(R"({"weight_map":{"x":""}})"), "lie beside it");
     EXPECT_CONTAINS(index(R"({"weight_map":{"x":1}})"), "names no file");
     EXPECT_CONTAINS(index(R"({"weight_map":{"x":"one.safetensors","x":"two.safetensors"}})"), "\"x\" twice");
     EXPECT_CONTAINS(index(R"({"weight_map":[]})"), "no weight_map");
