@@ -49,8 +49,7 @@ std::string read_header(int fd, const std::string& path, std::uint64_t file_byte
     require(error.empty(), "cannot read `{}`: {}", path, error);
     require(length <= max_header_bytes && length <= file_bytes - length_bytes,
             "`{}` says that its header has {} bytes (the file has {}, and {} are the most a header may have: "
-            "it is "
-            "truncated or no safetensors file) get it again",
+            "it is truncated or no safetensors file) get it again",
             path, length, file_bytes, max_header_bytes);
     std::string text(length, '\0');
     error = read_fully(fd, reinterpret_cast<std::byte*>(text.data()), length, length_bytes);
@@ -87,7 +86,7 @@ std::uint64_t whole_number(const json& value, const std::string& where, const ch
 }
 
 SafetensorsEntry read_entry(const json& value, const std::string& where, std::uint64_t data_bytes) {
-    require(value.is_object() && value.size() == 3 && value.contains("dtype") && value.contains("a shape") &&
+    require(value.is_object() && value.size() == 3 && value.contains("dtype") && value.contains("shape") &&
                 value.contains("data_offsets"),
             "{} is not described by dtype, shape and data_offsets alone (the file is damaged) get it again",
             where);
@@ -108,8 +107,7 @@ SafetensorsEntry read_entry(const json& value, const std::string& where, std::ui
     entry.end = whole_number(offsets[1], where, "an offset");
     require(entry.begin <= entry.end && entry.end <= data_bytes,
             "{} has the data_offsets {} to {} (the file has {} bytes of values: it is truncated or damaged) "
-            "get it "
-            "again",
+            "get it again",
             where, entry.begin, entry.end, data_bytes);
     const std::uint64_t bytes = bytes_of(entry, where);
     require(bytes == entry.end - entry.begin,
@@ -190,8 +188,7 @@ std::map<std::string, std::set<std::string>> read_index(const std::string& path)
         const bool beside = !file_name.empty() && file_name != "." && file_name != ".." &&
                             file_name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
         require(beside,
-                "`{}` puts tensor {} into {} (files of an index lie beside it) get a model from "
-                "elsewhere",
+                "`{}` puts tensor {} into {} (files of an index lie beside it) get a model from elsewhere",
                 path, quoted(name), quoted(file_name));
         files[file_name].insert(name);
     }

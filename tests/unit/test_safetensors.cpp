@@ -40,7 +40,8 @@ class Safetensors : public ::testing::Test {
         const std::string message = message_of<UserError>([&] { SafetensorsFile file(path); });
         if (!message.empty()) {
             EXPECT_CONTAINS(message, path);
-            EXPECT_TRUE(std::regex_search(message, std::regex(R"(\(.+\) get )"))) << "why, and what to do: " << message;
+            EXPECT_TRUE(std::regex_search(message, std::regex(R"(\(.+\) get )")))
+                << "why, and what to do: " << message;
         }
         return message;
     }
