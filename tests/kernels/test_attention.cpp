@@ -153,9 +153,9 @@ std::vector<Case> cases() {
                                        {1, 65, 6, 2, 9},
                                        {2, 128, 2, 2, 64},
                                        {2, 130, 12, 4, 7},  // several tiles, parts by group alone
-                                       {2, 300, 8, 8, 21},  // one part
+                                       {2, 200, 8, 8, 21},  // one part
                                        {1, 512, 1, 1, 32},  // segments
-                                       {1, 650, 4, 2, 33},  // groups and segments, two panels
+                                       {1, 530, 4, 2, 17},  // groups and segments, two panels
                                        {0, 16, 2, 1, 8}})
                 cases.push_back({dtype, sizes, documents});
     return cases;

@@ -24,10 +24,6 @@ FORM = re.compile(r"\S.* \(.+\) \S")  # problem (why it matters) suggestion
 CRASH = re.compile(r"terminate called|Segmentation|Signal:|Assertion|std::|internal error")
 
 
-# A process alone needs no daemon of Open MPI, which would also live under its limits.
-ALONE = ["env", "OMPI_MCA_ess_singleton_isolated=1"]
-
-
 def launch(ranks, words, fault=None, before=()):
     """Runs to the end: (exit code, output). `before`: a command that starts what follows it."""
     words = [*before, BUILD / "switchyard", *words]
@@ -37,7 +33,7 @@ def launch(ranks, words, fault=None, before=()):
             words = ["-x", variable, *words]
         process = Launch([*MPIRUN, "-n", ranks, *words])
     else:
-        process = Launch([*ALONE, *variables, *words])
+        process = Launch(["env", *variables, *words])
     return process.wait(), process.output()
 
 

@@ -44,12 +44,8 @@ class Runs:
         return {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
 
     def run(self, *arguments, ranks=1, program="switchyard", before=()):
-        # Without mpirun a limit in `before` would also hold for the daemon that MPI_Init starts.
-        command = [*(["mpirun", *MPI_FLAGS, "-n", str(ranks)] if ranks > 1 or before else []), *before, self.build / program, *arguments]
-        environment = self.environment()
-        if command[0] != "mpirun":
-            environment["OMPI_MCA_ess_singleton_isolated"] = "1"  # no daemon for a process alone: half the time to start
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        command = [*(["mpirun", *MPI_FLAGS, "-n", str(ranks)] if ranks > 1 else []), *before, self.build / program, *arguments]
+        return subprocess.run(command, cwd=self.folder, env=self.environment(), capture_output=True, text=True)
 
     def must(self, *arguments, **options):
         result = self.run(*arguments, **options)
