@@ -116,12 +116,12 @@ def loss_figure(runs, xlabel, position):
 
 
 def steps_figure(runs, key, ylabel, scale="linear", smoothed=False):
-    """None where no run has the key."""
+    """Of the runs that have the key and not 0 alone; None where there is none."""
     figure, axes = new_figure(2.8)
     drawn = False
     for index, run in enumerate(runs):
         steps, values = run.series(key)
-        if not len(values):
+        if not values.any():
             continue
         drawn, colour = True, f"C{index}"
         if smoothed:
@@ -190,7 +190,7 @@ def settings_rows(runs):
 
 def switching_sections(page, runs):
     counts = steps_figure(runs, "vectors_switched", "vectors switched per step")
-    if not any(run.series("vectors_switched")[1].any() for run in runs):
+    if not counts:
         return
     page.heading("Switches")
     page.figure(counts, "Vectors switched in each step, both sides of all matrices.")

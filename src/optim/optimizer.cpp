@@ -13,8 +13,11 @@
 namespace switchyard {
 namespace {
 
-/// Elements of one travelling buffer: bounds the work space, large enough for the network.
+/// Elements of one travelling buffer at most: bounds the work space on many ranks.
 constexpr std::int64_t buffer_elements = std::int64_t{1} << 22;
+/// Elements for one rank in it at most: a quarter of a megabyte is large enough for the network, and small
+/// enough to be packed, sent, summed and unpacked in a core's cache.
+constexpr std::int64_t segment_elements = std::int64_t{1} << 16;
 
 DType gradient_dtype(const ModelContext& context) {
     return context.config.optim.gradient_dtype == "bf16" ? DType::bf16 : context.accumulate();
@@ -49,7 +52,7 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
             group.gradients.push_back(owned_[i].parameter().gradient);
             group.values.push_back(owned_[i].parameter().value);
         }
-        group.capacity = std::max(widest, buffer_elements / comm->size());
+        group.capacity = std::max(widest, std::min(segment_elements, buffer_elements / comm->size()));
         buffer = std::max(buffer, group.capacity * comm->size());
         groups_.push_back(std::move(group));
     }
