@@ -38,5 +38,6 @@ elif [[ -z $ranks ]]; then
 fi
 [[ $ranks =~ ^[1-9][0-9]*$ ]] || die "--ranks=$ranks is no number of ranks"
 mpi_prepare "$ranks"
-say "$ranks ranks, run $run from step $(newest_step "$run")"
+step=$(newest_step "$run")
+say "$ranks ranks, run $run from $([[ $step -ge 0 ]] && echo "step $step" || echo "the beginning")"
 exec "${mpi_command[@]}" "$program" train "${positional[0]}" "${settings[@]}" --run.dir="$run"

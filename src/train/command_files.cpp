@@ -166,7 +166,8 @@ int diff(const Arguments& arguments) {
 
 std::vector<CommandOption> tokenize_options() {
     return {{"output", "FILE.h5", "the token file to write"},
-            {"tokenizer", "MODEL", "a SentencePiece model, or a token file that holds one"},
+            {"tokenizer", "MODEL",
+             "a SentencePiece model, or a directory (tokenizer.model) or token file that holds one"},
             {"vocab_size", "N", "train a tokenizer with so many pieces instead"},
             {"validation", "0.01", "share of the documents kept for validation"},
             {"document_separator", "blank-lines",

@@ -23,8 +23,8 @@ std::string general_help(const std::vector<Command>& commands) {
         "  --version       version and revision\n"
         "  --dump-config   the configuration with every key, its unit and meaning (also `train CONFIG "
         "--dump-config`)\n\n"
-        "Under MPI: mpirun -n 4 switchyard train run.cfg. `plan`, `tokenize`, `inspect`, `verify`, `diff`, "
-        "`export` and `import` need no mpirun.\n";
+        "On ranks: mpirun -n 4 switchyard train run.cfg; `eval`, `generate` and `export` too. The "
+        "others work on one process.\n";
     return text;
 }
 
