@@ -101,8 +101,7 @@ DataIdentity identify_data(const ImportRequest& request, const Config& config) {
         const DataIdentity given = identity_of(tokens.info());
         require(result.tokenizer.empty() || result.tokenizer == given.tokenizer,
                 "token file `{}` was made with another tokenizer than `{}` (its ids mean other words) "
-                "tokenize "
-                "with --tokenizer={}",
+                "tokenize with --tokenizer={}",
                 config.data.tokens, model, model);
         vocab_size = tokens.info().vocab_size;
         result = given;

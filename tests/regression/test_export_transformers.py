@@ -51,9 +51,7 @@ class Transformers(unittest.TestCase):
         cls.temporary.cleanup()
 
     def our_logits(self, checkpoint):
-        (self.runs.folder / "ids.txt").write_text(" ".join(map(str, self.ids)))
-        self.runs.must(checkpoint, "ids.txt", "logits.f64", program="tests/checkpoint_logits")
-        return np.fromfile(self.runs.folder / "logits.f64").reshape(len(self.ids), -1)
+        return self.runs.logits(checkpoint, self.ids)
 
     def logits(self, model):
         self.assertTrue(all(p.dtype == torch.float32 for p in model.parameters()))

@@ -10,7 +10,6 @@ import tempfile
 import unittest
 
 import h5py
-import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
 from exported_runs import Runs  # noqa: E402
@@ -42,9 +41,7 @@ class Generate(unittest.TestCase):
         for _ in range(ADDED):
             # As in training, where a text follows the end of another, and does not see it if documents are masked.
             context = ids if kind == "switch" else [self.end_token, *ids]
-            (self.runs.folder / "ids.txt").write_text(" ".join(map(str, context)))
-            self.runs.must(self.runs.checkpoint(kind), "ids.txt", "logits.f64", program="tests/checkpoint_logits")
-            ids.append(int(np.fromfile(self.runs.folder / "logits.f64").reshape(len(context), -1)[-1].argmax()))
+            ids.append(int(self.runs.logits(self.runs.checkpoint(kind), context)[-1].argmax()))
             self.assertNotEqual(ids[-1], self.end_token, "choose another prompt: this text ends early")
         return self.sentencepiece("spm_decode", "--input_format=id", " ".join(map(str, ids)))
 

@@ -255,6 +255,13 @@ def rank_process(run, rank):
     raise AssertionError(f"no process of rank {rank} in {run}")
 
 
+def successor_in(log):
+    """Number of the one job that the script submitted to go on."""
+    found = re.findall(r"goes on: Submitted batch job (\d+)", log)
+    expect(len(found) == 1, log)
+    return found[0]
+
+
 def chain(jobs):
     """Requeueing is not allowed: a successor waits for the end of the job, resumes and ends the chain."""
     job = jobs.submit("chain", "srun", pause=True, restart="chain")
@@ -263,10 +270,9 @@ def chain(jobs):
     shown = jobs.wait_end(job)
     log = jobs.log("chain", job)
     expect(shown["JobState"] == "COMPLETED" and shown["Restarts"] == "0", f"{shown}\n{log}")
-    successor = re.findall(r"goes on: Submitted batch job (\d+)", log)
-    expect(len(successor) == 1, log)
-    shown = jobs.wait_end(successor[0])
-    log = jobs.log("chain", successor[0])
+    successor = successor_in(log)
+    shown = jobs.wait_end(successor)
+    log = jobs.log("chain", successor)
     expect(shown["JobState"] == "COMPLETED" and "link 1," in log, f"{shown}\n{log}")
     expect("Submitted" not in log, f"the chain did not end:\n{log}")
     jobs.expect_reference("chain")
@@ -287,10 +293,9 @@ def chain_of_plain_sbatch(jobs):
     jobs.call("scancel", "--batch", "--signal=USR1", job)
     first = jobs.wait_end(job)
     log = (run.path / f"{job}.log").read_text()
-    successor = re.findall(r"goes on: Submitted batch job (\d+)", log)
-    expect(len(successor) == 1, log)
-    second = jobs.wait_end(successor[0])
-    expect(second["JobState"] == "COMPLETED", f"{second}\n{jobs.log(name, successor[0])}")
+    successor = successor_in(log)
+    second = jobs.wait_end(successor)
+    expect(second["JobState"] == "COMPLETED", f"{second}\n{jobs.log(name, successor)}")
     for key in ("NumNodes", "NumTasks", "CPUs/Task", "MinMemoryNode", "TresPerNode", "Features", "TimeLimit",
                 "Partition"):
         expect(key in first and first[key] == second.get(key), f"{key}: {first.get(key)}, then {second.get(key)}")
@@ -305,9 +310,8 @@ def no_requeue(jobs):
     jobs.call("scancel", "--batch", "--signal=USR1", job)
     jobs.wait_end(job)
     log = jobs.log("no_requeue", job)
-    successor = re.findall(r"goes on: Submitted batch job (\d+)", log)
-    expect("scontrol requeue:" in log and len(successor) == 1, log)
-    shown = jobs.wait_end(successor[0])
+    expect("scontrol requeue:" in log, log)
+    shown = jobs.wait_end(successor_in(log))
     expect(shown["JobState"] == "COMPLETED" and shown["Requeue"] == "0", f"{shown}")
     jobs.expect_reference("no_requeue")
 

@@ -1,11 +1,13 @@
 """Small trained checkpoints of several kinds, for the tests of export and import. Needs the system's Python alone."""
-import os
 import pathlib
 import random
 import subprocess
 
+import numpy as np
+
+from program import ENVIRONMENT, MPIRUN
+
 VOCABULARY = 400
-MPI_FLAGS = "--oversubscribe --bind-to none --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none".split()
 
 SIZES = ["--model.preset=nano", "--data.seq_len=48", "--data.global_batch=4", "--data.micro_batch=4", "--run.steps=12",
          "--optim.warmup_steps=2", "--run.hang_timeout=0", "--run.log_interval=100"]  # fmt: skip
@@ -40,12 +42,9 @@ class Runs:
         self.must("tokenize", "text.txt", f"--output={self.tokens}", f"--vocab_size={VOCABULARY}", "--validation=0.1",
                   "--quiet")  # fmt: skip
 
-    def environment(self):
-        return {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMP_NUM_THREADS": "1"}
-
     def run(self, *arguments, ranks=1, program="switchyard", before=()):
-        command = [*(["mpirun", *MPI_FLAGS, "-n", str(ranks)] if ranks > 1 else []), *before, self.build / program, *arguments]
-        return subprocess.run(command, cwd=self.folder, env=self.environment(), capture_output=True, text=True)
+        command = [*([*MPIRUN, "-n", str(ranks)] if ranks > 1 else []), *before, self.build / program, *arguments]
+        return subprocess.run(command, cwd=self.folder, env=ENVIRONMENT, capture_output=True, text=True)
 
     def must(self, *arguments, **options):
         result = self.run(*arguments, **options)
@@ -58,6 +57,12 @@ class Runs:
         if not run.exists():
             self.must("train", *SIZES, *KINDS[kind], f"--data.tokens={self.tokens}", f"--run.dir={run}")
         return next((run / "checkpoints").glob("*.h5"))
+
+    def logits(self, checkpoint, ids):
+        """(T, V) f64 of one sequence of token ids."""
+        (self.folder / "ids.txt").write_text(" ".join(map(str, ids)))
+        self.must(checkpoint, "ids.txt", "logits.f64", program="tests/checkpoint_logits")
+        return np.fromfile(self.folder / "logits.f64").reshape(len(ids), -1)
 
     def export(self, kind, name, *options, **how):
         self.must("export", self.checkpoint(kind), name, *options, **how)
