@@ -14,13 +14,14 @@
 #include "core/error.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/scratch.hpp"
-#include "kernels/simd.hpp"
+#include "kernels/vector_math.hpp"
 
 namespace switchyard::kernels {
 namespace {
 
 constexpr std::int64_t tile = 128;   // queries of one unit of work
 constexpr std::int64_t panel = 512;  // keys whose scores exist at a time
+constexpr std::int32_t vector = 16;  // elements that are masked together
 
 struct Extents {
     std::int64_t b, t, h, k, d;
@@ -112,6 +113,19 @@ std::int64_t first_key(const std::int32_t* start, std::int64_t t0, std::int64_t 
     return *std::min_element(start + t0, start + t1) / 64 * 64;
 }
 
+/// Segments of a head's tiles, each a unit of work, so that few heads still occupy many threads. Their number
+/// depends on shapes alone.
+std::int64_t segments(const Extents& e) {
+    constexpr std::int64_t wanted_units = 16;
+    return std::clamp<std::int64_t>(wanted_units / std::max<std::int64_t>(e.b * e.h, 1), 1, e.tiles());
+}
+
+/// Rows [t0, t1) of a head without the gaps between them: rows a power of two apart share few cache lines.
+template <class X, class T>
+void pack(Head<X> from, std::int64_t t0, std::int64_t t1, std::int64_t d, T* to) {
+    for (std::int64_t t = t0; t < t1; ++t) copy_block(from.row(t), to + (t - t0) * d, d);
+}
+
 /// Carves aligned arrays out of scratch; with a null start it only counts.
 class Carver {
   public:
@@ -142,15 +156,19 @@ auto carve(F layout) {
 
 template <class T>
 struct ForwardScratch {
+    T *q, *k, *v;                 // (tile, D), (T, D), (T, D): the head's rows without gaps
     Acc<T>* scores;               // (tile, panel)
     T* weights;                   // same, in the compute type; scores itself unless T is bf16
     Acc<T>*sums, *largest, *out;  // (tile), (tile), (tile, D)
 };
 
 template <class T>
-ForwardScratch<T> forward_scratch(std::int64_t d) {
-    return carve([d](Carver& c) {
+ForwardScratch<T> forward_scratch(const Extents& e) {
+    return carve([&](Carver& c) {
         ForwardScratch<T> s{};
+        s.q = c.take<T>(tile * e.d);
+        s.k = c.take<T>(e.t * e.d);
+        s.v = c.take<T>(e.t * e.d);
         s.scores = c.take<Acc<T>>(tile * panel);
         if constexpr (std::is_same_v<T, Acc<T>>)
             s.weights = s.scores;
@@ -158,7 +176,7 @@ ForwardScratch<T> forward_scratch(std::int64_t d) {
             s.weights = c.take<T>(tile * panel);
         s.sums = c.take<Acc<T>>(tile);
         s.largest = c.take<Acc<T>>(tile);
-        s.out = c.take<Acc<T>>(tile * d);
+        s.out = c.take<Acc<T>>(tile * e.d);
         return s;
     });
 }
@@ -166,25 +184,25 @@ ForwardScratch<T> forward_scratch(std::int64_t d) {
 /// One row of scores becomes exp(scale (s - largest)) on keys [begin, end) of the panel, zero elsewhere.
 /// Updates the row's running maximum and sum; returns the factor by which what was summed before shrinks.
 template <class T>
-Acc<T> softmax_row(const Acc<T>* scores, T* weights, std::int64_t width, std::int64_t begin, std::int64_t end,
+Acc<T> softmax_row(Acc<T>* scores, T* weights, std::int64_t width, std::int64_t begin, std::int64_t end,
                    Acc<T> scale, Acc<T>& largest, Acc<T>& sum) {
     if (begin >= end) {
         std::fill_n(weights, width, T{});
         return 1;
     }
-    Acc<T> top = largest;
-#pragma omp simd reduction(max : top)
-    for (std::int64_t j = begin; j < end; ++j) top = std::max(top, scores[j]);
-    Acc<T> total = 0;
-#pragma omp simd reduction(+ : total)
-    for (std::int64_t j = begin; j < end; ++j) {
-        const Acc<T> p = exp_fast((scores[j] - top) * scale);
-        total += p;
-        weights[j] = convert<T>(p);
-    }
-    std::fill(weights, weights + begin, T{});
-    std::fill(weights + end, weights + width, T{});
-    const Acc<T> shrink = sum > 0 ? exp_fast((largest - top) * scale) : Acc<T>(0);
+    // In whole vectors: what they hold beyond [begin, end) counts as minus infinity.
+    const std::int64_t first = begin / vector * vector, last = std::min((end + vector - 1) / vector * vector, width);
+    std::fill(scores + first, scores + begin, -std::numeric_limits<Acc<T>>::infinity());
+    std::fill(scores + end, scores + last, -std::numeric_limits<Acc<T>>::infinity());
+    const Acc<T> top = std::max(largest, maximum_of(scores + first, last - first));
+    const Acc<T> total = sum_over<Acc<T>>(last - first, [=](std::int64_t j, Acc<T> sum) {
+        const Acc<T> p = exponential((scores[first + j] - top) * scale);
+        weights[first + j] = convert<T>(p);
+        return sum + p;
+    });
+    std::fill(weights, weights + first, T{});
+    std::fill(weights + last, weights + width, T{});
+    const Acc<T> shrink = sum > 0 ? exponential((largest - top) * scale) : Acc<T>(0);
     largest = top;
     sum = sum * shrink + total;
     return shrink;
@@ -199,18 +217,17 @@ struct ForwardUnit {
     Acc<T> scale;
 };
 
-/// Queries [t0, t1) of one head.
+/// Queries [t0, t1) of one head, whose keys and values lie in s.
 template <class T>
-void forward_tile(const ForwardUnit<T>& u, std::int64_t t0, std::int64_t t1) {
+void forward_tile(const ForwardUnit<T>& u, const ForwardScratch<T>& s, std::int64_t t0, std::int64_t t1) {
     const std::int64_t rows = t1 - t0;
-    const ForwardScratch<T> s = forward_scratch<T>(u.d);
+    pack(u.q, t0, t1, u.d, s.q);
     std::fill_n(s.sums, rows, Acc<T>(0));
     std::fill_n(s.largest, rows, -std::numeric_limits<Acc<T>>::infinity());
     const std::int64_t first = first_key(u.start, t0, t1);
     for (std::int64_t k0 = first; k0 < t1; k0 += panel) {
         const std::int64_t width = std::min(panel, t1 - k0);
-        product<T>(rows, width, u.d, {u.q.row(t0), u.q.stride}, {u.k.row(k0), u.k.stride, true}, s.scores,
-                   Write::overwrite);
+        product<T>(rows, width, u.d, {s.q, u.d}, {s.k + k0 * u.d, u.d, true}, s.scores, Write::overwrite);
         for (std::int64_t i = 0; i < rows; ++i) {
             const std::int64_t t = t0 + i, begin = u.start ? std::max<std::int64_t>(u.start[t] - k0, 0) : 0;
             const Acc<T> shrink =
@@ -219,7 +236,7 @@ void forward_tile(const ForwardUnit<T>& u, std::int64_t t0, std::int64_t t1) {
             if (k0 > first && shrink != 1)
                 for (std::int64_t j = 0; j < u.d; ++j) s.out[i * u.d + j] *= shrink;
         }
-        product<T>(rows, u.d, width, {s.weights, width}, {u.v.row(k0), u.v.stride}, s.out,
+        product<T>(rows, u.d, width, {s.weights, width}, {s.v + k0 * u.d, u.d}, s.out,
                    k0 > first ? Write::add : Write::overwrite);
     }
     for (std::int64_t i = 0; i < rows; ++i) {
@@ -233,10 +250,10 @@ void forward_tile(const ForwardUnit<T>& u, std::int64_t t0, std::int64_t t1) {
 
 template <class T>
 void forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor o, Tensor lse, const Extents& e) {
-    const std::int64_t tiles = e.tiles(), units = e.b * e.h * tiles;
+    const std::int64_t pieces = segments(e), units = e.b * e.h * pieces;
 #pragma omp parallel for schedule(dynamic, 1)
     for (std::int64_t unit = 0; unit < units; ++unit) {
-        const std::int64_t b = unit / (e.h * tiles), h = unit / tiles % e.h, i = tiles - 1 - unit % tiles;
+        const std::int64_t piece = unit % pieces, h = unit / pieces % e.h, b = unit / (pieces * e.h);
         const ForwardUnit<T> u{
             .q = head_of<T>(q, b, h),
             .k = head_of<T>(k, b, h / e.group()),
@@ -246,7 +263,11 @@ void forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor o, Tens
             .start = document_start.empty() ? nullptr : document_start.data<std::int32_t>() + b * e.t,
             .d = e.d,
             .scale = static_cast<Acc<T>>(1 / std::sqrt(static_cast<double>(e.d)))};
-        forward_tile(u, i * tile, std::min(e.t, (i + 1) * tile));
+        const ForwardScratch<T> s = forward_scratch<T>(e);
+        pack(u.k, 0, e.t, e.d, s.k);
+        pack(u.v, 0, e.t, e.d, s.v);
+        for (std::int64_t i = piece; i < e.tiles(); i += pieces)
+            forward_tile(u, s, i * tile, std::min(e.t, (i + 1) * tile));
     }
 }
 
@@ -254,6 +275,7 @@ void forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor o, Tens
 
 template <class T>
 struct BackwardScratch {
+    T *q, *d_o, *k, *v;           // (tile, D), (tile, D), (T, D), (T, D): the head's rows without gaps
     Acc<T>*scores, *d_weights;  // (panel, tile): keys x queries
     T *weights, *d_scores;      // same, in the compute type; scores and d_weights themselves unless T is bf16
     Acc<T>*delta, *d_q;         // (tile), (tile, D)
@@ -265,6 +287,10 @@ template <class T>
 BackwardScratch<T> backward_scratch(const Extents& e, bool with_sums) {
     return carve([&](Carver& c) {
         BackwardScratch<T> s{};
+        s.q = c.take<T>(tile * e.d);
+        s.d_o = c.take<T>(tile * e.d);
+        s.k = c.take<T>(e.t * e.d);
+        s.v = c.take<T>(e.t * e.d);
         s.scores = c.take<Acc<T>>(panel * tile);
         s.d_weights = c.take<Acc<T>>(panel * tile);
         if constexpr (std::is_same_v<T, Acc<T>>) {
@@ -306,12 +332,15 @@ void backward_row(const BackwardScratch<T>& s, const BackwardUnit<T>& u, std::in
     const auto first_query = static_cast<std::int32_t>(std::max<std::int64_t>(key - t0, 0));
     const auto key32 = static_cast<std::int32_t>(key);
     const auto count = static_cast<std::int32_t>(queries);
+    const std::int32_t first = first_query / vector * vector;
     const Acc<T> scale = u.scale;
+    std::fill_n(weights, first, T{});
+    std::fill_n(d_scores, first, T{});
 #pragma omp simd
-    for (std::int32_t i = 0; i < count; ++i) {
+    for (std::int32_t i = first; i < count; ++i) {
         const bool visible = (i >= first_query) & (start[i] <= key32);
-        const Acc<T> exponent = visible ? scores[i] * scale - lse[i] : Acc<T>(-100);
-        const Acc<T> p = visible ? exp_fast(exponent) : Acc<T>(0);
+        const Acc<T> exponent = scores[i] * scale - lse[i];
+        const Acc<T> p = exponential(visible ? exponent : -std::numeric_limits<Acc<T>>::infinity());
         const Acc<T> d_s = p * (d_weights[i] - delta[i]) * scale;
         weights[i] = convert<T>(p);
         d_scores[i] = convert<T>(d_s);
@@ -325,18 +354,18 @@ void backward_tile(const BackwardUnit<T>& u, const BackwardScratch<T>& s, std::i
     const std::int64_t rows = t1 - t0;
     for (std::int64_t i = 0; i < rows; ++i) {
         const T *o = u.o.row(t0 + i), *d_o = u.d_o.row(t0 + i);
-        Acc<T> sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (std::int64_t j = 0; j < u.d; ++j) sum += convert<Acc<T>>(o[j]) * convert<Acc<T>>(d_o[j]);
-        s.delta[i] = sum;
+        s.delta[i] = sum_over<Acc<T>>(u.d, [=](std::int64_t j, Acc<T> sum) {
+            return multiply_add(convert<Acc<T>>(o[j]), convert<Acc<T>>(d_o[j]), sum);
+        });
         s.start[i] = u.start ? u.start[t0 + i] : 0;
     }
     const std::int64_t first = first_key(u.start, t0, t1);
-    const Operand<T> q{u.q.row(t0), u.q.stride}, q_turned{u.q.row(t0), u.q.stride, true};
-    const Operand<T> d_o{u.d_o.row(t0), u.d_o.stride}, d_o_turned{u.d_o.row(t0), u.d_o.stride, true};
+    pack(u.q, t0, t1, u.d, s.q);
+    pack(u.d_o, t0, t1, u.d, s.d_o);
+    const Operand<T> q{s.q, u.d}, q_turned{s.q, u.d, true}, d_o{s.d_o, u.d}, d_o_turned{s.d_o, u.d, true};
     for (std::int64_t k0 = first; k0 < t1; k0 += panel) {
         const std::int64_t width = std::min(panel, t1 - k0);
-        const Operand<T> k{u.k.row(k0), u.k.stride}, v{u.v.row(k0), u.v.stride};
+        const Operand<T> k{s.k + k0 * u.d, u.d}, v{s.v + k0 * u.d, u.d};
         product<T>(width, rows, u.d, k, q_turned, s.scores, Write::overwrite);
         product<T>(width, rows, u.d, v, d_o_turned, s.d_weights, Write::overwrite);
         for (std::int64_t j = 0; j < width; ++j) backward_row<T>(s, u, j, k0 + j, t0, rows);
@@ -345,17 +374,10 @@ void backward_tile(const BackwardUnit<T>& u, const BackwardScratch<T>& s, std::i
         product<T>(rows, u.d, width, {s.d_scores, rows, true}, k, s.d_q,
                    k0 > first ? Write::add : Write::overwrite);
     }
-    for (std::int64_t i = 0; i < rows; ++i) convert_row(s.d_q + i * u.d, u.d_q.row(t0 + i), u.d);
+    for (std::int64_t i = 0; i < rows; ++i) copy_block(s.d_q + i * u.d, u.d_q.row(t0 + i), u.d);
 }
 
-/// A key-value head's d_k and d_v come as `parts` partial sums: one per query head of its group and per
-/// segment of its tiles. Segments exist so that few heads still occupy many threads; their number depends on
-/// shapes alone.
-std::int64_t segments(const Extents& e) {
-    constexpr std::int64_t wanted_units = 16;
-    return std::clamp<std::int64_t>(wanted_units / std::max<std::int64_t>(e.b * e.h, 1), 1, e.tiles());
-}
-
+/// A key-value head's d_k and d_v come as `parts` partial sums: one per query head of its group and segment.
 template <class T>
 BackwardUnit<T> backward_unit(const AttentionBackward& a, const Extents& e, std::int64_t b, std::int64_t h) {
     return {.q = head_of<T>(a.q, b, h),
@@ -401,6 +423,8 @@ void backward(const AttentionBackward& a, const Extents& e) {
         Acc<T>* d_v = parts == 1 ? s.d_v : d_k + size;
         std::fill_n(d_k, size, Acc<T>(0));
         std::fill_n(d_v, size, Acc<T>(0));
+        pack(u.k, 0, e.t, e.d, s.k);
+        pack(u.v, 0, e.t, e.d, s.v);
         for (std::int64_t i = piece; i < e.tiles(); i += pieces)
             backward_tile(u, s, i * tile, std::min(e.t, (i + 1) * tile), d_k, d_v);
         if (parts == 1) {

@@ -3,41 +3,19 @@
 // threads.
 #include "kernels/cross_entropy.hpp"
 
-#include <limits>
-
 #include "kernels/dispatch.hpp"
 #include "kernels/vector_math.hpp"
 
 namespace switchyard::kernels {
 namespace {
 
-/// Independent running maxima per row: as many as keep the pipelines busy.
-constexpr std::int64_t lanes = 64;
 /// Additions in f32 before the sum moves on to f64.
 constexpr std::int64_t sum_length = 512;
 
 template <class T>
-Wide<T> largest(const T* x, std::int64_t n) {
-    Wide<T> best[lanes];
-    std::fill_n(best, lanes, -std::numeric_limits<Wide<T>>::infinity());
-    const std::int64_t whole = n / lanes * lanes;
-    for (std::int64_t j = 0; j < whole; j += lanes) {
-#pragma omp simd
-        for (std::int64_t l = 0; l < lanes; ++l) {
-            const Wide<T> value = load(x[j + l]);
-            best[l] = value > best[l] ? value : best[l];
-        }
-    }
-    for (std::int64_t j = whole; j < n; ++j) best[0] = std::max<Wide<T>>(best[0], load(x[j]));
-    return *std::max_element(best, best + lanes);
-}
-
-template <class T>
 Wide<T> sum_exponentials(const T* x, Wide<T> shift, std::int64_t n) {
-    Wide<T> sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t j = 0; j < n; ++j) sum += exponential(load(x[j]) - shift);
-    return sum;
+    return sum_over<Wide<T>>(
+        n, [=](std::int64_t j, Wide<T> sum) { return sum + exponential(load(x[j]) - shift); });
 }
 
 template <class T>
@@ -68,7 +46,7 @@ void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor 
     dispatch(logits.dtype(), [&]<class T>() {
         for_rows(logits.dim(0), width, [=](std::int64_t i) {
             const T* row = logits.data<T>() + i * width;
-            const Wide<T> maximum = largest(row, range.count);
+            const Wide<T> maximum = maximum_of(row, range.count);
             double sum = 0;
             for (std::int64_t j = 0; j < range.count; j += sum_length)
                 sum += sum_exponentials(row + j, maximum, std::min(sum_length, range.count - j));

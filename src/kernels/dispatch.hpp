@@ -7,6 +7,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "core/bf16.hpp"
@@ -54,6 +55,17 @@ inline To convert(From x) {
         return switchyard::to_bf16(x);
     else
         return kernels::to_bf16(x);
+}
+
+/// to[i] = from[i], rounded to nearest even.
+template <class From, class To>
+inline void copy_block(const From* from, To* to, std::int64_t n) {
+    if constexpr (std::is_same_v<From, To>) {
+        if (n > 0 && from != to) std::memmove(to, from, static_cast<std::size_t>(n) * sizeof(To));
+    } else {
+#pragma omp simd
+        for (std::int64_t i = 0; i < n; ++i) to[i] = convert<To>(load(from[i]));
+    }
 }
 
 /// a b + c with one rounding where the machine has it in hardware.

@@ -2,11 +2,11 @@
 // that they do not depend on the number of threads.
 #include "kernels/elementwise.hpp"
 
-#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "kernels/dispatch.hpp"
+#include "kernels/vector_math.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -15,16 +15,6 @@ template <class T>
 void fill_block(T* to, std::int64_t n, T value) {
 #pragma omp simd
     for (std::int64_t i = 0; i < n; ++i) to[i] = value;
-}
-
-template <class From, class To>
-void copy_block(const From* from, To* to, std::int64_t n) {
-    if constexpr (std::is_same_v<From, To>) {
-        if (n > 0 && from != to) std::memmove(to, from, static_cast<std::size_t>(n) * sizeof(To));
-    } else {
-#pragma omp simd
-        for (std::int64_t i = 0; i < n; ++i) to[i] = convert<To>(load(from[i]));
-    }
 }
 
 template <class From, class To>
@@ -39,13 +29,10 @@ void add_block(const From* from, To* to, std::int64_t n, double alpha) {
 
 template <class T>
 double square_block(const T* x, std::int64_t n) {
-    double sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t i = 0; i < n; ++i) {
+    return sum_over<double>(n, [=](std::int64_t i, double sum) {
         const double value = load(x[i]);
-        sum = multiply_add(value, value, sum);
-    }
-    return sum;
+        return multiply_add(value, value, sum);
+    });
 }
 
 /// Bit pattern of |x|, bf16 as f32. As integers these order like magnitudes, infinity above all numbers, NaN

@@ -10,9 +10,9 @@
 #include <cstring>
 
 #include "core/error.hpp"
+#include "kernels/dispatch.hpp"
 #include "kernels/gemm.hpp"
 #include "kernels/scratch.hpp"
-#include "kernels/simd.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -207,7 +207,7 @@ void merge(FrozenWeight w, const LowRankFactors& factors, Tensor merged, Tensor 
         float* panel = panel_of_thread(scratch, n);
         join_words(part.hi.data<bf16>(), part.lo.data<std::int16_t>(), panel, rows * n);
         add_product(factors, begin, rows, panel);
-        convert_row(panel, out.data<bf16>(), rows * n);
+        copy_block(panel, out.data<bf16>(), rows * n);
     });
 }
 

@@ -11,9 +11,9 @@
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
+#include "kernels/dispatch.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/scratch.hpp"
-#include "kernels/simd.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -180,7 +180,7 @@ void gemm_widened(const Gemm& g, const void* a, const void* b, void* c) {
     if (g.accumulate) widen(narrow, g.m, g.n, g.c_row, 1, c_wide);
     run_dnnl(wide, a_wide, b_wide, c_wide);
 #pragma omp parallel for schedule(static)
-    for (std::int64_t i = 0; i < g.m; ++i) convert_row(c_wide + i * g.n, narrow + i * g.c_row, g.n);
+    for (std::int64_t i = 0; i < g.m; ++i) copy_block(c_wide + i * g.n, narrow + i * g.c_row, g.n);
 }
 
 std::string matmul_library() {

@@ -6,18 +6,17 @@
 #include <memory>
 
 #include "kernels/dispatch.hpp"
+#include "kernels/vector_math.hpp"
 
 namespace switchyard::kernels {
 namespace {
 
 template <class T>
 Wide<T> inverse_rms(const T* x, std::int64_t n, double eps) {
-    Wide<T> sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (std::int64_t j = 0; j < n; ++j) {
+    const auto sum = sum_over<Wide<T>>(n, [=](std::int64_t j, Wide<T> sum) {
         const Wide<T> value = load(x[j]);
-        sum = multiply_add(value, value, sum);
-    }
+        return multiply_add(value, value, sum);
+    });
     return static_cast<Wide<T>>(1.0 / std::sqrt(static_cast<double>(sum) / static_cast<double>(n) + eps));
 }
 
@@ -37,14 +36,11 @@ void add_row(const T* x, const T* y, T* sum, std::int64_t n) {
 template <class T>
 Wide<T> reduce_row(const T* d_h, const T* x, const T* weight, Wide<T> rstd, Wide<T>* d_weight,
                    std::int64_t n) {
-    Wide<T> dot = 0;
-#pragma omp simd reduction(+ : dot)
-    for (std::int64_t j = 0; j < n; ++j) {
+    return sum_over<Wide<T>>(n, [=](std::int64_t j, Wide<T> dot) {
         const Wide<T> product = load(d_h[j]) * load(x[j]);
         d_weight[j] = multiply_add(product, rstd, d_weight[j]);
-        dot = multiply_add(product, static_cast<Wide<T>>(load(weight[j])), dot);
-    }
-    return dot;
+        return multiply_add(product, static_cast<Wide<T>>(load(weight[j])), dot);
+    });
 }
 
 /// d_x += rstd (weight d_h - x shared), shared = rstd^2 mean(weight d_h x).

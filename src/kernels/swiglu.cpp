@@ -12,8 +12,8 @@ template <class T>
 void forward_block(const T* gate, const T* up, T* a, std::int64_t n) {
 #pragma omp simd
     for (std::int64_t i = 0; i < n; ++i) {
-        const Wide<T> g = load(gate[i]), sigmoid = 1 / (1 + exponential(-g));
-        a[i] = convert<T>(g * sigmoid * load(up[i]));
+        const Wide<T> g = load(gate[i]);
+        a[i] = convert<T>(g * sigmoid(g) * load(up[i]));
     }
 }
 
@@ -23,8 +23,8 @@ void backward_block(const T* d_a, const T* gate, const T* up, T* d_gate, T* d_up
 #pragma omp simd
     for (std::int64_t i = 0; i < n; ++i) {
         const Wide<T> d = load(d_a[i]), g = load(gate[i]), u = load(up[i]);
-        const Wide<T> sigmoid = 1 / (1 + exponential(-g)), silu = g * sigmoid;
-        d_gate[i] = convert<T>(d * u * (sigmoid * (1 + g * (1 - sigmoid))));
+        const Wide<T> s = sigmoid(g), silu = g * s;
+        d_gate[i] = convert<T>(d * u * (s * (1 + g * (1 - s))));
         d_up[i] = convert<T>(d * silu);
         if constexpr (recompute) a[i] = convert<T>(silu * u);
     }
