@@ -77,14 +77,31 @@ dnnl::primitive_attr attributes(const Gemm& g) {
     return attr;
 }
 
+#if DNNL_VERSION_MAJOR < 3
+/// oneDNN 2 prefers its blocked product on AMX, which is up to twice as slow as its older one where it copies a
+/// transposed first operand, and slower where it sums over many rows of the second (measured with 2.6.3,
+/// docs/benchmarks.md).
+bool older_is_faster(const Gemm& g) {
+    const bool large = g.m * g.n * g.k >= std::int64_t{1} << 27;
+    return g.in == DType::bf16 && large && g.b_col == 1 && (g.a_col != 1 || g.k >= 2048);
+}
+#endif
+
 dnnl::matmul::primitive_desc describe(const Gemm& g) {
     const memory::desc a({g.m, g.k}, dnnl_type(g.in), memory::dims{g.a_row, g.a_col});
     const memory::desc b({g.k, g.n}, dnnl_type(g.in), memory::dims{g.b_row, g.b_col});
     const memory::desc c({g.m, g.n}, dnnl_type(g.out), memory::dims{g.c_row, 1});
+    const dnnl::primitive_attr attr = attributes(g);
 #if DNNL_VERSION_MAJOR >= 3
-    return {cpu_engine(), a, b, c, attributes(g)};
+    return {cpu_engine(), a, b, c, attr};
 #else
-    return {dnnl::matmul::desc(a, b, c), attributes(g), cpu_engine()};
+    const dnnl::matmul::desc product(a, b, c);
+    const dnnl::matmul::primitive_desc preferred(product, attr, cpu_engine());
+    if (!older_is_faster(g)) return preferred;
+    dnnl::matmul::primitive_desc older(product, attr, cpu_engine());
+    while (std::string_view(older.impl_info_str()) != "gemm:jit")
+        if (!older.next_impl()) return preferred;
+    return older;
 #endif
 }
 
