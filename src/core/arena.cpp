@@ -7,6 +7,7 @@
 #include <iterator>
 
 #include "core/error.hpp"
+#include "core/large_memory.hpp"
 
 namespace switchyard {
 namespace {
@@ -50,8 +51,7 @@ Arena Arena::allocate(const Arena& measured) {
     arena.shared_capacity_ = measured.shared_;
     arena.used_ = measured.shared_;
     arena.shared_ = measured.shared_;
-    auto* memory =
-        static_cast<std::byte*>(std::aligned_alloc(alignment, std::max(alignment, arena.capacity_)));
+    std::byte* memory = allocate_memory(arena.capacity_);
     require(memory != nullptr,
             "out of memory: this rank needs {} ({}) use more ranks, a larger tp or a "
             "smaller data.micro_batch; `switchyard plan` shows the cost before a run",

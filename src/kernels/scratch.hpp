@@ -8,6 +8,8 @@
 #include <memory>
 #include <new>
 
+#include "core/large_memory.hpp"
+
 namespace switchyard::kernels {
 
 enum class ScratchUse { product, widened, attention, attention_parts, factor };
@@ -26,7 +28,7 @@ inline std::byte* thread_scratch(ScratchUse use, std::size_t bytes) {
     if (buffer.capacity < bytes || !buffer.memory) {
         const std::size_t capacity = (bytes + 4095) / 4096 * 4096 + 4096;
         buffer.memory.reset();
-        buffer.memory.reset(static_cast<std::byte*>(std::aligned_alloc(64, capacity)));
+        buffer.memory.reset(allocate_memory(capacity));
         buffer.capacity = buffer.memory ? capacity : 0;
         if (!buffer.memory) throw std::bad_alloc();
     }
