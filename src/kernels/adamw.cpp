@@ -34,18 +34,21 @@ template <class T, class Value>
 void update_block(T* master, T* m, T* v, const T* gradient, Value* value, const Factors<T>& factors,
                   std::int64_t n) {
     const Factors<T> f = factors;
+    const auto strip = [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-    for (std::int64_t j = 0; j < n; ++j) {
-        const T g = f.clip * gradient[j];
-        const T first = f.beta1 * m[j] + f.one_minus_beta1 * g;
-        const T second = f.beta2 * v[j] + f.one_minus_beta2 * g * g;
-        const T step = first * f.m_correction / (std::sqrt(second * f.v_correction) + f.eps);
-        const T updated = master[j] - f.lr * (f.decay * master[j] + step);
-        m[j] = first;
-        v[j] = second;
-        master[j] = updated;
-        value[j] = convert<Value>(updated);
-    }
+        for (std::int64_t j = begin; j < end; ++j) {
+            const T g = f.clip * gradient[j];
+            const T first = f.beta1 * m[j] + f.one_minus_beta1 * g;
+            const T second = f.beta2 * v[j] + f.one_minus_beta2 * g * g;
+            const T step = first * f.m_correction / (std::sqrt(second * f.v_correction) + f.eps);
+            const T updated = master[j] - f.lr * (f.decay * master[j] + step);
+            m[j] = first;
+            v[j] = second;
+            master[j] = updated;
+            value[j] = convert<Value>(updated);
+        }
+    };
+    for_strips(n, strip, master, m, v, gradient, value);
 }
 
 void check_rows(const AdamWRows& rows) {

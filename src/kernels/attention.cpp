@@ -191,7 +191,8 @@ Acc<T> softmax_row(Acc<T>* scores, T* weights, std::int64_t width, std::int64_t 
         return 1;
     }
     // In whole vectors: what they hold beyond [begin, end) counts as minus infinity.
-    const std::int64_t first = begin / vector * vector, last = std::min((end + vector - 1) / vector * vector, width);
+    const std::int64_t first = begin / vector * vector,
+                       last = std::min((end + vector - 1) / vector * vector, width);
     std::fill(scores + first, scores + begin, -std::numeric_limits<Acc<T>>::infinity());
     std::fill(scores + end, scores + last, -std::numeric_limits<Acc<T>>::infinity());
     const Acc<T> top = std::max(largest, maximum_of(scores + first, last - first));
@@ -275,7 +276,7 @@ void forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor o, Tens
 
 template <class T>
 struct BackwardScratch {
-    T *q, *d_o, *k, *v;           // (tile, D), (tile, D), (T, D), (T, D): the head's rows without gaps
+    T *q, *d_o, *k, *v;         // (tile, D), (tile, D), (T, D), (T, D): the head's rows without gaps
     Acc<T>*scores, *d_weights;  // (panel, tile): keys x queries
     T *weights, *d_scores;      // same, in the compute type; scores and d_weights themselves unless T is bf16
     Acc<T>*delta, *d_q;         // (tile), (tile, D)

@@ -20,8 +20,11 @@ Wide<T> sum_exponentials(const T* x, Wide<T> shift, std::int64_t n) {
 
 template <class T>
 void scaled_softmax(T* x, Wide<T> lse, Wide<T> scale, std::int64_t n) {
+    const auto strip = [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-    for (std::int64_t j = 0; j < n; ++j) x[j] = convert<T>(scale * exponential(load(x[j]) - lse));
+        for (std::int64_t j = begin; j < end; ++j) x[j] = convert<T>(scale * exponential(load(x[j]) - lse));
+    };
+    for_strips(n, strip, x);
 }
 
 /// Column of the target in the local logits, or -1: ignored, or held by another rank.

@@ -29,10 +29,13 @@ void add_block(const From* from, To* to, std::int64_t n, double alpha) {
 
 template <class T>
 double square_block(const T* x, std::int64_t n) {
-    return sum_over<double>(n, [=](std::int64_t i, double sum) {
-        const double value = load(x[i]);
-        return multiply_add(value, value, sum);
-    });
+    return sum_over<double>(
+        n,
+        [=](std::int64_t i, double sum) {
+            const double value = load(x[i]);
+            return multiply_add(value, value, sum);
+        },
+        x);
 }
 
 /// Bit pattern of |x|, bf16 as f32. As integers these order like magnitudes, infinity above all numbers, NaN

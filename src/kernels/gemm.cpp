@@ -78,8 +78,8 @@ dnnl::primitive_attr attributes(const Gemm& g) {
 }
 
 #if DNNL_VERSION_MAJOR < 3
-/// oneDNN 2 prefers its blocked product on AMX, which is up to twice as slow as its older one where it copies a
-/// transposed first operand, and slower where it sums over many rows of the second (measured with 2.6.3,
+/// oneDNN 2 prefers its blocked product on AMX, which is up to twice as slow as its older one where it copies
+/// a transposed first operand, and slower where it sums over many rows of the second (measured with 2.6.3,
 /// docs/benchmarks.md).
 bool older_is_faster(const Gemm& g) {
     const bool large = g.m * g.n * g.k >= std::int64_t{1} << 27;

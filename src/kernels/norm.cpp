@@ -77,6 +77,7 @@ void rms_norm_forward(Tensor x, Tensor weight, Tensor h, Tensor rstd, double eps
     dispatch(x.dtype(), [&, rows = rows, width = width]<class T>() {
         for_rows(rows, width, [=](std::int64_t i) {
             const T* from = x.data<T>() + i * width;
+            prefetch(from + width, width);
             const Wide<T> factor = inverse_rms(from, width, eps);
             scale_row(from, weight.data<T>(), factor, h.data<T>() + i * width, width);
             rstd.data<Wide<T>>()[i] = factor;
@@ -92,6 +93,8 @@ void add_rms_norm_forward(Tensor x, Tensor y, Tensor weight, Tensor sum, Tensor 
     dispatch(x.dtype(), [&, rows = rows, width = width]<class T>() {
         for_rows(rows, width, [=](std::int64_t i) {
             T* added = sum.data<T>() + i * width;
+            prefetch(x.data<T>() + (i + 1) * width, width);
+            prefetch(y.data<T>() + (i + 1) * width, width);
             add_row(x.data<T>() + i * width, y.data<T>() + i * width, added, width);
             const Wide<T> factor = inverse_rms(added, width, eps);
             scale_row(added, weight.data<T>(), factor, h.data<T>() + i * width, width);
@@ -115,6 +118,8 @@ void rms_norm_backward(Tensor d_h, Tensor x, Tensor weight, Tensor rstd, Tensor 
             for (std::int64_t i = group * group_rows; i < std::min(rows, (group + 1) * group_rows); ++i) {
                 const T *gradient = d_h.data<T>() + i * width, *input = x.data<T>() + i * width;
                 const Sum factor = rstd.data<Sum>()[i];
+                prefetch(gradient + width, width);
+                prefetch(input + width, width);
                 const Sum dot = reduce_row(gradient, input, weight.data<T>(), factor, d_weight_part, width);
                 gradient_row(gradient, input, weight.data<T>(), factor,
                              factor * factor * dot / static_cast<Sum>(width), d_x.data<T>() + i * width,

@@ -38,7 +38,12 @@ void swiglu_forward(Tensor gate, Tensor up, Tensor a) {
     if (gate.empty()) return;
     dispatch(gate.dtype(), [&]<class T>() {
         for_blocks(gate.size(), [=](std::int64_t begin, std::int64_t end) {
-            forward_block(gate.data<T>() + begin, up.data<T>() + begin, a.data<T>() + begin, end - begin);
+            const T *g = gate.data<T>() + begin, *u = up.data<T>() + begin;
+            T* to = a.data<T>() + begin;
+            const auto strip = [=](std::int64_t i, std::int64_t j) {
+                forward_block(g + i, u + i, to + i, j - i);
+            };
+            for_strips(end - begin, strip, g, u, to);
         });
     });
 }
@@ -52,10 +57,14 @@ void swiglu_backward(Tensor d_a, Tensor gate, Tensor up, Tensor d_gate, Tensor d
         for_blocks(gate.size(), [=](std::int64_t begin, std::int64_t end) {
             const T *g = gate.data<T>() + begin, *u = up.data<T>() + begin, *d = d_a.data<T>() + begin;
             T *to_gate = d_gate.data<T>() + begin, *to_up = d_up.data<T>() + begin;
-            if (a.empty())
-                backward_block<false, T>(d, g, u, to_gate, to_up, nullptr, end - begin);
-            else
-                backward_block<true, T>(d, g, u, to_gate, to_up, a.data<T>() + begin, end - begin);
+            T* to = a.empty() ? nullptr : a.data<T>() + begin;
+            const auto strip = [=](std::int64_t i, std::int64_t j) {
+                if (!to)
+                    backward_block<false, T>(d + i, g + i, u + i, to_gate + i, to_up + i, nullptr, j - i);
+                else
+                    backward_block<true, T>(d + i, g + i, u + i, to_gate + i, to_up + i, to + i, j - i);
+            };
+            for_strips(end - begin, strip, d, g, u, to_gate, to_up);
         });
     });
 }

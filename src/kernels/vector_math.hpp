@@ -46,8 +46,8 @@ X sigmoid(X x) {
     return (x < 0 ? e : X(1)) / (1 + e);
 }
 
-/// Running results side by side: a compiler does not reorder floating-point operations by itself. Their number
-/// fixes the order, whatever the width of the machine's vectors.
+/// Running results side by side: a compiler does not reorder floating-point operations by itself. Their
+/// number fixes the order, whatever the width of the machine's vectors.
 constexpr std::int64_t lanes = 32;
 
 /// part(0) + ... + part(lanes - 1) by halves, or another combination of two.
@@ -61,13 +61,14 @@ X fold_lanes(X* part, F combine) {
 }
 
 /// The result of taking in elements 0 to n - 1: lane l goes from `start` through add(j, lane) for j = l,
-/// l + lanes, ...; then the lanes are combined.
-template <class X, class Add, class Combine>
-X reduce(std::int64_t n, X start, Add add, Combine combine) {
+/// l + lanes, ...; then the lanes are combined. `streams` are what `add` reads from memory rather than cache.
+template <class X, class Add, class Combine, class... T>
+X reduce(std::int64_t n, X start, Add add, Combine combine, const T*... streams) {
     X part[lanes];
     std::fill_n(part, lanes, start);
     const std::int64_t whole = n / lanes * lanes;
     for (std::int64_t j = 0; j < whole; j += lanes) {
+        (prefetch(streams + j + prefetch_distance, lanes), ...);
 #pragma omp simd
         for (std::int64_t l = 0; l < lanes; ++l) part[l] = add(j + l, part[l]);
     }
@@ -77,9 +78,10 @@ X reduce(std::int64_t n, X start, Add add, Combine combine) {
 }
 
 /// Sum over n elements; add(j, sum) returns `sum` plus element j.
-template <class X, class Add>
-X sum_over(std::int64_t n, Add add) {
-    return reduce(n, X(0), add, [](X a, X b) { return a + b; });
+template <class X, class Add, class... T>
+X sum_over(std::int64_t n, Add add, const T*... streams) {
+    return reduce(
+        n, X(0), add, [](X a, X b) { return a + b; }, streams...);
 }
 
 /// max over x (n); minus infinity where n is 0.
@@ -88,7 +90,7 @@ Wide<T> maximum_of(const T* x, std::int64_t n) {
     const auto larger = [](Wide<T> a, Wide<T> b) { return b > a ? b : a; };
     return reduce(
         n, -std::numeric_limits<Wide<T>>::infinity(),
-        [=](std::int64_t j, Wide<T> best) { return larger(best, load(x[j])); }, larger);
+        [=](std::int64_t j, Wide<T> best) { return larger(best, load(x[j])); }, larger, x);
 }
 
 }  // namespace switchyard::kernels
