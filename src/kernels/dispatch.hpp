@@ -137,10 +137,11 @@ void for_rows(std::int64_t rows, std::int64_t width, const F& f) {
 /// Elements that loops over streams from memory ask for ahead of their use.
 inline constexpr std::int64_t prefetch_distance = 256;
 
-/// Asks for the cache lines of x (n); x may lie beyond its array.
-template <class T>
+/// Asks for the cache lines of x (n), to write to them if `write`; x may lie beyond its array.
+template <bool write = false, class T>
 inline void prefetch(const T* x, std::int64_t n) {
-    for (std::int64_t i = 0; i < n; i += 64 / static_cast<std::int64_t>(sizeof(T))) __builtin_prefetch(x + i);
+    for (std::int64_t i = 0; i < n; i += 64 / static_cast<std::int64_t>(sizeof(T)))
+        __builtin_prefetch(x + i, write);
 }
 
 /// f(begin, end) for strips of [0, n) in order, asking ahead for every stream: what hardware fetches ahead by

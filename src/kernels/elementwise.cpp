@@ -73,19 +73,25 @@ void transpose_tile(const From* from, std::int64_t from_stride, To* to, std::int
         for (std::int64_t i = 0; i < rows; ++i) to[j * to_stride + i] = buffer[i * (tile + 1) + j];
 }
 
+/// to (n) <- sum of its parts, part p at parts + p stride, part `own` in `to`; in blocks that stay in cache.
 template <class From, class To>
-void sum_parts_block(const From* parts, std::int64_t num_parts, std::int64_t stride, To* out,
+void sum_parts_block(const From* parts, std::int64_t num_parts, std::int64_t stride, std::int64_t own, To* to,
                      std::int64_t n) {
     Wide<To> sum[block_size];
-#pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) sum[i] = static_cast<Wide<To>>(load(parts[i]));
-    for (std::int64_t p = 1; p < num_parts; ++p) {
+    for (std::int64_t p = 0; p < num_parts; ++p) {
         const From* part = parts + p * stride;
+        if (p == own) {
 #pragma omp simd
-        for (std::int64_t i = 0; i < n; ++i) sum[i] += static_cast<Wide<To>>(load(part[i]));
+            for (std::int64_t i = 0; i < n; ++i)
+                sum[i] = (p == 0 ? 0 : sum[i]) + static_cast<Wide<To>>(load(convert<From>(load(to[i]))));
+        } else {
+#pragma omp simd
+            for (std::int64_t i = 0; i < n; ++i)
+                sum[i] = (p == 0 ? 0 : sum[i]) + static_cast<Wide<To>>(load(part[i]));
+        }
     }
 #pragma omp simd
-    for (std::int64_t i = 0; i < n; ++i) out[i] = convert<To>(sum[i]);
+    for (std::int64_t i = 0; i < n; ++i) to[i] = convert<To>(sum[i]);
 }
 
 void copy_bytes(const char* from, char* to, std::int64_t n) {
@@ -251,9 +257,10 @@ void pack(Tensor from, const Rectangle& part, Tensor packed) {
         dispatch(packed.dtype(), [&]<class To>() {
             const From* source = from.data<From>() + part.column;
             To* target = packed.data<To>();
-            const std::int64_t stride = from.dim(1), width = part.width;
+            const std::int64_t stride = from.dim(1), width = part.width, num_rows = part.num_rows;
             const std::int32_t* rows = part.rows;
-            for_row_blocks(part.num_rows, width, [=](std::int64_t i, std::int64_t begin, std::int64_t end) {
+            for_row_blocks(num_rows, width, [=](std::int64_t i, std::int64_t begin, std::int64_t end) {
+                if (i + 2 < num_rows) prefetch(source + rows[i + 2] * stride + begin, end - begin);
                 copy_block(source + rows[i] * stride + begin, target + i * width + begin, end - begin);
             });
         });
@@ -268,27 +275,33 @@ void unpack(Tensor packed, const Rectangle& part, Tensor to) {
         dispatch(to.dtype(), [&]<class To>() {
             const From* source = packed.data<From>();
             To* target = to.data<To>() + part.column;
-            const std::int64_t stride = to.dim(1), width = part.width;
+            const std::int64_t stride = to.dim(1), width = part.width, num_rows = part.num_rows;
             const std::int32_t* rows = part.rows;
-            for_row_blocks(part.num_rows, width, [=](std::int64_t i, std::int64_t begin, std::int64_t end) {
+            for_row_blocks(num_rows, width, [=](std::int64_t i, std::int64_t begin, std::int64_t end) {
+                if (i + 2 < num_rows) prefetch<true>(target + rows[i + 2] * stride + begin, end - begin);
                 copy_block(source + i * width + begin, target + rows[i] * stride + begin, end - begin);
             });
         });
     });
 }
 
-void sum_parts(Tensor parts, Tensor out) {
-    internal_check(parts.shape().rank() >= 1 && parts.size() == parts.dim(0) * out.size(),
-                   "sum of {} into {}", parts.shape(), out.shape());
-    if (out.empty()) return;
-    internal_check(parts.dim(0) >= 1, "sum of no parts");
+void sum_parts(Tensor parts, std::int64_t offset, std::int64_t own, const Rectangle& part, Tensor to) {
+    check_rectangle(to, part.rows, part.num_rows, part.column, part.width);
+    internal_check(parts.shape().rank() == 2 && own >= 0 && own < parts.dim(0) && offset >= 0 &&
+                       offset + part.num_rows * part.width <= parts.dim(1),
+                   "sum of parts {} from {} on, {} of them here, into {} rows of {}", parts.shape(), offset,
+                   own, part.num_rows, part.width);
     dispatch(parts.dtype(), [&]<class From>() {
-        dispatch(out.dtype(), [&]<class To>() {
-            const From* source = parts.data<From>();
-            To* target = out.data<To>();
-            const std::int64_t num_parts = parts.dim(0), n = out.size();
-            for_blocks(n, [=](std::int64_t begin, std::int64_t end) {
-                sum_parts_block(source + begin, num_parts, n, target + begin, end - begin);
+        dispatch(to.dtype(), [&]<class To>() {
+            const From* source = parts.data<From>() + offset;
+            To* target = to.data<To>() + part.column;
+            const std::int64_t num_parts = parts.dim(0), n = parts.dim(1), stride = to.dim(1),
+                               width = part.width, num_rows = part.num_rows;
+            const std::int32_t* rows = part.rows;
+            for_row_blocks(num_rows, width, [=](std::int64_t i, std::int64_t begin, std::int64_t end) {
+                if (i + 2 < num_rows) prefetch<true>(target + rows[i + 2] * stride + begin, end - begin);
+                sum_parts_block(source + i * width + begin, num_parts, n, own,
+                                target + rows[i] * stride + begin, end - begin);
             });
         });
     });

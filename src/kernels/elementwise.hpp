@@ -30,7 +30,9 @@ void pack(Tensor from, const Rectangle&, Tensor packed);
 /// Rectangle of `to` <- packed (num_rows, width), converting.
 void unpack(Tensor packed, const Rectangle&, Tensor to);
 
-/// out (n) = parts (P, n) summed over P in order 0 ... P-1, in accumulate_type of out, rounded once.
-void sum_parts(Tensor parts, Tensor out);
+/// Rectangle of `to` <- its P parts summed in order 0 ... P-1, in accumulate_type of `to`, rounded once. Part
+/// `own` is the rectangle itself, rounded to the type of `parts`; part p else lies in row p of `parts` (P, n)
+/// from column `offset` on, row after row of the rectangle.
+void sum_parts(Tensor parts, std::int64_t offset, std::int64_t own, const Rectangle&, Tensor to);
 
 }  // namespace switchyard::kernels

@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "core/error.hpp"
-#include "kernels/elementwise.hpp"
 
 namespace switchyard {
 namespace {
@@ -78,19 +77,23 @@ Buckets::Buckets(const std::vector<BucketItem>& items, int ranks, std::int64_t c
     for (std::size_t i = 0; i < buckets_.size(); ++i) buckets_[i].segment = filler.segments()[i];
 }
 
+kernels::Rectangle Buckets::rectangle(const Run& run) const {
+    return {run.rows.data(), static_cast<std::int64_t>(run.rows.size()), 0, widths_[run.item]};
+}
+
 void Buckets::pack(const std::vector<Run>& runs, std::span<const Tensor> tensors, Tensor segment) const {
     for (const Run& run : runs) {
-        const std::int64_t width = widths_[run.item], rows = static_cast<std::int64_t>(run.rows.size());
-        kernels::pack(matrix(tensors[run.item], width), {run.rows.data(), rows, 0, width},
-                      slice(segment, run.offset, rows, width));
+        const kernels::Rectangle part = rectangle(run);
+        kernels::pack(matrix(tensors[run.item], part.width), part,
+                      slice(segment, run.offset, part.num_rows, part.width));
     }
 }
 
 void Buckets::unpack(const std::vector<Run>& runs, Tensor segment, std::span<const Tensor> tensors) const {
     for (const Run& run : runs) {
-        const std::int64_t width = widths_[run.item], rows = static_cast<std::int64_t>(run.rows.size());
-        kernels::unpack(slice(segment, run.offset, rows, width), {run.rows.data(), rows, 0, width},
-                        matrix(tensors[run.item], width));
+        const kernels::Rectangle part = rectangle(run);
+        kernels::unpack(slice(segment, run.offset, part.num_rows, part.width), part,
+                        matrix(tensors[run.item], part.width));
     }
 }
 
@@ -101,11 +104,11 @@ void Buckets::reduce(const Comm& comm, std::span<const Tensor> tensors, Tensor s
         const Shape shape{ranks_, bucket.segment};
         const Tensor parts = send.view(send.dtype(), shape), arrived = received.view(received.dtype(), shape);
         for (int p = 0; p < ranks_; ++p)
-            pack(bucket.runs[p], tensors, parts.rows(p, 1).reshape({bucket.segment}));
+            if (p != comm.rank()) pack(bucket.runs[p], tensors, parts.rows(p, 1).reshape({bucket.segment}));
         start_all_to_all(comm, parts, arrived, traffic, group).wait();
-        const Tensor sum = send.view(tensors.front().dtype(), {bucket.segment});
-        kernels::sum_parts(arrived, sum);
-        unpack(bucket.runs[comm.rank()], sum, tensors);
+        for (const Run& run : bucket.runs[comm.rank()])
+            kernels::sum_parts(arrived, run.offset, comm.rank(), rectangle(run),
+                               matrix(tensors[run.item], widths_[run.item]));
     }
 }
 

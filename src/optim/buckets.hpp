@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/collectives.hpp"
+#include "kernels/elementwise.hpp"
 
 namespace switchyard {
 
@@ -45,6 +46,7 @@ class Buckets {
         std::int64_t segment = 0;            // elements
         std::vector<std::vector<Run>> runs;  // per owner
     };
+    kernels::Rectangle rectangle(const Run&) const;
     void pack(const std::vector<Run>&, std::span<const Tensor> tensors, Tensor segment) const;
     void unpack(const std::vector<Run>&, Tensor segment, std::span<const Tensor> tensors) const;
 

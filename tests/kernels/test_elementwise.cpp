@@ -142,21 +142,39 @@ TEST(Pack, RefusesRowsAndColumnsOutside) {
 
 TEST_P(Pairs, SumOfPartsRunsInOrder) {
     const auto [from, to] = GetParam();
-    for (std::int64_t n : sizes)
-        for (std::int64_t parts : {1, 2, 5}) {
-            const HostTensor x = HostTensor::normal(from, {parts, n}, "x", 3);
-            HostTensor out(to, {n});
-            kernels::sum_parts(x, out);
-            for (std::int64_t i = 0; i < n; ++i) {
-                double sum = 0;
-                float in_f32 = 0;
-                for (std::int64_t p = 0; p < parts; ++p) {
-                    sum += x.at(p * n + i);
-                    in_f32 += static_cast<float>(x.at(p * n + i));
+    const std::int64_t rows = 7, cols = 5003, offset = 5, gap = 3;
+    const std::vector<std::int32_t> list{6, 0, 3};
+    for (auto [column, width] :
+         {std::pair<std::int64_t, std::int64_t>{0, cols}, {3, 4999}, {5002, 1}, {4, 0}})
+        for (std::int64_t num_parts : {1, 2, 5})
+            for (std::int64_t own = 0; own < num_parts; ++own) {
+                const std::int64_t n = offset + 3 * width + gap;
+                const HostTensor parts = HostTensor::normal(from, {num_parts, n}, "parts", 3);
+                HostTensor target = HostTensor::normal(to, {rows, cols}, "target", 3);
+                Values expected = target.values();
+                for (std::int64_t i = 0; i < 3 * width; ++i) {
+                    double& element = expected[list[i / width] * cols + column + i % width];
+                    double sum = 0;
+                    float in_f32 = 0;
+                    for (std::int64_t p = 0; p < num_parts; ++p) {
+                        const double x = p == own ? rounded(element, from) : parts.at(p * n + offset + i);
+                        sum += x;
+                        in_f32 += static_cast<float>(x);
+                    }
+                    element = to == DType::f64 ? sum : rounded(in_f32, to);
                 }
-                ASSERT_EQ(out.at(i), to == DType::f64 ? sum : rounded(in_f32, to)) << i;
+                kernels::sum_parts(parts, offset, own, {list.data(), 3, column, width}, target);
+                ASSERT_EQ(target.values(), expected) << num_parts << " parts, own " << own;
             }
-        }
+}
+
+TEST(SumOfParts, RefusesWhatDoesNotFit) {
+    HostTensor parts(DType::f32, {2, 6}), to(DType::f32, {2, 3});
+    const std::int32_t row = 1;
+    EXPECT_NO_THROW(kernels::sum_parts(parts, 3, 1, {&row, 1, 0, 3}, to));
+    EXPECT_THROW(kernels::sum_parts(parts, 4, 1, {&row, 1, 0, 3}, to), InternalError);
+    EXPECT_THROW(kernels::sum_parts(parts, 0, 2, {&row, 1, 0, 3}, to), InternalError);
+    EXPECT_THROW(kernels::sum_parts(parts, 0, 1, {&row, 1, 1, 3}, to), InternalError);
 }
 
 class Types : public ::testing::TestWithParam<DType> {};

@@ -2,6 +2,7 @@
 // blocks and of uneven shares. (Attention, the norms of elementwise.hpp, embedding and merges have such tests
 // beside them; oneDNN's f32 and bf16 products make no such promise.)
 #include <functional>
+#include <numeric>
 
 #include "kernels/adamw.hpp"
 #include "kernels/cross_entropy.hpp"
@@ -40,11 +41,14 @@ HostTensor input(DType dtype, const char* name) {
 Results elementwise(DType dtype) {
     const HostTensor x = input(dtype, "x");
     HostTensor sum = input(dtype, "y"), copy(DType::f32, {rows, width}), turned(dtype, {width, rows}),
-               parts(dtype, {width});
+               parts = input(dtype, "parts");
+    std::vector<std::int32_t> all(rows);
+    std::iota(all.begin(), all.end(), 0);
     kernels::add(x, sum, 0.3);
     kernels::copy(x, copy);
     kernels::transpose(x, turned);
-    kernels::sum_parts(x, parts);
+    const HostTensor twice = HostTensor::normal(dtype, {2, rows * width}, "twice");
+    kernels::sum_parts(twice, 0, 1, {all.data(), rows, 0, width}, parts);
     return results(std::move(sum), std::move(copy), std::move(turned), std::move(parts));
 }
 
