@@ -1,7 +1,8 @@
 // Attention in tiles of queries and panels of keys (Dao et al. 2022), products by gemm(), softmax in between.
-// Work is cut by shapes alone and partial sums are added in a fixed order: the bits do not depend on the
-// number of threads. Forward scores lie queries x keys, backward scores keys x queries, so that most products
-// need no transpose.
+// A unit of work copies its head's rows side by side first: products lose half their speed to the gaps
+// between them. Partial sums are cut by shapes alone and added in a fixed order: the bits do not depend on
+// the number of threads. Forward scores lie queries x keys, backward scores keys x queries, so that most
+// products need no transpose.
 #include "kernels/attention.hpp"
 
 #include <omp.h>
@@ -113,11 +114,9 @@ std::int64_t first_key(const std::int32_t* start, std::int64_t t0, std::int64_t 
     return *std::min_element(start + t0, start + t1) / 64 * 64;
 }
 
-/// Segments of a head's tiles, each a unit of work, so that few heads still occupy many threads. Their number
-/// depends on shapes alone.
-std::int64_t segments(const Extents& e) {
-    constexpr std::int64_t wanted_units = 16;
-    return std::clamp<std::int64_t>(wanted_units / std::max<std::int64_t>(e.b * e.h, 1), 1, e.tiles());
+/// Segments of a head's tiles, each a unit of work, so that few heads still make `wanted` units.
+std::int64_t segments(const Extents& e, std::int64_t wanted) {
+    return std::clamp<std::int64_t>(wanted / std::max<std::int64_t>(e.b * e.h, 1), 1, e.tiles());
 }
 
 /// Rows [t0, t1) of a head without the gaps between them: rows a power of two apart share few cache lines.
@@ -251,7 +250,7 @@ void forward_tile(const ForwardUnit<T>& u, const ForwardScratch<T>& s, std::int6
 
 template <class T>
 void forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor o, Tensor lse, const Extents& e) {
-    const std::int64_t pieces = segments(e), units = e.b * e.h * pieces;
+    const std::int64_t pieces = segments(e, 4 * omp_get_max_threads()), units = e.b * e.h * pieces;
 #pragma omp parallel for schedule(dynamic, 1)
     for (std::int64_t unit = 0; unit < units; ++unit) {
         const std::int64_t piece = unit % pieces, h = unit / pieces % e.h, b = unit / (pieces * e.h);
@@ -409,7 +408,8 @@ void write_sums(const Acc<T>* sums, std::int64_t parts, std::int64_t stride, con
 
 template <class T>
 void backward(const AttentionBackward& a, const Extents& e) {
-    const std::int64_t pieces = segments(e), parts = e.group() * pieces, size = e.t * e.d,
+    constexpr std::int64_t wanted_units = 16;  // whatever the number of threads: it decides partial sums
+    const std::int64_t pieces = segments(e, wanted_units), parts = e.group() * pieces, size = e.t * e.d,
                        units = e.b * e.h * pieces;
     Acc<T>* all_parts = nullptr;  // (B, H, pieces, 2, T, D), only where a key-value head has several parts
     if (parts > 1)

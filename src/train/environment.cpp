@@ -6,9 +6,14 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <iterator>
+#include <map>
+#include <set>
+#include <sstream>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "comm/collectives.hpp"
@@ -50,6 +55,17 @@ std::string binding() {
     return text;
 }
 
+/// Adds the cores of binding()'s text to a set.
+void add_cores(const std::string& binding, std::set<int>& cores) {
+    std::istringstream ranges(binding);
+    for (std::string range; std::getline(ranges, range, ',');) {
+        int first = 0, last = 0;
+        const int numbers = std::sscanf(range.c_str(), "%d-%d", &first, &last);
+        for (int core = first; numbers >= 1 && core <= (numbers == 2 ? last : first); ++core)
+            cores.insert(core);
+    }
+}
+
 /// Linux's name of it.
 std::string cpu_name() {
     std::ifstream file("/proc/cpuinfo");
@@ -86,6 +102,28 @@ ordered_json relevant_variables() {
 }
 
 }  // namespace
+
+std::string crowding_text(const ordered_json& environment) {
+    std::map<std::string, std::pair<int, std::set<int>>> hosts;  // ranks, cores
+    for (const ordered_json& rank : environment["ranks"]) {
+        auto& [ranks, cores] = hosts[rank["host"]];
+        ++ranks;
+        add_cores(rank["cores"], cores);
+    }
+    const int threads = environment["num_threads"];
+    for (const auto& [host, use] : hosts) {
+        const auto& [ranks, cores] = use;
+        const int num_cores = static_cast<int>(cores.size());
+        if (num_cores > 0 && ranks * threads > num_cores)
+            return fmt::format(
+                "{} rank{} of {} thread{} share {} core{} of {} (they take turns, and every step waits for "
+                "the "
+                "last) start fewer ranks or set OMP_NUM_THREADS={}, and check the binding",
+                ranks, ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", num_cores,
+                num_cores == 1 ? "" : "s", host, std::max(1, num_cores / ranks));
+    }
+    return "";
+}
 
 std::string version_text() {
     return "switchyard " SWITCHYARD_VERSION " (" SWITCHYARD_REVISION ")";

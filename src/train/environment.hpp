@@ -21,4 +21,7 @@ struct StartInfo {
 /// Collective over the world; complete on rank 0.
 nlohmann::ordered_json environment(const Topology&, const StartInfo&);
 
+/// "" or what is wrong with the hosts of environment(): threads of its ranks exceed the cores they may use.
+std::string crowding_text(const nlohmann::ordered_json& environment);
+
 }  // namespace switchyard

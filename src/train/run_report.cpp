@@ -68,8 +68,9 @@ std::vector<std::string> start_lines(const Config& config, const Plan& plan, int
     const ParameterCounts& n = plan.parameters;
     const auto count = [](std::int64_t x) { return count_text(static_cast<double>(x)); };
     std::vector<std::string> lines;
-    lines.push_back(fmt::format("layout      {} ranks (dp {} x tp {}), {} threads each, {}", plan.ranks,
-                                plan.dp, plan.tp, threads, config.run.dtype));
+    lines.push_back(fmt::format("layout      {} rank{} (dp {} x tp {}), {} thread{} each, {}", plan.ranks,
+                                plan.ranks == 1 ? "" : "s", plan.dp, plan.tp, threads,
+                                threads == 1 ? "" : "s", config.run.dtype));
     lines.push_back(fmt::format(
         "model       {} parameters: hidden {}, {} layers, {} heads, feed-forward {}, vocabulary {}",
         count(n.model()), config.model.hidden_size, config.model.num_layers, config.model.num_heads,

@@ -48,7 +48,10 @@ int Trainer::run() {
     } catch (const std::exception& error) {
         yield_to_lower_ranks(topology_.world.rank(), error);
         progress_.end_line();
-        write_status("failed", message_of(error));
+        if (finished_before_)
+            write_run_status(config_.run.dir, *finished_before_);  // a refused start takes nothing from it
+        else
+            write_status("failed", message_of(error));
         throw;
     }
 }
@@ -73,7 +76,10 @@ void Trainer::open_directory() {
         if (!speaks()) return;
         directory_.emplace(config_.run.dir);
         log_.emplace(directory_->log());
-        if (const auto before = directory_->read_status()) known_step_ = before->step;
+        if (const auto before = directory_->read_status()) {
+            known_step_ = before->step;
+            if (before->outcome == "finished") finished_before_ = before;
+        }
         write_status("running", "");
     });
 }
@@ -138,6 +144,7 @@ void Trainer::restore_or_initialise() {
 
 void Trainer::announce() {
     const ordered_json description = environment(topology_, start_);
+    finished_before_.reset();
     if (!speaks()) return;
     directory_->write_config(config_text(config_, method_options()));
     directory_->write_environment(description);
@@ -147,6 +154,8 @@ void Trainer::announce() {
     for (const std::string& line : start_lines(config_, plan, kernels::num_threads(), scale_.peak_flops))
         progress_.line(line);
     progress_.line(memory_line(plan));
+    if (const std::string crowding = crowding_text(description); !crowding.empty())
+        progress_.line("warning     " + crowding);
     logged_ = longest_times(directory_->log());
     say_signal_lead();
 }

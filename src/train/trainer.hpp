@@ -71,6 +71,8 @@ class Trainer {
     Traffic traffic_;
     std::int64_t first_sample_ = 0;
     std::int64_t known_step_ = 0;  // what status.json says until the state is restored
+    std::optional<RunStatus>
+        finished_before_;  // rank 0, until the start is sure: status.json of a finished run
 
     RunScale scale_;
     RunTotals totals_;

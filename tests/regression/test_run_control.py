@@ -26,6 +26,14 @@ class Ends(program.Test):
         self.assert_status(run, "finished", "run.steps", 6)
         self.assertEqual(sorted(run.steps("loss")), list(range(1, 7)))
 
+    def test_a_refused_start_leaves_a_finished_run_finished(self):
+        run = self.run_of(**{"run.steps": 6})
+        self.assert_trains(run, ranks=RANKS)
+        code, output = run.train(RANKS, **{"model.init_std": 0.5})
+        self.assertEqual(code, 1, output)
+        self.assertIn("model.init_std", output)
+        self.assert_status(run, "finished", "run.steps", 6)
+
     def test_sigusr1_saves_and_asks_for_another_start(self):
         run = self.run_of()
         launch = run.start(RANKS)

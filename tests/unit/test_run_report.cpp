@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "support/tiny_run.hpp"
+#include "train/environment.hpp"
 #include "train/run_report.hpp"
 
 namespace switchyard {
@@ -213,6 +214,24 @@ TEST(StartLinesTest, MemoryIsThatOfTheLargestRank) {
     EXPECT_EQ(json_of(plan.largest_memory)["bank"], 6144);
     EXPECT_EQ(json_of(plan.largest_memory)["total"], 8192);
     EXPECT_EQ(json_of(plan.largest_memory).size(), num_memory_classes + 1u) << "zeros included";
+}
+
+TEST(CrowdingTest, CountsThreadsAgainstTheCoresOfEachHost) {
+    const auto on = [](int threads, std::vector<std::pair<std::string, std::string>> ranks) {
+        ordered_json environment{{"num_threads", threads}, {"ranks", ordered_json::array()}};
+        for (const auto& [host, cores] : ranks)
+            environment["ranks"].push_back({{"host", host}, {"cores", cores}});
+        return crowding_text(environment);
+    };
+    EXPECT_EQ(on(2, {{"a", "0-1"}, {"a", "2-3"}, {"b", "0-1"}}), "");
+    EXPECT_EQ(on(4, {{"a", "0-7"}, {"a", "0-7"}}), "") << "unbound ranks may share what suffices for both";
+    EXPECT_EQ(on(1, {{"a", "unknown"}, {"a", "unknown"}}), "");
+    EXPECT_EQ(on(2, {{"b", "0-3"}, {"a", "0,2"}, {"a", "0,2"}}),
+              "2 ranks of 2 threads share 2 cores of a (they take turns, and every step waits for the last) "
+              "start fewer ranks or set OMP_NUM_THREADS=1, and check the binding");
+    EXPECT_EQ(on(2, {{"a", "5"}}),
+              "1 rank of 2 threads share 1 core of a (they take turns, and every step waits for the last) "
+              "start fewer ranks or set OMP_NUM_THREADS=1, and check the binding");
 }
 
 }  // namespace
