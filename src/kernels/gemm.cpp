@@ -82,7 +82,7 @@ dnnl::primitive_attr attributes(const Gemm& g) {
 /// a transposed first operand, and slower where it sums over many rows of the second (measured with 2.6.3,
 /// docs/benchmarks.md).
 bool older_is_faster(const Gemm& g) {
-    const bool large = g.m * g.n * g.k >= std::int64_t{1} << 27;
+    const bool large = g.m * g.n * g.k > std::int64_t{1} << 27;
     return g.in == DType::bf16 && large && g.b_col == 1 && (g.a_col != 1 || g.k >= 2048);
 }
 #endif
