@@ -229,9 +229,9 @@ std::vector<std::string> verify_file(const std::string& path) {
         const InputFile file(path);
         for (const auto& [name, dataset] : catalog.datasets)
             collect([&, &name = name, &dataset = dataset] {
-                require(dataset.checksum.has_value(), "{}: dataset {} has no checksum", path, name);
+                require(dataset.checksum.has_value(), "dataset {} has no checksum", name);
                 require(*dataset.checksum == stored_checksum(file, name, dataset),
-                        "{}: dataset {} does not fit its checksum", path, name);
+                        "dataset {} does not fit its checksum", name);
             });
     });
     return problems;

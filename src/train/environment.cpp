@@ -114,13 +114,15 @@ std::string crowding_text(const ordered_json& environment) {
     for (const auto& [host, use] : hosts) {
         const auto& [ranks, cores] = use;
         const int num_cores = static_cast<int>(cores.size());
+        const int fitting = std::max(1, num_cores / ranks);
         if (num_cores > 0 && ranks * threads > num_cores)
             return fmt::format(
                 "{} rank{} of {} thread{} share {} core{} of {} (they take turns, and every step waits for "
                 "the "
-                "last) start fewer ranks or set OMP_NUM_THREADS={}, and check the binding",
+                "last) {} and check the binding",
                 ranks, ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", num_cores,
-                num_cores == 1 ? "" : "s", host, std::max(1, num_cores / ranks));
+                num_cores == 1 ? "" : "s", host,
+                fitting < threads ? fmt::format("set OMP_NUM_THREADS={}", fitting) : "start fewer ranks");
     }
     return "";
 }
