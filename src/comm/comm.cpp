@@ -84,10 +84,27 @@ MPI_Comm Comm::handle() const {
     return MPI_COMM_SELF;
 }
 
-MpiSession::MpiSession(int& argc, char**& argv) : exceptions_at_start_(std::uncaught_exceptions()) {
-    // Open MPI starts a daemon beside a process that no launcher started, for children it might spawn: without it such
-    // a process starts in half the time, and nothing is left of one that was killed.
+namespace {
+
+/// Whether mpirun or a batch system started this process as one of several, or of one.
+bool launched() {
+    const auto set = [](const char* name) { return std::getenv(name) != nullptr; };
+    return set("OMPI_COMM_WORLD_SIZE") || set("PMIX_NAMESPACE") || set("PMI_RANK") || set("PMI_FD");
+}
+
+/// Open MPI starts a daemon beside a process that no launcher started, for children it might spawn: without
+/// it such a process starts in half the time, and nothing is left of one that was killed. But all such
+/// processes then share one folder for the session, which each removes at its end and a starting one misses:
+/// so none.
+void prepare_single_process() {
     ::setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    ::setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
+}
+
+}  // namespace
+
+MpiSession::MpiSession(int& argc, char**& argv) : exceptions_at_start_(std::uncaught_exceptions()) {
+    if (!launched()) prepare_single_process();
     int provided = MPI_THREAD_SINGLE;
     SWITCHYARD_MPI(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided));
     require(provided >= MPI_THREAD_FUNNELED,

@@ -253,5 +253,13 @@ class Contract(program.Test):
         self.assert_refused(self.run_of("d"), str(self.tokens), run__init_from=self.tokens)
 
 
+class Start(program.Test):
+    def test_single_processes_share_no_folder_of_open_mpi(self):
+        """Each would remove it at its end, also from under one that starts."""
+        folder = self.folder / "temporary"
+        result = program.switchyard("--version", env={**program.ENVIRONMENT, "TMPDIR": str(folder)})
+        self.assertEqual((result.returncode, folder.exists()), (0, False), result.stdout + result.stderr)
+
+
 if __name__ == "__main__":
     unittest.main()
