@@ -14,10 +14,10 @@ namespace switchyard {
 inline std::byte* allocate_memory(std::size_t bytes) {
     constexpr std::size_t line = 64, large_page = std::size_t{1} << 21;
     const std::size_t alignment = bytes >= 2 * large_page ? large_page : line;
-    bytes = (std::max<std::size_t>(bytes, 1) + line - 1) / line * line;
+    bytes = (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment;
     void* memory = std::aligned_alloc(alignment, bytes);
 #ifdef MADV_HUGEPAGE
-    if (memory && alignment == large_page) ::madvise(memory, bytes / large_page * large_page, MADV_HUGEPAGE);
+    if (memory && alignment == large_page) ::madvise(memory, bytes, MADV_HUGEPAGE);
 #endif
     return static_cast<std::byte*>(memory);
 }
