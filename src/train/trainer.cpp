@@ -48,10 +48,10 @@ int Trainer::run() {
     } catch (const std::exception& error) {
         yield_to_lower_ranks(topology_.world.rank(), error);
         progress_.end_line();
-        if (finished_before_)
-            write_run_status(config_.run.dir, *finished_before_);  // a refused start takes nothing from it
-        else
+        if (!was_finished_)
             write_status("failed", message_of(error));
+        else if (speaks())
+            write_run_status(config_.run.dir, finished_);  // a refused start takes nothing from it
         throw;
     }
 }
@@ -78,10 +78,11 @@ void Trainer::open_directory() {
         log_.emplace(directory_->log());
         if (const auto before = directory_->read_status()) {
             known_step_ = before->step;
-            if (before->outcome == "finished") finished_before_ = before;
+            if (before->outcome == "finished") finished_ = *before;
         }
         write_status("running", "");
     });
+    was_finished_ = all_reduce_max(topology_.world, finished_.outcome.empty() ? 0.0 : 1.0) > 0;
 }
 
 /// Of all ranks together, and at the same time, as in training.
@@ -144,7 +145,7 @@ void Trainer::restore_or_initialise() {
 
 void Trainer::announce() {
     const ordered_json description = environment(topology_, start_);
-    finished_before_.reset();
+    was_finished_ = false;
     if (!speaks()) return;
     directory_->write_config(config_text(config_, method_options()));
     directory_->write_environment(description);

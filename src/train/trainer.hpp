@@ -71,8 +71,8 @@ class Trainer {
     Traffic traffic_;
     std::int64_t first_sample_ = 0;
     std::int64_t known_step_ = 0;  // what status.json says until the state is restored
-    std::optional<RunStatus>
-        finished_before_;  // rank 0, until the start is sure: status.json of a finished run
+    bool was_finished_ = false;    // before this start, until it is sure
+    RunStatus finished_;           // rank 0: what status.json said then
 
     RunScale scale_;
     RunTotals totals_;
