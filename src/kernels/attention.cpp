@@ -352,16 +352,16 @@ template <class T>
 void backward_tile(const BackwardUnit<T>& u, const BackwardScratch<T>& s, std::int64_t t0, std::int64_t t1,
                    Acc<T>* d_k, Acc<T>* d_v) {
     const std::int64_t rows = t1 - t0;
+    pack(u.q, t0, t1, u.d, s.q);
+    pack(u.d_o, t0, t1, u.d, s.d_o);
     for (std::int64_t i = 0; i < rows; ++i) {
-        const T *o = u.o.row(t0 + i), *d_o = u.d_o.row(t0 + i);
+        const T *o = u.o.row(t0 + i), *d_o = s.d_o + i * u.d;
         s.delta[i] = sum_over<Acc<T>>(u.d, [=](std::int64_t j, Acc<T> sum) {
             return multiply_add(convert<Acc<T>>(o[j]), convert<Acc<T>>(d_o[j]), sum);
         });
         s.start[i] = u.start ? u.start[t0 + i] : 0;
     }
     const std::int64_t first = first_key(u.start, t0, t1);
-    pack(u.q, t0, t1, u.d, s.q);
-    pack(u.d_o, t0, t1, u.d, s.d_o);
     const Operand<T> q{s.q, u.d}, q_turned{s.q, u.d, true}, d_o{s.d_o, u.d}, d_o_turned{s.d_o, u.d, true};
     for (std::int64_t k0 = first; k0 < t1; k0 += panel) {
         const std::int64_t width = std::min(panel, t1 - k0);
@@ -377,7 +377,6 @@ void backward_tile(const BackwardUnit<T>& u, const BackwardScratch<T>& s, std::i
     for (std::int64_t i = 0; i < rows; ++i) copy_block(s.d_q + i * u.d, u.d_q.row(t0 + i), u.d);
 }
 
-/// A key-value head's d_k and d_v come as `parts` partial sums: one per query head of its group and segment.
 template <class T>
 BackwardUnit<T> backward_unit(const AttentionBackward& a, const Extents& e, std::int64_t b, std::int64_t h) {
     return {.q = head_of<T>(a.q, b, h),
@@ -406,6 +405,7 @@ void write_sums(const Acc<T>* sums, std::int64_t parts, std::int64_t stride, con
     }
 }
 
+/// A key-value head's d_k and d_v come as `parts` partial sums: one per query head of its group and segment.
 template <class T>
 void backward(const AttentionBackward& a, const Extents& e) {
     constexpr std::int64_t wanted_units = 16;  // whatever the number of threads: it decides partial sums

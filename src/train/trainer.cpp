@@ -51,7 +51,7 @@ int Trainer::run() {
         if (!was_finished_)
             write_status("failed", message_of(error));
         else if (speaks())
-            write_run_status(config_.run.dir, finished_);  // a refused start takes nothing from it
+            write_status(finished_);  // a refused start takes nothing from it
         throw;
     }
 }
@@ -292,9 +292,12 @@ void Trainer::log_event(const char* event, ordered_json details) {
 
 /// Also from ranks other than 0, when they fail alone.
 void Trainer::write_status(const char* outcome, const std::string& reason) {
+    write_status({outcome, reason, allocated_ ? std::max(known_step_, state().step) : known_step_, ""});
+}
+
+void Trainer::write_status(const RunStatus& status) {
     try {
-        const std::int64_t step = allocated_ ? std::max(known_step_, state().step) : known_step_;
-        write_run_status(config_.run.dir, {outcome, reason, step, ""});
+        write_run_status(config_.run.dir, status);
     } catch (const UserError& problem) {
         fmt::print(stderr, "warning: {}\n", problem.what());
     }

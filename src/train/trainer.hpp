@@ -54,6 +54,7 @@ class Trainer {
     bool speaks() const { return topology_.world.rank() == 0; }
     void log_event(const char* event, nlohmann::ordered_json details = nlohmann::ordered_json::object());
     void write_status(const char* outcome, const std::string& reason);
+    void write_status(const RunStatus&);
 
     const Topology& topology_;
     const Config& config_;
