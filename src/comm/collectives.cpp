@@ -35,20 +35,22 @@ Pending start_all_reduce(const Comm& comm, Tensor tensor, Tensor scratch, Traffi
     return pending(traffic, [reduction] { reduction->finish(); });
 }
 
-Pending start_all_to_all(const Comm& comm, Tensor send, Tensor received, Traffic& traffic,
-                         TrafficGroup group) {
-    internal_check(send.bytes() == received.bytes() && send.size() % comm.size() == 0,
-                   "all-to-all of {} into {} over {} ranks", send.shape().text(), received.shape().text(),
-                   comm.size());
-    if (comm.size() == 1 || send.empty()) {
-        deliver_locally(send, received);
-        return {};
-    }
-    internal_check(send.raw() != received.raw(), "all-to-all in place");
-    traffic.add(group, all_gather_bytes(static_cast<double>(send.bytes()), comm.size()));
+Pending start_exchange(const Comm& comm, std::span<const Tensor> send, std::span<const Tensor> received,
+                       Traffic& traffic, TrafficGroup group) {
+    const auto ranks = static_cast<std::size_t>(comm.size());
+    internal_check(send.size() == ranks && received.size() == ranks,
+                   "exchange of {} and {} parts over {} ranks", send.size(), received.size(), ranks);
+    if (ranks == 1) return {};
     auto requests = std::make_shared<Requests>();
-    start_parts_to_all(comm, send.raw(), received.raw(), send.bytes() / comm.size(), message_limit,
-                       *requests);
+    for (int away = 1; away < comm.size(); ++away) {  // no rank is everybody's first
+        const int from = (comm.rank() + comm.size() - away) % comm.size();
+        start_receive(comm, received[from].raw(), received[from].bytes(), from, message_limit, *requests);
+    }
+    for (int away = 1; away < comm.size(); ++away) {
+        const int to = (comm.rank() + away) % comm.size();
+        start_send(comm, send[to].raw(), send[to].bytes(), to, message_limit, *requests);
+        traffic.add(group, static_cast<double>(send[to].bytes()));
+    }
     return pending(traffic, [requests] { requests->wait(); });
 }
 

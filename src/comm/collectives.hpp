@@ -1,12 +1,13 @@
 // Collectives on back-end memory: start_...() returns a Pending, wait() ends it. Sums are formed in rank
 // order from the values of all ranks, so they depend neither on message timing nor on the library's
 // algorithm, every rank gets the same bits, and bf16 is summed in f32. Payload counted per rank: payload x
-// (P-1)/P for reduce-scatter, all-gather and all-to-all, twice that for all-reduce.
+// (P-1)/P for reduce-scatter and all-gather, twice that for all-reduce, what is sent for exchanges.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,7 +31,7 @@ struct Traffic {
 /// Bytes that one rank of P sends for a payload, by the counting rule above; whole numbers (payloads of an
 /// all-gather are P equal parts), so that their sums are exact in any order.
 double all_reduce_bytes(double payload_bytes, int ranks);
-double all_gather_bytes(double payload_bytes, int ranks);  // reduce-scatter and all-to-all too
+double all_gather_bytes(double payload_bytes, int ranks);  // reduce-scatter too
 
 /// A collective under way. wait() must be called once; a destroyed Pending that was started waits.
 class Pending {
@@ -50,8 +51,10 @@ class Pending {
 /// until wait().
 Pending start_all_reduce(const Comm&, Tensor tensor, Tensor scratch, Traffic&, TrafficGroup);
 
-/// send (P, n): part p goes to rank p. received (P, n): part p is what rank p sent here.
-Pending start_all_to_all(const Comm&, Tensor send, Tensor received, Traffic&, TrafficGroup);
+/// send[p] goes to rank p, received[p] comes from rank p; this rank's own two are not touched. Sizes in bytes
+/// agree pair by pair, 0 sends nothing. The tensors may lie anywhere: rows need not be collected first.
+Pending start_exchange(const Comm&, std::span<const Tensor> send, std::span<const Tensor> received, Traffic&,
+                       TrafficGroup);
 
 /// all (P, ...) <- `mine` of every rank in rank order. `mine` may be all.rows(rank, 1).
 Pending start_all_gather(const Comm&, Tensor mine, Tensor all, Traffic&, TrafficGroup);

@@ -56,21 +56,6 @@ void Requests::wait() {
     types_.clear();
 }
 
-void start_parts_to_all(const Comm& comm, const void* send, void* received, std::size_t part_bytes,
-                        std::size_t limit, Requests& requests) {
-    if (part_bytes * comm.size() <= limit) {
-        const int count = static_cast<int>(part_bytes);
-        SWITCHYARD_MPI(
-            MPI_Ialltoall(send, count, MPI_BYTE, received, count, MPI_BYTE, comm.handle(), requests.add()));
-        return;
-    }
-    in_pieces(part_bytes, limit, [&](std::size_t offset, std::size_t bytes) {
-        const MPI_Datatype type = requests.add_part_type(bytes, part_bytes);
-        SWITCHYARD_MPI(MPI_Ialltoall(at(send, offset), 1, type, at(received, offset), 1, type, comm.handle(),
-                                     requests.add()));
-    });
-}
-
 void start_gather_parts(const Comm& comm, const void* mine, void* all, std::size_t part_bytes,
                         std::size_t limit, Requests& requests) {
     const bool in_place = mine == at(all, comm.rank() * part_bytes);

@@ -31,10 +31,6 @@ class Requests {
     std::vector<MPI_Datatype> types_;
 };
 
-/// Part p of `send` (P parts of part_bytes) goes to rank p; part p of `received` comes from rank p.
-void start_parts_to_all(const Comm&, const void* send, void* received, std::size_t part_bytes,
-                        std::size_t limit, Requests&);
-
 /// `all` (P parts of part_bytes) <- `mine` of every rank; in place when `mine` is this rank's part of `all`.
 void start_gather_parts(const Comm&, const void* mine, void* all, std::size_t part_bytes, std::size_t limit,
                         Requests&);

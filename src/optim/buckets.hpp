@@ -1,6 +1,6 @@
-// Buckets: rows of many matrices travel to their owners, or from them, in equal padded segments in owner
-// order, so that one all-to-all or all-gather without variable counts carries them. Every rank of the group
-// builds the same buckets.
+// Buckets: rows of many matrices travel to their owners, or from them, in equal padded segments, one for each
+// owner. Rows that fill a segment side by side travel from and to where they lie, others are collected first.
+// Every rank of the group builds the same buckets.
 #pragma once
 
 #include <span>
@@ -40,13 +40,16 @@ class Buckets {
     struct Run {
         int item = 0;
         std::int64_t offset = 0;
-        std::vector<std::int32_t> rows;
+        std::vector<std::int32_t> rows;  // ascending
     };
     struct Bucket {
         std::int64_t segment = 0;            // elements
         std::vector<std::vector<Run>> runs;  // per owner
     };
     kernels::Rectangle rectangle(const Run&) const;
+    /// The rows of `runs` where they lie, if they fill a segment side by side in this type; else empty.
+    Tensor in_place(const std::vector<Run>& runs, std::int64_t segment, DType,
+                    std::span<const Tensor> tensors) const;
     void pack(const std::vector<Run>&, std::span<const Tensor> tensors, Tensor segment) const;
     void unpack(const std::vector<Run>&, Tensor segment, std::span<const Tensor> tensors) const;
 

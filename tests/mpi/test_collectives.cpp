@@ -153,25 +153,36 @@ struct Parts : ::testing::Test {
     }
 };
 
-TEST_F(Parts, AllToAllDeliversPartByPart) {
-    for (std::int64_t n : {1, 5, 1000}) {
-        for (std::size_t limit : {std::size_t{64}, std::size_t{1000}, message_limit}) {
-            std::vector<std::int32_t> send(ranks * n), received(ranks * n, -1);
-            for (std::int64_t p = 0; p < ranks; ++p)
-                for (std::int64_t i = 0; i < n; ++i) send[p * n + i] = code(rank, p, i);
-            if (limit == message_limit) {
-                start_all_to_all(comm, {send.data(), DType::i32, {ranks, n}},
-                                 {received.data(), DType::i32, {ranks, n}}, traffic, group)
-                    .wait();
-            } else {
-                Requests requests;
-                start_parts_to_all(comm, send.data(), received.data(), n * 4, limit, requests);
-                requests.wait();
-            }
-            EXPECT_EQ(num_wrong(received, n, [&](auto p, auto i) { return code(p, rank, i); }), 0);
-        }
+TEST_F(Parts, ExchangeDeliversPairByPair) {
+    const auto length = [](std::int64_t from, std::int64_t to) { return (from + 2 * to) % 3 * 400; };
+    std::vector<std::vector<std::int32_t>> out(ranks), in(ranks);
+    std::vector<Tensor> send(ranks), received(ranks);
+    double sent = 0;
+    for (std::int64_t p = 0; p < ranks; ++p) {
+        for (std::int64_t i = 0; i < length(rank, p); ++i) out[p].push_back(code(rank, p, i));
+        in[p].assign(length(p, rank), -1);
+        send[p] = {out[p].data(), DType::i32, {length(rank, p)}};
+        received[p] = {in[p].data(), DType::i32, {length(p, rank)}};
+        if (p != rank) sent += static_cast<double>(send[p].bytes());
     }
-    EXPECT_EQ(traffic.bytes[static_cast<int>(group)], 4.0 * (1 + 5 + 1000) * (ranks - 1));
+    start_exchange(comm, send, received, traffic, group).wait();
+    for (std::int64_t p = 0; p < ranks; ++p)
+        for (std::int64_t i = 0; i < length(p, rank); ++i)
+            ASSERT_EQ(in[p][i], p == rank ? -1 : code(p, rank, i)) << "element " << i << " from rank " << p;
+    EXPECT_EQ(traffic.bytes[static_cast<int>(group)], sent);
+}
+
+TEST_F(Parts, LongMessagesGoInPieces) {
+    const std::int64_t n = 1000;
+    std::vector<std::int32_t> send(n), received(n, -1);
+    for (std::int64_t i = 0; i < n; ++i) send[i] = code(rank, 0, i);
+    const auto next = static_cast<int>((rank + 1) % ranks),
+               before = static_cast<int>((rank + ranks - 1) % ranks);
+    Requests requests;
+    start_receive(comm, received.data(), n * 4, before, 300, requests);
+    start_send(comm, send.data(), n * 4, next, 300, requests);
+    requests.wait();
+    for (std::int64_t i = 0; i < n; ++i) ASSERT_EQ(received[i], code(before, 0, i));
 }
 
 TEST_F(Parts, AllGatherInPlaceAndFromElsewhere) {
@@ -199,11 +210,9 @@ TEST_F(Parts, AllGatherInPlaceAndFromElsewhere) {
 TEST_F(Parts, RefuseShapesThatDoNotFit) {
     std::vector<float> a(8 * ranks), b(8 * ranks + 8);
     const Tensor small(a.data(), DType::f32, {ranks, 8}), large(b.data(), DType::f32, {ranks + 1, 8});
-    EXPECT_THROW(start_all_to_all(comm, small, large, traffic, group), InternalError);
+    const std::vector<Tensor> parts(ranks, small), too_many(ranks + 1, small);
+    EXPECT_THROW(start_exchange(comm, parts, too_many, traffic, group), InternalError);
     EXPECT_THROW(start_all_gather(comm, small.rows(0, 1), large, traffic, group), InternalError);
-    if (ranks > 1) {
-        EXPECT_THROW(start_all_to_all(comm, small, small, traffic, group), InternalError);
-    }
 }
 
 TEST(Scalars, FormulasInSize) {

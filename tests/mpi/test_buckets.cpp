@@ -1,0 +1,139 @@
+// RANKS: 1 2 3 4
+// Buckets against sums formed element by element: owners in blocks (whole segments travel from where they
+// lie), in turn, and at random; rows of several widths; gradients that travel as bf16.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+
+#include "core/bf16.hpp"
+#include "core/rng.hpp"
+#include "optim/buckets.hpp"
+
+namespace switchyard {
+namespace {
+
+constexpr TrafficGroup group = TrafficGroup::gradients;
+constexpr std::int64_t capacity = 96;  // elements of a segment
+
+struct BucketsTest : ::testing::Test {
+    Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    int ranks = comm.size(), rank = comm.rank();
+    Traffic traffic;
+    std::vector<std::int64_t> widths;
+    std::vector<std::vector<int>> owners;
+    std::vector<std::vector<float>> storage;
+    std::vector<Tensor> tensors;
+    std::vector<float> send = std::vector<float>(ranks * capacity), received = send;
+
+    void SetUp() override {
+        const auto blocks = [&](int rows) {
+            std::vector<int> owner(rows);
+            for (int i = 0; i < rows; ++i) owner[i] = i / ((rows + ranks - 1) / ranks);
+            return owner;
+        };
+        const auto in_turn = [&](int rows) {
+            std::vector<int> owner(rows);
+            for (int i = 0; i < rows; ++i) owner[i] = i % ranks;
+            return owner;
+        };
+        std::vector<int> random(29);
+        for (int i = 0; i < 29; ++i)
+            random[i] = static_cast<int>(uniform_below(stream_key(1, "owner"), i, ranks));
+        add(16, in_turn(7));
+        add(16, blocks(6 * ranks));       // one segment each
+        add(16, blocks(15 * ranks - 1));  // 2.5 segments, the last rank has a row less
+        add(16, random);
+        add(5, blocks(3));
+        add(1, blocks(40));
+    }
+    void add(std::int64_t width, std::vector<int> owner) {
+        widths.push_back(width);
+        owners.push_back(std::move(owner));
+    }
+    std::vector<BucketItem> items() const {
+        std::vector<BucketItem> result;
+        for (std::size_t i = 0; i < widths.size(); ++i) result.push_back({widths[i], &owners[i]});
+        return result;
+    }
+    static float value(int rank, std::size_t item, std::int64_t element) {
+        return static_cast<float>(normal(stream_key(rank, std::to_string(item)), element));
+    }
+    void fill() {
+        storage.clear();
+        tensors.clear();
+        for (std::size_t i = 0; i < widths.size(); ++i) {
+            storage.emplace_back(owners[i].size() * widths[i]);
+            for (std::size_t j = 0; j < storage[i].size(); ++j)
+                storage[i][j] = value(rank, i, static_cast<std::int64_t>(j));
+        }
+        for (std::size_t i = 0; i < widths.size(); ++i)
+            tensors.push_back({storage[i].data(), DType::f32,
+                               widths[i] == 1
+                                   ? Shape{static_cast<std::int64_t>(owners[i].size())}
+                                   : Shape{static_cast<std::int64_t>(owners[i].size()), widths[i]}});
+    }
+    /// Elements that are not expected(owner, item, element). No ASSERT: a rank must not leave early.
+    std::int64_t num_wrong(auto expected) const {
+        std::int64_t wrong = 0;
+        for (std::size_t i = 0; i < widths.size(); ++i)
+            for (std::size_t j = 0; j < storage[i].size(); ++j)
+                wrong += storage[i][j] != expected(owners[i][j / widths[i]], i, static_cast<std::int64_t>(j));
+        return wrong;
+    }
+    Tensor as(std::vector<float>& memory, DType dtype) {
+        return Tensor(memory.data(), DType::f32, {ranks * capacity}).view(dtype, {ranks * capacity});
+    }
+};
+
+TEST_F(BucketsTest, OwnersGetSumsInRankOrderAndOthersKeepTheirs) {
+    const Buckets buckets(items(), ranks, capacity);
+    for (DType dtype : {DType::f32, DType::bf16}) {
+        fill();
+        buckets.reduce(comm, tensors, as(send, dtype), as(received, dtype), traffic, group);
+        const auto travelled = [&](int p, std::size_t item, std::int64_t j) {
+            const float x = value(p, item, j);
+            return dtype == DType::bf16 && ranks > 1 ? to_f32(to_bf16(x)) : x;
+        };
+        EXPECT_EQ(num_wrong([&](int owner, std::size_t item, std::int64_t j) {
+                      if (owner != rank) return value(rank, item, j);
+                      float sum = travelled(0, item, j);
+                      for (int p = 1; p < ranks; ++p) sum += travelled(p, item, j);
+                      return sum;
+                  }),
+                  0)
+            << name_of(dtype);
+    }
+}
+
+TEST_F(BucketsTest, EverybodyGetsTheOwnersRows) {
+    fill();
+    Buckets(items(), ranks, capacity).gather(comm, tensors, as(send, DType::f32), traffic, group);
+    EXPECT_EQ(num_wrong([&](int owner, std::size_t item, std::int64_t j) { return value(owner, item, j); }),
+              0);
+}
+
+TEST_F(BucketsTest, SendAsManyBytesAsPlanned) {
+    const Buckets buckets(items(), ranks, capacity);
+    const double planned = bucket_bytes(items(), ranks, capacity, 4);
+    fill();
+    buckets.reduce(comm, tensors, as(send, DType::f32), as(received, DType::f32), traffic, group);
+    EXPECT_EQ(traffic.bytes[static_cast<int>(group)], planned);
+    buckets.gather(comm, tensors, as(send, DType::f32), traffic, group);
+    EXPECT_EQ(traffic.bytes[static_cast<int>(group)], 2 * planned);
+}
+
+TEST_F(BucketsTest, WholeSegmentsNeedNoCopy) {
+    widths = {16};
+    owners = {std::vector<int>(12 * ranks)};  // two whole segments for each rank
+    for (int i = 0; i < 12 * ranks; ++i) owners[0][i] = i / 12;
+    fill();
+    std::fill(send.begin(), send.end(), -1.0F);
+    const Buckets buckets(items(), ranks, capacity);
+    buckets.reduce(comm, tensors, as(send, DType::f32), as(received, DType::f32), traffic, group);
+    buckets.gather(comm, tensors, as(send, DType::f32), traffic, group);
+    EXPECT_EQ(std::count(send.begin(), send.end(), -1.0F), ranks * capacity);
+}
+
+}  // namespace
+}  // namespace switchyard
