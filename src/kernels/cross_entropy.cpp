@@ -1,7 +1,8 @@
-// A row of logits is read from memory once: maximum, exponentials and gradient find it in cache. Sums run
-// over blocks of fixed length, so that long rows lose no accuracy and results do not depend on the number of
-// threads.
+// Rows are cut into blocks of fixed length, whose statistics are merged in order: long sums lose no accuracy
+// and results do not depend on the number of threads.
 #include "kernels/cross_entropy.hpp"
+
+#include <vector>
 
 #include "kernels/dispatch.hpp"
 #include "kernels/vector_math.hpp"
@@ -9,75 +10,124 @@
 namespace switchyard::kernels {
 namespace {
 
-/// Additions in f32 before the sum moves on to f64.
-constexpr std::int64_t sum_length = 512;
+/// Rows added in f32 one by one.
+constexpr std::int64_t block_rows = 512;
+/// Rows whose maximum is taken before they are read again for their exponentials.
+constexpr std::int64_t strip_rows = 16;
 
+/// max, sum (n) <- those of what they describe and of `rows` rows of x (rows, n).
 template <class T>
-Wide<T> sum_exponentials(const T* x, Wide<T> shift, std::int64_t n) {
-    return sum_over<Wide<T>>(
-        n, [=](std::int64_t j, Wide<T> sum) { return sum + exponential(load(x[j]) - shift); });
+void add_strip(const T* x, std::int64_t rows, std::int64_t n, Wide<T>* max, Wide<T>* sum, Wide<T>* before) {
+    std::copy_n(max, n, before);
+    for (std::int64_t r = 0; r < rows; ++r) {
+        const T* row = x + r * n;
+#pragma omp simd
+        for (std::int64_t i = 0; i < n; ++i) max[i] = load(row[i]) > max[i] ? load(row[i]) : max[i];
+    }
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) sum[i] *= exponential(before[i] - max[i]);
+    for (std::int64_t r = 0; r < rows; ++r) {
+        const T* row = x + r * n;
+#pragma omp simd
+        for (std::int64_t i = 0; i < n; ++i) sum[i] += exponential(load(row[i]) - max[i]);
+    }
 }
 
+/// max, sum (n) <- theirs and those of another set of logits together.
+template <class X>
+void merge(const X* other_max, const X* other_sum, X* max, X* sum, std::int64_t n) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) {
+        const X top = other_max[i] > max[i] ? other_max[i] : max[i];
+        sum[i] = sum[i] * exponential(max[i] - top) + other_sum[i] * exponential(other_max[i] - top);
+        max[i] = top;
+    }
+}
+
+/// x (n) <- scale * softmax.
 template <class T>
-void scaled_softmax(T* x, Wide<T> lse, Wide<T> scale, std::int64_t n) {
+void scaled_softmax(T* x, const Wide<T>* lse, Wide<T> scale, std::int64_t n) {
     const auto strip = [=](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
-        for (std::int64_t j = begin; j < end; ++j) x[j] = convert<T>(scale * exponential(load(x[j]) - lse));
+        for (std::int64_t i = begin; i < end; ++i)
+            x[i] = convert<T>(scale * exponential(load(x[i]) - lse[i]));
     };
     for_strips(n, strip, x);
 }
 
-/// Column of the target in the local logits, or -1: ignored, or held by another rank.
-std::int64_t target_column(std::int32_t target, VocabRange range) {
-    const std::int64_t column = target - range.begin;
-    return target >= 0 && column >= 0 && column < range.count ? column : -1;
+/// f(token, position of its target in logits (rows, n)) for the targets within `range`.
+template <class F>
+void for_targets(Tensor targets, VocabRange range, F f) {
+    const auto* target = targets.data<std::int32_t>();
+    const std::int64_t n = targets.size();
+    for (std::int64_t i = 0; i < n; ++i) {
+        const std::int64_t row = target[i] - range.begin;
+        if (target[i] >= 0 && row >= 0 && row < range.count) f(i, row * n + i);
+    }
 }
 
 void check_logits(Tensor logits, Tensor targets, VocabRange range) {
-    internal_check(logits.shape().rank() == 2 && range.count <= logits.dim(1), "logits {} for {} tokens",
+    internal_check(logits.shape().rank() == 2 && range.count <= logits.dim(0), "logits {} for {} tokens",
                    logits.shape(), range.count);
-    check("targets", targets, DType::i32, {logits.dim(0)});
+    check("targets", targets, DType::i32, {logits.dim(1)});
 }
 
 }  // namespace
 
+void reset_statistics(Tensor stats) {
+    internal_check(stats.shape().rank() == 2 && stats.dim(0) == 3, "softmax statistics {}", stats.shape());
+    dispatch(stats.dtype(), [&]<class T>() {
+        const std::int64_t n = stats.dim(1);
+        std::fill_n(stats.data<T>(), n, convert<T>(-std::numeric_limits<double>::infinity()));
+        std::fill_n(stats.data<T>() + n, 2 * n, T{});
+    });
+}
+
 void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor stats) {
     check_logits(logits, targets, range);
-    check("softmax statistics", stats, accumulate_type(logits.dtype()), {logits.dim(0), 3});
-    if (stats.empty()) return;
-    const std::int64_t width = logits.dim(1);
+    const std::int64_t n = logits.dim(1);
+    check("softmax statistics", stats, accumulate_type(logits.dtype()), {3, n});
+    if (n == 0 || range.count <= 0) return;
     dispatch(logits.dtype(), [&]<class T>() {
-        for_rows(logits.dim(0), width, [=](std::int64_t i) {
-            const T* row = logits.data<T>() + i * width;
-            const Wide<T> maximum = maximum_of(row, range.count);
-            double sum = 0;
-            for (std::int64_t j = 0; j < range.count; j += sum_length)
-                sum += sum_exponentials(row + j, maximum, std::min(sum_length, range.count - j));
-            const std::int64_t target = target_column(targets.data<std::int32_t>()[i], range);
-            Wide<T>* out = stats.data<Wide<T>>() + 3 * i;
-            out[0] = maximum;
-            out[1] = static_cast<Wide<T>>(sum);
-            out[2] = target >= 0 ? load(row[target]) : 0;
-        });
+        using Stat = Wide<T>;
+        const T* x = logits.data<T>();
+        const std::int64_t blocks = (range.count + block_rows - 1) / block_rows;
+        std::vector<Stat> parts(static_cast<std::size_t>(3 * blocks * n));  // max, sum, scratch of each block
+#pragma omp parallel for schedule(static) if (range.count * n > parallel_elements)
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            Stat *max = parts.data() + 3 * b * n, *sum = max + n, *before = sum + n;
+            std::fill_n(max, n, -std::numeric_limits<Stat>::infinity());
+            const std::int64_t end = std::min(range.count, (b + 1) * block_rows);
+            for (std::int64_t row = b * block_rows; row < end; row += strip_rows)
+                add_strip(x + row * n, std::min(strip_rows, end - row), n, max, sum, before);
+        }
+        Stat* total = stats.data<Stat>();
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            const Stat* part = parts.data() + 3 * b * n;
+            merge(part, part + n, total, total + n, n);
+        }
+        for_targets(targets, range, [=](std::int64_t i, std::int64_t at) { total[2 * n + i] = load(x[at]); });
     });
 }
 
 double combine_statistics(Tensor all_stats, Tensor targets, Tensor lse) {
-    internal_check(all_stats.shape().rank() == 3 && all_stats.dim(2) == 3, "softmax statistics {}",
+    internal_check(all_stats.shape().rank() == 3 && all_stats.dim(1) == 3, "softmax statistics {}",
                    all_stats.shape());
-    const std::int64_t parts = all_stats.dim(0), n = all_stats.dim(1);
+    const std::int64_t parts = all_stats.dim(0), n = all_stats.dim(2);
     check("targets", targets, DType::i32, {n});
     check("softmax sums", lse, all_stats.dtype(), {n});
     double loss = 0;
     if (all_stats.empty()) return loss;
     dispatch(all_stats.dtype(), [&]<class T>() {
         for (std::int64_t i = 0; i < n; ++i) {
-            const auto part = [&](std::int64_t p) { return all_stats.data<T>() + (p * n + i) * 3; };
-            double maximum = load(part(0)[0]), sum = 0, logit = 0;
-            for (std::int64_t p = 1; p < parts; ++p) maximum = std::max<double>(maximum, load(part(p)[0]));
+            const auto part = [&](std::int64_t p, std::int64_t which) {
+                return static_cast<double>(load(all_stats.data<T>()[(3 * p + which) * n + i]));
+            };
+            double maximum = part(0, 0), sum = 0, logit = 0;
+            for (std::int64_t p = 1; p < parts; ++p) maximum = std::max(maximum, part(p, 0));
             for (std::int64_t p = 0; p < parts; ++p) {
-                sum += load(part(p)[1]) * std::exp(load(part(p)[0]) - maximum);
-                logit += load(part(p)[2]);
+                sum += part(p, 1) * std::exp(part(p, 0) - maximum);
+                logit += part(p, 2);
             }
             const double log_sum = maximum + std::log(sum);
             lse.data<T>()[i] = convert<T>(log_sum);
@@ -89,22 +139,30 @@ double combine_statistics(Tensor all_stats, Tensor targets, Tensor lse) {
 
 void cross_entropy_backward(Tensor logits, Tensor lse, Tensor targets, VocabRange range, double scale) {
     check_logits(logits, targets, range);
-    check("softmax sums", lse, accumulate_type(logits.dtype()), {logits.dim(0)});
+    const std::int64_t rows = logits.dim(0), n = logits.dim(1);
+    check("softmax sums", lse, accumulate_type(logits.dtype()), {n});
     if (logits.empty()) return;
-    const std::int64_t width = logits.dim(1);
     dispatch(logits.dtype(), [&]<class T>() {
-        for_rows(logits.dim(0), width, [=](std::int64_t i) {
-            T* row = logits.data<T>() + i * width;
-            const bool ignored = targets.data<std::int32_t>()[i] < 0;
-            const std::int64_t count = ignored ? 0 : range.count;
-            const Wide<T> factor = static_cast<Wide<T>>(scale), log_sum = lse.data<Wide<T>>()[i];
-            const std::int64_t target = target_column(targets.data<std::int32_t>()[i], range);
-            // Subtracted before rounding: softmax - 1 is small where the model is sure.
-            const Wide<T> at_target =
-                target >= 0 ? factor * (exponential(load(row[target]) - log_sum) - 1) : 0;
-            scaled_softmax(row, log_sum, factor, count);
-            if (target >= 0) row[target] = convert<T>(at_target);
-            std::fill(row + count, row + width, T{});
+        T* x = logits.data<T>();
+        const auto* given = lse.data<Wide<T>>();
+        const auto* target = targets.data<std::int32_t>();
+        const auto factor = static_cast<Wide<T>>(scale);
+        std::vector<Wide<T>> sums(given, given + n), at_target(sums);
+        for (std::size_t i = 0; i < sums.size(); ++i)
+            if (target[i] < 0) sums[i] = std::numeric_limits<Wide<T>>::infinity();  // its softmax is 0
+        // Subtracted before rounding: softmax - 1 is small where the model is sure.
+        for_targets(targets, range, [&](std::int64_t i, std::int64_t at) {
+            at_target[static_cast<std::size_t>(i)] = factor * (exponential(load(x[at]) - given[i]) - 1);
+        });
+        const Wide<T>* log_sums = sums.data();
+        for_rows(rows, n, [=](std::int64_t row) {
+            if (row < range.count)
+                scaled_softmax(x + row * n, log_sums, factor, n);
+            else
+                std::fill_n(x + row * n, n, T{});
+        });
+        for_targets(targets, range, [&](std::int64_t i, std::int64_t at) {
+            x[at] = convert<T>(at_target[static_cast<std::size_t>(i)]);
         });
     });
 }

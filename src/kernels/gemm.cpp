@@ -6,6 +6,7 @@
 
 #include <dnnl.hpp>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <unordered_map>
 
@@ -49,6 +50,8 @@ struct Product {
     memory a, b, c, scratch;
     std::size_t scratch_bytes = 0;
     std::unordered_map<int, memory> arguments;
+    std::optional<dnnl::reorder> turn;  // of `given`, the transposed first operand, into a
+    memory given;
 };
 
 const dnnl::engine& cpu_engine() {
@@ -85,6 +88,17 @@ bool older_is_faster(const Gemm& g) {
     const bool large = g.m * g.n * g.k > std::int64_t{1} << 27;
     return g.in == DType::bf16 && large && g.b_col == 1 && (g.a_col != 1 || g.k >= 2048);
 }
+
+/// Where the transposed first operand has few rows, its AMX product is faster still once that is turned.
+bool turning_pays(const Gemm& g) {
+    const bool large = g.m * g.n * g.k > std::int64_t{1} << 25;
+    return g.in == DType::bf16 && large && g.a_col != 1 && g.m <= 512 && g.k < 2048 &&
+           dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
+}
+#else
+bool turning_pays(const Gemm&) {
+    return false;
+}
 #endif
 
 dnnl::matmul::primitive_desc describe(const Gemm& g) {
@@ -105,7 +119,10 @@ dnnl::matmul::primitive_desc describe(const Gemm& g) {
 #endif
 }
 
-Product make_product(const Gemm& g) {
+Product make_product(const Gemm& given) {
+    Gemm g = given;
+    const bool turned = turning_pays(given);
+    if (turned) g.a_row = g.k, g.a_col = 1;
     const dnnl::matmul::primitive_desc description = describe(g);
     const auto bind = [](const memory::desc& desc) { return memory(desc, cpu_engine(), nullptr); };
     Product p{.primitive = dnnl::matmul(description),
@@ -114,10 +131,16 @@ Product make_product(const Gemm& g) {
               .c = bind(description.dst_desc()),
               .scratch = bind(description.scratchpad_desc()),
               .scratch_bytes = description.scratchpad_desc().get_size(),
-              .arguments = {}};
+              .arguments = {},
+              .turn = {},
+              .given = {}};
     // Copies of a memory object share its handle.
     p.arguments = {
         {DNNL_ARG_SRC, p.a}, {DNNL_ARG_WEIGHTS, p.b}, {DNNL_ARG_DST, p.c}, {DNNL_ARG_SCRATCHPAD, p.scratch}};
+    if (turned) {
+        p.given = bind({{g.m, g.k}, dnnl_type(g.in), memory::dims{given.a_row, given.a_col}});
+        p.turn = dnnl::reorder({cpu_engine(), p.given.get_desc(), cpu_engine(), p.a.get_desc()});
+    }
     return p;
 }
 
@@ -135,7 +158,11 @@ void run_dnnl(const Gemm& g, const void* a, const void* b, void* c) {
     thread_local dnnl::stream stream(cpu_engine());
     try {
         const Product& p = cached_product(g);
-        p.a.set_data_handle(const_cast<void*>(a));
+        (p.turn ? p.given : p.a).set_data_handle(const_cast<void*>(a));
+        if (p.turn) {
+            p.a.set_data_handle(thread_scratch(ScratchUse::turned, p.a.get_desc().get_size()));
+            p.turn->execute(stream, const_cast<memory&>(p.given), const_cast<memory&>(p.a));
+        }
         p.b.set_data_handle(const_cast<void*>(b));
         p.c.set_data_handle(c);
         p.scratch.set_data_handle(p.scratch_bytes ? thread_scratch(ScratchUse::product, p.scratch_bytes)

@@ -73,6 +73,11 @@ double measure_peak_flops(DType dtype) {
     return best;
 }
 
+std::int64_t cached_bytes() {
+    constexpr std::int64_t per_thread = std::int64_t{1} << 20;  // half of a core's second cache, or more
+    return per_thread * num_threads();
+}
+
 int num_threads() {
     return omp_get_max_threads();
 }

@@ -12,7 +12,7 @@
 
 namespace switchyard::kernels {
 
-enum class ScratchUse { product, widened, attention, attention_parts, factor };
+enum class ScratchUse { product, widened, turned, attention, attention_parts, factor };
 
 /// At least `bytes` bytes, aligned to 64, of the calling thread.
 inline std::byte* thread_scratch(ScratchUse use, std::size_t bytes) {
@@ -23,7 +23,7 @@ inline std::byte* thread_scratch(ScratchUse use, std::size_t bytes) {
         std::unique_ptr<std::byte, Free> memory;
         std::size_t capacity = 0;
     };
-    thread_local Buffer buffers[5];
+    thread_local Buffer buffers[6];
     Buffer& buffer = buffers[static_cast<int>(use)];
     if (buffer.capacity < bytes || !buffer.memory) {
         const std::size_t capacity = (bytes + 4095) / 4096 * 4096 + 4096;

@@ -1,6 +1,6 @@
 // Vocab: vocab-parallel embedding, head and cross-entropy. This rank holds rows [begin, begin + count) of
 // both tables, padded to equal blocks. Logits exist for one chunk of tokens at a time, fused with their
-// backward.
+// backward, and lie (vocabulary, tokens).
 #pragma once
 
 #include "kernels/embedding.hpp"
@@ -33,6 +33,12 @@ class Vocab {
     double loss_bytes() const;
 
   private:
+    /// Some rows of the head, and their logits (rows, n) for a chunk of n tokens.
+    struct Block {
+        kernels::VocabRange range;  // without padding
+        Tensor logits, weight, gradient;
+    };
+    std::vector<Block> blocks(std::int64_t n);
     Parameter& head() { return tied_ ? embedding_ : head_; }
     kernels::VocabRange range() const { return {extent_.begin, extent_.count}; }
 
@@ -40,9 +46,9 @@ class Vocab {
     Traffic& traffic_;
     bool tied_;
     Extent extent_;
-    std::int64_t tokens_, chunk_;
+    std::int64_t tokens_, chunk_, block_;
     Parameter embedding_, head_;
-    Tensor logits_, stats_, all_stats_, lse_;  // of one chunk
+    Tensor logits_, d_sum_, stats_, all_stats_, lse_;  // of one chunk
 };
 
 }  // namespace switchyard

@@ -1,5 +1,5 @@
-// Vocab-parallel cross-entropy: any split of the vocabulary, padded columns and ignored targets give what one
-// softmax over all columns gives; the gradient by central differences.
+// Vocab-parallel cross-entropy: any split of the vocabulary over ranks and blocks, padded rows and ignored
+// targets give what one softmax over the whole vocabulary gives; the gradient by central differences.
 #include "kernels/cross_entropy.hpp"
 #include "reference/cross_entropy.hpp"
 #include "support/grad_check.hpp"
@@ -14,20 +14,31 @@ struct Case {
     std::int64_t tokens, vocab, parts;
 };
 
-/// Columns of one part of the vocabulary in a padded local tensor; padding holds garbage that must not count.
+/// Logits (padded, n) of one part of the vocabulary, from (n, vocab); padding holds garbage that must not
+/// count.
 HostTensor local_logits(const HostTensor& logits, std::int64_t n, std::int64_t vocab, VocabRange range,
                         std::int64_t padded) {
-    HostTensor local(logits.dtype(), {n, padded});
-    for (std::int64_t i = 0; i < n; ++i)
-        for (std::int64_t j = 0; j < padded; ++j)
-            local.set(i * padded + j, j < range.count ? logits.at(i * vocab + range.begin + j) : 1e4);
+    HostTensor local(logits.dtype(), {padded, n});
+    for (std::int64_t j = 0; j < padded; ++j)
+        for (std::int64_t i = 0; i < n; ++i)
+            local.set(j * n + i, j < range.count ? logits.at(i * vocab + range.begin + j) : 1e4);
     return local;
+}
+
+/// f(rows of `logits`, their range) for three blocks of a rank's part of the vocabulary.
+void for_vocab_blocks(Tensor logits, VocabRange range, auto f) {
+    const std::int64_t padded = logits.dim(0), length = (padded + 2) / 3;
+    for (std::int64_t row = 0; row < padded; row += length) {
+        const std::int64_t rows = std::min(length, padded - row);
+        f(logits.rows(row, rows),
+          VocabRange{range.begin + row, std::clamp<std::int64_t>(range.count - row, 0, rows)});
+    }
 }
 
 /// The whole path of one chunk on `parts` ranks.
 struct Split {
     std::vector<VocabRange> ranges;
-    std::vector<HostTensor> logits;  // d_logits after backward
+    std::vector<HostTensor> logits;  // (padded, n); d_logits after backward
     HostTensor lse;
     double loss = 0;
 
@@ -35,18 +46,23 @@ struct Split {
         const std::int64_t n = static_cast<Tensor>(whole).dim(0), vocab = static_cast<Tensor>(whole).dim(1);
         const std::int64_t padded = ((vocab + parts - 1) / parts + 15) / 16 * 16;
         const DType wide = accumulate_type(whole.dtype());
-        HostTensor stats(wide, {parts, n, 3});
+        HostTensor stats(wide, {parts, 3, n});
         lse = HostTensor(wide, {n});
         for (std::int64_t p = 0; p < parts; ++p) {
             const std::int64_t begin = std::min(vocab, p * padded);
             ranges.push_back({begin, std::min(padded, vocab - begin)});
             logits.push_back(local_logits(whole, n, vocab, ranges.back(), padded));
-            kernels::softmax_statistics(logits.back(), targets, ranges.back(),
-                                        static_cast<Tensor>(stats).rows(p, 1).reshape({n, 3}));
+            const Tensor mine = static_cast<Tensor>(stats).rows(p, 1).reshape({3, n});
+            kernels::reset_statistics(mine);
+            for_vocab_blocks(logits.back(), ranges.back(), [&](Tensor block, VocabRange range) {
+                kernels::softmax_statistics(block, targets, range, mine);
+            });
         }
         loss = kernels::combine_statistics(stats, targets, lse);
         for (std::int64_t p = 0; p < parts; ++p)
-            kernels::cross_entropy_backward(logits[p], lse, targets, ranges[p], scale);
+            for_vocab_blocks(logits[p], ranges[p], [&](Tensor block, VocabRange range) {
+                kernels::cross_entropy_backward(block, lse, targets, range, scale);
+            });
     }
 };
 
@@ -63,23 +79,22 @@ TEST_P(CrossEntropy, EqualsTheUnsplitSoftmax) {
     const auto expected = reference::cross_entropy(logits.values(), targets, scale);
 
     const Split split(logits, target_tensor, parts, scale);
-    // Exponentials, then vocab / 16 additions per vector lane: below sqrt(vocab) eps of the sum.
+    // Exponentials, then additions one by one: below sqrt(vocab) eps of the sum.
     EXPECT_TRUE(close(split.lse, expected.lse, 2, vocab));
     const DType wide = accumulate_type(dtype);
     EXPECT_NEAR(split.loss, expected.loss,
                 (std::fabs(expected.loss) + 20.0 * n) * tolerance(wide, wide, 2, vocab));
     for (std::int64_t p = 0; p < parts; ++p) {
         const auto [begin, count] = split.ranges[p];
-        const std::int64_t padded = static_cast<Tensor>(split.logits[p]).dim(1);
-        Values local(static_cast<std::size_t>(n * padded));
-        for (std::int64_t i = 0; i < n; ++i)
-            for (std::int64_t j = 0; j < count; ++j)
-                local[i * padded + j] = expected.d_logits[i * vocab + begin + j];
+        const std::int64_t padded = static_cast<Tensor>(split.logits[p]).dim(0);
+        Values local(static_cast<std::size_t>(padded * n));
+        for (std::int64_t j = 0; j < count; ++j)
+            for (std::int64_t i = 0; i < n; ++i) local[j * n + i] = expected.d_logits[i * vocab + begin + j];
         EXPECT_TRUE(close(split.logits[p], local, 20, 1));  // lse of size 20: its rounding alone is 20 eps
-        for (std::int64_t i = 0; i < n; ++i)
-            for (std::int64_t j = 0; j < padded; ++j)
+        for (std::int64_t j = 0; j < padded; ++j)
+            for (std::int64_t i = 0; i < n; ++i)
                 if (j >= count || targets[i] < 0) {
-                    ASSERT_EQ(split.logits[p].at(i * padded + j), 0) << "token " << i << " column " << j;
+                    ASSERT_EQ(split.logits[p].at(j * n + i), 0) << "token " << i << " row " << j;
                 }
     }
 }
@@ -97,52 +112,65 @@ std::vector<Case> cases() {
 }
 INSTANTIATE_TEST_SUITE_P(Types, CrossEntropy, ::testing::ValuesIn(cases()));
 
-TEST(CrossEntropySums, LongRowsKeepTheirAccuracy) {
-    // 100 001 equal logits: f32 sums of ones beyond 2^24 / 16 lanes, or with carried errors, would drift.
-    const std::int64_t vocab = 100001;
-    HostTensor logits(DType::f32, {1, vocab}, Values(vocab, 0.3)), stats(DType::f32, {1, 1, 3}),
-        lse(DType::f32, {1});
-    const HostTensor targets = HostTensor::integers({1}, {7});
-    kernels::softmax_statistics(logits, targets, {0, vocab}, static_cast<Tensor>(stats).reshape({1, 3}));
-    EXPECT_EQ(stats.at(1), 100001);
-    EXPECT_NEAR(kernels::combine_statistics(stats, targets, lse), std::log(100001.0), 1e-6);
+/// Statistics and log-sum-exp of one token.
+struct OneToken {
+    HostTensor logits, targets, stats, lse = HostTensor(DType::f32, {1});
+    double loss = 0;
+    OneToken(DType dtype, const Values& values, std::int32_t target)
+        : logits(dtype, {static_cast<std::int64_t>(values.size()), 1}, values),
+          targets(HostTensor::integers({1}, {target})),
+          stats(DType::f32, {1, 3, 1}) {
+        const Tensor mine = static_cast<Tensor>(stats).reshape({3, 1});
+        kernels::reset_statistics(mine);
+        kernels::softmax_statistics(logits, targets, range(), mine);
+        loss = kernels::combine_statistics(stats, targets, lse);
+    }
+    VocabRange range() const { return {0, static_cast<Tensor>(logits).dim(0)}; }
+};
+
+TEST(CrossEntropySums, LongOnesKeepTheirAccuracy) {
+    // 100 001 equal logits: f32 sums with carried errors would drift.
+    const OneToken token(DType::f32, Values(100001, 0.3), 7);
+    EXPECT_EQ(token.stats.at(1), 100001);
+    EXPECT_NEAR(token.loss, std::log(100001.0), 1e-6);
 }
 
 TEST(CrossEntropySums, AreTakenRelativeToTheMaximum) {
     for (double shift : {-500.0, 500.0}) {  // exp(shift) is outside f32
-        const HostTensor logits(DType::f32, {1, 3}, {shift, shift + 1, shift - 2}),
-            targets = HostTensor::integers({1}, {1});
-        HostTensor stats(DType::f32, {1, 1, 3}), lse(DType::f32, {1});
-        kernels::softmax_statistics(logits, targets, {0, 3}, static_cast<Tensor>(stats).reshape({1, 3}));
-        EXPECT_NEAR(kernels::combine_statistics(stats, targets, lse),
-                    std::log(1 + std::exp(-1) + std::exp(-3)), 1e-6);
+        const OneToken token(DType::f32, {shift, shift + 1, shift - 2}, 1);
+        EXPECT_NEAR(token.loss, std::log(1 + std::exp(-1) + std::exp(-3)), 1e-6);
     }
+}
+
+TEST(CrossEntropySums, FollowARisingMaximum) {
+    Values logits;
+    double sum = 0;
+    for (int j = 0; j < 2000; ++j)
+        logits.push_back(j * 0.5);  // each strip's maximum is far above the last one's
+    for (double logit : logits) sum += std::exp(logit - logits.back());
+    const OneToken token(DType::f32, logits, 1999);
+    EXPECT_NEAR(token.loss, std::log(sum), 1e-6);
 }
 
 TEST(CrossEntropySums, SureTokensKeepTheirGradient) {
     // softmax(target) = 0.998 has no neighbour in bf16 closer than 0.002: the gradient must be rounded after
     // the subtraction.
-    HostTensor logits(DType::bf16, {1, 2}, {6.25, 0}), stats(DType::f32, {1, 1, 3}), lse(DType::f32, {1});
-    const HostTensor targets = HostTensor::integers({1}, {0});
-    kernels::softmax_statistics(logits, targets, {0, 2}, static_cast<Tensor>(stats).reshape({1, 3}));
-    kernels::combine_statistics(stats, targets, lse);
-    kernels::cross_entropy_backward(logits, lse, targets, {0, 2}, 1);
+    OneToken token(DType::bf16, {6.25, 0}, 0);
+    kernels::cross_entropy_backward(token.logits, token.lse, token.targets, token.range(), 1);
     const double other = 1 / (1 + std::exp(6.25));
-    EXPECT_NEAR(logits.at(0), -other, other * eps_of(DType::bf16));
-    EXPECT_NEAR(logits.at(1), other, other * eps_of(DType::bf16));
+    EXPECT_NEAR(token.logits.at(0), -other, other * eps_of(DType::bf16));
+    EXPECT_NEAR(token.logits.at(1), other, other * eps_of(DType::bf16));
 }
 
 TEST(CrossEntropySums, NotANumberReachesTheLoss) {
-    for (double bad : {NAN, INFINITY}) {
-        const HostTensor logits(DType::f32, {1, 3}, {0, bad, 1}), targets = HostTensor::integers({1}, {0});
-        HostTensor stats(DType::f32, {1, 1, 3}), lse(DType::f32, {1});
-        kernels::softmax_statistics(logits, targets, {0, 3}, static_cast<Tensor>(stats).reshape({1, 3}));
-        EXPECT_FALSE(std::isfinite(kernels::combine_statistics(stats, targets, lse)));
+    for (double bad : {NAN, INFINITY, -INFINITY}) {
+        const Values logits = bad > 0 || std::isnan(bad) ? Values{0, bad, 1} : Values{bad, bad, bad};
+        EXPECT_FALSE(std::isfinite(OneToken(DType::f32, logits, 0).loss)) << bad;
     }
 }
 
 TEST(CrossEntropyGradient, PassesCentralDifferences) {
-    const std::int64_t n = 4, vocab = 21;  // two or three ranks of 16 columns, the last one empty
+    const std::int64_t n = 4, vocab = 21;  // two or three ranks of 16 rows, the last one empty
     HostTensor logits = HostTensor::normal(DType::f64, {n, vocab}, "logits");
     const HostTensor targets = HostTensor::integers({n}, {5, -1, 0, 19});
     const double scale = 0.5;
@@ -150,9 +178,9 @@ TEST(CrossEntropyGradient, PassesCentralDifferences) {
         const Split split(logits, targets, parts, scale);
         HostTensor gradient(DType::f64, {n, vocab});
         for (std::int64_t i = 0; i < n * vocab; ++i) {
-            const std::int64_t column = i % vocab, padded = static_cast<Tensor>(split.logits[0]).dim(1);
-            const HostTensor& local = split.logits[static_cast<std::size_t>(column / padded)];
-            gradient.set(i, local.at(i / vocab * padded + column % padded));
+            const std::int64_t row = i % vocab, padded = static_cast<Tensor>(split.logits[0]).dim(0);
+            const HostTensor& local = split.logits[static_cast<std::size_t>(row / padded)];
+            gradient.set(i, local.at(row % padded * n + i / vocab));
         }
         EXPECT_TRUE(gradient_matches(logits, gradient,
                                      [&] { return scale * Split(logits, targets, parts, scale).loss; }))
