@@ -74,7 +74,7 @@ double measure_peak_flops(DType dtype) {
 }
 
 std::int64_t cached_bytes() {
-    constexpr std::int64_t per_thread = std::int64_t{1} << 20;  // half of a core's second cache, or more
+    constexpr std::int64_t per_thread = std::int64_t{1} << 19;  // so that two of them fit a core
     return per_thread * num_threads();
 }
 

@@ -31,12 +31,12 @@ std::int64_t chunk_tokens(const ModelContext& context, std::int64_t padded_vocab
     return std::min(context.tokens(), std::max<std::int64_t>(64, fitting));
 }
 
-std::int64_t block_rows(const ModelContext& context, std::int64_t tokens) {
-    const std::int64_t row_bytes = tokens * static_cast<std::int64_t>(size_of(context.dtype));
+}  // namespace
+
+std::int64_t head_block_rows(std::int64_t tokens, DType dtype) {
+    const std::int64_t row_bytes = tokens * static_cast<std::int64_t>(size_of(dtype));
     return std::max<std::int64_t>(64, kernels::cached_bytes() / row_bytes / 64 * 64);
 }
-
-}  // namespace
 
 Vocab::Vocab(const ModelContext& context)
     : topology_(context.topology),
@@ -45,7 +45,7 @@ Vocab::Vocab(const ModelContext& context)
       extent_(padded_block(context.config.model.vocab_size, context.tp_size(), context.tp_rank())),
       tokens_(context.tokens()),
       chunk_(chunk_tokens(context, extent_.padded)),
-      block_(block_rows(context, chunk_)) {
+      block_(head_block_rows(chunk_, context.dtype)) {
     embedding_ = make_table(context, "model.embed_tokens.weight", extent_);
     if (!tied_) head_ = make_table(context, "lm_head.weight", extent_);
     Arena& arena = context.arena;

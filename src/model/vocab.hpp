@@ -10,6 +10,9 @@
 
 namespace switchyard {
 
+/// Rows of the head that are multiplied at a time with a chunk of tokens: their logits stay in cache.
+std::int64_t head_block_rows(std::int64_t tokens, DType);
+
 class Vocab {
   public:
     explicit Vocab(const ModelContext&);
