@@ -51,7 +51,8 @@ class Vocab {
     Extent extent_;
     std::int64_t tokens_, chunk_, block_;
     Parameter embedding_, head_;
-    Tensor logits_, d_sum_, stats_, all_stats_, lse_;  // of one chunk
+    Tensor logits_, stats_, all_stats_, lse_;  // of one chunk
+    Tensor d_sum_;                             // (chunk, C), to which the blocks add their share of d_h
 };
 
 }  // namespace switchyard
