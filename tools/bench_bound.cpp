@@ -18,7 +18,6 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/random.hpp"
-#include "model/vocab.hpp"
 
 namespace switchyard {
 namespace {
@@ -117,43 +116,6 @@ double time_attention(const ModelConfig& m, std::int64_t batch, std::int64_t t, 
     });
 }
 
-/// The head's three products for a chunk of n tokens in the blocks in which the step calls them, s, by name.
-std::map<std::string, double> time_head(std::int64_t n, std::int64_t vocab, std::int64_t hidden,
-                                        DType dtype) {
-    const DType wide = accumulate_type(dtype);
-    const Buffer h(dtype, {n, hidden}), weight(dtype, {vocab, hidden}), logits(dtype, {vocab, n}),
-        d_h(wide, {n, hidden}), gradient(wide, {vocab, hidden});
-    const auto in_blocks = [&](auto product) {
-        return best_time([&] {
-            const std::int64_t block = head_block_rows(n, dtype);
-            for (std::int64_t row = 0; row < vocab; row += block)
-                kernels::matmul(product(row, std::min(block, vocab - row)));
-        });
-    };
-    const auto y = [&](std::int64_t row, std::int64_t rows) {
-        return kernels::Matmul{.a = weight.tensor().rows(row, rows),
-                               .b = h.tensor(),
-                               .c = logits.tensor().rows(row, rows),
-                               .op_b = Op::transpose};
-    };
-    const auto dx = [&](std::int64_t row, std::int64_t rows) {
-        return kernels::Matmul{.a = logits.tensor().rows(row, rows),
-                               .b = weight.tensor().rows(row, rows),
-                               .c = d_h.tensor(),
-                               .op_a = Op::transpose,
-                               .accumulate = true};
-    };
-    const auto dw = [&](std::int64_t row, std::int64_t rows) {
-        return kernels::Matmul{.a = logits.tensor().rows(row, rows),
-                               .b = h.tensor(),
-                               .c = gradient.tensor().rows(row, rows),
-                               .accumulate = true};
-    };
-    return {{"head y = x W'", in_blocks(y)},
-            {"head dx = dy W", in_blocks(dx)},
-            {"head dW += dy' x", in_blocks(dw)}};
-}
-
 double bandwidth() {
     const std::int64_t size = std::int64_t{1} << 26;
     const Buffer from(DType::f32, {size}), to(DType::f32, {size});
@@ -174,7 +136,10 @@ std::vector<Product> products_of_step(const ModelConfig& m, std::int64_t tokens,
     linear("attention", m.hidden_size, m.hidden_size, tokens, 4 * layers);
     linear("gate, up", m.ffn_size, m.hidden_size, tokens, 2 * layers);
     linear("down", m.hidden_size, m.ffn_size, tokens, layers);
-    linear("head", vocab, m.hidden_size, chunk, static_cast<double>(tokens) / static_cast<double>(chunk));
+    const double chunks = static_cast<double>(tokens) / static_cast<double>(chunk);
+    all.push_back({"head y' = W x'", vocab, chunk, m.hidden_size, Op::none, Op::transpose, false, chunks});
+    all.push_back({"head dx = dy W", chunk, m.hidden_size, vocab, Op::transpose, Op::none, false, chunks});
+    all.push_back({"head dW += dy' x", vocab, m.hidden_size, chunk, Op::none, Op::none, true, chunks});
     return all;
 }
 
@@ -238,16 +203,14 @@ int run(const Comm& world, const std::string& dtype_name, int rounds) {
     double parameters = 0;
     for (Parameter* p : state.model.parameters()) parameters += static_cast<double>(p->value.size());
     const double rate = bandwidth();
-    const auto head = time_head(chunk, vocab, model.hidden_size, dtype);
     double bound = 0, as_called = 0, flops = 0;
     say("{:<28} {:>18} {:>6} {:>12} {:>12} {:>10} {:>10}\n", "product", "m x n x k", "count", "best GFLOP/s",
         "here GFLOP/s", "best ms", "here ms");
     for (const Product& p : products_of_step(model, tokens, vocab, chunk)) {
         const double operations =
             2.0 * static_cast<double>(p.m) * static_cast<double>(p.n) * static_cast<double>(p.k);
-        const double here = head.count(p.what) ? head.at(p.what)
-                                               : time_product(p, p.op_a, p.op_b, p.into_gradient, dtype,
-                                                              p.into_gradient ? gradient : dtype);
+        const double here =
+            time_product(p, p.op_a, p.op_b, p.into_gradient, dtype, p.into_gradient ? gradient : dtype);
         const double best = std::min(here, best_product(p, dtype));
         say("{:<28} {:>18} {:>6.0f} {:>12.0f} {:>12.0f} {:>10.1f} {:>10.1f}\n", p.what,
             fmt::format("{}x{}x{}", p.m, p.n, p.k), p.count, operations / best / 1e9, operations / here / 1e9,

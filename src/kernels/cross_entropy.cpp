@@ -74,34 +74,28 @@ void check_logits(Tensor logits, Tensor targets, VocabRange range) {
 
 }  // namespace
 
-void reset_statistics(Tensor stats) {
-    internal_check(stats.shape().rank() == 2 && stats.dim(0) == 3, "softmax statistics {}", stats.shape());
-    dispatch(stats.dtype(), [&]<class T>() {
-        const std::int64_t n = stats.dim(1);
-        std::fill_n(stats.data<T>(), n, convert<T>(-std::numeric_limits<double>::infinity()));
-        std::fill_n(stats.data<T>() + n, 2 * n, T{});
-    });
-}
-
 void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor stats) {
     check_logits(logits, targets, range);
     const std::int64_t n = logits.dim(1);
     check("softmax statistics", stats, accumulate_type(logits.dtype()), {3, n});
-    if (n == 0 || range.count <= 0) return;
+    if (n == 0) return;
     dispatch(logits.dtype(), [&]<class T>() {
         using Stat = Wide<T>;
+        constexpr Stat lowest = -std::numeric_limits<Stat>::infinity();
         const T* x = logits.data<T>();
         const std::int64_t blocks = (range.count + block_rows - 1) / block_rows;
         std::vector<Stat> parts(static_cast<std::size_t>(3 * blocks * n));  // max, sum, scratch of each block
 #pragma omp parallel for schedule(static) if (range.count * n > parallel_elements)
         for (std::int64_t b = 0; b < blocks; ++b) {
             Stat *max = parts.data() + 3 * b * n, *sum = max + n, *before = sum + n;
-            std::fill_n(max, n, -std::numeric_limits<Stat>::infinity());
+            std::fill_n(max, n, lowest);
             const std::int64_t end = std::min(range.count, (b + 1) * block_rows);
             for (std::int64_t row = b * block_rows; row < end; row += strip_rows)
                 add_strip(x + row * n, std::min(strip_rows, end - row), n, max, sum, before);
         }
         Stat* total = stats.data<Stat>();
+        std::fill_n(total, n, lowest);
+        std::fill_n(total + n, 2 * n, Stat{});
         for (std::int64_t b = 0; b < blocks; ++b) {
             const Stat* part = parts.data() + 3 * b * n;
             merge(part, part + n, total, total + n, n);

@@ -73,11 +73,6 @@ double measure_peak_flops(DType dtype) {
     return best;
 }
 
-std::int64_t cached_bytes() {
-    constexpr std::int64_t per_thread = std::int64_t{1} << 19;  // so that two of them fit a core
-    return per_thread * num_threads();
-}
-
 int num_threads() {
     return omp_get_max_threads();
 }

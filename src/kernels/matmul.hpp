@@ -29,9 +29,6 @@ double measure_peak_flops(DType dtype);
 /// What computes the products: library and version.
 std::string matmul_library();
 
-/// Bytes that one kernel may leave for the next in the caches of this rank's threads.
-std::int64_t cached_bytes();
-
 /// Number of OpenMP threads kernels use on this rank.
 int num_threads();
 

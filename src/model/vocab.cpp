@@ -1,4 +1,5 @@
-// A chunk's logits take up to 32 MiB, those of a block of the vocabulary stay in the cores' caches.
+// Chunk size: what keeps the logits of a chunk near 32 MiB, so that they stay close to the cores. They lie
+// (vocabulary, tokens): the weight's gradient then needs no transpose, and softmax runs along tokens.
 #include "model/vocab.hpp"
 
 #include <algorithm>
@@ -33,25 +34,17 @@ std::int64_t chunk_tokens(const ModelContext& context, std::int64_t padded_vocab
 
 }  // namespace
 
-std::int64_t head_block_rows(std::int64_t tokens, DType dtype) {
-    const std::int64_t row_bytes = tokens * static_cast<std::int64_t>(size_of(dtype));
-    return std::max<std::int64_t>(64, kernels::cached_bytes() / row_bytes / 64 * 64);
-}
-
 Vocab::Vocab(const ModelContext& context)
     : topology_(context.topology),
       traffic_(context.traffic),
       tied_(context.config.model.tie_embeddings),
       extent_(padded_block(context.config.model.vocab_size, context.tp_size(), context.tp_rank())),
       tokens_(context.tokens()),
-      chunk_(chunk_tokens(context, extent_.padded)),
-      block_(head_block_rows(chunk_, context.dtype)) {
+      chunk_(chunk_tokens(context, extent_.padded)) {
     embedding_ = make_table(context, "model.embed_tokens.weight", extent_);
     if (!tied_) head_ = make_table(context, "lm_head.weight", extent_);
     Arena& arena = context.arena;
     logits_ = arena.take(MemoryClass::activations, context.dtype, {extent_.padded, chunk_});
-    d_sum_ = arena.take(MemoryClass::activations, context.accumulate(),
-                        {chunk_, context.config.model.hidden_size});
     stats_ = arena.take(MemoryClass::activations, context.accumulate(), {3, chunk_});
     all_stats_ = arena.take(MemoryClass::activations, context.accumulate(), {context.tp_size(), 3, chunk_});
     lse_ = arena.take(MemoryClass::activations, context.accumulate(), {chunk_});
@@ -75,47 +68,24 @@ void Vocab::embed_backward(Tensor tokens, Tensor d_x) {
 }
 
 double Vocab::loss(Tensor h, Tensor targets, double scale, Tensor d_h) {
+    const Tensor weight = head().value;
     double sum = 0;
     for (std::int64_t begin = 0; begin < h.dim(0); begin += chunk_) {
         const std::int64_t n = std::min(chunk_, h.dim(0) - begin);
         const Tensor h_chunk = h.rows(begin, n), target = targets.rows(begin, n), lse = lse_.rows(0, n);
+        const Tensor logits = logits_.view(logits_.dtype(), {extent_.padded, n});
         const Tensor stats = stats_.view(stats_.dtype(), {3, n});
         const Tensor all = all_stats_.view(all_stats_.dtype(), {topology_.tp_size(), 3, n});
-        kernels::reset_statistics(stats);
-        for (const Block& block : blocks(n)) {
-            matmul({.a = block.weight, .b = h_chunk, .c = block.logits, .op_b = Op::transpose});
-            kernels::softmax_statistics(block.logits, target, block.range, stats);
-        }
+        matmul({.a = weight, .b = h_chunk, .c = logits, .op_b = Op::transpose});
+        kernels::softmax_statistics(logits, target, range(), stats);
         start_all_gather(topology_.tp, stats, all, traffic_, TrafficGroup::loss).wait();
         sum += kernels::combine_statistics(all, target, lse);
         if (d_h.empty()) continue;
-        const Tensor d_sum = d_sum_.rows(0, n);
-        kernels::zero(d_sum);
-        for (const Block& block : blocks(n)) {
-            kernels::cross_entropy_backward(block.logits, lse, target, block.range, scale);
-            matmul({.a = block.logits,
-                    .b = block.weight,
-                    .c = d_sum,
-                    .op_a = Op::transpose,
-                    .accumulate = true});
-            matmul({.a = block.logits, .b = h_chunk, .c = block.gradient, .accumulate = true});
-        }
-        kernels::copy(d_sum, d_h.rows(begin, n));
+        kernels::cross_entropy_backward(logits, lse, target, range(), scale);
+        matmul({.a = logits, .b = weight, .c = d_h.rows(begin, n), .op_a = Op::transpose});
+        matmul({.a = logits, .b = h_chunk, .c = head().gradient, .accumulate = true});
     }
     return sum;
-}
-
-std::vector<Vocab::Block> Vocab::blocks(std::int64_t n) {
-    const Tensor all = logits_.view(logits_.dtype(), {extent_.padded, n});
-    std::vector<Block> result;
-    for (std::int64_t row = 0; row < extent_.padded; row += block_) {
-        const std::int64_t rows = std::min(block_, extent_.padded - row);
-        result.push_back({{extent_.begin + row, std::clamp<std::int64_t>(extent_.count - row, 0, rows)},
-                          all.rows(row, rows),
-                          head().value.rows(row, rows),
-                          head().gradient.rows(row, rows)});
-    }
-    return result;
 }
 
 void Vocab::logits(Tensor h, Tensor logits) const {

@@ -1,6 +1,6 @@
 // Vocab: vocab-parallel embedding, head and cross-entropy. This rank holds rows [begin, begin + count) of
 // both tables, padded to equal blocks. Logits exist for one chunk of tokens at a time, fused with their
-// backward, and lie (vocabulary, tokens).
+// backward.
 #pragma once
 
 #include "kernels/embedding.hpp"
@@ -9,9 +9,6 @@
 #include "model/parameter.hpp"
 
 namespace switchyard {
-
-/// Rows of the head that are multiplied at a time with a chunk of tokens: their logits stay in cache.
-std::int64_t head_block_rows(std::int64_t tokens, DType);
 
 class Vocab {
   public:
@@ -36,12 +33,6 @@ class Vocab {
     double loss_bytes() const;
 
   private:
-    /// Some rows of the head, and their logits (rows, n) for a chunk of n tokens.
-    struct Block {
-        kernels::VocabRange range;  // without padding
-        Tensor logits, weight, gradient;
-    };
-    std::vector<Block> blocks(std::int64_t n);
     Parameter& head() { return tied_ ? embedding_ : head_; }
     kernels::VocabRange range() const { return {extent_.begin, extent_.count}; }
 
@@ -49,10 +40,9 @@ class Vocab {
     Traffic& traffic_;
     bool tied_;
     Extent extent_;
-    std::int64_t tokens_, chunk_, block_;
+    std::int64_t tokens_, chunk_;
     Parameter embedding_, head_;
     Tensor logits_, stats_, all_stats_, lse_;  // of one chunk
-    Tensor d_sum_;                             // (chunk, C), to which the blocks add their share of d_h
 };
 
 }  // namespace switchyard

@@ -1,5 +1,5 @@
-// Vocab-parallel cross-entropy: any split of the vocabulary over ranks and blocks, padded rows and ignored
-// targets give what one softmax over the whole vocabulary gives; the gradient by central differences.
+// Vocab-parallel cross-entropy: any split of the vocabulary, padded rows and ignored targets give what one
+// softmax over the whole vocabulary gives; the gradient by central differences.
 #include "kernels/cross_entropy.hpp"
 #include "reference/cross_entropy.hpp"
 #include "support/grad_check.hpp"
@@ -25,16 +25,6 @@ HostTensor local_logits(const HostTensor& logits, std::int64_t n, std::int64_t v
     return local;
 }
 
-/// f(rows of `logits`, their range) for three blocks of a rank's part of the vocabulary.
-void for_vocab_blocks(Tensor logits, VocabRange range, auto f) {
-    const std::int64_t padded = logits.dim(0), length = (padded + 2) / 3;
-    for (std::int64_t row = 0; row < padded; row += length) {
-        const std::int64_t rows = std::min(length, padded - row);
-        f(logits.rows(row, rows),
-          VocabRange{range.begin + row, std::clamp<std::int64_t>(range.count - row, 0, rows)});
-    }
-}
-
 /// The whole path of one chunk on `parts` ranks.
 struct Split {
     std::vector<VocabRange> ranges;
@@ -52,17 +42,12 @@ struct Split {
             const std::int64_t begin = std::min(vocab, p * padded);
             ranges.push_back({begin, std::min(padded, vocab - begin)});
             logits.push_back(local_logits(whole, n, vocab, ranges.back(), padded));
-            const Tensor mine = static_cast<Tensor>(stats).rows(p, 1).reshape({3, n});
-            kernels::reset_statistics(mine);
-            for_vocab_blocks(logits.back(), ranges.back(), [&](Tensor block, VocabRange range) {
-                kernels::softmax_statistics(block, targets, range, mine);
-            });
+            kernels::softmax_statistics(logits.back(), targets, ranges.back(),
+                                        static_cast<Tensor>(stats).rows(p, 1).reshape({3, n}));
         }
         loss = kernels::combine_statistics(stats, targets, lse);
         for (std::int64_t p = 0; p < parts; ++p)
-            for_vocab_blocks(logits[p], ranges[p], [&](Tensor block, VocabRange range) {
-                kernels::cross_entropy_backward(block, lse, targets, range, scale);
-            });
+            kernels::cross_entropy_backward(logits[p], lse, targets, ranges[p], scale);
     }
 };
 
@@ -120,9 +105,7 @@ struct OneToken {
         : logits(dtype, {static_cast<std::int64_t>(values.size()), 1}, values),
           targets(HostTensor::integers({1}, {target})),
           stats(DType::f32, {1, 3, 1}) {
-        const Tensor mine = static_cast<Tensor>(stats).reshape({3, 1});
-        kernels::reset_statistics(mine);
-        kernels::softmax_statistics(logits, targets, range(), mine);
+        kernels::softmax_statistics(logits, targets, range(), static_cast<Tensor>(stats).reshape({3, 1}));
         loss = kernels::combine_statistics(stats, targets, lse);
     }
     VocabRange range() const { return {0, static_cast<Tensor>(logits).dim(0)}; }
