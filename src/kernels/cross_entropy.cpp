@@ -141,7 +141,7 @@ void cross_entropy_backward(Tensor logits, Tensor lse, Tensor targets, VocabRang
         const auto* given = lse.data<Wide<T>>();
         const auto* target = targets.data<std::int32_t>();
         const auto factor = static_cast<Wide<T>>(scale);
-        std::vector<Wide<T>> sums(given, given + n), at_target(sums);
+        std::vector<Wide<T>> sums(given, given + n), at_target(sums.size());
         for (std::size_t i = 0; i < sums.size(); ++i)
             if (target[i] < 0) sums[i] = std::numeric_limits<Wide<T>>::infinity();  // its softmax is 0
         // Subtracted before rounding: softmax - 1 is small where the model is sure.

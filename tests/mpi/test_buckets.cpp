@@ -9,6 +9,7 @@
 #include "core/bf16.hpp"
 #include "core/rng.hpp"
 #include "optim/buckets.hpp"
+#include "optim/ownership.hpp"
 
 namespace switchyard {
 namespace {
@@ -27,11 +28,7 @@ struct BucketsTest : ::testing::Test {
     std::vector<float> send = std::vector<float>(ranks * capacity), received = send;
 
     void SetUp() override {
-        const auto blocks = [&](int rows) {
-            std::vector<int> owner(rows);
-            for (int i = 0; i < rows; ++i) owner[i] = i / ((rows + ranks - 1) / ranks);
-            return owner;
-        };
+        const auto blocks = [&](std::int64_t rows) { return block_owners(comm, rows).owner; };
         const auto in_turn = [&](int rows) {
             std::vector<int> owner(rows);
             for (int i = 0; i < rows; ++i) owner[i] = i % ranks;
@@ -125,8 +122,7 @@ TEST_F(BucketsTest, SendAsManyBytesAsPlanned) {
 
 TEST_F(BucketsTest, WholeSegmentsNeedNoCopy) {
     widths = {16};
-    owners = {std::vector<int>(12 * ranks)};  // two whole segments for each rank
-    for (int i = 0; i < 12 * ranks; ++i) owners[0][i] = i / 12;
+    owners = {block_owners(comm, 12 * ranks).owner};  // two whole segments for each rank
     fill();
     std::fill(send.begin(), send.end(), -1.0F);
     const Buckets buckets(items(), ranks, capacity);
