@@ -80,6 +80,9 @@ dnnl::primitive_attr attributes(const Gemm& g) {
     return attr;
 }
 
+/// Terms of a sum that is cut: of each piece but the last, which has up to twice as many.
+constexpr std::int64_t sum_piece = 512;
+
 #if DNNL_VERSION_MAJOR < 3
 /// oneDNN 2 prefers its blocked product on AMX, which is up to twice as slow as its older one where it copies
 /// a transposed first operand, and slower where it sums over many rows of the second (measured with 2.6.3,
@@ -89,14 +92,25 @@ bool older_is_faster(const Gemm& g) {
     return g.in == DType::bf16 && large && g.b_col == 1 && (g.a_col != 1 || g.k >= 2048);
 }
 
-/// Where the transposed first operand has few rows, its AMX product is faster still once that is turned.
-bool turning_pays(const Gemm& g) {
-    const bool large = g.m * g.n * g.k > std::int64_t{1} << 25;
-    return g.in == DType::bf16 && large && g.a_col != 1 && g.m <= 512 && g.k < 2048 &&
+/// Where the transposed first operand has few rows, its AMX product is faster still once that is turned, and
+/// long sums once they are cut into pieces whose operands stay in a core's cache.
+bool few_rows_on_amx(const Gemm& g) {
+    return g.in == DType::bf16 && g.a_col != 1 && g.m <= 512 &&
            dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
+}
+
+bool turning_pays(const Gemm& g) {
+    return g.m * g.n * g.k > std::int64_t{1} << 25 && g.k < 2048 && few_rows_on_amx(g);
+}
+
+bool pieces_pay(const Gemm& g) {
+    return g.k >= 2048 && g.out == DType::f32 && few_rows_on_amx(g);
 }
 #else
 bool turning_pays(const Gemm&) {
+    return false;
+}
+bool pieces_pay(const Gemm&) {
     return false;
 }
 #endif
@@ -176,6 +190,18 @@ void run_dnnl(const Gemm& g, const void* a, const void* b, void* c) {
     }
 }
 
+void run_in_pieces(Gemm g, const void* a, const void* b, void* c) {
+    const auto from = [&](const void* operand, std::int64_t elements) {
+        return static_cast<const std::byte*>(operand) + static_cast<std::size_t>(elements) * size_of(g.in);
+    };
+    const std::int64_t terms = g.k;
+    for (std::int64_t begin = 0; begin < terms; begin += g.k) {
+        g.k = terms - begin < 2 * sum_piece ? terms - begin : sum_piece;
+        run_dnnl(g, from(a, begin * g.a_col), from(b, begin * g.b_row), c);
+        g.accumulate = true;
+    }
+}
+
 /// Whether oneDNN multiplies bf16 here other than by its reference code.
 bool has_bf16() {
     static const bool has = [] {
@@ -244,6 +270,8 @@ void gemm(const Gemm& g, const void* a, const void* b, void* c) {
                  static_cast<double*>(c));
     } else if (g.in == DType::bf16 && !has_bf16()) {
         gemm_widened(g, a, b, c);
+    } else if (pieces_pay(g)) {
+        run_in_pieces(g, a, b, c);
     } else {
         run_dnnl(g, a, b, c);
     }

@@ -104,6 +104,14 @@ TEST_P(GemmPaths, EqualTheNaiveProductOnViews) {
                 }
 }
 
+TEST_P(GemmPaths, EqualTheNaiveProductForLongSums) {
+    for (std::int64_t k : {2048, 2100, 3000})  // four or five pieces where sums are cut, also with a rest
+        for (bool accumulate : {false, true}) {
+            const Strided x(GetParam(), {48, 70, k, 8, 2, 4, true, false}, -0.75f, accumulate);
+            EXPECT_TRUE(close(x.result(), x.expected(), 2, k)) << "k " << k;
+        }
+}
+
 /// Copy of a tensor that starts one element after an aligned address.
 HostTensor moved_by_one(const HostTensor& x) {
     HostTensor larger(x.dtype(), {x.size() + 1});
