@@ -35,17 +35,35 @@ run_ctest() {
         "${ctest_arguments[@]}" </dev/null) 2>&1 | tee "$root/build/$preset/test.log"
 }
 
+# build_meanwhile PRESET [arguments]: starts build_preset with the cores' spare time; finish_build waits for it.
+build_meanwhile() {
+    builds=$root/build/$1.log
+    mkdir -p "$root/build"
+    set -m # a process group of its own, so that it can be ended whole
+    (renice -n 19 "$BASHPID" >/dev/null && build_preset "$@") >"$builds" 2>&1 </dev/null &
+    builder=$!
+    set +m
+    trap 'kill -- "-$builder" 2>/dev/null || true' EXIT
+    say "Building build/$1 meanwhile: build/$1.log"
+}
+finish_build() {
+    say "Waiting for what is left of that build"
+    wait "$builder" || { tail -n 40 "$builds" && die "the build failed: $builds"; }
+    trap - EXIT
+}
+
 closing_line() { grep -E 'tests passed, [0-9]+ tests? failed|^No tests were found' "$root/build/$1/test.log" | tail -n 1; }
 
 install_packages
 install_test_packages
 started=$SECONDS
 build_preset release
+[[ $asan -eq 0 ]] || build_meanwhile asan --target single_rank_tests
 say "Tests of the release build$([[ $long -eq 1 ]] && echo ', campaigns included')"
 release_result=0 asan_result=0
 run_ctest release || release_result=$?
 if [[ $asan -eq 1 ]]; then
-    build_preset asan --target single_rank_tests
+    finish_build
     say "Single-rank tests under the address and undefined-behaviour sanitizers"
     run_ctest asan --label-regex '^ranks_1$' || asan_result=$?
 fi
