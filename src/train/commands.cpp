@@ -109,6 +109,7 @@ int run_command_line(const std::vector<Command>& commands, const Comm& world, in
         if (world.rank() == 0) fmt::print("{}", text);
         return 0;
     };
+    if (words.size() == 2 && words[0] == "help") words = {words[1], "--help"};
     if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help")
         return say(general_help(commands));
     if (words[0] == "--version") return say(version_text() + "\n");

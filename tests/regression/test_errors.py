@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""What a user gets wrong, and what goes wrong: one clear message from one rank, exit code 1, every rank gone, the run
-directory says `failed`, and what was saved before still verifies (design sections 8 and 10).
+"""Help; what a user gets wrong, and what goes wrong: one clear message from one rank, exit code 1, every rank gone, the
+run directory says `failed`, and what was saved before still verifies (design sections 8 and 10).
 
 --build=DIRECTORY is where the program is; other arguments are unittest's. Exits 77 when all that was asked for is skipped.
 """
@@ -85,6 +85,21 @@ class Errors(Test):
         for (ranks, words, parts), outcome in zip(cases, outcomes):
             with self.subTest(ranks=ranks, words=" ".join(map(str, words))):
                 self.assert_refused(outcome, *parts)
+
+
+class Help(Errors):
+    def test_every_command_explains_itself_whichever_way_it_is_asked(self):
+        code, general = launch(1, ["--help"])
+        commands = re.findall(r"^  ([a-z]+) {2,}", general, re.M)
+        self.assertEqual(code, 0)
+        self.assertIn("train", commands)
+        for command in commands:
+            code, text = launch(1, [command, "--help"])
+            self.assertEqual(code, 0, text)
+            self.assertTrue(text.startswith(f"switchyard {command} "), text)
+            self.assertEqual(launch(1, ["help", command]), (0, text))
+        self.assertEqual(launch(1, ["help"]), (0, general))
+        self.assert_refused(launch(1, ["help", "trian"]), "unknown command 'trian'", "did you mean 'train'")
 
 
 class Settings(Errors):
