@@ -63,11 +63,12 @@ void LowRankAdapter::forward(const Linear& linear, Tensor x, Tensor y) {
 
 void LowRankAdapter::backward(const Linear& linear, Tensor x, Tensor d_y, Tensor d_x, Write write) {
     matmul({.a = d_y, .b = linear.weight(), .c = d_x, .accumulate = write == Write::accumulate});
-    matmul({.a = x, .b = a_.value, .c = z_, .op_b = Op::transpose});
-    matmul({.a = z_, .b = d_y, .c = b_.gradient, .op_a = Op::transpose, .alpha = scale_, .accumulate = true});
+    // Neighbours share their large operand, d_y or x, while a cache still holds it.
     matmul({.a = d_y, .b = b_.value, .c = z_, .op_b = Op::transpose, .alpha = scale_});
     matmul({.a = z_, .b = x, .c = a_.gradient, .op_a = Op::transpose, .accumulate = true});
     if (!merged_) matmul({.a = z_, .b = a_.value, .c = d_x, .accumulate = true});
+    matmul({.a = x, .b = a_.value, .c = z_, .op_b = Op::transpose});
+    matmul({.a = z_, .b = d_y, .c = b_.gradient, .op_a = Op::transpose, .alpha = scale_, .accumulate = true});
 }
 
 Tensor LowRankAdapter::b_columns(std::int64_t row0, std::int64_t count) {
