@@ -38,7 +38,6 @@ run_ctest() {
 # build_meanwhile PRESET [arguments]: starts build_preset with the cores' spare time; finish_build waits for it.
 build_meanwhile() {
     builds=$root/build/$1.log
-    mkdir -p "$root/build"
     set -m # a process group of its own, so that it can be ended whole
     (renice -n 19 "$BASHPID" >/dev/null && build_preset "$@") >"$builds" 2>&1 </dev/null &
     builder=$!

@@ -80,9 +80,6 @@ dnnl::primitive_attr attributes(const Gemm& g) {
     return attr;
 }
 
-/// Terms of a sum that is cut: of each piece but the last, which has up to twice as many.
-constexpr std::int64_t sum_piece = 512;
-
 #if DNNL_VERSION_MAJOR < 3
 /// oneDNN 2 prefers its blocked product on AMX, which is up to twice as slow as its older one where it copies
 /// a transposed first operand, and slower where it sums over many rows of the second (measured with 2.6.3,
@@ -98,22 +95,22 @@ bool few_rows_on_amx(const Gemm& g) {
     return g.in == DType::bf16 && g.a_col != 1 && g.m <= 512 &&
            dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
 }
-
-bool turning_pays(const Gemm& g) {
-    return g.m * g.n * g.k > std::int64_t{1} << 25 && g.k < 2048 && few_rows_on_amx(g);
-}
-
-bool pieces_pay(const Gemm& g) {
-    return g.k >= 2048 && g.out == DType::f32 && few_rows_on_amx(g);
-}
 #else
-bool turning_pays(const Gemm&) {
-    return false;
-}
-bool pieces_pay(const Gemm&) {
+bool few_rows_on_amx(const Gemm&) {
     return false;
 }
 #endif
+
+/// Terms from which on a sum is cut, and of each of its pieces but the last, which has up to twice as many.
+constexpr std::int64_t long_sum = 2048, sum_piece = 512;
+
+bool turning_pays(const Gemm& g) {
+    return g.m * g.n * g.k > std::int64_t{1} << 25 && g.k < long_sum && few_rows_on_amx(g);
+}
+
+bool pieces_pay(const Gemm& g) {
+    return g.k >= long_sum && g.out == DType::f32 && few_rows_on_amx(g);
+}
 
 dnnl::matmul::primitive_desc describe(const Gemm& g) {
     const memory::desc a({g.m, g.k}, dnnl_type(g.in), memory::dims{g.a_row, g.a_col});
