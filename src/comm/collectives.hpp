@@ -69,7 +69,8 @@ std::int64_t broadcast(const Comm&, std::int64_t value, int root = 0);
 void barrier(const Comm&);
 
 /// The same verdict on every rank before a step that all must take or none: throws UserError on all ranks
-/// when `ok` is false on one, naming the lowest such rank and its message.
+/// (AgreedError, if there are several) when `ok` is false on one, with the message of the lowest such rank,
+/// and its name unless all failed.
 void agree(const Comm&, bool ok, const std::string& message);
 
 /// Runs `work` on every rank, catching its exception; throws on all ranks if one threw.

@@ -113,15 +113,19 @@ void barrier(const Comm& comm) {
 }
 
 void agree(const Comm& comm, bool ok, const std::string& message) {
-    int first = ok ? comm.size() : comm.rank();
+    struct Verdict {
+        int first_failed, all_failed;
+    };
+    Verdict verdict{ok ? comm.size() : comm.rank(), !ok};
     if (comm.size() > 1) {
-        const int mine = first;
-        SWITCHYARD_MPI(MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, comm.handle()));
+        const Verdict mine = verdict;
+        SWITCHYARD_MPI(MPI_Allreduce(&mine, &verdict, 2, MPI_INT, MPI_MIN, comm.handle()));
     }
+    const auto [first, all] = verdict;
     if (first == comm.size()) return;
     const std::string text = broadcast(comm, message, first);
     if (comm.size() == 1) throw UserError(text);
-    throw AgreedError(fmt::format("{} [on rank {} of {}]", text, first, comm.size()));
+    throw AgreedError(all ? text : fmt::format("{} [on rank {} of {}]", text, first, comm.size()));
 }
 
 void agree_on(const Comm& comm, const std::function<void()>& work) {

@@ -55,24 +55,26 @@ void write_header(CheckpointWriter& writer, const CheckpointHeader& header, std:
 
 CheckpointHeader read_header(const Comm& world, const std::string& path) {
     const CheckpointReader reader(world, path);
-    const auto integer = [&](const char* object, const char* key) {
-        return std::get<std::int64_t>(reader.attribute(object, key));
-    };
-    const auto text = [&](const char* object, const char* key) {
-        return std::get<std::string>(reader.attribute(object, key));
-    };
-    const std::int64_t version = integer("/", "format_version");
-    require(
-        version == format_version,
-        "checkpoint `{}` has format version {} (this program reads version {}) use the program that wrote it",
-        path, version, format_version);
     CheckpointHeader header;
-    header.step = integer("/", "step");
-    header.tokens_seen = integer("/", "tokens_seen");
-    header.config = text("/", "config");
-    header.dtype = text("/", "dtype");
-    header.next_sample = integer("/data", "next_sample");
-    header.data = {text("/data", "token_fingerprint"), text("/data", "tokenizer_fingerprint")};
+    agree_on(world, [&] {
+        const auto integer = [&](const char* object, const char* key) {
+            return std::get<std::int64_t>(reader.attribute(object, key));
+        };
+        const auto text = [&](const char* object, const char* key) {
+            return std::get<std::string>(reader.attribute(object, key));
+        };
+        const std::int64_t version = integer("/", "format_version");
+        require(version == format_version,
+                "checkpoint `{}` has format version {} (this program reads version {}) use the program that "
+                "wrote it",
+                path, version, format_version);
+        header.step = integer("/", "step");
+        header.tokens_seen = integer("/", "tokens_seen");
+        header.config = text("/", "config");
+        header.dtype = text("/", "dtype");
+        header.next_sample = integer("/data", "next_sample");
+        header.data = {text("/data", "token_fingerprint"), text("/data", "tokenizer_fingerprint")};
+    });
     return header;
 }
 
@@ -152,7 +154,7 @@ std::string Checkpoints::newest_file() const {
 void Checkpoints::set_aside(const std::string& path, const std::string& problem) const {
     std::int64_t damaged = 0;
     agree_on(world_, [&] { damaged = world_.rank() == 0 && !verify_file(path).empty(); });
-    if (broadcast(world_, damaged) == 0) throw UserError(problem);
+    agree(world_, broadcast(world_, damaged) != 0, problem);
     agree_on(world_, [&] {
         if (world_.rank() != 0) return;
         const std::string kept = path + damaged_suffix;
@@ -177,7 +179,7 @@ std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& 
             problem = error.what();
         }
         if (header) {
-            check(*header, path);
+            agree_on(world_, [&] { check(*header, path); });
             try {
                 const CheckpointReader reader(world_, path);
                 StateIo io(reader);

@@ -147,15 +147,17 @@ std::vector<CommandOption> plan_options() {
 int run_plan(const CommandContext& context, const Arguments& arguments) {
     PlanRequest request;
     request.config = read_configuration(context.world, arguments.files, arguments.settings);
-    request.ranks = static_cast<int>(arguments.integer("ranks", context.world.size(), 1, 1 << 24));
     Config& config = request.config;
     if (config.model.vocab_size == 0 && config.data.tokens.empty())
         config.model.vocab_size = default_vocab_size;
     if (config.model.vocab_size == 0) open_tokens(context.world, config);
-    resolve_method_options(config);
-    validate(config, request.ranks);
-    request.steps = std::min(arguments.integer("steps", max_planned_steps, 1, 1000000), config.run.steps);
-    request.network = arguments.real("network", 0, 0, 1e9) * 1e9;
+    agree_on(context.world, [&] {
+        request.ranks = static_cast<int>(arguments.integer("ranks", context.world.size(), 1, 1 << 24));
+        resolve_method_options(config);
+        validate(config, request.ranks);
+        request.steps = std::min(arguments.integer("steps", max_planned_steps, 1, 1000000), config.run.steps);
+        request.network = arguments.real("network", 0, 0, 1e9) * 1e9;
+    });
     if (context.world.rank() != 0) return 0;
     request.peak_flops = kernels::measure_peak_flops(dtype_from_name(config.run.dtype)) * request.ranks;
     const Plan plan = make_plan(config, request.ranks, 0, request.steps);

@@ -1,6 +1,7 @@
 // export and import: weights to and from Hugging Face directories.
 #include <fmt/format.h>
 
+#include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "train/commands.hpp"
 #include "train/export_weights.hpp"
@@ -40,19 +41,23 @@ std::vector<CommandOption> export_options() {
 }
 
 int run_export(const CommandContext& context, const Arguments& arguments) {
-    require(arguments.files.size() == 2,
+    ExportRequest request;
+    agree_on(context.world, [&] {
+        require(
+            arguments.files.size() == 2,
             "{} files given (export takes two: a checkpoint or run directory, and the directory to write) "
             "name both",
             arguments.files.size());
-    ExportRequest request;
+        request.directory = arguments.files[1];
+        while (request.directory.size() > 1 && request.directory.ends_with('/')) request.directory.pop_back();
+        request.settings = arguments.settings;
+        request.dtype = stored_type(arguments);
+        request.max_shard_bytes =
+            bytes_from_text(arguments.text("max_shard_size", "5GB"), "--max_shard_size");
+        request.adapters = arguments.has("adapters");
+        request.tokenizer = !arguments.has("no_tokenizer");
+    });
     request.checkpoint = find_checkpoint(context.world, arguments.files[0]);
-    request.directory = arguments.files[1];
-    while (request.directory.size() > 1 && request.directory.ends_with('/')) request.directory.pop_back();
-    request.settings = arguments.settings;
-    request.dtype = stored_type(arguments);
-    request.max_shard_bytes = bytes_from_text(arguments.text("max_shard_size", "5GB"), "--max_shard_size");
-    request.adapters = arguments.has("adapters");
-    request.tokenizer = !arguments.has("no_tokenizer");
     export_weights(context.world, request);
     return 0;
 }

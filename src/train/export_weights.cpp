@@ -92,11 +92,9 @@ class NewDirectory {
 class Exporter {
   public:
     Exporter(const Comm& world, const ExportRequest& request)
-        : world_(world),
-          request_(request),
-          header_(read_header(world, request.checkpoint)),
-          config_(stored_config(header_, request.checkpoint, request.settings)) {
+        : world_(world), request_(request), header_(read_header(world, request.checkpoint)) {
         agree_on(world_, [&] {
+            config_ = stored_config(header_, request_.checkpoint, request_.settings);
             reader_.emplace(Comm(), request_.checkpoint);
             find_tensors();
             if (world_.rank() == 0) read_tokenizer();

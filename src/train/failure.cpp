@@ -24,7 +24,7 @@ void yield_to_lower_ranks(int rank, const std::exception& error) {
     waited = true;
     const bool rank_0_speaks = dynamic_cast<const AgreedError*>(&error) != nullptr;
     std::this_thread::sleep_for(
-        std::chrono::milliseconds((rank_0_speaks ? 30000 : 600) + 100 * std::min(rank, 24)));
+        std::chrono::milliseconds((rank_0_speaks ? 60000 : 2000) + 100 * std::min(rank, 20)));
 }
 
 std::string message_of(const std::exception& error) {

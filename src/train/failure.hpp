@@ -7,8 +7,9 @@
 namespace switchyard {
 
 /// An error that all ranks met is reported by the lowest: higher ranks wait here, a little longer each, to be
-/// ended by it. Whoever returns is the one to speak. At once on rank 0; elsewhere after at most 3 s, but after
-/// 30 s where rank 0 is known to have the same error. Signals that end a process do so again from here on.
+/// ended by it. Whoever returns is the one to speak. At once on rank 0; elsewhere after at most 4 s, but
+/// after a minute where rank 0 is known to have the same error. Signals that end a process do so again from
+/// here on.
 void yield_to_lower_ranks(int rank, const std::exception& error);
 
 /// what(), or a sentence where that says nothing.

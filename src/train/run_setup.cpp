@@ -21,13 +21,13 @@ bool is_only_a_name(const std::string& key) {
 
 Config read_configuration(const Comm& world, const std::vector<std::string>& files,
                           const std::vector<std::string>& settings) {
-    require(files.size() <= 1,
-            "{} configuration files: {} (a run has one; settings come as --section.key=value) give one",
-            files.size(), fmt::join(files, ", "));
     std::string text, name = files.empty() ? "" : files[0];
     std::vector<std::string> arguments;
     std::int64_t is_directory = 0;
     agree_on(world, [&] {
+        require(files.size() <= 1,
+                "{} configuration files: {} (a run has one; settings come as --section.key=value) give one",
+                files.size(), fmt::join(files, ", "));
         if (world.rank() != 0 || name.empty()) return;
         is_directory = std::filesystem::is_directory(name);
         const std::string file = is_directory ? name + "/config.cfg" : name;
@@ -44,7 +44,9 @@ Config read_configuration(const Comm& world, const std::vector<std::string>& fil
         name += "/config.cfg";
     }
     arguments.insert(arguments.end(), settings.begin(), settings.end());
-    return parse_config(text, name, arguments, method_options()).config;
+    Config config;
+    agree_on(world, [&] { config = parse_config(text, name, arguments, method_options()).config; });
+    return config;
 }
 
 std::string find_checkpoint(const Comm& world, const std::string& name) {
@@ -63,19 +65,22 @@ std::string find_checkpoint(const Comm& world, const std::string& name) {
 }
 
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
-    require(
-        !config.data.tokens.empty(),
-        "data.tokens is not set (training needs a token file) make one with `switchyard tokenize` and give "
-        "--data.tokens=FILE");
     std::unique_ptr<TokenFile> tokens;
-    agree_on(world, [&] { tokens = std::make_unique<TokenFile>(config.data.tokens); });
-    const std::int64_t vocab_size = tokens->info().vocab_size;
-    if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
-    require(config.model.vocab_size >= vocab_size,
+    agree_on(world, [&] {
+        require(!config.data.tokens.empty(),
+                "data.tokens is not set (training needs a token file) make one with `switchyard tokenize` "
+                "and give "
+                "--data.tokens=FILE");
+        tokens = std::make_unique<TokenFile>(config.data.tokens);
+        const std::int64_t vocab_size = tokens->info().vocab_size;
+        if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
+        require(
+            config.model.vocab_size >= vocab_size,
             "model.vocab_size = {} is smaller than the {} tokens of `{}` (ids beyond it have no embedding) "
             "use {} or "
             "more, or 0 for the token file's",
             config.model.vocab_size, vocab_size, config.data.tokens, vocab_size);
+    });
     return tokens;
 }
 

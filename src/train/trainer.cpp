@@ -17,10 +17,13 @@ int train(const Comm& world, const Config& given, const StartInfo& start) {
     StopRequests requests(world, given.run.dir, start.time_s, given.run.wall_limit);
     Config config = given;
     const std::unique_ptr<TokenFile> tokens = open_tokens(world, config);
-    resolve_method_options(config);
-    validate(config, world.size());
+    agree_on(world, [&] {
+        resolve_method_options(config);
+        validate(config, world.size());
+    });
     const Topology topology = Topology::create(world, config.parallel.tp);
-    auto trainer = std::make_unique<Trainer>(topology, config, *tokens, start, requests);
+    std::unique_ptr<Trainer> trainer;
+    agree_on(world, [&] { trainer = std::make_unique<Trainer>(topology, config, *tokens, start, requests); });
     try {
         return trainer->run();
     } catch (...) {
@@ -129,12 +132,14 @@ void Trainer::restore_or_initialise() {
     } else {
         const std::string& source = config_.run.init_from;
         const CheckpointHeader header = read_header(topology_.world, source);
-        check_same_model(stored_config(header, source), source, config_);
-        require(
-            header.data.tokenizer == identity_of(tokens_.info()).tokenizer,
-            "checkpoint `{}` was trained with another tokenizer than that of `{}` (its ids mean other words) "
-            "tokenize the text with the tokenizer of its token file",
-            source, config_.data.tokens);
+        agree_on(topology_.world, [&] {
+            check_same_model(stored_config(header, source), source, config_);
+            require(header.data.tokenizer == identity_of(tokens_.info()).tokenizer,
+                    "checkpoint `{}` was trained with another tokenizer than that of `{}` (its ids mean "
+                    "other words) "
+                    "tokenize the text with the tokenizer of its token file",
+                    source, config_.data.tokens);
+        });
         watchdog_->event("reading weights", 0);
         state().initialise_from(CheckpointReader(topology_.world, source));
     }

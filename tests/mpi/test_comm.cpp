@@ -8,6 +8,7 @@
 #include "comm/collectives.hpp"
 #include "comm/comm.hpp"
 #include "core/error.hpp"
+#include "support/temporary_directory.hpp"
 
 namespace switchyard {
 namespace {
@@ -105,6 +106,12 @@ TEST(Agree, EveryRankThrowsTheLowestFailingRanksMessage) {
         }
     }
     EXPECT_EQ(all_reduce_sum(comm, 1.0), comm.size());  // still in step
+}
+
+TEST(Agree, NoRankIsNamedWhereAllFailed) {
+    const Comm comm = world();
+    const std::string mine = "disk full at " + std::to_string(comm.rank());
+    EXPECT_EQ(test::message_of<UserError>([&] { agree(comm, false, mine); }), "disk full at 0");
 }
 
 TEST(Agree, OneThrowingRankStopsAll) {
