@@ -148,13 +148,13 @@ void CheckpointReader::finish(const std::string& name, const Pieces& all) const 
     const std::int64_t size = shape_of(stored).size();
     internal_check(all.values == size, "dataset {}: parts cover {} of {} values", name, all.values, size);
     const std::uint64_t sum = all_reduce_sum_u64(s.world, all.checksum);
-    agree(
-        s.world, stored.checksum == sum,
-        fmt::format("checkpoint {} is damaged (dataset {} does not fit its checksum) use another checkpoint",
-                    s.path, name));
-    agree(s.world, all.inexact == 0,
-          fmt::format("checkpoint {}: {} values of dataset {} are no {} values (they would change)", s.path,
-                      all.inexact, name, name_of(all.dtype)));
+    const bool whole = stored.checksum == sum;
+    agree(s.world, whole && all.inexact == 0,
+          whole ? fmt::format("checkpoint {}: {} values of dataset {} are no {} values (they would change)",
+                              s.path, all.inexact, name, name_of(all.dtype))
+                : fmt::format("checkpoint {} is damaged (dataset {} does not fit its checksum) use another "
+                              "checkpoint",
+                              s.path, name));
 }
 
 }  // namespace switchyard

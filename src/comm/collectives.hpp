@@ -7,8 +7,10 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -75,6 +77,14 @@ void agree(const Comm&, bool ok, const std::string& message);
 
 /// Runs `work` on every rank, catching its exception; throws on all ranks if one threw.
 void agree_on(const Comm&, const std::function<void()>& work);
+
+/// agree_on() for work that gives something: each rank's own result.
+template <class Work>
+auto agreed(const Comm& comm, Work&& work) {
+    std::optional<std::invoke_result_t<Work>> result;
+    agree_on(comm, [&] { result.emplace(work()); });
+    return std::move(*result);
+}
 
 /// Rows move from where they are held to where they are wanted. Row i is held by from[i] and wanted by to[i];
 /// each rank holds (wants) its rows contiguously in ascending i. held (rows here, row_bytes), wanted (rows

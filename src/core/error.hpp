@@ -35,15 +35,16 @@ class InternalError : public std::logic_error {
 struct SystemReason {};
 inline constexpr SystemReason system_reason;
 
-/// Throws UserError with the formatted message unless `condition` holds.
-template <class... Args>
+/// Throws UserError with the formatted message unless `condition` holds; AgreedError where the condition came
+/// out of a collective over all ranks.
+template <class Error = UserError, class... Args>
 void require(bool condition, fmt::format_string<Args...> message, Args&&... args) {
-    if (!condition) throw UserError(fmt::format(message, std::forward<Args>(args)...));
+    if (!condition) throw Error(fmt::format(message, std::forward<Args>(args)...));
 }
 
-template <class... Args>
+template <class Error = UserError, class... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> message, Args&&... args) {
-    throw UserError(fmt::format(message, std::forward<Args>(args)...));
+    throw Error(fmt::format(message, std::forward<Args>(args)...));
 }
 
 /// Throws InternalError unless `condition` holds; for invariants, never for input.

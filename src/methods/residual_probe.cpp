@@ -6,7 +6,6 @@
 #include <limits>
 #include <numeric>
 
-#include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/matmul.hpp"
@@ -70,22 +69,21 @@ double ResidualProbe::after(Linear& linear, LowRankAdapter& adapter, std::int64_
     }
     residual = all_reduce_max(topology_->world, residual);
     rounding = all_reduce_max(topology_->world, rounding);
-    const auto refuse = [&](const std::string& problem) { agree(topology_->world, false, problem); };
-    if (!std::isfinite(residual) || !std::isfinite(rounding))
-        refuse(fmt::format(
-            "the effective weight of {} is not finite after the update (the run cannot go on; the last "
-            "checkpoint "
-            "is good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
-            linear.name()));
+    require<AgreedError>(
+        std::isfinite(residual) && std::isfinite(rounding),
+        "the effective weight of {} is not finite after the update (the run cannot go on; the last "
+        "checkpoint "
+        "is good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
+        linear.name());
     const double eps =
         dtype_ == DType::f64 ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
     const double limit = 8 * std::sqrt(static_cast<double>(terms)) * eps;
-    if (rounding > limit)
-        refuse(fmt::format(
-            "the effective weight of {} changed by {:.3g} of the largest value that it is the sum of "
-            "(limit {:.3g}: a switch or merge must preserve the function) this is a defect or damaged "
-            "memory: resume from the last checkpoint and report it",
-            linear.name(), rounding, limit));
+    require<AgreedError>(
+        rounding <= limit,
+        "the effective weight of {} changed by {:.3g} of the largest value that it is the sum of "
+        "(limit {:.3g}: a switch or merge must preserve the function) this is a defect or damaged "
+        "memory: resume from the last checkpoint and report it",
+        linear.name(), rounding, limit);
     return residual;
 }
 

@@ -53,29 +53,35 @@ void write_header(CheckpointWriter& writer, const CheckpointHeader& header, std:
     writer.attribute("/data", "tokenizer_fingerprint", header.data.tokenizer);
 }
 
+namespace {
+
+CheckpointHeader header_of(const CheckpointReader& reader) {
+    const auto integer = [&](const char* object, const char* key) {
+        return std::get<std::int64_t>(reader.attribute(object, key));
+    };
+    const auto text = [&](const char* object, const char* key) {
+        return std::get<std::string>(reader.attribute(object, key));
+    };
+    const std::int64_t version = integer("/", "format_version");
+    require(
+        version == format_version,
+        "checkpoint `{}` has format version {} (this program reads version {}) use the program that wrote it",
+        reader.path(), version, format_version);
+    CheckpointHeader header;
+    header.step = integer("/", "step");
+    header.tokens_seen = integer("/", "tokens_seen");
+    header.config = text("/", "config");
+    header.dtype = text("/", "dtype");
+    header.next_sample = integer("/data", "next_sample");
+    header.data = {text("/data", "token_fingerprint"), text("/data", "tokenizer_fingerprint")};
+    return header;
+}
+
+}  // namespace
+
 CheckpointHeader read_header(const Comm& world, const std::string& path) {
     const CheckpointReader reader(world, path);
-    CheckpointHeader header;
-    agree_on(world, [&] {
-        const auto integer = [&](const char* object, const char* key) {
-            return std::get<std::int64_t>(reader.attribute(object, key));
-        };
-        const auto text = [&](const char* object, const char* key) {
-            return std::get<std::string>(reader.attribute(object, key));
-        };
-        const std::int64_t version = integer("/", "format_version");
-        require(version == format_version,
-                "checkpoint `{}` has format version {} (this program reads version {}) use the program that "
-                "wrote it",
-                path, version, format_version);
-        header.step = integer("/", "step");
-        header.tokens_seen = integer("/", "tokens_seen");
-        header.config = text("/", "config");
-        header.dtype = text("/", "dtype");
-        header.next_sample = integer("/data", "next_sample");
-        header.data = {text("/data", "token_fingerprint"), text("/data", "tokenizer_fingerprint")};
-    });
-    return header;
+    return agreed(world, [&] { return header_of(reader); });
 }
 
 Config stored_config(const CheckpointHeader& header, const std::string& path,
@@ -154,7 +160,7 @@ std::string Checkpoints::newest_file() const {
 void Checkpoints::set_aside(const std::string& path, const std::string& problem) const {
     std::int64_t damaged = 0;
     agree_on(world_, [&] { damaged = world_.rank() == 0 && !verify_file(path).empty(); });
-    agree(world_, broadcast(world_, damaged) != 0, problem);
+    if (broadcast(world_, damaged) == 0) throw AgreedError(problem);
     agree_on(world_, [&] {
         if (world_.rank() != 0) return;
         const std::string kept = path + damaged_suffix;

@@ -37,12 +37,11 @@ bool given(const Arguments& arguments, const std::string& key) {
 std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
                                   const std::function<void(LoadedModel&)>& adjust) {
     auto model = std::make_unique<LoadedModel>();
-    std::string name;
-    agree_on(world, [&] { name = only_file(arguments, "checkpoint or run directory"); });
-    model->path = find_checkpoint(world, name);
+    model->path = find_checkpoint(
+        world, agreed(world, [&] { return only_file(arguments, "checkpoint or run directory"); }));
     model->header = read_header(world, model->path);
-    Config& config = model->config;
-    agree_on(world, [&] { config = stored_config(model->header, model->path, arguments.settings); });
+    Config& config = model->config =
+        agreed(world, [&] { return stored_config(model->header, model->path, arguments.settings); });
     if (!given(arguments, "parallel.tp") && world.size() % config.parallel.tp != 0) config.parallel.tp = 1;
     model->tokens = open_tokens(world, config);
     agree_on(world, [&] {
@@ -63,6 +62,15 @@ std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
     return model;
 }
 
+GenerationSettings generation_settings(const Arguments& arguments) {
+    GenerationSettings settings;
+    settings.max_tokens = arguments.integer("max_tokens", settings.max_tokens, 1);
+    settings.temperature = arguments.real("temperature", settings.temperature, 0, 1e6);
+    settings.top_k = arguments.integer("top_k", settings.top_k, 0);
+    settings.seed = static_cast<std::uint64_t>(arguments.integer("seed", 0, 0));
+    return settings;
+}
+
 }  // namespace
 
 std::vector<CommandOption> eval_options() {
@@ -79,27 +87,27 @@ std::vector<CommandOption> eval_options() {
 int run_eval(const CommandContext& context, const Arguments& arguments) {
     const auto model = load(context.world, arguments, [](LoadedModel&) {});
     const DataConfig& data = model->config.data;
-    std::optional<TokenLoader> loader;
-    agree_on(context.world, [&] {
-        loader.emplace(*model->tokens, data.seq_len, model->config.run.seed, data.mask_documents);
-        require(loader->num_validation_targets() > 0,
+    const TokenLoader loader = agreed(context.world, [&] {
+        TokenLoader opened(*model->tokens, data.seq_len, model->config.run.seed, data.mask_documents);
+        require(opened.num_validation_targets() > 0,
                 "token file `{}` has no validation tokens (there is nothing to evaluate on) tokenize with "
                 "--validation",
                 data.tokens);
+        return opened;
     });
-    const double loss = validation_loss(model->state().context, model->state().model, *loader);
+    const double loss = validation_loss(model->state().context, model->state().model, loader);
     if (context.world.rank() != 0) return 0;
     if (arguments.has("json")) {
         const nlohmann::ordered_json result{{"checkpoint", model->path},
                                             {"step", model->header.step},
                                             {"loss", loss},
                                             {"perplexity", std::exp(loss)},
-                                            {"targets", loader->num_validation_targets()},
+                                            {"targets", loader.num_validation_targets()},
                                             {"tokens", data.tokens}};
         fmt::print("{}\n", result.dump());
     } else {
         fmt::print("step {}: validation loss {:.4f}, perplexity {:.2f} over {} tokens of {}\n",
-                   model->header.step, loss, std::exp(loss), loader->num_validation_targets(), data.tokens);
+                   model->header.step, loss, std::exp(loss), loader.num_validation_targets(), data.tokens);
     }
     return 0;
 }
@@ -118,13 +126,7 @@ std::vector<CommandOption> generate_options() {
 }
 
 int run_generate(const CommandContext& context, const Arguments& arguments) {
-    GenerationSettings settings;
-    agree_on(context.world, [&] {
-        settings.max_tokens = arguments.integer("max_tokens", settings.max_tokens, 1);
-        settings.temperature = arguments.real("temperature", settings.temperature, 0, 1e6);
-        settings.top_k = arguments.integer("top_k", settings.top_k, 0);
-        settings.seed = static_cast<std::uint64_t>(arguments.integer("seed", 0, 0));
-    });
+    GenerationSettings settings = agreed(context.world, [&] { return generation_settings(arguments); });
     std::optional<Tokenizer> tokenizer;
     std::vector<std::int32_t> context_ids;
     const auto model = load(context.world, arguments, [&](LoadedModel& m) {

@@ -18,6 +18,23 @@ DType stored_type(const Arguments& arguments) {
     return dtype_from_name(name);
 }
 
+/// All but the checkpoint, which has to be found.
+ExportRequest export_request(const Arguments& arguments) {
+    require(arguments.files.size() == 2,
+            "{} files given (export takes two: a checkpoint or run directory, and the directory to write) "
+            "name both",
+            arguments.files.size());
+    ExportRequest request;
+    request.directory = arguments.files[1];
+    while (request.directory.size() > 1 && request.directory.ends_with('/')) request.directory.pop_back();
+    request.settings = arguments.settings;
+    request.dtype = stored_type(arguments);
+    request.max_shard_bytes = bytes_from_text(arguments.text("max_shard_size", "5GB"), "--max_shard_size");
+    request.adapters = arguments.has("adapters");
+    request.tokenizer = !arguments.has("no_tokenizer");
+    return request;
+}
+
 int import_directory(const Arguments& arguments) {
     ImportRequest request;
     request.directory = only_file(arguments, "directory");
@@ -41,22 +58,7 @@ std::vector<CommandOption> export_options() {
 }
 
 int run_export(const CommandContext& context, const Arguments& arguments) {
-    ExportRequest request;
-    agree_on(context.world, [&] {
-        require(
-            arguments.files.size() == 2,
-            "{} files given (export takes two: a checkpoint or run directory, and the directory to write) "
-            "name both",
-            arguments.files.size());
-        request.directory = arguments.files[1];
-        while (request.directory.size() > 1 && request.directory.ends_with('/')) request.directory.pop_back();
-        request.settings = arguments.settings;
-        request.dtype = stored_type(arguments);
-        request.max_shard_bytes =
-            bytes_from_text(arguments.text("max_shard_size", "5GB"), "--max_shard_size");
-        request.adapters = arguments.has("adapters");
-        request.tokenizer = !arguments.has("no_tokenizer");
-    });
+    ExportRequest request = agreed(context.world, [&] { return export_request(arguments); });
     request.checkpoint = find_checkpoint(context.world, arguments.files[0]);
     export_weights(context.world, request);
     return 0;

@@ -81,10 +81,10 @@ const Command& find(const std::vector<Command>& commands, const std::string& nam
 
 int run_command(const Command& command, const CommandContext& context,
                 const std::vector<std::string>& words) {
-    Arguments arguments;
-    agree_on(context.world, [&] {
-        arguments = parse_arguments(command.name, words, command.options);
-        check_settings(command, arguments);
+    const Arguments arguments = agreed(context.world, [&] {
+        Arguments parsed = parse_arguments(command.name, words, command.options);
+        check_settings(command, parsed);
+        return parsed;
     });
     return command.run(context, arguments);
 }
@@ -117,9 +117,7 @@ int run_command_line(const std::vector<Command>& commands, const Comm& world, in
         return say(general_help(commands));
     if (words[0] == "--version") return say(version_text() + "\n");
     if (words[0] == "--dump-config") words.insert(words.begin(), "train");
-    const Command* found = nullptr;
-    agree_on(world, [&] { found = &find(commands, words[0]); });
-    const Command& command = *found;
+    const Command& command = *agreed(world, [&] { return &find(commands, words[0]); });
     words.erase(words.begin());
     for (const std::string& word : words)
         if (word == "--help" || word == "-h") return say(help_of(command));

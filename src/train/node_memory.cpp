@@ -88,9 +88,7 @@ Arena allocate_arena(const Topology& topology, const Arena& measured) {
             topology.node.size(), host_name(), bytes_text(together), bytes_text(available), bytes_text(mine),
             measured.text());
     });
-    Arena arena;
-    agree_on(topology.world, [&] { arena = Arena::allocate(measured); });
-    return arena;
+    return agreed(topology.world, [&] { return Arena::allocate(measured); });
 }
 
 }  // namespace switchyard

@@ -44,9 +44,7 @@ Config read_configuration(const Comm& world, const std::vector<std::string>& fil
         name += "/config.cfg";
     }
     arguments.insert(arguments.end(), settings.begin(), settings.end());
-    Config config;
-    agree_on(world, [&] { config = parse_config(text, name, arguments, method_options()).config; });
-    return config;
+    return agreed(world, [&] { return parse_config(text, name, arguments, method_options()).config; });
 }
 
 std::string find_checkpoint(const Comm& world, const std::string& name) {
@@ -65,13 +63,12 @@ std::string find_checkpoint(const Comm& world, const std::string& name) {
 }
 
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
-    std::unique_ptr<TokenFile> tokens;
-    agree_on(world, [&] {
+    return agreed(world, [&] {
         require(!config.data.tokens.empty(),
                 "data.tokens is not set (training needs a token file) make one with `switchyard tokenize` "
                 "and give "
                 "--data.tokens=FILE");
-        tokens = std::make_unique<TokenFile>(config.data.tokens);
+        auto tokens = std::make_unique<TokenFile>(config.data.tokens);
         const std::int64_t vocab_size = tokens->info().vocab_size;
         if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
         require(
@@ -80,8 +77,8 @@ std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
             "use {} or "
             "more, or 0 for the token file's",
             config.model.vocab_size, vocab_size, config.data.tokens, vocab_size);
+        return tokens;
     });
-    return tokens;
 }
 
 std::vector<std::string> check_resumable(const CheckpointHeader& header, const std::string& path,

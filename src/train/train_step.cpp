@@ -54,16 +54,13 @@ void require_finite(TrainState& s, double loss, const GradientCheck& gradient) {
     const std::string weight = first_bad_weight(s);
     // A NaN's sign means nothing.
     const auto shown = [](double x) { return std::isnan(x) ? std::fabs(x) : x; };
-    agree(
-        s.context.topology.world, false,
-        fmt::format(
-            "step {}: loss {} or gradient norm {} is not finite{} (the update was not made; the last "
-            "checkpoint "
-            "is good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
-            s.step + 1, shown(loss), shown(gradient.norm),
-            !weight.empty()              ? ", first bad weight: " + weight
-            : gradient.first_bad.empty() ? ""
-                                         : ", first bad gradient: " + gradient.first_bad));
+    fail<AgreedError>(
+        "step {}: loss {} or gradient norm {} is not finite{} (the update was not made; the last checkpoint "
+        "is good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
+        s.step + 1, shown(loss), shown(gradient.norm),
+        !weight.empty()              ? ", first bad weight: " + weight
+        : gradient.first_bad.empty() ? ""
+                                     : ", first bad gradient: " + gradient.first_bad);
 }
 
 }  // namespace

@@ -22,8 +22,8 @@ int train(const Comm& world, const Config& given, const StartInfo& start) {
         validate(config, world.size());
     });
     const Topology topology = Topology::create(world, config.parallel.tp);
-    std::unique_ptr<Trainer> trainer;
-    agree_on(world, [&] { trainer = std::make_unique<Trainer>(topology, config, *tokens, start, requests); });
+    auto trainer =
+        agreed(world, [&] { return std::make_unique<Trainer>(topology, config, *tokens, start, requests); });
     try {
         return trainer->run();
     } catch (...) {

@@ -67,13 +67,13 @@ class Refusals : public ::testing::Test {
         EXPECT_EQ(message, broadcast(world, message));
         EXPECT_EQ(message.find("[on rank"), std::string::npos) << message;
     }
+    void refused(const std::vector<std::string>& words, const std::string& part) {
+        SCOPED_TRACE(words.back());
+        expect_agreed([&] { command(words); }, part);
+    }
 };
 
 TEST_F(Refusals, OfWordsAndSettings) {
-    const auto refused = [&](const std::vector<std::string>& words, const char* part) {
-        SCOPED_TRACE(words.back());
-        expect_agreed([&] { command(words); }, part);
-    };
     refused({"trian"}, "did you mean 'train'?");
     refused({"train", "--dump-confi"}, "did you mean");
     refused({"train", "a", "b"}, "2 configuration files");
@@ -102,10 +102,6 @@ TEST_F(Refusals, OfWhatDoesNotFitACheckpoint) {
         own.write("b.txt", test::sample_text(300, 2));
         tokenize(other);
     });
-    const auto refused = [&](const std::vector<std::string>& words, const char* part) {
-        SCOPED_TRACE(words.back());
-        expect_agreed([&] { command(words); }, part);
-    };
     refused({"eval", run, "--data.tokens=" + other.output}, "another tokenizer");
     refused({"eval", run, "--data.seq_len=30000"}, "data.seq_len + 1");
     refused({"eval", run, "--parallel.tp=7"}, "parallel.tp = 7");
