@@ -3,9 +3,9 @@
 #include <exception>
 
 #include "core/timer.hpp"
-#include "train/commands.hpp"
-#include "train/failure.hpp"
-#include "train/stop_requests.hpp"
+#include "commands/commands.hpp"
+#include "comm/failure.hpp"
+#include "run/stop_requests.hpp"
 
 namespace {
 

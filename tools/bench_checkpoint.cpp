@@ -14,12 +14,12 @@
 
 #include "bench_support.hpp"
 #include "config/option_table.hpp"
-#include "io/checkpoint_file.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
 #include "kernels/matmul.hpp"
 #include "plain_file.hpp"
-#include "train/checkpoints.hpp"
-#include "train/failure.hpp"
-#include "train/plan.hpp"
+#include "run/checkpoints.hpp"
+#include "comm/failure.hpp"
+#include "plan/plan.hpp"
 #include "watched_calls.hpp"
 
 namespace switchyard {

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Writes the skeleton of a training method: tools/new_method.py my_method
 
-Makes src/methods/my_method.cpp (trains as plain LoRA until you change it), tests/unit/test_method_my_method.cpp, the
+Makes src/methods/my_method.cpp (trains as plain LoRA until you change it), tests/methods/test_method_my_method.cpp, the
 line in src/methods/registry.cpp and the row in docs/methods.md.
 """
 import argparse
@@ -121,7 +121,7 @@ def main():
     name, root = arguments.name, arguments.root
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         fail(f"'{name}' is no method name (it becomes a file, a function and a key's value): use snake_case, like my_method")
-    source, test = root / "src/methods" / f"{name}.cpp", root / "tests/unit" / f"test_method_{name}.cpp"
+    source, test = root / "src/methods" / f"{name}.cpp", root / "tests/methods" / f"test_method_{name}.cpp"
     registry, docs = root / "src/methods/registry.cpp", root / "docs/methods.md"
     for path in (source, test):
         if path.exists():

@@ -6,7 +6,7 @@
 #include <array>
 #include <map>
 
-#include "methods/low_rank_adapter.hpp"
+#include "methods/parts/low_rank_adapter.hpp"
 #include "model/transformer.hpp"
 #include "optim/optimizer.hpp"
 

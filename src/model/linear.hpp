@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "io/state_io.hpp"
+#include "io/checkpoint/state_io.hpp"
 #include "model/adapter.hpp"
 #include "model/context.hpp"
 #include "model/extent.hpp"

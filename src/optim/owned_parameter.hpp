@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/arena.hpp"
-#include "io/state_io.hpp"
+#include "io/checkpoint/state_io.hpp"
 #include "kernels/adamw.hpp"
 #include "model/context.hpp"
 #include "optim/ownership.hpp"

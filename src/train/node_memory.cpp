@@ -10,9 +10,9 @@
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
-#include "io/files.hpp"
-#include "train/environment.hpp"
-#include "train/figures.hpp"
+#include "io/files/files.hpp"
+#include "run/environment.hpp"
+#include "core/units.hpp"
 
 namespace switchyard {
 namespace {

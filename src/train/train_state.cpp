@@ -4,7 +4,7 @@
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
 #include "train/node_memory.hpp"
-#include "train/weights.hpp"
+#include "train/weight_reader.hpp"
 
 namespace switchyard {
 

@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "core/timer.hpp"
-#include "io/token_loader.hpp"
+#include "io/tokens/token_loader.hpp"
 #include "train/train_state.hpp"
 
 namespace switchyard {

@@ -4,7 +4,7 @@
 #include "reference/attention.hpp"
 #include "support/grad_check.hpp"
 #include "support/threads.hpp"
-#include "train/figures.hpp"
+#include "core/units.hpp"
 
 namespace switchyard::test {
 namespace {

@@ -4,11 +4,11 @@
 #include <iterator>
 
 #include "core/error.hpp"
-#include "io/checkpoint_file.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
-#include "train/checkpoints.hpp"
-#include "train/weights.hpp"
+#include "run/checkpoints.hpp"
+#include "train/weight_reader.hpp"
 
 using namespace switchyard;
 

@@ -23,7 +23,7 @@ def flip(path, at):
 
 @unittest.skipUnless(RANKS == 1, "of --ranks=1")
 class Damage(program.Test):
-    """Every single byte: tests/unit/test_checkpoint_damage.cpp."""
+    """Every single byte: tests/io/checkpoint/test_checkpoint_damage.cpp."""
 
     def place_of(self, file, dataset):
         with program.h5py.File(file) as opened:

@@ -282,7 +282,7 @@ class Export(unittest.TestCase):
         self.runs.must("import", "wrong", "--output=tables.h5")
 
     def test_unsupported_models_leave_nothing(self):
-        """All refusals: tests/unit/test_hugging_face.cpp."""
+        """All refusals: tests/io/hugging_face/test_hugging_face.cpp."""
         folder = self.copy(self.once("full", "out_full").name, "unsupported")
         config = json.loads((folder / "config.json").read_text())
         scaling = {"rope_type": "llama3", "factor": 8.0}

@@ -51,7 +51,7 @@ class NewMethod(unittest.TestCase):
     def test_skeleton_compiles_and_is_registered(self):
         result = self.generate("two_words")
         self.assertEqual(result.returncode, 0, result.stderr)
-        files = ["src/methods/two_words.cpp", "tests/unit/test_method_two_words.cpp", "src/methods/registry.cpp"]
+        files = ["src/methods/two_words.cpp", "tests/methods/test_method_two_words.cpp", "src/methods/registry.cpp"]
         for file in files:
             self.assertEqual(self.syntax_errors(file), "", file)
         registry = (self.root / files[2]).read_text()

@@ -174,7 +174,7 @@ class Directory(program.Test):
 
 @unittest.skipUnless(RANKS == 1, "of --ranks=1")
 class Contract(program.Test):
-    """What a resumed run may be asked for; the keys one by one: tests/unit/test_resume_contract.cpp."""
+    """What a resumed run may be asked for; the keys one by one: tests/run/test_resume_contract.cpp."""
 
     def assert_refused(self, run, *parts, **changes):
         before = run.checkpoints()
@@ -225,7 +225,7 @@ class Contract(program.Test):
         self.assertEqual(sorted(moved.steps("loss")), [1, 2, 3, 4, 5])
 
     def test_init_from(self):
-        """Only weights are taken; that they keep their function: tests/mpi/test_restart.cpp."""
+        """Only weights are taken; that they keep their function: tests/train/test_restart.cpp."""
         source = self.run_of("source", **program.SWITCHING)
         self.assert_trains(source, run__stop_step=3)
         file = source.checkpoint()

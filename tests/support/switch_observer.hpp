@@ -7,7 +7,7 @@
 
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
-#include "methods/switch_schedule.hpp"
+#include "methods/switchlora/switch_schedule.hpp"
 #include "support/hooked_method.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"

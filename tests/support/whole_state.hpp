@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "io/checkpoint_file.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/tensors.hpp"
 #include "train/train_state.hpp"

@@ -1,0 +1,90 @@
+// POSIX calls behind files.hpp.
+#include "io/files/files.hpp"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+#include "core/error.hpp"
+
+namespace switchyard {
+
+FileDescriptor::~FileDescriptor() {
+    if (fd_ >= 0) ::close(fd_);
+}
+
+std::string directory_of(const std::string& path) {
+    const auto slash = path.rfind('/');
+    if (slash == std::string::npos) return ".";
+    return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+void ignore_file_size_signal() {
+    struct sigaction action {};
+    if (::sigaction(SIGXFSZ, nullptr, &action) == 0 && action.sa_handler == SIG_DFL) {
+        action.sa_handler = SIG_IGN;
+        ::sigaction(SIGXFSZ, &action, nullptr);
+    }
+}
+
+void write_all(int fd, std::string_view bytes, const std::string& path) {
+    while (!bytes.empty()) {
+        const ssize_t written = ::write(fd, bytes.data(), bytes.size());
+        if (written < 0 && errno == EINTR) continue;
+        require(written > 0, "cannot write `{}`: {}", path, system_reason);
+        bytes.remove_prefix(static_cast<std::size_t>(written));
+    }
+}
+
+void sync_directory(const std::string& directory) {
+    const FileDescriptor fd(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (fd >= 0) ::fsync(fd);
+}
+
+void publish_file(const std::string& partial, const std::string& path) {
+    {
+        const FileDescriptor fd(::open(partial.c_str(), O_RDONLY | O_CLOEXEC));
+        require(fd >= 0 && ::fsync(fd) == 0, "cannot sync `{}`: {}", partial, system_reason);
+    }
+    require(std::rename(partial.c_str(), path.c_str()) == 0, "cannot rename `{}` to `{}`: {}", partial, path,
+            system_reason);
+    sync_directory(directory_of(path));
+}
+
+void write_file(const std::string& path, std::string_view text) {
+    write_file(path, text, path + ".partial");
+}
+
+void write_file(const std::string& path, std::string_view text, const std::string& partial) {
+    try {
+        {
+            const FileDescriptor fd(::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+            require(fd >= 0, "cannot create `{}`: {}", partial, system_reason);
+            write_all(fd, text, partial);
+        }
+        publish_file(partial, path);
+    } catch (...) {
+        ::unlink(partial.c_str());
+        throw;
+    }
+}
+
+std::string read_file(const std::string& path) {
+    const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    require(fd >= 0, "cannot open `{}`: {}", path, system_reason);
+    std::string text;
+    char block[65536];
+    for (;;) {
+        const ssize_t count = ::read(fd, block, sizeof block);
+        if (count < 0 && errno == EINTR) continue;
+        require(count >= 0, "cannot read `{}`: {}", path, system_reason);
+        if (count == 0) return text;
+        text.append(block, static_cast<std::size_t>(count));
+    }
+}
+
+}  // namespace switchyard

@@ -1,0 +1,59 @@
+// nlohmann's parser checks syntax and UTF-8; its callback sees keys before a second one replaces the first.
+#include "io/files/strict_json.hpp"
+
+#include <filesystem>
+#include <set>
+#include <vector>
+
+#include "core/error.hpp"
+#include "io/files/files.hpp"
+
+namespace switchyard {
+
+using nlohmann::json;
+
+nlohmann::json parse_json_object(std::string_view text, const std::string& file) {
+    constexpr int max_depth = 32;
+    std::vector<std::set<std::string>> open_objects;
+    const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
+        require(depth <= max_depth,
+                "`{}` nests its JSON more than {} deep (no such file is written that way) get it again", file,
+                max_depth);
+        if (event == json::parse_event_t::object_start) open_objects.emplace_back();
+        if (event == json::parse_event_t::object_end) open_objects.pop_back();
+        if (event == json::parse_event_t::key) {
+            const auto& key = parsed.get_ref<const std::string&>();
+            require(open_objects.back().insert(key).second,
+                    "`{}` has {} twice (only one of them can be meant) get the file again", file,
+                    quoted(key));
+        }
+        return true;
+    };
+    json result;
+    try {
+        result = json::parse(text, check);
+    } catch (const json::exception& error) {
+        fail("`{}` is damaged: its JSON cannot be read ({}) get the file again", file, error.what());
+    }
+    require(result.is_object(), "`{}` is damaged: its JSON is no object but {} get the file again", file,
+            result.type_name());
+    return result;
+}
+
+nlohmann::json read_json_object(const std::string& path) {
+    constexpr std::uintmax_t max_bytes = 100'000'000;
+    std::error_code error;
+    require(std::filesystem::is_regular_file(path, error), "`{}` is missing or no file", path);
+    const std::uintmax_t bytes = std::filesystem::file_size(path, error);
+    require(!error && bytes <= max_bytes, "`{}` has {} bytes (at most {} are read) it is not the file meant",
+            path, bytes, max_bytes);
+    return parse_json_object(read_file(path), path);
+}
+
+std::string quoted(const std::string& name) {
+    constexpr std::size_t longest = 120;
+    const std::string shown = name.size() > longest ? name.substr(0, longest) + "..." : name;
+    return json(shown).dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,45 @@
+// The JSON files of Hugging Face model and adapter directories, and their names of things.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/config.hpp"
+#include "io/tokens/token_file.hpp"
+
+namespace switchyard {
+
+/// What config.json says beyond the model's sizes.
+struct LlamaFacts {
+    std::int64_t max_positions = 2048;      // longest sequence it was made for
+    DType dtype = DType::f32;               // of the values beside it
+    std::optional<std::int32_t> end_token;  // begins and ends documents
+};
+
+/// config.json of LlamaForCausalLM.
+nlohmann::ordered_json llama_config(const ModelConfig&, const LlamaFacts&);
+/// tokenizer_config.json; `begins`: texts begin with the end token, as documents in training do.
+nlohmann::ordered_json llama_tokenizer_config(const Tokenizer&, std::int64_t max_positions, bool begins);
+
+struct LlamaModel {
+    ModelConfig model;
+    std::int64_t max_positions = 2048;
+};
+/// Reads directory/config.json. Throws UserError naming the key for what this program does not compute: other
+/// models and activations, biases, scaled or partial rotary positions, quantised weights, other head sizes.
+LlamaModel read_llama_config(const std::string& directory);
+
+/// Low-rank factors of one linear, "model.layers.0.self_attn.q_proj".
+struct AdapterModule {
+    std::string name;
+    std::int64_t low_rank = 0;
+    double scale = 1;  // of B A
+};
+/// adapter_config.json of PEFT's LoRA: alpha / r gives each scale exactly.
+nlohmann::ordered_json peft_config(const std::vector<AdapterModule>&, const std::string& base);
+/// PEFT's name of a factor; `factor`: lora_A or lora_B.
+std::string peft_name(const std::string& module, const std::string& factor);
+
+}  // namespace switchyard

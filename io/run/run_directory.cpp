@@ -1,0 +1,123 @@
+// Making and writing a run directory.
+#include "io/run/run_directory.hpp"
+
+#include <fcntl.h>
+#include <fmt/chrono.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+
+#include "core/error.hpp"
+#include "core/host.hpp"
+
+namespace switchyard {
+namespace {
+
+void make_directory(const std::string& path) {
+    std::error_code error;
+    std::filesystem::create_directories(path, error);
+    require(!error && std::filesystem::is_directory(path),
+            "cannot make run directory `{}`: {} (run.dir holds log and checkpoints) choose another run.dir",
+            path, error ? error.message() : "it exists and is no folder");
+}
+
+/// Permission bits lie on network file systems and for root: write a file to know.
+void check_writable(const std::string& directory) {
+    const std::string probe = directory + "/.write_test";
+    try {
+        const FileDescriptor fd(::open(probe.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+        require(fd >= 0, "{}", system_reason);
+        write_all(fd, "switchyard\n", probe);
+    } catch (const UserError& problem) {
+        ::unlink(probe.c_str());
+        fail(
+            "run directory `{}` is not writable: {} (run.dir holds log and checkpoints) choose another "
+            "run.dir or "
+            "free space",
+            directory, problem.what());
+    }
+    ::unlink(probe.c_str());
+}
+
+}  // namespace
+
+std::string utc_time() {
+    return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr)));
+}
+
+RunDirectory::RunDirectory(const std::string& path) : path_(path) {
+    require(!path.empty(), "run.dir is empty (it holds log and checkpoints) name a folder");
+    while (path_.size() > 1 && path_.back() == '/') path_.pop_back();
+    make_directory(path_);
+    check_writable(path_);
+    lock_ = std::make_unique<RunLock>(path_, file("lock"));
+    make_directory(checkpoints());
+    check_writable(checkpoints());
+}
+
+void RunDirectory::write_config(std::string_view text) const {
+    write_file(file("config.cfg"), text);
+}
+
+void RunDirectory::write_environment(const nlohmann::ordered_json& environment) const {
+    using nlohmann::ordered_json;
+    write_file(file("environment.json"),
+               environment.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n");
+}
+
+void RunDirectory::write_status(const RunStatus& status) const {
+    write_run_status(path_, status);
+}
+
+namespace {
+
+/// Over what the file holds now, without asking the file system for space.
+bool overwrite_file(const std::string& path, std::string_view text) {
+    const FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    return fd >= 0 && ::pwrite(fd, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) &&
+           ::ftruncate(fd, static_cast<off_t>(text.size())) == 0;
+}
+
+}  // namespace
+
+void write_run_status(const std::string& directory, const RunStatus& status) {
+    using nlohmann::ordered_json;
+    const ordered_json object = {{"outcome", status.outcome},
+                                 {"reason", status.reason},
+                                 {"step", status.step},
+                                 {"time", status.time.empty() ? utc_time() : status.time}};
+    const std::string path = directory + "/status.json";
+    const std::string text = object.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+    try {
+        write_file(path, text, fmt::format("{}.{}.{}.partial", path, host_name(), ::getpid()));
+    } catch (const UserError&) {
+        // On a full disk there may be no room for a second file: better not in one step than not at all.
+        if (!overwrite_file(path, text)) throw;
+    }
+}
+
+std::optional<std::string> RunDirectory::read_config() const {
+    if (!std::filesystem::exists(file("config.cfg"))) return std::nullopt;
+    return read_file(file("config.cfg"));
+}
+
+std::optional<RunStatus> RunDirectory::read_status() const {
+    return read_run_status(path_);
+}
+
+std::optional<RunStatus> read_run_status(const std::string& directory) {
+    const std::string path = directory + "/status.json";
+    if (!std::filesystem::exists(path)) return std::nullopt;
+    try {
+        const auto object = nlohmann::json::parse(read_file(path));
+        return RunStatus{object.at("outcome"), object.at("reason"), object.at("step"), object.at("time")};
+    } catch (const nlohmann::json::exception&) {
+        return std::nullopt;
+    }
+}
+
+}  // namespace switchyard

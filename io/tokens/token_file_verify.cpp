@@ -1,0 +1,118 @@
+// verify_token_file: reads everything once, in blocks, and reports every kind of problem it finds.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "core/error.hpp"
+#include "io/tokens/token_format.hpp"
+
+namespace switchyard {
+
+using hdf5::Handle;
+using namespace token_format;
+
+namespace {
+
+constexpr std::uint64_t block = 16 * chunk_elements;
+using Problems = std::vector<std::string>;
+
+/// Walks a dataset in blocks and compares its checksum; `visit(index, value)` sees every element.
+template <class Visit>
+void check_dataset(hid_t file, const std::string& path, Problems& problems, Visit visit) {
+    try {
+        const Handle dataset(H5Dopen2(file, path.c_str(), H5P_DEFAULT), H5Dclose, "H5Dopen2");
+        const std::uint64_t size = extent(dataset), stored = read_unsigned(dataset, "checksum");
+        std::vector<std::uint64_t> values;
+        std::uint64_t sum = 0;
+        for (std::uint64_t begin = 0; begin < size; begin += block) {
+            values.resize(std::min(block, size - begin));
+            read_range(dataset, H5T_NATIVE_UINT64, begin, values.size(), values.data());
+            for (std::size_t i = 0; i < values.size(); ++i) {
+                sum += checksum_term(begin + i, values[i]);
+                visit(begin + i, values[i]);
+            }
+        }
+        if (sum != stored) {
+            problems.push_back(fmt::format("{}: checksum {:016x} of the values is not the stored {:016x}",
+                                           path, sum, stored));
+        }
+    } catch (const UserError& problem) {
+        problems.push_back(fmt::format("{}: {}", path, problem.what()));
+    }
+}
+
+/// Document starts, read forward only, in blocks.
+class Starts {
+  public:
+    Starts(hid_t file, TokenSplit split)
+        : dataset_(H5Dopen2(file, starts_path(split).c_str(), H5P_DEFAULT), H5Dclose, "H5Dopen2"),
+          size_(extent(dataset_)) {}
+    /// The next start, or the maximum after the last.
+    std::uint64_t peek() {
+        if (next_ == size_) return ~std::uint64_t{0};
+        if (next_ >= begin_ + values_.size()) {
+            begin_ = next_;
+            values_.resize(std::min(block, size_ - begin_));
+            read_range(dataset_, H5T_NATIVE_UINT64, begin_, values_.size(), values_.data());
+        }
+        return values_[next_ - begin_];
+    }
+    void advance() { ++next_; }
+    bool done() const { return next_ == size_; }
+
+  private:
+    Handle dataset_;
+    std::uint64_t size_, next_ = 0, begin_ = 0;
+    std::vector<std::uint64_t> values_;
+};
+
+/// Ids inside the vocabulary; a document starts at 0 and after every end token, nowhere else.
+void check_tokens(hid_t file, TokenSplit split, const TokenFileInfo& info, Problems& problems) {
+    const std::uint64_t num_tokens = static_cast<std::uint64_t>(
+        split == TokenSplit::training ? info.num_tokens : info.num_validation_tokens);
+    const std::string path = tokens_path(split);
+    Starts starts(file, split);
+    std::uint64_t outside = 0, misplaced = 0, first_outside = 0, first_misplaced = 0;
+    bool at_start = true;
+    check_dataset(file, path, problems, [&](std::uint64_t index, std::uint64_t id) {
+        if (id >= static_cast<std::uint64_t>(info.vocab_size) && outside++ == 0) first_outside = index;
+        const bool listed = starts.peek() == index;
+        if (listed) starts.advance();
+        if (listed != at_start && misplaced++ == 0) first_misplaced = index;
+        at_start = id == static_cast<std::uint64_t>(info.end_token);
+    });
+    if (outside > 0) {
+        problems.push_back(fmt::format("{}: {} ids outside the vocabulary of {}, the first at position {}",
+                                       path, outside, info.vocab_size, first_outside));
+    }
+    if (misplaced > 0 || !starts.done() || (num_tokens > 0 && !at_start)) {
+        problems.push_back(fmt::format("{}: end tokens and document starts do not fit, first at position {}",
+                                       path, misplaced > 0 ? first_misplaced : num_tokens));
+    }
+}
+
+}  // namespace
+
+std::vector<std::string> verify_token_file(const std::string& path) {
+    Problems problems;
+    try {
+        const TokenFile tokens(path);
+        const TokenFileInfo& info = tokens.info();
+        const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, "H5Fopen");
+        for (TokenSplit split : {TokenSplit::training, TokenSplit::validation}) {
+            check_dataset(file, starts_path(split), problems, [](std::uint64_t, std::uint64_t) {});
+            check_tokens(file, split, info, problems);
+        }
+        check_dataset(file, tokenizer_path, problems, [](std::uint64_t, std::uint64_t) {});
+        const std::int64_t vocab_size = Tokenizer(info.tokenizer_model).vocab_size();
+        if (vocab_size != info.vocab_size) {
+            problems.push_back(
+                fmt::format("the tokenizer has {} pieces, the file says {}", vocab_size, info.vocab_size));
+        }
+    } catch (const UserError& problem) {
+        problems.push_back(problem.what());
+    }
+    return problems;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,223 @@
+// Growing datasets and the life of `path`.partial.
+#include "io/tokens/token_file_writer.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "core/error.hpp"
+#include "io/files/files.hpp"
+
+namespace switchyard {
+
+using hdf5::Handle;
+using namespace token_format;
+
+namespace {
+
+constexpr hsize_t block_elements = 16 * chunk_elements;
+
+Handle create_dataset(hid_t group, const char* name, hid_t type) {
+    const hsize_t size = 0, unlimited = H5S_UNLIMITED, chunk = chunk_elements;
+    const Handle space(H5Screate_simple(1, &size, &unlimited), H5Sclose, "H5Screate_simple");
+    const Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "H5Pcreate");
+    SWITCHYARD_HDF5(H5Pset_chunk(creation, 1, &chunk));
+    SWITCHYARD_HDF5(H5Pset_fletcher32(creation));
+    SWITCHYARD_HDF5(H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER));
+    // No chunk cache: whole blocks are written once, and an error surfaces in the call that caused it.
+    const Handle access(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose, "H5Pcreate");
+    SWITCHYARD_HDF5(H5Pset_chunk_cache(access, 0, 0, 1.0));
+    return Handle(H5Dcreate2(group, name, type, space, H5P_DEFAULT, creation, access), H5Dclose,
+                  "H5Dcreate2");
+}
+
+Handle create_file(const std::string& path) {
+    hdf5::silence_errors();
+    // HDF5's own message for a missing folder or permission is opaque: try the path first.
+    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    require(fd >= 0, "cannot create `{}`: {} (the token file is written there) choose another --output", path,
+            system_reason);
+    ::close(fd);
+    const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
+    SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));
+    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    require(file >= 0, "cannot create `{}` (does another process write it?) choose another --output", path);
+    return Handle(file, H5Fclose, "H5Fcreate");
+}
+
+/// What HDF5 could not write, as a user understands it.
+template <class Work>
+void writing(Work work) {
+    try {
+        work();
+    } catch (const UserError& problem) {
+        fail(
+            "cannot write the token file: {} (nothing of it is kept) free space, raise `ulimit -f`, or "
+            "choose "
+            "another --output",
+            problem.what());
+    }
+}
+
+}  // namespace
+
+GrowingDataset::GrowingDataset(hid_t group, const char* name, hid_t type)
+    : type_(type), element_bytes_(H5Tget_size(type)), dataset_(create_dataset(group, name, type)) {
+    buffer_.reserve(block_elements * element_bytes_);
+}
+
+void GrowingDataset::append(std::uint64_t value) {
+    checksum_ += checksum_term(size_++, value);
+    const auto* bytes =
+        reinterpret_cast<const std::byte*>(&value);  // little endian: the low bytes come first
+    buffer_.insert(buffer_.end(), bytes, bytes + element_bytes_);
+    if (buffer_.size() == block_elements * element_bytes_) flush();
+}
+
+void GrowingDataset::flush() {
+    const hsize_t count = buffer_.size() / element_bytes_, begin = written_, size = written_ + count;
+    if (count == 0) return;
+    writing([&] {
+        SWITCHYARD_HDF5(H5Dset_extent(dataset_, &size));
+        const Handle file_space(H5Dget_space(dataset_), H5Sclose, "H5Dget_space");
+        SWITCHYARD_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, &begin, nullptr, &count, nullptr));
+        const Handle memory_space(H5Screate_simple(1, &count, nullptr), H5Sclose, "H5Screate_simple");
+        SWITCHYARD_HDF5(H5Dwrite(dataset_, type_, memory_space, file_space, H5P_DEFAULT, buffer_.data()));
+    });
+    written_ = size;
+    buffer_.clear();
+}
+
+void GrowingDataset::read(std::uint64_t begin, std::uint64_t count, std::vector<std::uint64_t>& out) {
+    flush();
+    out.resize(count);
+    read_range(dataset_, H5T_NATIVE_UINT64, begin, count, out.data());
+}
+
+std::uint64_t GrowingDataset::get(std::uint64_t index) {
+    std::vector<std::uint64_t> value;
+    read(index, 1, value);
+    return value[0];
+}
+
+void GrowingDataset::truncate(std::uint64_t size) {
+    flush();
+    const hsize_t extent = size;
+    SWITCHYARD_HDF5(H5Dset_extent(dataset_, &extent));
+    written_ = size_ = size;
+}
+
+void GrowingDataset::finish() {
+    flush();
+    write_attribute(dataset_, "checksum", checksum_);
+}
+
+TokenFileWriter::TokenFileWriter(std::string path, std::int64_t vocab_size, std::int32_t end_token,
+                                 const std::string& tokenizer_model)
+    : path_(std::move(path)),
+      partial_(path_ + ".partial"),
+      vocab_size_(vocab_size),
+      end_token_(end_token),
+      tokenizer_model_(tokenizer_model),
+      file_(create_file(partial_)) {
+    parts_.reserve(2);
+    parts_.push_back(make_part(TokenSplit::training));
+    parts_.push_back(make_part(TokenSplit::validation));
+    write_tokenizer(tokenizer_model);
+}
+
+TokenFileWriter::~TokenFileWriter() {
+    if (committed_) return;
+    parts_.clear();
+    file_.reset();
+    ::unlink(partial_.c_str());
+}
+
+TokenFileWriter::Part TokenFileWriter::make_part(TokenSplit split) const {
+    Handle group(H5Gcreate2(file_, group_of(split), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Gclose,
+                 "H5Gcreate2");
+    const hid_t id_type = vocab_size_ <= 65536 ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32;
+    GrowingDataset tokens(group, "tokens", id_type), starts(group, "document_starts", H5T_NATIVE_INT64);
+    return {std::move(group), std::move(tokens), std::move(starts)};
+}
+
+void TokenFileWriter::write_tokenizer(const std::string& model) {
+    const hsize_t size = model.size();
+    const Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose, "H5Pcreate");
+    SWITCHYARD_HDF5(H5Pset_create_intermediate_group(links, 1));
+    const Handle space(H5Screate_simple(1, &size, nullptr), H5Sclose, "H5Screate_simple");
+    const Handle dataset(
+        H5Dcreate2(file_, tokenizer_path, H5T_STD_U8LE, space, links, H5P_DEFAULT, H5P_DEFAULT), H5Dclose,
+        "H5Dcreate2");
+    SWITCHYARD_HDF5(H5Dwrite(dataset, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, model.data()));
+    write_attribute(dataset, "checksum", checksum_bytes(model));
+}
+
+void TokenFileWriter::start_document(TokenSplit split) {
+    Part& part = parts_[index_of(split)];
+    part.starts.append(part.tokens.size());
+}
+
+void TokenFileWriter::append(TokenSplit split, const std::vector<std::int32_t>& ids, std::size_t skip) {
+    GrowingDataset& tokens = parts_[index_of(split)].tokens;
+    for (std::size_t i = skip; i < ids.size(); ++i) tokens.append(static_cast<std::uint64_t>(ids[i]));
+}
+
+void TokenFileWriter::move_last_document(TokenSplit split) {
+    Part &from = parts_[index_of(split)], &to = parts_[1 - index_of(split)];
+    internal_check(from.starts.size() > 0, "no document to move");
+    const std::uint64_t last = from.starts.size() - 1, begin = from.starts.get(last),
+                        end = from.tokens.size();
+    to.starts.append(to.tokens.size());
+    std::vector<std::uint64_t> ids;
+    for (std::uint64_t at = begin; at < end; at += block_elements) {
+        from.tokens.read(at, std::min<std::uint64_t>(block_elements, end - at), ids);
+        for (std::size_t i = 0; i < ids.size(); ++i) {
+            from.tokens.forget(at + i, ids[i]);
+            to.tokens.append(ids[i]);
+        }
+    }
+    from.tokens.truncate(begin);
+    from.starts.forget(last, begin);
+    from.starts.truncate(last);
+}
+
+TokenFileInfo TokenFileWriter::commit(double validation, std::uint64_t seed) {
+    TokenFileInfo info;
+    for (Part& part : parts_) {
+        part.tokens.finish();
+        part.starts.finish();
+    }
+    info.vocab_size = vocab_size_;
+    info.end_token = end_token_;
+    info.num_tokens = num_tokens(TokenSplit::training);
+    info.num_validation_tokens = num_tokens(TokenSplit::validation);
+    info.num_documents = num_documents(TokenSplit::training);
+    info.num_validation_documents = num_documents(TokenSplit::validation);
+    info.fingerprint = fingerprint({parts_[0].tokens.checksum(), parts_[0].starts.checksum()},
+                                   {parts_[1].tokens.checksum(), parts_[1].starts.checksum()});
+    info.tokenizer_fingerprint = checksum_bytes(tokenizer_model_);
+    info.tokenizer_model = tokenizer_model_;
+    {
+        const Handle root(H5Gopen2(file_, "/", H5P_DEFAULT), H5Gclose, "H5Gopen2");
+        write_attribute(root, "format", std::string(format_name));
+        write_attribute(root, "format_version", version);
+        write_attribute(root, "vocab_size", info.vocab_size);
+        write_attribute(root, "end_token", static_cast<std::int64_t>(end_token_));
+        write_attribute(root, "fingerprint", info.fingerprint);
+        write_attribute(root, "tokenizer_fingerprint", info.tokenizer_fingerprint);
+        write_attribute(root, "validation", validation);
+        write_attribute(root, "seed", static_cast<std::int64_t>(seed));
+    }
+    parts_.clear();
+    writing([&] { SWITCHYARD_HDF5(H5Fflush(file_, H5F_SCOPE_GLOBAL)); });
+    file_.reset();
+    publish_file(partial_, path_);
+    committed_ = true;
+    return info;
+}
+
+}  // namespace switchyard

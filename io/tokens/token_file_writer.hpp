@@ -1,0 +1,89 @@
+// TokenFileWriter: appends documents to `path`.partial and renames it when complete. Memory is bounded:
+// tokens leave in blocks of whole chunks. Private to io/.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "io/tokens/token_format.hpp"
+
+namespace switchyard {
+
+/// A one-dimensional dataset that grows at its end, with its running checksum.
+class GrowingDataset {
+  public:
+    /// `type`: a native unsigned type of 2 or 4 bytes, or int64; stored as it is, with a Fletcher checksum
+    /// per chunk.
+    GrowingDataset(hid_t group, const char* name, hid_t type);
+
+    void append(std::uint64_t value);
+    std::uint64_t size() const { return size_; }
+    std::uint64_t checksum() const { return checksum_; }
+    std::uint64_t get(std::uint64_t index);
+    /// Drops elements [size, ...) whose values the caller gives to `forget`, last first or in any order.
+    void forget(std::uint64_t index, std::uint64_t value) {
+        checksum_ -= token_format::checksum_term(index, value);
+    }
+    void truncate(std::uint64_t size);
+    void flush();
+    /// Flushes and stores attribute `checksum`.
+    void finish();
+    /// Elements [begin, begin + count), widened.
+    void read(std::uint64_t begin, std::uint64_t count, std::vector<std::uint64_t>& out);
+
+  private:
+    hid_t type_;
+    std::size_t element_bytes_;
+    hdf5::Handle dataset_;
+    std::vector<std::byte> buffer_;
+    std::uint64_t written_ = 0, size_ = 0, checksum_ = 0;
+};
+
+class TokenFileWriter {
+  public:
+    /// Creates `path`.partial; throws UserError when it cannot.
+    TokenFileWriter(std::string path, std::int64_t vocab_size, std::int32_t end_token,
+                    const std::string& tokenizer_model);
+    ~TokenFileWriter();  // removes an unfinished `path`.partial
+    TokenFileWriter(const TokenFileWriter&) = delete;
+    TokenFileWriter& operator=(const TokenFileWriter&) = delete;
+
+    void start_document(TokenSplit);
+    /// Tokens of the document started last in `split`; the end token comes from end_document().
+    void append(TokenSplit, const std::vector<std::int32_t>& ids, std::size_t skip);
+    void end_document(TokenSplit split) {
+        parts_[index_of(split)].tokens.append(static_cast<std::uint64_t>(end_token_));
+    }
+
+    std::int64_t num_documents(TokenSplit split) const {
+        return static_cast<std::int64_t>(parts_[index_of(split)].starts.size());
+    }
+    std::int64_t num_tokens(TokenSplit split) const {
+        return static_cast<std::int64_t>(parts_[index_of(split)].tokens.size());
+    }
+    /// The last document of `from` becomes the last one of the other split.
+    void move_last_document(TokenSplit from);
+
+    /// Stores counts and fingerprints, syncs, closes, renames to `path`, syncs the directory.
+    TokenFileInfo commit(double validation, std::uint64_t seed);
+
+  private:
+    struct Part {
+        hdf5::Handle group;
+        GrowingDataset tokens, starts;
+    };
+    static int index_of(TokenSplit split) { return split == TokenSplit::training ? 0 : 1; }
+    Part make_part(TokenSplit) const;
+    void write_tokenizer(const std::string& model);
+
+    std::string path_, partial_;
+    std::int64_t vocab_size_;
+    std::int32_t end_token_;
+    std::string tokenizer_model_;
+    hdf5::Handle file_;
+    std::vector<Part> parts_;
+    bool committed_ = false;
+};
+
+}  // namespace switchyard

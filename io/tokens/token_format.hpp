@@ -1,0 +1,62 @@
+// Layout of a token file, shared by its writer, its reader and its verifier. Private to io/.
+// /training and /validation hold `tokens` (uint16 or uint32) and `document_starts` (int64); /tokenizer/model
+// (uint8). Every document ends with the end token, which stands nowhere else.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/rng.hpp"
+#include "io/files/hdf5.hpp"
+#include "io/tokens/token_file.hpp"
+
+namespace switchyard::token_format {
+
+inline constexpr const char* format_name = "switchyard token file";
+inline constexpr std::int64_t version = 1;
+inline constexpr hsize_t chunk_elements = 16384;  // a random sample reads one or two chunks
+inline constexpr const char* tokenizer_path = "/tokenizer/model";
+
+inline const char* group_of(TokenSplit split) {
+    return split == TokenSplit::training ? "/training" : "/validation";
+}
+inline const char* name_of(TokenSplit split) {
+    return split == TokenSplit::training ? "training" : "validation";
+}
+inline std::string tokens_path(TokenSplit split) {
+    return std::string(group_of(split)) + "/tokens";
+}
+inline std::string starts_path(TokenSplit split) {
+    return std::string(group_of(split)) + "/document_starts";
+}
+
+/// Term of element `index` in a dataset's attribute `checksum`, the sum of all terms modulo 2^64 (as in
+/// checkpoints).
+constexpr std::uint64_t checksum_term(std::uint64_t index, std::uint64_t bits) {
+    return mix64(index * 0x9E3779B97F4A7C15ull + bits);
+}
+
+std::uint64_t checksum_bytes(const std::string& bytes);
+
+struct SplitChecksums {
+    std::uint64_t tokens = 0, starts = 0;
+};
+/// Of all tokens and boundaries, through the four checksums in file order.
+std::uint64_t fingerprint(const SplitChecksums& training, const SplitChecksums& validation);
+
+void write_attribute(hid_t object, const char* name, std::int64_t value);
+void write_attribute(hid_t object, const char* name, std::uint64_t value);
+void write_attribute(hid_t object, const char* name, double value);
+void write_attribute(hid_t object, const char* name, const std::string& value);  // fixed length
+
+bool has_attribute(hid_t object, const char* name);
+std::int64_t read_integer(hid_t object, const char* name);
+std::uint64_t read_unsigned(hid_t object, const char* name);
+std::string read_text(hid_t object, const char* name);
+
+/// Elements of a one-dimensional dataset.
+std::uint64_t extent(hid_t dataset);
+/// Elements [begin, begin + count) of a one-dimensional dataset as `type`.
+void read_range(hid_t dataset, hid_t type, std::uint64_t begin, std::uint64_t count, void* out);
+
+}  // namespace switchyard::token_format

@@ -1,0 +1,336 @@
+// tokenize(): inputs -> segments -> ids, encoded in parallel batch by batch -> token file. The documents of a
+// batch are written in input order, so the file does not depend on the number of threads.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <optional>
+
+#include "core/error.hpp"
+#include "io/tokens/text_source.hpp"
+#include "io/tokens/token_file_writer.hpp"
+#include "io/tokens/tokenizer_training.hpp"
+
+namespace switchyard {
+namespace {
+
+constexpr std::uint64_t training_sample_bytes = 20 << 20;
+constexpr std::size_t batch_bytes = 8 << 20, batch_segments = 16384;
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// One live line on a terminal, otherwise a line every five seconds; standard error.
+class Progress {
+  public:
+    Progress(bool show, std::uint64_t total)
+        : show_(show), live_(::isatty(STDERR_FILENO) == 1), total_(total), next_(interval()) {}
+
+    void update(std::uint64_t bytes, std::int64_t tokens, bool last = false) {
+        const double elapsed = seconds_since(start_);
+        if (!show_ || (!last && elapsed < next_)) return;
+        next_ = elapsed + interval();
+        const double megabytes = static_cast<double>(bytes) * 1e-6;
+        const std::string share =
+            total_ > 0
+                ? fmt::format(" ({:.0f} %)", 100.0 * static_cast<double>(bytes) / static_cast<double>(total_))
+                : "";
+        fmt::print(stderr, "{}tokenize: {:.1f} MB{}, {:.2f} M tokens, {:.1f} MB/s{}", live_ ? "\r" : "",
+                   megabytes, share, static_cast<double>(tokens) * 1e-6, megabytes / std::max(elapsed, 1e-9),
+                   live_ && !last ? "  " : "\n");
+        std::fflush(stderr);
+    }
+    void note(const std::string& text) const {
+        if (show_) fmt::print(stderr, "tokenize: {}\n", text);
+    }
+
+  private:
+    double interval() const { return live_ ? 0.2 : 5.0; }
+
+    bool show_, live_;
+    std::uint64_t total_;
+    Clock::time_point start_ = Clock::now();
+    double next_;
+};
+
+/// How a document cut into segments is put together again: found by trying it on the model at hand.
+struct CutBehaviour {
+    std::size_t newline_skip =
+        0;  // leading ids to drop of a segment that begins with "\n" (a model's dummy space)
+    bool drop_space = false;  // the dummy space stands for a space at the cut
+};
+
+CutBehaviour probe_cuts(const Tokenizer& tokenizer) {
+    CutBehaviour cuts;
+    const auto joined = [&](std::vector<std::int32_t> head, const std::string& tail, std::size_t skip) {
+        const auto ids = tokenizer.encode(tail);
+        if (ids.size() >= skip)
+            head.insert(head.end(), ids.begin() + static_cast<std::ptrdiff_t>(skip), ids.end());
+        return head;
+    };
+    const auto head = tokenizer.encode("a");
+    if (joined(head, "\na", 0) != tokenizer.encode("a\na") &&
+        joined(head, "\na", 1) == tokenizer.encode("a\na")) {
+        cuts.newline_skip = 1;
+    }
+    cuts.drop_space = joined(head, "a", 0) == tokenizer.encode("a a");
+    return cuts;
+}
+
+struct Encoded {
+    std::vector<std::int32_t> ids;
+    std::size_t skip = 0;
+};
+
+std::vector<Encoded> encode_batch(const Tokenizer& tokenizer, const std::vector<TextSegment>& batch,
+                                  const CutBehaviour& cuts) {
+    std::vector<Encoded> encoded(batch.size());
+    std::exception_ptr error;
+#pragma omp parallel for schedule(dynamic, 4)
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+        try {
+            encoded[i].ids = tokenizer.encode(batch[i].text);
+            const bool cut_at_line = !batch[i].starts_document && batch[i].text.starts_with('\n');
+            encoded[i].skip = cut_at_line ? std::min(cuts.newline_skip, encoded[i].ids.size()) : 0;
+        } catch (...) {
+#pragma omp critical(tokenize_error)
+            error = std::current_exception();
+        }
+    }
+    if (error) std::rethrow_exception(error);
+    return encoded;
+}
+
+/// Copies a stream to an unlinked file beside the output, which vanishes with the process.
+TextInput spool(const TextInput& input, const std::string& output, FileDescriptor& file) {
+    std::string pattern = output + ".spool.XXXXXX";
+    file = FileDescriptor(::mkostemp(pattern.data(), O_CLOEXEC));
+    require(file >= 0, "cannot create `{}`: {} (a tokenizer is trained from a stream by copying it first)",
+            pattern, system_reason);
+    ::unlink(pattern.c_str());
+    const FileDescriptor source = open_input(input);
+    std::vector<char> block(1 << 20);
+    TextInput spooled{input.name, fmt::format("/proc/self/fd/{}", int{file}), 0, true, true};
+    for (;;) {
+        const ssize_t count = ::read(source, block.data(), block.size());
+        if (count < 0 && errno == EINTR) continue;
+        require(count >= 0, "cannot read `{}`: {}", input.name, system_reason);
+        if (count == 0) return spooled;
+        write_all(file, {block.data(), static_cast<std::size_t>(count)}, pattern);
+        spooled.size += static_cast<std::uint64_t>(count);
+    }
+}
+
+std::string read_tokenizer(std::string path) {
+    if (is_token_file(path)) return TokenFile(path).info().tokenizer_model;
+    if (std::filesystem::is_directory(path)) {
+        const std::string folder = path;
+        path += "/tokenizer.model";
+        if (!std::filesystem::exists(path)) path = folder + "/spiece.model";
+        require(std::filesystem::exists(path),
+                "`{}` holds neither tokenizer.model nor spiece.model (a SentencePiece model is needed)",
+                folder);
+    }
+    require(std::filesystem::exists(path),
+            "there is no `{}` (it is read as the tokenizer) check --tokenizer, or give --vocab_size=N to "
+            "train one",
+            path);
+    return read_file(path);
+}
+
+class Job {
+  public:
+    explicit Job(const TokenizeOptions& options) : options_(options), inputs_(check_inputs(options.inputs)) {
+        check_options();
+        if (options_.tokenizer.empty()) {
+            model_ = train();
+        } else {
+            model_ = read_tokenizer(options_.tokenizer);
+        }
+    }
+
+    TokenFileInfo run();
+
+  private:
+    void check_options() const;
+    std::string train();
+    Tokenizer load() const;
+    TokenSplit split_of(std::int64_t document) const {
+        const bool chosen = uniform(key_, static_cast<std::uint64_t>(document)) < options_.validation;
+        return chosen ? TokenSplit::validation : TokenSplit::training;
+    }
+    void write_batch(TokenFileWriter&, const Tokenizer&, const std::vector<TextSegment>&,
+                     const CutBehaviour&);
+    void balance_splits(TokenFileWriter&) const;
+    void report(const TextSource&, const TokenFileInfo&) const;
+
+    const TokenizeOptions& options_;
+    std::vector<TextInput> inputs_;
+    std::vector<FileDescriptor> spooled_;
+    std::string model_;
+    std::uint64_t key_ = stream_key(options_.seed, "validation documents");
+    std::int64_t num_unknown_ = 0;
+};
+
+void Job::check_options() const {
+    require(!options_.output.empty(),
+            "no output given (the token file is written there) add --output=FILE.h5");
+    require(options_.validation >= 0 && options_.validation < 1,
+            "validation = {} (it is the share of the documents kept for validation) choose it in [0, 1)",
+            options_.validation);
+    require(!options_.tokenizer.empty() || options_.vocab_size > 0,
+            "neither a tokenizer nor a vocabulary size given (a tokenizer is used as it is or trained) add "
+            "--tokenizer=MODEL or --vocab_size=N");
+    const std::string folder = directory_of(options_.output);
+    require(std::filesystem::is_directory(folder),
+            "folder `{}` does not exist (the token file is written there) make it", folder);
+    require(::access(folder.c_str(), W_OK) == 0,
+            "folder `{}` cannot be written: {} (the token file goes there) choose another --output", folder,
+            system_reason);
+    for (const TextInput& input : inputs_) {
+        std::error_code error;
+        require(!std::filesystem::equivalent(input.path, options_.output, error),
+                "`{}` is both input and output (it would be lost) choose another --output", options_.output);
+    }
+    require(!std::filesystem::exists(options_.output) || is_token_file(options_.output),
+            "output `{}` exists and is no token file (it would be lost) choose another name, or remove it",
+            options_.output);
+    TextSource({}, options_.document_separator, {});  // knows the separators
+}
+
+std::string Job::train() {
+    const Progress progress(options_.show_progress, 0);
+    for (TextInput& input : inputs_) {
+        if (input.seekable) continue;
+        progress.note(fmt::format("copying {} (a tokenizer is to be trained on it)", input.name));
+        spooled_.emplace_back();
+        input = spool(input, options_.output, spooled_.back());
+    }
+    std::vector<std::string> lines = sample_lines(inputs_, training_sample_bytes);
+    std::uint64_t bytes = 0;
+    for (const std::string& line : lines) bytes += line.size() + 1;
+    progress.note(fmt::format("training a tokenizer of {} pieces on {:.1f} MB of the text ...",
+                              options_.vocab_size, static_cast<double>(bytes) * 1e-6));
+    const auto start = Clock::now();
+    std::string model = train_tokenizer(std::move(lines), options_.vocab_size);
+    progress.note(fmt::format("tokenizer trained in {:.1f} s", seconds_since(start)));
+    return model;
+}
+
+Tokenizer Job::load() const {
+    const std::string origin =
+        options_.tokenizer.empty() ? "the trained tokenizer" : "`" + options_.tokenizer + "`";
+    try {
+        Tokenizer tokenizer(model_);
+        require(
+            tokenizer.end_token() >= 0,
+            "it has no end token (every document ends with one) give a model with an eos piece such as </s>");
+        require(options_.vocab_size == 0 || options_.vocab_size == tokenizer.vocab_size(),
+                "it has {} pieces, but vocab_size = {} was asked for (a given tokenizer is used as it is) "
+                "leave vocab_size "
+                "out, or leave tokenizer out to train one",
+                tokenizer.vocab_size(), options_.vocab_size);
+        return tokenizer;
+    } catch (const UserError& problem) {
+        fail("tokenizer {}: {}", origin, problem.what());
+    }
+}
+
+void Job::write_batch(TokenFileWriter& writer, const Tokenizer& tokenizer,
+                      const std::vector<TextSegment>& batch, const CutBehaviour& cuts) {
+    const std::vector<Encoded> encoded = encode_batch(tokenizer, batch, cuts);
+    const std::int32_t end = tokenizer.end_token(), unknown = tokenizer.unknown_token();
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+        const TokenSplit split = split_of(batch[i].document);
+        for (const std::int32_t id : encoded[i].ids) {
+            num_unknown_ += id == unknown;
+            require(id != end,
+                    "the tokenizer encodes text as its end token {} (document {}; documents could not be "
+                    "told apart) "
+                    "use a model whose end token is a control piece",
+                    end, batch[i].document);
+        }
+        if (batch[i].starts_document) writer.start_document(split);
+        writer.append(split, encoded[i].ids, encoded[i].skip);
+        if (batch[i].ends_document) writer.end_document(split);
+    }
+}
+
+/// At least one document in each split: the hash may leave one empty when there are few.
+void Job::balance_splits(TokenFileWriter& writer) const {
+    const std::int64_t training = writer.num_documents(TokenSplit::training);
+    const std::int64_t validation = writer.num_documents(TokenSplit::validation);
+    require(training + validation > 0,
+            "the inputs hold no text (there is nothing to train on) check the files");
+    if (options_.validation == 0 || (training > 0 && validation > 0)) return;
+    require(training + validation > 1,
+            "the inputs hold one document only (validation = {} wants some of several) choose another "
+            "--document_separator (blank-lines, line or file; now {}), or --validation=0 for none",
+            options_.validation, options_.document_separator);
+    writer.move_last_document(training == 0 ? TokenSplit::validation : TokenSplit::training);
+}
+
+void Job::report(const TextSource& source, const TokenFileInfo& info) const {
+    if (source.num_replaced() > 0) {
+        fmt::print(
+            stderr,
+            "tokenize: warning: {} bytes are not valid UTF-8 and became U+FFFD, the first in {} (is the "
+            "input in another encoding? then convert it with iconv)\n",
+            source.num_replaced(), source.first_replaced());
+    }
+    if (num_unknown_ > 0) {
+        fmt::print(
+            stderr,
+            "tokenize: warning: {} of {} tokens are the unknown piece (the tokenizer lacks characters of "
+            "this text and has no byte fallback)\n",
+            num_unknown_, info.num_tokens + info.num_validation_tokens);
+    }
+}
+
+TokenFileInfo Job::run() {
+    const Tokenizer tokenizer = load();
+    const CutBehaviour cuts = probe_cuts(tokenizer);
+    std::uint64_t total = 0;
+    for (const TextInput& input : inputs_) total += input.seekable ? input.size : 0;
+    for (const TextInput& input : inputs_) total = input.seekable ? total : 0;
+    TextSource source(inputs_, options_.document_separator, {.drop_space = cuts.drop_space});
+    TokenFileWriter writer(options_.output, tokenizer.vocab_size(), tokenizer.end_token(), model_);
+    Progress progress(options_.show_progress, total);
+    const auto num_tokens = [&] {
+        return writer.num_tokens(TokenSplit::training) + writer.num_tokens(TokenSplit::validation);
+    };
+    std::vector<TextSegment> batch;
+    TextSegment segment;
+    for (bool more = true; more;) {
+        batch.clear();
+        std::size_t bytes = 0;
+        while (bytes < batch_bytes && batch.size() < batch_segments && (more = source.next(segment))) {
+            bytes += segment.text.size();
+            batch.push_back(std::move(segment));
+        }
+        write_batch(writer, tokenizer, batch, cuts);
+        progress.update(source.bytes_read(), num_tokens());
+    }
+    balance_splits(writer);
+    const TokenFileInfo info = writer.commit(options_.validation, options_.seed);
+    progress.update(source.bytes_read(), num_tokens(), true);
+    report(source, info);
+    return info;
+}
+
+}  // namespace
+
+TokenFileInfo tokenize(const TokenizeOptions& options) {
+    return Job(options).run();
+}
+
+}  // namespace switchyard

@@ -1,0 +1,78 @@
+// Tokenizer: a SentencePiece processor behind our own interface; its status codes become UserError.
+#include <sentencepiece_processor.h>
+
+#include <cmath>
+
+#include "core/error.hpp"
+#include "io/tokens/token_file.hpp"
+#include "io/tokens/token_format.hpp"
+
+namespace switchyard {
+
+struct Tokenizer::State {
+    sentencepiece::SentencePieceProcessor processor;
+};
+
+Tokenizer::Tokenizer(const std::string& serialized_model) : state_(std::make_unique<State>()) {
+    const auto status = state_->processor.LoadFromSerializedProto(serialized_model);
+    require(status.ok() && state_->processor.GetPieceSize() > 0,
+            "this is not a SentencePiece model (a tokenizer.json of Hugging Face is another format) give the "
+            "file tokenizer.model or spiece.model");
+}
+
+Tokenizer::~Tokenizer() = default;
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+
+std::vector<std::int32_t> Tokenizer::encode(const std::string& text) const {
+    std::vector<std::int32_t> ids;
+    const auto status = state_->processor.Encode(text, &ids);
+    require(status.ok(), "SentencePiece cannot encode {} bytes of text: {}", text.size(), status.ToString());
+    return ids;
+}
+
+std::string Tokenizer::decode(const std::vector<std::int32_t>& ids) const {
+    std::string text;
+    const auto status = state_->processor.Decode(ids, &text);
+    require(status.ok(), "SentencePiece cannot decode {} ids: {} (its vocabulary has {})", ids.size(),
+            status.ToString(), vocab_size());
+    return text;
+}
+
+std::int32_t Tokenizer::begin_token() const {
+    return state_->processor.bos_id();
+}
+
+std::int32_t Tokenizer::end_token() const {
+    return state_->processor.eos_id();
+}
+
+std::int32_t Tokenizer::unknown_token() const {
+    return state_->processor.unk_id();
+}
+
+std::int64_t Tokenizer::vocab_size() const {
+    return state_->processor.GetPieceSize();
+}
+
+std::string Tokenizer::piece(std::int32_t id) const {
+    return state_->processor.IdToPiece(id);
+}
+
+/// A byte-pair model scores pieces by the order of their merges, 0, -1, -2, ...; others by logarithms.
+bool Tokenizer::is_byte_pair() const {
+    const auto& processor = state_->processor;
+    for (int id = 0; id < processor.GetPieceSize(); ++id)
+        if (const float score = processor.GetScore(id); score != std::floor(score)) return false;
+    return true;
+}
+
+bool Tokenizer::adds_space() const {
+    const std::vector<std::int32_t> ids = encode("a");
+    return !ids.empty() && piece(ids[0]).starts_with("\u2581");
+}
+
+std::uint64_t tokenizer_fingerprint(const std::string& serialized_model) {
+    return token_format::checksum_bytes(serialized_model);
+}
+
+}  // namespace switchyard

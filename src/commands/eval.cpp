@@ -1,0 +1,158 @@
+// eval and generate: a checkpoint's weights on any number of ranks.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "comm/collectives.hpp"
+#include "core/error.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
+#include "commands/commands.hpp"
+#include "inference/generation.hpp"
+#include "run/inputs.hpp"
+#include "train/train_step.hpp"
+#include "train/weight_reader.hpp"
+
+namespace switchyard {
+namespace {
+
+/// A checkpoint with all that is needed to run its model here.
+struct LoadedModel {
+    std::string path;
+    CheckpointHeader header;
+    Config config;
+    std::unique_ptr<TokenFile> tokens;
+    std::optional<Topology> topology;
+    Traffic traffic;
+    std::unique_ptr<AllocatedInference> allocated;
+    InferenceState& state() const { return *allocated->state; }
+};
+
+bool given(const Arguments& arguments, const std::string& key) {
+    return std::any_of(arguments.settings.begin(), arguments.settings.end(),
+                       [&](const std::string& s) { return s.rfind("--" + key + "=", 0) == 0; });
+}
+
+std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
+                                  const std::function<void(LoadedModel&)>& adjust) {
+    auto model = std::make_unique<LoadedModel>();
+    model->path = find_checkpoint(
+        world, agreed(world, [&] { return only_file(arguments, "checkpoint or run directory"); }));
+    model->header = read_header(world, model->path);
+    Config& config = model->config =
+        agreed(world, [&] { return stored_config(model->header, model->path, arguments.settings); });
+    if (!given(arguments, "parallel.tp") && world.size() % config.parallel.tp != 0) config.parallel.tp = 1;
+    model->tokens = open_tokens(world, config);
+    agree_on(world, [&] {
+        require(identity_of(model->tokens->info()).tokenizer == model->header.data.tokenizer,
+                "token file `{}` was made with another tokenizer than that of checkpoint `{}` (its ids mean "
+                "other words) make one with the run's: switchyard tokenize TEXT --tokenizer=FILE, FILE the "
+                "token file of the run",
+                config.data.tokens, model->path);
+        adjust(*model);
+        const std::int64_t at_once = world.size() / config.parallel.tp * config.data.micro_batch;
+        if (config.data.global_batch % std::max<std::int64_t>(1, at_once) != 0)
+            config.data.global_batch = at_once;
+        validate(config, world.size());
+    });
+    model->topology.emplace(Topology::create(world, config.parallel.tp));
+    model->allocated = allocate_inference(config, *model->topology, model->traffic);
+    model->state().load(CheckpointReader(world, model->path));
+    return model;
+}
+
+GenerationSettings generation_settings(const Arguments& arguments) {
+    GenerationSettings settings;
+    settings.max_tokens = arguments.integer("max_tokens", settings.max_tokens, 1);
+    settings.temperature = arguments.real("temperature", settings.temperature, 0, 1e6);
+    settings.top_k = arguments.integer("top_k", settings.top_k, 0);
+    settings.seed = static_cast<std::uint64_t>(arguments.integer("seed", 0, 0));
+    return settings;
+}
+
+}  // namespace
+
+std::vector<CommandOption> eval_options() {
+    return {
+        {"json", "", "for programs: one object with step, loss, perplexity, targets"},
+        {"data.tokens", "FILE", "evaluate on the validation tokens of another file of the same tokenizer"},
+        {"data.seq_len", "N", "tokens in a sequence, instead of the run's"},
+        {"data.micro_batch", "N", "sequences per rank at a time, instead of the run's"},
+        {"data.mask_documents", "BOOL", "attention crosses documents or not, instead of as in the run"},
+        {"parallel.tp", "N", "ranks in a tensor-parallel group; all ranks, or a divisor of them"},
+        {"parallel.shard_frozen", "BOOL", "frozen weights split over dp as well"}};
+}
+
+int run_eval(const CommandContext& context, const Arguments& arguments) {
+    const auto model = load(context.world, arguments, [](LoadedModel&) {});
+    const DataConfig& data = model->config.data;
+    const TokenLoader loader = agreed(context.world, [&] {
+        TokenLoader opened(*model->tokens, data.seq_len, model->config.run.seed, data.mask_documents);
+        require(opened.num_validation_targets() > 0,
+                "token file `{}` has no validation tokens (there is nothing to evaluate on) tokenize with "
+                "--validation",
+                data.tokens);
+        return opened;
+    });
+    const double loss = validation_loss(model->state().context, model->state().model, loader);
+    if (context.world.rank() != 0) return 0;
+    if (arguments.has("json")) {
+        const nlohmann::ordered_json result{{"checkpoint", model->path},
+                                            {"step", model->header.step},
+                                            {"loss", loss},
+                                            {"perplexity", std::exp(loss)},
+                                            {"targets", loader.num_validation_targets()},
+                                            {"tokens", data.tokens}};
+        fmt::print("{}\n", result.dump());
+    } else {
+        fmt::print("step {}: validation loss {:.4f}, perplexity {:.2f} over {} tokens of {}\n",
+                   model->header.step, loss, std::exp(loss), loader.num_validation_targets(), data.tokens);
+    }
+    return 0;
+}
+
+std::vector<CommandOption> generate_options() {
+    return {{"prompt", "TEXT", "what the text begins with"},
+            {"max_tokens", "200", "tokens at most"},
+            {"temperature", "0.8", "0: always the most likely token"},
+            {"top_k", "50", "draw from so many most likely tokens; 0: from all"},
+            {"seed", "0", "key of the draws"},
+            {"data.tokens", "FILE", "where the tokenizer is, if the run's token file has moved"},
+            {"data.seq_len", "N", "tokens of context, instead of the run's"},
+            {"data.mask_documents", "BOOL", "attention crosses documents or not, instead of as in the run"},
+            {"parallel.tp", "N", "ranks in a tensor-parallel group; all ranks, or a divisor of them"},
+            {"parallel.shard_frozen", "BOOL", "frozen weights split over dp as well"}};
+}
+
+int run_generate(const CommandContext& context, const Arguments& arguments) {
+    GenerationSettings settings = agreed(context.world, [&] { return generation_settings(arguments); });
+    std::optional<Tokenizer> tokenizer;
+    std::vector<std::int32_t> context_ids;
+    const auto model = load(context.world, arguments, [&](LoadedModel& m) {
+        const TokenFileInfo& info = m.tokens->info();
+        tokenizer.emplace(info.tokenizer_model);
+        context_ids = tokenizer->encode(arguments.text("prompt", ""));
+        context_ids.insert(context_ids.begin(),
+                           info.end_token);  // as in training: a document follows an end token
+        DataConfig& data = m.config.data;
+        data.micro_batch = 1;
+        data.seq_len =
+            std::min(data.seq_len, static_cast<std::int64_t>(context_ids.size()) + settings.max_tokens);
+    });
+    const bool speaks = context.world.rank() == 0;
+    const TokenFileInfo& info = model->tokens->info();
+    settings.end_token = info.end_token;
+    settings.num_tokens = info.vocab_size;
+    TextStream stream(*tokenizer, {context_ids.begin() + 1, context_ids.end()});
+    if (speaks) stream.print();
+    generate(model->state(), settings, context_ids, [&](std::int32_t token) {
+        if (!speaks) return;
+        stream.add(token);
+        stream.print();
+    });
+    if (speaks) stream.finish();
+    return 0;
+}
+
+}  // namespace switchyard

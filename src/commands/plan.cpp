@@ -1,0 +1,171 @@
+// plan: what a configuration costs, without ranks and without memory.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "comm/collectives.hpp"
+#include "core/error.hpp"
+#include "kernels/matmul.hpp"
+#include "plan/alternatives.hpp"
+#include "commands/commands.hpp"
+#include "plan/plan.hpp"
+#include "run/report.hpp"
+#include "run/inputs.hpp"
+
+namespace switchyard {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr std::int64_t default_vocab_size = 32100;  // T5's tokenizer, as in the papers compared with
+
+struct PlanRequest {
+    Config config;
+    int ranks = 1;
+    std::int64_t steps = 0;
+    double peak_flops = 0, network = 0;  // of all ranks, FLOP/s; B/s of one rank, 0: not given
+};
+
+struct Times {
+    double products_s = 0, network_s = 0;
+    double step_s() const { return products_s + network_s; }
+};
+
+Times times_of(const PlanRequest& request, const Plan& plan) {
+    Times times;
+    times.products_s = plan.flops_per_token.executed * plan.tokens_per_step / request.peak_flops;
+    if (request.network > 0) times.network_s = total_bytes(plan.rank.mean()) / request.network;
+    return times;
+}
+
+ordered_json json_of(const PlanRequest& request, const Plan& plan) {
+    const ParameterCounts& n = plan.parameters;
+    ordered_json result;
+    result["ranks"] = plan.ranks;
+    result["dp"] = plan.dp;
+    result["tp"] = plan.tp;
+    result["parameters"] = {{"model", n.model()},   {"trainable", n.trainable()},      {"frozen", n.frozen},
+                            {"factors", n.factors}, {"embedding", n.embedding},        {"head", n.head},
+                            {"norms", n.norms},     {"dense_linears", n.dense_linears}};
+    result["linears"] = {{"merged", plan.merged_linears}, {"unmerged", plan.unmerged_linears}};
+    result["memory"] = switchyard::json_of(plan.rank.memory);
+    result["largest_memory"] = switchyard::json_of(plan.largest_memory);
+    result["bytes_mean"] = switchyard::json_of(plan.rank.mean());
+    ordered_json steps = ordered_json::array();
+    for (const Traffic& step : plan.rank.steps) steps.push_back(switchyard::json_of(step));
+    result["bytes_by_step"] = steps;
+    result["tokens_per_step"] = plan.tokens_per_step;
+    result["flops_per_step"] = {{"dense", plan.flops_per_token.dense * plan.tokens_per_step},
+                                {"executed", plan.flops_per_token.executed * plan.tokens_per_step}};
+    const Times times = times_of(request, plan);
+    result["step_s"] = {{"products", times.products_s}, {"network", times.network_s}};
+    result["checkpoint_bytes"] = plan.checkpoint_bytes;
+    result["notes"] = plan.notes;
+    return result;
+}
+
+std::string meaning(MemoryClass c) {
+    static const char* const texts[] = {"frozen weights in full precision",
+                                        "of frozen weights, merged with their factors or gathered",
+                                        "inactive candidates",
+                                        "trained values, compute type",
+                                        "of everything trained here, before they are reduced",
+                                        "masters and moments of what this rank owns",
+                                        "of one micro-batch",
+                                        "buffers of kernels and messages"};
+    static_assert(std::size(texts) == num_memory_classes);
+    return texts[static_cast<int>(c)];
+}
+
+std::string meaning(TrafficGroup g) {
+    static const char* const texts[] = {"sums over tp, two per half-block and micro-batch",
+                                        "statistics of the cross-entropy over tp",
+                                        "to the owners",
+                                        "updated, from the owners",
+                                        "that switches bring in, from their homes",
+                                        "states of shards that change owner",
+                                        "weights gathered over dp, about twice per block and micro-batch",
+                                        ""};
+    static_assert(std::size(texts) == num_traffic_groups);
+    return texts[static_cast<int>(g)];
+}
+
+template <class Part>
+void print_parts(const double* bytes, int count, double all) {
+    for (int i = 0; i < count; ++i)
+        if (bytes[i] > 0)
+            fmt::print("  {:<14}{:>10}{:>7}  {}\n", name_of(static_cast<Part>(i)), bytes_text(bytes[i]),
+                       fmt::format("{:.1f} %", 100 * bytes[i] / all), meaning(static_cast<Part>(i)));
+    fmt::print("  {:<14}{:>10}\n", "all", bytes_text(all));
+}
+
+void print_alternatives(const Config& config, const Plan& plan) {
+    fmt::print("\none change at a time                  memory   sent a step    operations\n");
+    const auto line = [](const Alternative& x) {
+        fmt::print("  {:<32}{:>10}{:>14}{:>14}\n", x.setting, bytes_text(x.memory_bytes),
+                   bytes_text(x.sent_bytes), count_text(x.flops) + "FLOP");
+    };
+    Alternative now = as_planned(plan);
+    now.setting = "as planned";
+    line(now);
+    for (const Alternative& other : alternatives(config, plan)) line(other);
+}
+
+void print(const PlanRequest& request, const Plan& plan) {
+    for (const std::string& line :
+         start_lines(request.config, plan, kernels::num_threads(), request.peak_flops))
+        fmt::print("{}\n", line);
+    const MemoryUse& memory = plan.largest_memory;
+    fmt::print("\nmemory of a rank, the largest of {}{}\n", plan.ranks,
+               plan.ranks_looked_at < plan.ranks ? fmt::format(" ({} looked at)", plan.ranks_looked_at) : "");
+    print_parts<MemoryClass>(memory.bytes.data(), num_memory_classes, memory.total());
+    const Traffic mean = plan.rank.mean();
+    if (total_bytes(mean) > 0) {
+        fmt::print("\nsent a step by a rank, mean of the first {} steps\n", plan.rank.steps.size());
+        print_parts<TrafficGroup>(mean.bytes.data(), num_traffic_groups, total_bytes(mean));
+    }
+    print_alternatives(request.config, plan);
+    const Times times = times_of(request, plan);
+    fmt::print("\ntime of a step: at least {} in matrix products at the rate measured here",
+               duration_text(times.products_s));
+    if (request.network > 0)
+        fmt::print(", {} on the network if nothing overlaps", duration_text(times.network_s));
+    fmt::print("\nrun: {} steps, at least {}\n", request.config.run.steps,
+               duration_text(times.step_s() * static_cast<double>(request.config.run.steps)));
+}
+
+}  // namespace
+
+std::vector<CommandOption> plan_options() {
+    return {{"ranks", "N", "plan for so many ranks (default: those it is started on)"},
+            {"steps", "100", "steps over which bytes are averaged"},
+            {"network", "GB/s", "bandwidth of one rank, for the time of a step"},
+            {"json", "", "for programs: everything, bytes of each step included"}};
+}
+
+int run_plan(const CommandContext& context, const Arguments& arguments) {
+    PlanRequest request;
+    request.config = read_configuration(context.world, arguments.files, arguments.settings);
+    Config& config = request.config;
+    if (config.model.vocab_size == 0 && config.data.tokens.empty())
+        config.model.vocab_size = default_vocab_size;
+    if (config.model.vocab_size == 0) open_tokens(context.world, config);
+    agree_on(context.world, [&] {
+        request.ranks = static_cast<int>(arguments.integer("ranks", context.world.size(), 1, 1 << 24));
+        resolve_method_options(config);
+        validate(config, request.ranks);
+        request.steps = std::min(arguments.integer("steps", max_planned_steps, 1, 1000000), config.run.steps);
+        request.network = arguments.real("network", 0, 0, 1e9) * 1e9;
+    });
+    if (context.world.rank() != 0) return 0;
+    request.peak_flops = kernels::measure_peak_flops(dtype_from_name(config.run.dtype)) * request.ranks;
+    const Plan plan = make_plan(config, request.ranks, 0, request.steps);
+    if (arguments.has("json"))
+        fmt::print("{}\n", json_of(request, plan).dump(2));
+    else
+        print(request, plan);
+    return 0;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,25 @@
+// train: starts or resumes a run directory.
+#include <fmt/format.h>
+
+#include "core/error.hpp"
+#include "commands/commands.hpp"
+#include "run/inputs.hpp"
+#include "run/trainer.hpp"
+
+namespace switchyard {
+
+std::vector<CommandOption> train_options() {
+    return {
+        {"dump-config", "", "print the configuration that would be used, with units and meanings, and end"}};
+}
+
+int run_train(const CommandContext& context, const Arguments& arguments) {
+    const Config config = read_configuration(context.world, arguments.files, arguments.settings);
+    if (arguments.has("dump-config")) {
+        if (context.world.rank() == 0) fmt::print("{}", annotated_config_text(config, method_options()));
+        return 0;
+    }
+    return train(context.world, config, context.start);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,331 @@
+// Rank 0 makes the directory and writes the small files; file i of values is written by rank i modulo their
+// number, which reads the checkpoint by itself.
+#include "convert/export.hpp"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <optional>
+#include <set>
+
+#include "comm/collectives.hpp"
+#include "config/value_rule.hpp"
+#include "core/error.hpp"
+#include "io/hugging_face/hugging_face.hpp"
+#include "io/hugging_face/safetensors.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/transfer.hpp"
+#include "run/checkpoints.hpp"
+#include "core/units.hpp"
+#include "inference/generation.hpp"
+#include "train/weight_reader.hpp"
+
+namespace switchyard {
+namespace {
+
+using nlohmann::ordered_json;
+
+/// A tensor on its way: the part of /model it comes from, and what it becomes.
+struct Item {
+    Shard source;
+    SafetensorsTensor target;
+    bool factor = false;
+};
+
+struct ValueFile {
+    std::string name;
+    std::vector<Item> items;
+};
+
+/// The directory under its provisional name. Rank 0 owns it.
+class NewDirectory {
+  public:
+    NewDirectory(const Comm& world, const std::string& path)
+        : world_(world), path_(path), partial_(path + ".partial") {
+        agree_on(world_, [&] {
+            if (world_.rank() != 0) return;
+            require(!std::filesystem::exists(std::filesystem::symlink_status(path_)),
+                    "`{}` exists (nothing is overwritten) give another name or remove it", path_);
+            const bool made = ::mkdir(partial_.c_str(), 0777) == 0;
+            require(made || errno != EEXIST,
+                    "`{}` exists (another export writes there, or was cut off) remove it if none runs",
+                    partial_);
+            require(made, "cannot make `{}`: {}", partial_, std::strerror(errno));
+            made_ = true;
+        });
+    }
+    ~NewDirectory() {
+        std::error_code ignored;
+        if (made_) std::filesystem::remove_all(partial_, ignored);
+    }
+    NewDirectory(const NewDirectory&) = delete;
+    NewDirectory& operator=(const NewDirectory&) = delete;
+
+    std::string file(const std::string& name) const { return partial_ + "/" + name; }
+    void make_folder(const std::string& name) const {
+        require(::mkdir(file(name).c_str(), 0777) == 0, "cannot make `{}`: {}", file(name),
+                std::strerror(errno));
+    }
+    void write_json(const std::string& name, const ordered_json& value) const {
+        write_file(file(name), value.dump(2) + "\n");
+    }
+    /// After all ranks have written.
+    void commit() {
+        sync_directory(partial_);
+        require(std::rename(partial_.c_str(), path_.c_str()) == 0, "cannot rename `{}` to `{}`: {}", partial_,
+                path_, std::strerror(errno));
+        made_ = false;
+        sync_directory(directory_of(path_));
+    }
+
+  private:
+    const Comm& world_;
+    std::string path_, partial_;
+    bool made_ = false;
+};
+
+class Exporter {
+  public:
+    Exporter(const Comm& world, const ExportRequest& request)
+        : world_(world), request_(request), header_(read_header(world, request.checkpoint)) {
+        agree_on(world_, [&] {
+            config_ = stored_config(header_, request_.checkpoint, request_.settings);
+            reader_.emplace(Comm(), request_.checkpoint);
+            find_tensors();
+            if (world_.rank() == 0) read_tokenizer();
+        });
+    }
+
+    void run() {
+        NewDirectory directory(world_, request_.directory);
+        const std::vector<ValueFile> base = plan_base(), adapter = plan_adapter();
+        agree_on(world_, [&] {
+            if (world_.rank() == 0) write_small_files(directory, base);
+        });
+        agree_on(world_, [&] {
+            int turn = 0;
+            for (const auto* files : {&base, &adapter})
+                for (const ValueFile& file : *files)
+                    if (turn++ % world_.size() == world_.rank()) write_values(directory, file);
+        });
+        agree_on(world_, [&] {
+            if (world_.rank() == 0) directory.commit();
+        });
+        if (world_.rank() == 0) report(base.size());
+    }
+
+  private:
+    void find_tensors();
+    void read_tokenizer();
+    std::vector<ValueFile> plan_base() const;
+    std::vector<ValueFile> plan_adapter() const;
+    void write_small_files(const NewDirectory&, const std::vector<ValueFile>& base) const;
+    void write_values(const NewDirectory&, const ValueFile&) const;
+    void report(std::size_t num_files) const;
+    std::string base_folder() const { return request_.adapters ? "base/" : ""; }
+
+    const Comm& world_;
+    const ExportRequest& request_;
+    CheckpointHeader header_;
+    Config config_;
+    std::optional<CheckpointReader> reader_;  // of this rank alone
+    std::vector<Shard> weights_;
+    std::vector<AdapterModule> modules_;
+    std::string tokenizer_model_;  // rank 0; empty: none
+};
+
+/// Weights that the model must have, factors that the file has beside them, and nothing else.
+void Exporter::find_tensors() {
+    weights_ = whole_weights(config_.model);
+    std::set<std::string> known;
+    for (const Shard& weight : weights_) {
+        known.insert("/model/" + weight.name);
+        const std::string module = weight.name.substr(0, weight.name.rfind('.'));
+        const std::string a = "/model/" + module + ".lora_A", b = "/model/" + module + ".lora_B";
+        if (!reader_->has(a)) continue;
+        known.insert({a, b});
+        modules_.push_back({module, reader_->shape(a)[0], std::get<double>(reader_->attribute(a, "scale"))});
+    }
+    if (world_.rank() != 0) return;
+    for (const DatasetInfo& dataset : file_contents(request_.checkpoint).datasets)
+        require(
+            !dataset.path.starts_with("/model/") || known.contains(dataset.path),
+            "checkpoint `{}` holds {} (a LLaMA directory has no place for it, and without it the model would "
+            "compute something else) this method's weights cannot be exported",
+            request_.checkpoint, dataset.path);
+    require(!request_.adapters || !modules_.empty(),
+            "checkpoint `{}` has no low-rank factors (--adapters writes them apart) leave --adapters out",
+            request_.checkpoint);
+}
+
+void Exporter::read_tokenizer() {
+    if (!request_.tokenizer) return;
+    const std::string& tokens = config_.data.tokens;
+    require(std::filesystem::exists(tokens),
+            "token file `{}` is not there (the tokenizer is in it; checkpoint `{}` has only its fingerprint) "
+            "give "
+            "--data.tokens=FILE, or --no_tokenizer to leave the tokenizer out",
+            tokens, request_.checkpoint);
+    const TokenFile file(tokens);
+    require(
+        identity_of(file.info()).tokenizer == header_.data.tokenizer,
+        "token file `{}` was made with another tokenizer than that of checkpoint `{}` (its ids mean other "
+        "words) give --data.tokens=FILE with the run's tokenizer, or --no_tokenizer to leave it out",
+        tokens, request_.checkpoint);
+    tokenizer_model_ = file.info().tokenizer_model;
+}
+
+std::vector<ValueFile> Exporter::plan_base() const {
+    std::vector<ValueFile> files(1);
+    std::uint64_t bytes = 0;
+    for (const Shard& weight : weights_) {
+        const SafetensorsTensor target{weight.name, request_.dtype, weight.global};
+        if (bytes > 0 && bytes + target.bytes() > request_.max_shard_bytes) {
+            files.emplace_back();
+            bytes = 0;
+        }
+        files.back().items.push_back({weight, target});
+        bytes += target.bytes();
+    }
+    for (std::size_t i = 0; i < files.size(); ++i)
+        files[i].name = base_folder() + (files.size() == 1 ? "model.safetensors"
+                                                           : fmt::format("model-{:05}-of-{:05}.safetensors",
+                                                                         i + 1, files.size()));
+    return files;
+}
+
+std::vector<ValueFile> Exporter::plan_adapter() const {
+    if (!request_.adapters) return {};
+    ValueFile file{"adapter/adapter_model.safetensors", {}};
+    for (const AdapterModule& module : modules_)
+        for (const char* factor : {"lora_A", "lora_B"}) {
+            const std::string name = module.name + "." + factor;
+            const Shape shape = reader_->shape("/model/" + name);
+            file.items.push_back({{name, shape, 0, 0, shape[0], shape[1]},
+                                  {peft_name(module.name, factor), request_.dtype, shape},
+                                  true});
+        }
+    return {file};
+}
+
+void Exporter::write_small_files(const NewDirectory& directory, const std::vector<ValueFile>& base) const {
+    const std::string folder = base_folder();
+    if (request_.adapters) {
+        directory.make_folder("base");
+        directory.make_folder("adapter");
+        const auto path = std::filesystem::absolute(request_.directory) / "base";
+        directory.write_json("adapter/adapter_config.json", peft_config(modules_, path.string()));
+    }
+    LlamaFacts facts{config_.data.seq_len, request_.dtype, {}};
+    ordered_json generation{{"do_sample", true},
+                            {"temperature", GenerationSettings().temperature},
+                            {"top_k", GenerationSettings().top_k}};
+    if (!tokenizer_model_.empty()) {
+        const Tokenizer tokenizer(tokenizer_model_);
+        facts.end_token = tokenizer.end_token();
+        for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
+            generation[key] = *facts.end_token;
+        write_file(directory.file(folder + "tokenizer.model"), tokenizer_model_);
+        if (tokenizer.is_byte_pair())
+            directory.write_json(
+                folder + "tokenizer_config.json",
+                llama_tokenizer_config(tokenizer, facts.max_positions, !config_.data.mask_documents));
+    }
+    directory.write_json(folder + "config.json", llama_config(config_.model, facts));
+    directory.write_json(folder + "generation_config.json", generation);
+    if (base.size() == 1) return;
+    std::uint64_t bytes = 0;
+    ordered_json weight_map = ordered_json::object();
+    for (const ValueFile& file : base)
+        for (const Item& item : file.items) {
+            weight_map[item.target.name] = file.name.substr(folder.size());
+            bytes += item.target.bytes();
+        }
+    directory.write_json(folder + "model.safetensors.index.json",
+                         {{"metadata", {{"total_size", bytes}}}, {"weight_map", weight_map}});
+}
+
+void Exporter::write_values(const NewDirectory& directory, const ValueFile& file) const {
+    const Topology alone = Topology::imaginary(1, 1, 0);
+    Arena none;
+    Traffic traffic;
+    const ModelContext context{config_, alone, none, traffic, dtype_from_name(config_.run.dtype), 1, 1};
+    const WeightReader weights(context, *reader_);
+    std::vector<SafetensorsTensor> targets;
+    for (const Item& item : file.items) targets.push_back(item.target);
+    SafetensorsWriter writer(directory.file(file.name), targets);
+    std::vector<std::byte> block;
+    for (const Item& item : file.items) {
+        Tensor full, stored;
+        const Arena arena = allocate_scratch([&](Arena& a) {
+            full = a.take(MemoryClass::workspace, context.accumulate(), item.target.shape);
+            stored = full.dtype() == request_.dtype
+                         ? full
+                         : a.take(MemoryClass::workspace, request_.dtype, item.target.shape);
+        });
+        item.factor ? weights.factor(item.source, full)
+                    : weights.weight(item.source, !request_.adapters, full);
+        if (stored.dtype() != full.dtype()) kernels::copy(full, stored);
+        const std::int64_t rows = stored.dim(0);
+        const std::int64_t row_bytes = static_cast<std::int64_t>(stored.bytes()) / rows;
+        const std::int64_t step = std::max<std::int64_t>(1, (8 << 20) / row_bytes);
+        for (std::int64_t row = 0; row < rows; row += step) {
+            const Tensor part = stored.rows(row, std::min(step, rows - row));
+            block.resize(part.bytes());
+            kernels::download(part, block.data());
+            writer.append(block.data(), block.size());
+        }
+    }
+    writer.finish();
+    sync_directory(directory_of(directory.file(file.name)));
+}
+
+void Exporter::report(std::size_t num_files) const {
+    std::int64_t values = 0;
+    for (const Shard& weight : weights_) values += weight.global.size();
+    fmt::print("{}: step {}, {} parameters in {} tensors and {} file{}, {}\n", request_.directory,
+               header_.step, values, weights_.size(), num_files, num_files == 1 ? "" : "s",
+               name_of(request_.dtype));
+    if (request_.adapters)
+        fmt::print("  base/ holds frozen and dense weights, adapter/ the low-rank factors of {} matrices\n",
+                   modules_.size());
+    else if (!modules_.empty())
+        fmt::print("  low-rank factors of {} matrices are merged\n", modules_.size());
+    if (tokenizer_model_.empty())
+        fmt::print("  without tokenizer, as asked: no begin and end token is known\n");
+    else if (!Tokenizer(tokenizer_model_).is_byte_pair())
+        fmt::print(
+            "  tokenizer.model is no byte-pair model: transformers' LLaMA tokenizer does not fit, use "
+            "SentencePiece\n");
+}
+
+}  // namespace
+
+void export_weights(const Comm& world, const ExportRequest& request) {
+    Exporter(world, request).run();
+}
+
+std::uint64_t bytes_from_text(const std::string& text, const std::string& option) {
+    constexpr std::pair<const char*, double> units[] = {
+        {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1}};
+    std::string number = text;
+    double unit = 1;
+    for (const auto& [name, bytes] : units)
+        if (text.ends_with(name)) {
+            number = text.substr(0, text.size() - std::strlen(name));
+            unit = bytes;
+            break;
+        }
+    double value = 0;
+    require(read_number(number, value) && value * unit >= 1 && value * unit <= 0x1p60,
+            "{} = {} is no size (bytes, or with a unit: KB, MB, GB, KiB, MiB, GiB) write {}=5GB", option,
+            text, option);
+    return static_cast<std::uint64_t>(value * unit);
+}
+
+}  // namespace switchyard

@@ -1,0 +1,164 @@
+// Rows are cut into blocks of fixed length, whose statistics are merged in order: long sums lose no accuracy
+// and results do not depend on the number of threads.
+#include "kernels/cross_entropy.hpp"
+
+#include <vector>
+
+#include "kernels/cpu/dispatch.hpp"
+#include "kernels/cpu/vector_math.hpp"
+
+namespace switchyard::kernels {
+namespace {
+
+/// Rows added in f32 one by one.
+constexpr std::int64_t block_rows = 512;
+/// Rows whose maximum is taken before they are read again for their exponentials.
+constexpr std::int64_t strip_rows = 16;
+
+/// max, sum (n) <- those of what they describe and of `rows` rows of x (rows, n).
+template <class T>
+void add_strip(const T* x, std::int64_t rows, std::int64_t n, Wide<T>* max, Wide<T>* sum, Wide<T>* before) {
+    std::copy_n(max, n, before);
+    for (std::int64_t r = 0; r < rows; ++r) {
+        const T* row = x + r * n;
+#pragma omp simd
+        for (std::int64_t i = 0; i < n; ++i) max[i] = load(row[i]) > max[i] ? load(row[i]) : max[i];
+    }
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) sum[i] *= exponential(before[i] - max[i]);
+    for (std::int64_t r = 0; r < rows; ++r) {
+        const T* row = x + r * n;
+#pragma omp simd
+        for (std::int64_t i = 0; i < n; ++i) sum[i] += exponential(load(row[i]) - max[i]);
+    }
+}
+
+/// max, sum (n) <- theirs and those of another set of logits together.
+template <class X>
+void merge(const X* other_max, const X* other_sum, X* max, X* sum, std::int64_t n) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) {
+        const X top = other_max[i] > max[i] ? other_max[i] : max[i];
+        sum[i] = sum[i] * exponential(max[i] - top) + other_sum[i] * exponential(other_max[i] - top);
+        max[i] = top;
+    }
+}
+
+/// x (n) <- scale * softmax.
+template <class T>
+void scaled_softmax(T* x, const Wide<T>* lse, Wide<T> scale, std::int64_t n) {
+    const auto strip = [=](std::int64_t begin, std::int64_t end) {
+#pragma omp simd
+        for (std::int64_t i = begin; i < end; ++i)
+            x[i] = convert<T>(scale * exponential(load(x[i]) - lse[i]));
+    };
+    for_strips(n, strip, x);
+}
+
+/// f(token, position of its target in logits (rows, n)) for the targets within `range`.
+template <class F>
+void for_targets(Tensor targets, VocabRange range, F f) {
+    const auto* target = targets.data<std::int32_t>();
+    const std::int64_t n = targets.size();
+    for (std::int64_t i = 0; i < n; ++i) {
+        const std::int64_t row = target[i] - range.begin;
+        if (target[i] >= 0 && row >= 0 && row < range.count) f(i, row * n + i);
+    }
+}
+
+void check_logits(Tensor logits, Tensor targets, VocabRange range) {
+    internal_check(logits.shape().rank() == 2 && range.count <= logits.dim(0), "logits {} for {} tokens",
+                   logits.shape(), range.count);
+    check("targets", targets, DType::i32, {logits.dim(1)});
+}
+
+}  // namespace
+
+void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor stats) {
+    check_logits(logits, targets, range);
+    const std::int64_t n = logits.dim(1);
+    check("softmax statistics", stats, accumulate_type(logits.dtype()), {3, n});
+    if (n == 0) return;
+    dispatch(logits.dtype(), [&]<class T>() {
+        using Stat = Wide<T>;
+        constexpr Stat lowest = -std::numeric_limits<Stat>::infinity();
+        const T* x = logits.data<T>();
+        const std::int64_t blocks = (range.count + block_rows - 1) / block_rows;
+        std::vector<Stat> parts(static_cast<std::size_t>(3 * blocks * n));  // max, sum, scratch of each block
+#pragma omp parallel for schedule(static) if (range.count * n > parallel_elements)
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            Stat *max = parts.data() + 3 * b * n, *sum = max + n, *before = sum + n;
+            std::fill_n(max, n, lowest);
+            const std::int64_t end = std::min(range.count, (b + 1) * block_rows);
+            for (std::int64_t row = b * block_rows; row < end; row += strip_rows)
+                add_strip(x + row * n, std::min(strip_rows, end - row), n, max, sum, before);
+        }
+        Stat* total = stats.data<Stat>();
+        std::fill_n(total, n, lowest);
+        std::fill_n(total + n, 2 * n, Stat{});
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            const Stat* part = parts.data() + 3 * b * n;
+            merge(part, part + n, total, total + n, n);
+        }
+        for_targets(targets, range, [=](std::int64_t i, std::int64_t at) { total[2 * n + i] = load(x[at]); });
+    });
+}
+
+double combine_statistics(Tensor all_stats, Tensor targets, Tensor lse) {
+    internal_check(all_stats.shape().rank() == 3 && all_stats.dim(1) == 3, "softmax statistics {}",
+                   all_stats.shape());
+    const std::int64_t parts = all_stats.dim(0), n = all_stats.dim(2);
+    check("targets", targets, DType::i32, {n});
+    check("softmax sums", lse, all_stats.dtype(), {n});
+    double loss = 0;
+    if (all_stats.empty()) return loss;
+    dispatch(all_stats.dtype(), [&]<class T>() {
+        for (std::int64_t i = 0; i < n; ++i) {
+            const auto part = [&](std::int64_t p, std::int64_t which) {
+                return static_cast<double>(load(all_stats.data<T>()[(3 * p + which) * n + i]));
+            };
+            double maximum = part(0, 0), sum = 0, logit = 0;
+            for (std::int64_t p = 1; p < parts; ++p) maximum = std::max(maximum, part(p, 0));
+            for (std::int64_t p = 0; p < parts; ++p) {
+                sum += part(p, 1) * std::exp(part(p, 0) - maximum);
+                logit += part(p, 2);
+            }
+            const double log_sum = maximum + std::log(sum);
+            lse.data<T>()[i] = convert<T>(log_sum);
+            if (targets.data<std::int32_t>()[i] >= 0) loss += log_sum - logit;
+        }
+    });
+    return loss;
+}
+
+void cross_entropy_backward(Tensor logits, Tensor lse, Tensor targets, VocabRange range, double scale) {
+    check_logits(logits, targets, range);
+    const std::int64_t rows = logits.dim(0), n = logits.dim(1);
+    check("softmax sums", lse, accumulate_type(logits.dtype()), {n});
+    if (logits.empty()) return;
+    dispatch(logits.dtype(), [&]<class T>() {
+        T* x = logits.data<T>();
+        const auto* given = lse.data<Wide<T>>();
+        const auto* target = targets.data<std::int32_t>();
+        const auto factor = static_cast<Wide<T>>(scale);
+        std::vector<Wide<T>> sums(given, given + n), at_target(sums.size());
+        for (std::size_t i = 0; i < sums.size(); ++i)
+            if (target[i] < 0) sums[i] = std::numeric_limits<Wide<T>>::infinity();  // its softmax is 0
+        // Subtracted before rounding: softmax - 1 is small where the model is sure.
+        for_targets(targets, range, [&](std::int64_t i, std::int64_t at) {
+            at_target[static_cast<std::size_t>(i)] = factor * (exponential(load(x[at]) - given[i]) - 1);
+        });
+        const Wide<T>* log_sums = sums.data();
+        for_rows(rows, n, [=](std::int64_t row) {
+            if (row < range.count)
+                scaled_softmax(x + row * n, log_sums, factor, n);
+            else
+                std::fill_n(x + row * n, n, T{});
+        });
+        for_targets(targets, range, [&](std::int64_t i, std::int64_t at) {
+            x[at] = convert<T>(at_target[static_cast<std::size_t>(i)]);
+        });
+    });
+}
+
+}  // namespace switchyard::kernels

@@ -1,0 +1,76 @@
+// Backward: each thread owns a range of columns and walks all tokens in order, so that every table row is
+// summed in token order whatever the number of threads.
+#include "kernels/embedding.hpp"
+
+#include <omp.h>
+
+#include <cstring>
+
+#include "kernels/cpu/dispatch.hpp"
+
+namespace switchyard::kernels {
+namespace {
+
+/// Row of the local table, or -1 where another rank holds it.
+std::int64_t local_row(std::int32_t token, VocabRange range) {
+    const std::int64_t row = token - range.begin;
+    return row >= 0 && row < range.count ? row : -1;
+}
+
+template <class T>
+void add_row(const T* from, Wide<T>* to, std::int64_t n) {
+#pragma omp simd
+    for (std::int64_t j = 0; j < n; ++j) to[j] += load(from[j]);
+}
+
+void check_embedding(Tensor tokens, Tensor table, VocabRange range, Tensor x) {
+    check_dtype("tokens", tokens, DType::i32);
+    internal_check(table.shape().rank() == 2 && range.count <= table.dim(0), "table {} for {} tokens",
+                   table.shape(), range.count);
+    check_shape("embedded tokens", x, {tokens.size(), table.dim(1)});
+}
+
+constexpr std::int64_t column_block = 32;
+
+}  // namespace
+
+void embedding_forward(Tensor tokens, Tensor table, VocabRange range, Tensor x) {
+    check_embedding(tokens, table, range, x);
+    check_dtype("embedded tokens", x, table.dtype());
+    if (x.empty()) return;
+    const auto row_bytes = static_cast<std::int64_t>(size_of(table.dtype())) * table.dim(1);
+    for_rows(tokens.size(), table.dim(1), [=](std::int64_t i) {
+        const std::int64_t row = local_row(tokens.data<std::int32_t>()[i], range);
+        char* to = x.data<char>() + i * row_bytes;
+        if (row >= 0)
+            std::memcpy(to, table.data<char>() + row * row_bytes, static_cast<std::size_t>(row_bytes));
+        else
+            std::memset(to, 0, static_cast<std::size_t>(row_bytes));
+    });
+}
+
+void embedding_backward(Tensor tokens, Tensor d_x, VocabRange range, Tensor d_table) {
+    check_embedding(tokens, d_table, range, d_x);
+    check_dtype("gradient of a table", d_table, accumulate_type(d_x.dtype()));
+    if (d_x.empty() || d_table.empty()) return;
+    const std::int64_t count = tokens.size(), width = d_x.dim(1);
+    const std::int64_t blocks = (width + column_block - 1) / column_block;
+    dispatch(d_x.dtype(), [&]<class T>() {
+#pragma omp parallel if (d_x.size() > parallel_elements)
+        {
+            // The thread's columns: consecutive blocks, so that rows are walked in pieces as long as
+            // possible.
+            const std::int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
+            const std::int64_t begin = std::min(width, blocks * thread / threads * column_block);
+            const std::int64_t end = std::min(width, blocks * (thread + 1) / threads * column_block);
+            for (std::int64_t i = 0; i < count && begin < end; ++i) {
+                const std::int64_t row = local_row(tokens.data<std::int32_t>()[i], range);
+                if (row >= 0)
+                    add_row(d_x.data<T>() + i * width + begin, d_table.data<Wide<T>>() + row * width + begin,
+                            end - begin);
+            }
+        }
+    });
+}
+
+}  // namespace switchyard::kernels

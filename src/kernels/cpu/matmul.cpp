@@ -1,0 +1,80 @@
+// Checks and strides of the tensor-level product; the work is in gemm.cpp (oneDNN) and gemm_f64.cpp.
+#include "kernels/matmul.hpp"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <vector>
+
+#include "core/error.hpp"
+#include "kernels/cpu/gemm.hpp"
+
+namespace switchyard::kernels {
+namespace {
+
+bool is_compute_type(DType dtype) {
+    return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64;
+}
+
+void check(const Matmul& p, std::int64_t m, std::int64_t k, std::int64_t k_of_b, std::int64_t n) {
+    internal_check(k == k_of_b && p.c.dim(0) == m && p.c.dim(1) == n,
+                   "matmul: a {}{} times b {}{} does not give c {}", p.a.shape(),
+                   p.op_a == Op::transpose ? "'" : "", p.b.shape(), p.op_b == Op::transpose ? "'" : "",
+                   p.c.shape());
+    internal_check(is_compute_type(p.a.dtype()) && p.a.dtype() == p.b.dtype() &&
+                       (p.c.dtype() == p.a.dtype() || p.c.dtype() == accumulate_type(p.a.dtype())),
+                   "matmul: {} times {} into {}", name_of(p.a.dtype()), name_of(p.b.dtype()),
+                   name_of(p.c.dtype()));
+}
+
+}  // namespace
+
+void matmul(const Matmul& p) {
+    internal_check(p.a.shape().rank() == 2 && p.b.shape().rank() == 2 && p.c.shape().rank() == 2,
+                   "matmul: shapes {}, {}, {} are not all 2-D", p.a.shape(), p.b.shape(), p.c.shape());
+    const bool a_turned = p.op_a == Op::transpose, b_turned = p.op_b == Op::transpose;
+    const std::int64_t m = p.a.dim(a_turned ? 1 : 0), k = p.a.dim(a_turned ? 0 : 1), n = p.c.dim(1);
+    check(p, m, k, p.b.dim(b_turned ? 1 : 0), p.b.dim(b_turned ? 0 : 1));
+    Gemm g{.m = m,
+           .n = n,
+           .k = k,
+           .c_row = n,
+           .in = p.a.dtype(),
+           .out = p.c.dtype(),
+           .alpha = static_cast<float>(p.alpha),
+           .accumulate = p.accumulate};
+    // oneDNN needs one stride of 1 and the other at least the extent, also for one row or column.
+    g.a_row = a_turned ? 1 : k, g.a_col = a_turned ? m : 1;
+    g.b_row = b_turned ? 1 : n, g.b_col = b_turned ? k : 1;
+    if (g.in == DType::f64 && k > 0)
+        return gemm_f64(g, p.alpha, p.a.data<double>(), p.b.data<double>(), p.c.data<double>());
+    gemm(g, p.a.raw(), p.b.raw(), p.c.raw());
+}
+
+double measure_peak_flops(DType dtype) {
+    using Clock = std::chrono::steady_clock;
+    const std::int64_t n = dtype == DType::f64 ? 512 : 1024;
+    // 0x3F is a small positive number in every format: 0.7470 (f32), 0.7461 (bf16), 4.8e-4 (f64).
+    std::vector<std::uint64_t> memory(3 * static_cast<std::size_t>(n * n) * size_of(dtype) / 8,
+                                      0x3F3F3F3F3F3F3F3Full);
+    const Tensor all(memory.data(), dtype, {3, n, n});
+    const auto part = [&](std::int64_t i) { return all.rows(i, 1).reshape({n, n}); };
+    const Matmul product{.a = part(0), .b = part(1), .c = part(2)};
+    matmul(product);
+    const double flops = 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
+    double best = 0;
+    const auto start = Clock::now();
+    for (int runs = 0; runs < 3 || Clock::now() - start < std::chrono::milliseconds(100); ++runs) {
+        const auto begin = Clock::now();
+        matmul(product);
+        best = std::max(best, flops / std::chrono::duration<double>(Clock::now() - begin).count());
+    }
+    return best;
+}
+
+int num_threads() {
+    return omp_get_max_threads();
+}
+
+}  // namespace switchyard::kernels

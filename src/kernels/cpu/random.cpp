@@ -1,0 +1,73 @@
+// Element (i, j) is a function of the key and its global index alone. One Philox block serves the elements 2p
+// and 2p + 1.
+#include "kernels/random.hpp"
+
+#include <utility>
+
+#include "core/rng.hpp"
+#include "kernels/cpu/dispatch.hpp"
+
+namespace switchyard::kernels {
+namespace {
+
+/// Through f32 to bf16; f64 stays.
+template <class T>
+T rounded(double x) {
+    if constexpr (std::is_same_v<T, double>)
+        return x;
+    else
+        return convert<T>(static_cast<float>(x));
+}
+
+/// to[0 ... n) <- elements first ... first + n - 1; pair(p) gives the elements 2p and 2p + 1.
+template <class T, class Pair>
+void fill_row(T* to, std::uint64_t first, std::int64_t n, Pair pair) {
+    if (n <= 0) return;
+    const std::int64_t skipped = static_cast<std::int64_t>(first % 2), pairs = (n - skipped) / 2;
+    const std::uint64_t first_pair = (first + 1) / 2;
+    if (skipped == 1) *to++ = rounded<T>(pair(first / 2).second);
+#pragma omp simd
+    for (std::int64_t p = 0; p < pairs; ++p) {
+        const std::pair<double, double> drawn = pair(first_pair + static_cast<std::uint64_t>(p));
+        to[2 * p] = rounded<T>(drawn.first);
+        to[2 * p + 1] = rounded<T>(drawn.second);
+    }
+    if (n - skipped > 2 * pairs)
+        to[2 * pairs] = rounded<T>(pair(first_pair + static_cast<std::uint64_t>(pairs)).first);
+}
+
+template <class Pair>
+void fill_region(Tensor x, const Region& region, const Pair& pair) {
+    internal_check(x.shape().rank() == 2, "initial values for a tensor {}", x.shape());
+    if (x.empty()) return;
+    const std::int64_t cols = x.dim(1);
+    const std::int64_t valid_rows = std::min(region.valid_rows, x.dim(0)),
+                       valid = std::min(region.valid_cols, cols);
+    dispatch(x.dtype(), [&]<class T>() {
+        for_row_blocks(x.dim(0), cols, [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+            T* row = x.data<T>() + i * cols;
+            const std::int64_t filled = i < valid_rows ? std::clamp(valid, begin, end) : begin;
+            const std::int64_t first = (region.row0 + i) * region.global_cols + region.col0 + begin;
+            fill_row(row + begin, static_cast<std::uint64_t>(first), filled - begin, pair);
+            std::fill(row + filled, row + end, T{});
+        });
+    });
+}
+
+}  // namespace
+
+void fill_normal(Tensor x, const Region& region, std::uint64_t key, double std) {
+    fill_region(x, region, [=](std::uint64_t p) {
+        const auto [even, odd] = normal_pair(key, p);
+        return std::pair(std * even, std * odd);
+    });
+}
+
+void fill_uniform(Tensor x, const Region& region, std::uint64_t key, double bound) {
+    fill_region(x, region, [=](std::uint64_t p) {
+        const auto [even, odd] = uniform_pair(key, p);
+        return std::pair(bound * (2 * even - 1), bound * (2 * odd - 1));
+    });
+}
+
+}  // namespace switchyard::kernels

@@ -1,0 +1,55 @@
+// Angles are computed in f64; the rotation runs in place, one token at a time.
+#include "kernels/rope.hpp"
+
+#include "kernels/cpu/dispatch.hpp"
+
+namespace switchyard::kernels {
+namespace {
+
+/// (low, high) <- rotation by the angle with these cosines and `sign` times these sines; n = D/2.
+template <class T>
+void rotate_head(T* low, T* high, const Wide<T>* cosine, const Wide<T>* sine, Wide<T> sign, std::int64_t n) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) {
+        const Wide<T> a = load(low[i]), b = load(high[i]), s = sign * sine[i];
+        low[i] = convert<T>(a * cosine[i] - b * s);
+        high[i] = convert<T>(b * cosine[i] + a * s);
+    }
+}
+
+}  // namespace
+
+void rope_table(Tensor table, double theta, std::int64_t first_position) {
+    internal_check(table.shape().rank() == 3 && table.dim(1) == 2, "rope table {}", table.shape());
+    if (table.empty()) return;
+    const std::int64_t half = table.dim(2);
+    dispatch(table.dtype(), [&]<class T>() {
+        for_rows(table.dim(0), 2 * half, [=](std::int64_t t) {
+            T* row = table.data<T>() + t * 2 * half;
+            for (std::int64_t i = 0; i < half; ++i) {
+                const double frequency = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
+                const double angle = static_cast<double>(first_position + t) * frequency;
+                row[i] = convert<T>(std::cos(angle));
+                row[half + i] = convert<T>(std::sin(angle));
+            }
+        });
+    });
+}
+
+void rope(Tensor x, Tensor table, Rotation rotation) {
+    internal_check(x.shape().rank() == 4 && x.dim(3) % 2 == 0, "rope of a tensor {}", x.shape());
+    const std::int64_t batch = x.dim(0), tokens = x.dim(1), heads = x.dim(2), half = x.dim(3) / 2;
+    check("rope table", table, accumulate_type(x.dtype()), {tokens, 2, half});
+    if (x.empty()) return;
+    dispatch(x.dtype(), [&]<class T>() {
+        const Wide<T> sign = rotation == Rotation::forward ? 1 : -1;
+        for_rows(batch * tokens, heads * 2 * half, [=](std::int64_t row) {
+            const Wide<T>* cosine = table.data<Wide<T>>() + row % tokens * 2 * half;
+            T* head = x.data<T>() + row * heads * 2 * half;
+            for (std::int64_t h = 0; h < heads; ++h, head += 2 * half)
+                rotate_head(head, head + half, cosine, cosine + half, sign, half);
+        });
+    });
+}
+
+}  // namespace switchyard::kernels

@@ -1,0 +1,50 @@
+// Which candidates are here, and their way to and from a checkpoint.
+#include "methods/switchlora/candidate_bank.hpp"
+
+#include "kernels/elementwise.hpp"
+#include "kernels/transfer.hpp"
+
+namespace switchyard {
+
+CandidateBank::CandidateBank(Parameter& factor, const Comm& group, const HomeRule& rule,
+                             std::int64_t num_candidates)
+    : factor(&factor), group(&group), rule(rule), row(num_candidates, -1) {
+    for (std::int32_t c = 0; c < num_candidates; ++c) {
+        if (!here(c)) continue;
+        row[c] = static_cast<std::int32_t>(homed.size());
+        homed.push_back(c);
+    }
+}
+
+void CandidateBank::visit_state(StateIo& io, const std::string& path, OwnedParameter& owned,
+                                const std::vector<int>& slots, Tensor staged) {
+    std::vector<int> home(row.size());
+    for (std::size_t c = 0; c < home.size(); ++c) home[c] = rule.home(static_cast<std::int64_t>(c));
+    std::vector<std::int32_t> slot_of(row.size(), -1);  // active candidates
+    for (std::size_t slot = 0; slot < slots.size(); ++slot)
+        slot_of[slots[slot]] = static_cast<std::int32_t>(slot);
+
+    DistributedRows d;
+    d.group = group;
+    d.owner = &home;
+    d.held = homed;
+    d.global = {static_cast<std::int64_t>(home.size()), factor->shard.global[1]};
+    d.col0 = factor->shard.col0;
+    d.rows = static_cast<std::int64_t>(home.size());
+    d.cols = factor->shard.cols;
+    d.width = bank.dim(1);
+    const Tensor valid = staged.reshape({staged.size()}).rows(0, d.cols);
+    RowAccess access{staged.dtype(), {}, {}};
+    access.get = [&](std::int32_t c, void* host) {
+        kernels::copy(slot_of[c] >= 0 ? owned.master(slot_of[c]) : vector(c), staged);
+        kernels::download(valid, host);
+    };
+    access.set = [&](std::int32_t c, const void* host) {
+        kernels::zero(staged);
+        kernels::upload(host, valid);
+        kernels::copy(staged, vector(c));
+    };
+    io.rows(path, d, access);
+}
+
+}  // namespace switchyard

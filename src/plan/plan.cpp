@@ -1,0 +1,166 @@
+// Everything is read off the objects that a run would build.
+#include "plan/plan.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "core/error.hpp"
+
+namespace switchyard {
+namespace {
+
+/// The state as one rank of an imaginary job sees it; null data throughout.
+struct ImaginaryState {
+    ImaginaryState(const Config& config, int ranks, int rank)
+        : topology(Topology::imaginary(ranks, config.parallel.tp, rank)),
+          state(config, topology, arena, traffic) {}
+    Topology topology;
+    Arena arena;
+    Traffic traffic;
+    TrainState state;
+};
+
+std::int64_t micro_batches(const Config& config, const Topology& topology) {
+    return config.data.global_batch / (topology.dp_size() * config.data.micro_batch);
+}
+
+RankPlan plan_rank(ImaginaryState& x, std::int64_t steps) {
+    RankPlan plan;
+    plan.memory = memory_of(x.arena);
+    const Config& config = x.state.context.config;
+    const Traffic passes = x.state.model.plan_traffic(micro_batches(config, x.topology));
+    plan.steps = x.state.method->plan_traffic(x.state.optimizer, steps);
+    for (Traffic& step : plan.steps)
+        for (int g = 0; g < num_traffic_groups; ++g) step.bytes[g] += passes.bytes[g];
+    return plan;
+}
+
+std::set<int> ranks_to_look_at(int ranks, int tp, int rank) {
+    std::set<int> chosen{rank};
+    for (int r = 0; r < ranks; ++r)
+        if (ranks <= 16 || r < tp || r >= ranks - tp) chosen.insert(r);
+    return chosen;
+}
+
+}  // namespace
+
+double MemoryUse::total() const {
+    double sum = 0;
+    for (double b : bytes) sum += b;
+    return sum;
+}
+
+MemoryUse memory_of(const Arena& arena) {
+    MemoryUse use;
+    for (int c = 0; c < num_memory_classes; ++c)
+        use.bytes[c] = static_cast<double>(arena.bytes(static_cast<MemoryClass>(c)));
+    const double shared = static_cast<double>(arena.total_bytes()) - use.total();
+    use.bytes[static_cast<int>(MemoryClass::workspace)] += shared;
+    return use;
+}
+
+Traffic RankPlan::mean() const {
+    Traffic mean;
+    for (const Traffic& step : steps)
+        for (int g = 0; g < num_traffic_groups; ++g)
+            mean.bytes[g] += step.bytes[g] / static_cast<double>(steps.size());
+    return mean;
+}
+
+double total_bytes(const Traffic& traffic) {
+    double sum = 0;
+    for (double b : traffic.bytes) sum += b;
+    return sum;
+}
+
+ParameterCounts count_parameters(TrainState& state) {
+    ParameterCounts counts;
+    for (const Parameter* p : state.model.parameters()) {
+        const std::int64_t size = p->shard.global.size();
+        if (p->shard.name == "model.embed_tokens.weight")
+            counts.embedding += size;
+        else if (p->shard.name == "lm_head.weight")
+            counts.head += size;
+        else if (p->shard.global.rank() == 1)
+            counts.norms += size;
+        else if (p->shard.name.ends_with(".weight"))
+            counts.dense_linears += size;
+        else
+            counts.factors += size;
+    }
+    for (const Linear* linear : state.model.linears())
+        if (linear->frozen()) counts.frozen += linear->out().size * linear->in().size;
+    return counts;
+}
+
+FlopsModel flops_model(TrainState& state) {
+    const Config& config = state.context.config;
+    const ModelConfig& m = config.model;
+    const Topology& topology = state.context.topology;
+    const bool sharded = config.parallel.shard_frozen && topology.dp_size() > 1;
+    const auto layers = static_cast<double>(m.num_layers);
+    // Kept: each dp rank forms a copy once a step. Sharded: the slices together form one copy per gather.
+    const double merges = sharded ? static_cast<double>(WeightStage::gathers_per_step(
+                                        m.num_layers, micro_batches(config, topology))) /
+                                        layers
+                                  : topology.dp_size();
+    FlopsModel model;
+    std::int64_t index = 0;
+    for (Linear* linear : state.model.linears()) {
+        LinearShape shape{linear->out().size, linear->in().size};
+        if (linear->frozen()) {
+            for (const Parameter* factor : linear->adapter()->parameters())
+                shape.low_rank = factor->shard.global[0];
+            shape.merged = linear->adapter()->merged();
+            if (shape.merged) shape.merges_per_step = merges;
+        }
+        // The last block's activations are still there when backward begins, and an MLP's output is never
+        // needed.
+        shape.recomputed = m.recompute && index / 7 + 1 < m.num_layers && index % 7 != 6;
+        model.linears.push_back(shape);
+        ++index;
+    }
+    internal_check(index == 7 * m.num_layers, "{} linears in {} blocks", index, m.num_layers);
+    model.num_layers = layers;
+    model.attention_width = static_cast<double>(m.hidden_size);
+    model.hidden_size = static_cast<double>(m.hidden_size);
+    model.vocab_size = static_cast<double>(m.vocab_size);
+    model.seq_len = static_cast<double>(config.data.seq_len);
+    model.recomputed_layers = m.recompute ? layers - 1 : 0;
+    model.tokens_per_step = static_cast<double>(config.data.global_batch * config.data.seq_len);
+    return model;
+}
+
+std::uint64_t checkpoint_bytes(TrainState& state) {
+    std::uint64_t bytes = 0;
+    StateIo counter(bytes);
+    state.visit(counter);
+    return bytes;
+}
+
+Plan make_plan(const Config& config, int ranks, int rank, std::int64_t steps) {
+    Plan plan;
+    const std::set<int> chosen = ranks_to_look_at(ranks, config.parallel.tp, rank);
+    for (int r : chosen) {
+        ImaginaryState x(config, ranks, r);
+        const MemoryUse memory = memory_of(x.arena);
+        if (memory.total() > plan.largest_memory.total()) plan.largest_memory = memory;
+        if (r != rank) continue;
+        plan.ranks = ranks;
+        plan.dp = x.topology.dp_size();
+        plan.tp = x.topology.tp_size();
+        plan.parameters = count_parameters(x.state);
+        const FlopsModel model = flops_model(x.state);
+        for (const LinearShape& linear : model.linears)
+            if (linear.low_rank > 0) ++(linear.merged ? plan.merged_linears : plan.unmerged_linears);
+        plan.flops_per_token = flops_per_token(model);
+        plan.tokens_per_step = model.tokens_per_step;
+        plan.checkpoint_bytes = checkpoint_bytes(x.state);
+        plan.notes = x.state.method->notes(config);
+        plan.rank = plan_rank(x, steps);
+    }
+    plan.ranks_looked_at = static_cast<int>(chosen.size());
+    return plan;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,205 @@
+// A load is the verification: every dataset's checksum is compared, by all ranks together.
+#include "run/checkpoints.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "comm/collectives.hpp"
+#include "core/error.hpp"
+#include "core/host.hpp"
+#include "core/timer.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
+#include "io/run/run_directory.hpp"
+#include "run/environment.hpp"
+#include "plan/plan.hpp"
+
+namespace switchyard {
+namespace {
+
+constexpr std::int64_t format_version = 1;
+constexpr const char* damaged_suffix = ".damaged";
+constexpr double assumed_write_rate = 100e6;  // B/s, before a save was measured
+
+}  // namespace
+
+std::string fingerprint_text(std::uint64_t fingerprint) {
+    return fmt::format("{:016x}", fingerprint);
+}
+
+DataIdentity identity_of(const TokenFileInfo& info) {
+    return {fingerprint_text(info.fingerprint), fingerprint_text(info.tokenizer_fingerprint)};
+}
+
+void write_header(CheckpointWriter& writer, const CheckpointHeader& header, std::uint64_t seed,
+                  const Topology& topology) {
+    writer.attribute("/", "format_version", format_version);
+    writer.attribute("/", "step", header.step);
+    writer.attribute("/", "tokens_seen", header.tokens_seen);
+    writer.attribute("/", "seed", static_cast<std::int64_t>(seed));
+    writer.attribute("/", "dtype", header.dtype);
+    writer.attribute("/", "config", header.config);
+    // Provenance: may differ between files of equal content.
+    writer.attribute("/", "tp", std::int64_t{topology.tp_size()});
+    writer.attribute("/", "dp", std::int64_t{topology.dp_size()});
+    writer.attribute("/", "code_version", version_text());
+    writer.attribute("/", "host", broadcast(topology.world, host_name()));
+    writer.attribute("/", "time", broadcast(topology.world, utc_time()));
+    writer.attribute("/data", "next_sample", header.next_sample);
+    writer.attribute("/data", "token_fingerprint", header.data.tokens);
+    writer.attribute("/data", "tokenizer_fingerprint", header.data.tokenizer);
+}
+
+namespace {
+
+CheckpointHeader header_of(const CheckpointReader& reader) {
+    const auto integer = [&](const char* object, const char* key) {
+        return std::get<std::int64_t>(reader.attribute(object, key));
+    };
+    const auto text = [&](const char* object, const char* key) {
+        return std::get<std::string>(reader.attribute(object, key));
+    };
+    const std::int64_t version = integer("/", "format_version");
+    require(
+        version == format_version,
+        "checkpoint `{}` has format version {} (this program reads version {}) use the program that wrote it",
+        reader.path(), version, format_version);
+    CheckpointHeader header;
+    header.step = integer("/", "step");
+    header.tokens_seen = integer("/", "tokens_seen");
+    header.config = text("/", "config");
+    header.dtype = text("/", "dtype");
+    header.next_sample = integer("/data", "next_sample");
+    header.data = {text("/data", "token_fingerprint"), text("/data", "tokenizer_fingerprint")};
+    return header;
+}
+
+}  // namespace
+
+CheckpointHeader read_header(const Comm& world, const std::string& path) {
+    const CheckpointReader reader(world, path);
+    return agreed(world, [&] { return header_of(reader); });
+}
+
+Config stored_config(const CheckpointHeader& header, const std::string& path,
+                     const std::vector<std::string>& arguments) {
+    return parse_config(header.config, "the configuration in " + path, arguments, method_options()).config;
+}
+
+Checkpoints::Checkpoints(const Comm& world, std::string directory, const Config& config, DataIdentity data)
+    : world_(world), directory_(std::move(directory)), config_(config), data_(std::move(data)) {
+    if (world_.rank() != 0) return;
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(directory_, ignored))
+        if (entry.path().extension() == ".partial") std::filesystem::remove(entry.path(), ignored);
+}
+
+SaveReport Checkpoints::save(TrainState& state, std::int64_t first_sample) {
+    const double start = seconds_now();
+    SaveReport report{checkpoint_path(directory_, state.step)};
+    CheckpointWriter writer(world_, report.path, checkpoint_bytes(state));
+    const std::int64_t samples = state.step * config_.data.global_batch;
+    write_header(writer,
+                 {state.step, samples * config_.data.seq_len, first_sample + samples,
+                  config_text(config_, method_options()), config_.run.dtype, data_},
+                 config_.run.seed, state.context.topology);
+    StateIo io(writer);
+    io.on_dataset(progress_);
+    state.visit(io);
+    report.bytes = writer.commit();
+    newest_step_ = state.step;
+    agree_on(world_, [&] {
+        if (world_.rank() == 0) remove_old_files();
+    });
+    report.seconds = all_reduce_max(world_, seconds_now() - start);
+    longest_save_s_ = std::max(longest_save_s_, report.seconds);
+    return report;
+}
+
+double Checkpoints::expected_save_s(TrainState& state) const {
+    return longest_save_s_ > 0 ? longest_save_s_
+                               : static_cast<double>(checkpoint_bytes(state)) / assumed_write_rate;
+}
+
+void Checkpoints::remove_old_files() const {
+    const auto files = list_checkpoints(directory_);
+    if (files.empty() || files.front().first < newest_step_) return;
+    file_contents(checkpoint_path(directory_, newest_step_));  // throws unless the new file can be opened
+    std::int64_t kept = 0;
+    for (const auto& [step, path] : files) {
+        if (step > newest_step_) continue;  // of a history that this run left; its owner decides
+        const bool for_good = config_.run.keep_every > 0 && step % config_.run.keep_every == 0;
+        if (++kept > config_.run.keep_last && !for_good) ::unlink(path.c_str());
+    }
+}
+
+std::string Checkpoints::newest_file() const {
+    std::string path;
+    agree_on(world_, [&] {
+        if (world_.rank() != 0) return;
+        const auto files = list_checkpoints(directory_);
+        if (!files.empty()) {
+            path = files.front().second;
+            return;
+        }
+        const std::filesystem::directory_iterator folder(directory_);
+        const auto damaged = std::count_if(begin(folder), end(folder), [](const auto& entry) {
+            return entry.path().extension() == damaged_suffix;
+        });
+        require(damaged == 0,
+                "all {} checkpoints in `{}` are damaged (the run cannot go on from any of them) restore one, "
+                "or use another run.dir to start anew",
+                damaged, directory_);
+    });
+    return broadcast(world_, path);
+}
+
+void Checkpoints::set_aside(const std::string& path, const std::string& problem) const {
+    std::int64_t damaged = 0;
+    agree_on(world_, [&] { damaged = world_.rank() == 0 && !verify_file(path).empty(); });
+    if (broadcast(world_, damaged) == 0) throw AgreedError(problem);
+    agree_on(world_, [&] {
+        if (world_.rank() != 0) return;
+        const std::string kept = path + damaged_suffix;
+        fmt::print(stderr, "warning: checkpoint is damaged: {}\n  it is kept as {}; trying the one before\n",
+                   problem, kept);
+        require(
+            std::rename(path.c_str(), kept.c_str()) == 0,
+            "cannot rename damaged checkpoint `{}`: {} (it would be tried again) make its folder writable",
+            path, system_reason);
+    });
+}
+
+std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& check) {
+    for (;;) {
+        const std::string path = newest_file();
+        if (path.empty()) return std::nullopt;
+        std::optional<CheckpointHeader> header;
+        std::string problem;
+        try {
+            header = read_header(world_, path);
+        } catch (const UserError& error) {
+            problem = error.what();
+        }
+        if (header) {
+            agree_on(world_, [&] { check(*header, path); });
+            try {
+                const CheckpointReader reader(world_, path);
+                StateIo io(reader);
+                io.on_dataset(progress_);
+                state.visit(io);
+                state.step = header->step;
+                newest_step_ = header->step;
+                return path;
+            } catch (const UserError& error) {
+                problem = error.what();
+            }
+        }
+        set_aside(path, problem);
+    }
+}
+
+}  // namespace switchyard

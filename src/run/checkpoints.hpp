@@ -1,0 +1,85 @@
+// Checkpoints of a run: what a file says about itself, saving with retention, and finding the newest that is
+// whole. Rank 0 looks at the file system and tells the others.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "io/tokens/token_file.hpp"
+#include "train/train_state.hpp"
+
+namespace switchyard {
+
+/// Which data a run was trained on.
+struct DataIdentity {
+    std::string tokens, tokenizer;  // fingerprints in hexadecimal
+    bool operator==(const DataIdentity&) const = default;
+};
+DataIdentity identity_of(const TokenFileInfo&);
+std::string fingerprint_text(std::uint64_t);
+
+/// The attributes that are read before the state.
+struct CheckpointHeader {
+    std::int64_t step = 0, tokens_seen = 0, next_sample = 0;
+    std::string config;  // text; parse with parse_config
+    std::string dtype;
+    DataIdentity data;
+};
+/// Collective. Throws UserError on all ranks: missing, damaged metadata, another format version.
+CheckpointHeader read_header(const Comm& world, const std::string& path);
+/// Writes what read_header() reads, and provenance. Collective over the topology's world.
+void write_header(CheckpointWriter&, const CheckpointHeader&, std::uint64_t seed, const Topology&);
+/// The configuration stored in a checkpoint, with `arguments` ("--section.key=value") on top of it.
+Config stored_config(const CheckpointHeader&, const std::string& path,
+                     const std::vector<std::string>& arguments = {});
+
+struct SaveReport {
+    std::string path;
+    std::uint64_t bytes = 0;
+    double seconds = 0;
+};
+
+class Checkpoints {
+  public:
+    /// Removes what an interrupted save left behind.
+    Checkpoints(const Comm& world, std::string directory, const Config&, DataIdentity);
+
+    /// Collective; then files beyond run.keep_last and not kept by run.keep_every are removed. Throws
+    /// UserError on all ranks (disk full, ...); older files are then untouched.
+    SaveReport save(TrainState&, std::int64_t first_sample);
+
+    /// Reads the newest checkpoint that verifies into `state`; `check` sees its header first and may refuse
+    /// it by throwing. A damaged file is named on standard error and renamed to *.damaged. Returns its path,
+    /// nothing when there is no checkpoint. Throws UserError when all are damaged, and for a whole file that
+    /// cannot be read here (another format version, no permission, out of memory).
+    using Check = std::function<void(const CheckpointHeader&, const std::string& path)>;
+    std::optional<std::string> restore(TrainState&, const Check& check);
+
+    /// Called for every dataset read or written: a sign of life for a watchdog.
+    void on_progress(std::function<void()> call) { progress_ = std::move(call); }
+
+    /// Step of the newest complete checkpoint known to this run, -1: none.
+    std::int64_t newest_step() const { return newest_step_; }
+    /// Longest save so far; before the first an estimate from the size of the state.
+    double expected_save_s(TrainState&) const;
+
+  private:
+    void remove_old_files() const;
+    /// Empty: none. Throws UserError when damaged ones are all there is: starting anew would bury the run.
+    std::string newest_file() const;
+    /// Collective. Renames a file that does not verify; a file that does was not read for another reason,
+    /// which is then thrown.
+    void set_aside(const std::string& path, const std::string& problem) const;
+
+    Comm world_;
+    std::string directory_;
+    const Config& config_;
+    DataIdentity data_;
+    std::int64_t newest_step_ = -1;
+    double longest_save_s_ = 0;
+    std::function<void()> progress_ = [] {};
+};
+
+}  // namespace switchyard

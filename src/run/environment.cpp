@@ -1,0 +1,161 @@
+// Everything is asked from the running process and its libraries, nothing is remembered from the build but
+// the compiler and the revision.
+#include "run/environment.hpp"
+
+#include <fmt/format.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <set>
+#include <sstream>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "comm/collectives.hpp"
+#include "core/host.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
+#include "io/files/files.hpp"
+#include "kernels/matmul.hpp"
+#include "revision.hpp"
+
+extern char** environ;
+
+namespace switchyard {
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string mpi_version() {
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    MPI_Get_library_version(text, &length);
+    const std::string version(text);  // the length may count a terminating zero
+    return version.substr(0, version.find('\n'));
+}
+
+/// The cores that this process may use: "0-3,8".
+std::string binding() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return "unknown";
+    std::string text;
+    for (int core = 0; core < CPU_SETSIZE; ++core) {
+        if (!CPU_ISSET(core, &set)) continue;
+        int last = core;
+        while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, &set)) ++last;
+        text += fmt::format("{}{}", text.empty() ? "" : ",", core);
+        if (last > core) text += fmt::format("-{}", last);
+        core = last;
+    }
+    return text;
+}
+
+/// Adds the cores of binding()'s text to a set.
+void add_cores(const std::string& binding, std::set<int>& cores) {
+    std::istringstream ranges(binding);
+    for (std::string range; std::getline(ranges, range, ',');) {
+        int first = 0, last = 0;
+        const int numbers = std::sscanf(range.c_str(), "%d-%d", &first, &last);
+        for (int core = first; numbers >= 1 && core <= (numbers == 2 ? last : first); ++core)
+            cores.insert(core);
+    }
+}
+
+/// Linux's name of it.
+std::string cpu_name() {
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);)
+        if (line.starts_with("model name") && line.find(": ") != line.npos)
+            return line.substr(line.find(": ") + 2);
+    return "unknown";
+}
+
+ordered_json relevant_variables() {
+    constexpr std::string_view prefixes[] = {"SLURM_", "OMP_",   "OMPI_MCA_", "OMPI_COMM_WORLD_SIZE",
+                                             "KMP_",   "DNNL_",  "ONEDNN_",   "GOMP_",
+                                             "HDF5_",  "ROMIO_", "UCX_",      "PMIX_MCA_"};
+    constexpr std::string_view secrets[] = {"TOKEN", "JWT", "SECRET", "PASSWORD", "KEY"};
+    std::vector<std::string> lines;
+    for (char** variable = environ; *variable; ++variable) {
+        const std::string_view line(*variable), name = line.substr(0, line.find('='));
+        if (std::any_of(std::begin(secrets), std::end(secrets),
+                        [&](std::string_view s) { return name.find(s) != name.npos; }))
+            continue;
+        for (std::string_view prefix : prefixes)
+            if (line.substr(0, prefix.size()) == prefix) {
+                lines.emplace_back(line);
+                break;
+            }
+    }
+    std::sort(lines.begin(), lines.end());
+    ordered_json variables = ordered_json::object();
+    for (const std::string& line : lines) {
+        const std::size_t equals = line.find('=');
+        variables[line.substr(0, equals)] = equals == std::string::npos ? "" : line.substr(equals + 1);
+    }
+    return variables;
+}
+
+}  // namespace
+
+std::string crowding_text(const ordered_json& environment) {
+    std::map<std::string, std::pair<int, std::set<int>>> hosts;  // ranks, cores
+    for (const ordered_json& rank : environment["ranks"]) {
+        auto& [ranks, cores] = hosts[rank["host"]];
+        ++ranks;
+        add_cores(rank["cores"], cores);
+    }
+    const int threads = environment["num_threads"];
+    for (const auto& [host, use] : hosts) {
+        const auto& [ranks, cores] = use;
+        const int num_cores = static_cast<int>(cores.size());
+        const int fitting = std::max(1, num_cores / ranks);
+        if (num_cores > 0 && ranks * threads > num_cores)
+            return fmt::format(
+                "{} rank{} of {} thread{} share {} core{} of {} (they take turns, and every step waits for "
+                "the last) {} and check the binding",
+                ranks, ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", num_cores,
+                num_cores == 1 ? "" : "s", host,
+                fitting < threads ? fmt::format("set OMP_NUM_THREADS={}", fitting) : "start fewer ranks");
+    }
+    return "";
+}
+
+std::string version_text() {
+    return "switchyard " SWITCHYARD_VERSION " (" SWITCHYARD_REVISION ")";
+}
+
+ordered_json environment(const Topology& topology, const StartInfo& start) {
+    ordered_json ranks = ordered_json::array();
+    for (int rank = 0; rank < topology.world.size(); ++rank) {
+        const std::string mine = host_name() + '\n' + binding();
+        const std::string theirs = broadcast(topology.world, mine, rank);
+        const std::size_t end = theirs.find('\n');
+        ranks.push_back({{"host", theirs.substr(0, end)}, {"cores", theirs.substr(end + 1)}});
+    }
+    ordered_json result;
+    result["version"] = SWITCHYARD_VERSION;
+    result["revision"] = SWITCHYARD_REVISION;
+    result["compiler"] = __VERSION__;
+    result["mpi"] = mpi_version();
+    result["gpu_aware_mpi"] = gpu_awareness();
+    result["hdf5"] = hdf5_version();
+    result["mpi_io"] = mpi_io_component();
+    result["products"] = kernels::matmul_library();
+    result["cpu"] = cpu_name();
+    result["command"] = start.command;
+    result["num_ranks"] = topology.world.size();
+    result["dp"] = topology.dp_size();
+    result["tp"] = topology.tp_size();
+    result["num_threads"] = kernels::num_threads();
+    result["ranks"] = ranks;
+    result["variables"] = relevant_variables();
+    return result;
+}
+
+}  // namespace switchyard

@@ -1,0 +1,167 @@
+// Work space is taken weight by weight, so a read needs little more memory than the largest weight.
+#include "train/weight_reader.hpp"
+
+#include <algorithm>
+
+#include "comm/collectives.hpp"
+#include "core/error.hpp"
+#include "kernels/elementwise.hpp"
+#include "train/node_memory.hpp"
+
+namespace switchyard {
+namespace {
+
+std::string stem(const std::string& weight_name) {
+    return weight_name.substr(0, weight_name.size() - std::string(".weight").size());
+}
+
+}  // namespace
+
+WeightReader::WeightReader(const ModelContext& context, const CheckpointReader& reader)
+    : context_(context), reader_(reader) {
+    stored_compute_ = dtype_from_name(std::get<std::string>(reader.attribute("/", "dtype")));
+    stored_ = accumulate_type(stored_compute_);
+}
+
+void WeightReader::read(const Shard& part, Tensor out) const {
+    const Topology& topology = context_.topology;
+    const std::string path = "/model/" + part.name;
+    require(reader_.has(path),
+            "checkpoint `{}` has no {} (it is of another model) give a checkpoint of the same model",
+            reader_.path(), part.name);
+    require(
+        reader_.shape(path) == part.global,
+        "{} is {} in checkpoint `{}` and {} in this model (weights do not fit) give a checkpoint of the same "
+        "model",
+        part.name, reader_.shape(path).text(), reader_.path(), part.global.text());
+    Shard s = part;
+    // One holder of each part counts for the checksum; all ranks hold a part that is the whole.
+    const bool whole = s.rows * s.cols == s.global.size();
+    s.replica = whole ? topology.world.rank() : part.replica;
+    kernels::zero(out);
+    if (out.dtype() == stored_) return reader_.read(path, s, out);
+    Tensor wide;
+    const Arena arena =
+        allocate_scratch([&](Arena& a) { wide = a.take(MemoryClass::workspace, stored_, out.shape()); });
+    reader_.read(path, s, wide);
+    kernels::copy(wide, out);
+}
+
+void WeightReader::add_factors(const Shard& part, Tensor out) const {
+    const std::string name = stem(part.name), path_a = "/model/" + name + ".lora_A";
+    if (!reader_.has(path_a)) return;
+    const std::int64_t r = reader_.shape(path_a)[0], cols = out.dim(1), rows = out.dim(0);
+    const double scale = std::get<double>(reader_.attribute(path_a, "scale"));
+    const DType type = context_.accumulate();
+    const Topology& topology = context_.topology;
+    // A is never cut over dp. B is cut as the weight's rows are; of a row-parallel linear over dp alone, if
+    // at all.
+    const int replica_b = part.cols < part.global[1] ? topology.tp_rank() : part.replica;
+    Tensor a, b_t, b;
+    const Arena arena = allocate_scratch([&](Arena& arena) {
+        const auto take = [&](DType dtype, Shape shape) {
+            return arena.take(MemoryClass::workspace, dtype, shape);
+        };
+        a = take(type, {r, cols});
+        b = take(type, {rows, r});
+        b_t = take(type, {r, rows});
+    });
+    factor({name + ".lora_A", {r, part.global[1]}, 0, part.col0, r, part.cols, topology.dp_rank()}, a);
+    factor({name + ".lora_B", {part.global[0], r}, part.row0, 0, part.rows, r, replica_b}, b);
+    kernels::transpose(b, b_t);
+    kernels::subtract_low_rank_in_order(out, {a, b_t, -scale});
+}
+
+void WeightReader::factor(const Shard& part, Tensor out) const {
+    read(part, out);
+    Tensor rounded;
+    const Arena arena = allocate_scratch(
+        [&](Arena& a) { rounded = a.take(MemoryClass::workspace, stored_compute_, out.shape()); });
+    kernels::copy(out, rounded);
+    kernels::copy(rounded, out);
+}
+
+void WeightReader::weight(const Shard& part, bool merged, Tensor out) const {
+    read(part, out);
+    if (merged && part.name.ends_with(".weight") && part.global.rank() == 2) add_factors(part, out);
+}
+
+void WeightReader::parameter(Parameter& p) const {
+    Shard part = p.shard;
+    part.replica = context_.topology.dp_rank();
+    if (p.transposed) {
+        part.global = {part.global[1], part.global[0]};
+        std::swap(part.row0, part.col0);
+        std::swap(part.rows, part.cols);
+    }
+    Tensor full;
+    const Shape& local = p.value.shape();
+    const Arena arena = allocate_scratch([&](Arena& a) {
+        full = a.take(MemoryClass::workspace, context_.accumulate(),
+                      p.transposed ? Shape{local[1], local[0]} : local);
+    });
+    read(part, full);
+    p.transposed ? kernels::transpose(full, p.value) : kernels::copy(full, p.value);
+}
+
+void WeightReader::frozen_base(Linear& linear, bool merged) const {
+    const FrozenBase& base = linear.base();
+    const Shape kept = base.words.hi.shape();
+    Shard part = linear.shard();
+    part.row0 += base.row0;
+    part.rows = std::clamp<std::int64_t>(linear.out().count - base.row0, 0, kept[0]);
+    part.replica = kept[0] < linear.out().padded ? 0 : context_.topology.dp_rank();
+    Tensor full;
+    const Arena arena = allocate_scratch(
+        [&](Arena& a) { full = a.take(MemoryClass::workspace, context_.accumulate(), kept); });
+    weight(part, merged, full);
+    kernels::store_frozen(full, base.words);
+}
+
+std::vector<Shard> whole_weights(const ModelConfig& model) {
+    const std::string method = method_of_whole_weights();
+    Config config = parse_config("", "", {"--method.name=" + method}, method_options()).config;
+    config.model = model;
+    config.data.seq_len = config.data.micro_batch = 1;
+    const Topology alone = Topology::imaginary(1, 1, 0);
+    Arena measured;
+    Traffic traffic;
+    InferenceState shapes(config, alone, measured, traffic);
+    std::vector<Shard> all;
+    for (const Parameter* p : shapes.model.parameters()) all.push_back(p->shard);
+    return all;
+}
+
+InferenceState::InferenceState(const Config& config, const Topology& topology, Arena& arena, Traffic& traffic)
+    : context{config,
+              topology,
+              arena,
+              traffic,
+              dtype_from_name(config.run.dtype),
+              config.data.micro_batch,
+              config.data.seq_len},
+      method(make_method(config)),
+      model(context) {
+    model.allocate(context, [&](Linear& linear) { return method->attach(context, linear); });
+}
+
+void InferenceState::load(const CheckpointReader& reader) {
+    const WeightReader weights(context, reader);
+    for (Linear* linear : model.linears())
+        if (linear->frozen()) weights.frozen_base(*linear, false);
+    for (Parameter* p : model.parameters()) weights.parameter(*p);
+    model.prepare(context);
+    model.weights_changed();
+}
+
+std::unique_ptr<AllocatedInference> allocate_inference(const Config& config, const Topology& topology,
+                                                       Traffic& traffic) {
+    Arena measured;
+    { InferenceState shapes(config, topology, measured, traffic); }
+    auto result = std::make_unique<AllocatedInference>();
+    result->arena = allocate_arena(topology, measured);
+    result->state = std::make_unique<InferenceState>(config, topology, result->arena, traffic);
+    return result;
+}
+
+}  // namespace switchyard

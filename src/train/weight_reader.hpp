@@ -1,0 +1,61 @@
+// Weights alone out of a checkpoint, without optimizer state: to start another run from them, or to evaluate.
+#pragma once
+
+#include <memory>
+
+#include "io/checkpoint/checkpoint_file.hpp"
+#include "methods/registry.hpp"
+
+namespace switchyard {
+
+/// Reads what this rank needs of /model. Collective: the same calls on all ranks. What a file's compute
+/// copies were is taken from its attribute dtype: factors of a bf16 run are rounded before they are merged.
+class WeightReader {
+  public:
+    WeightReader(const ModelContext&, const CheckpointReader&);
+
+    /// out (at least part.rows, part.cols; or n; accumulate type) <- the part of /model/<part.name>, padding
+    /// zero. part.replica: among the ranks that read the same part. merged: plus scale * B A where the file
+    /// has factors of this weight.
+    void weight(const Shard& part, bool merged, Tensor out) const;
+    /// out (rows, cols of the part; accumulate type) <- the part of a factor, /model/<part.name>, as products
+    /// see it: rounded to the compute type of the run that wrote it.
+    void factor(const Shard& part, Tensor out) const;
+    /// value (its local shape, compute type) <- the parameter, factors stored transposed included.
+    void parameter(Parameter&) const;
+    /// Words of a frozen base <- the weight.
+    void frozen_base(Linear&, bool merged) const;
+
+  private:
+    void read(const Shard& part, Tensor out) const;
+    void add_factors(const Shard& part, Tensor out) const;
+
+    const ModelContext& context_;
+    const CheckpointReader& reader_;
+    DType stored_, stored_compute_;
+};
+
+/// Every weight of a model under its name, whole, in the order of Transformer::parameters().
+std::vector<Shard> whole_weights(const ModelConfig&);
+
+/// A model to evaluate: weights and adapters, no optimizer.
+struct InferenceState {
+    /// config: validated, vocab_size and method options resolved; outlives the state.
+    InferenceState(const Config&, const Topology&, Arena&, Traffic&);
+    InferenceState(const InferenceState&) = delete;
+    InferenceState& operator=(const InferenceState&) = delete;
+    /// Products then see exactly the values that training saw.
+    void load(const CheckpointReader&);
+
+    ModelContext context;
+    std::unique_ptr<Method> method;
+    Transformer model;
+};
+
+struct AllocatedInference {
+    Arena arena;
+    std::unique_ptr<InferenceState> state;
+};
+std::unique_ptr<AllocatedInference> allocate_inference(const Config&, const Topology&, Traffic&);
+
+}  // namespace switchyard

@@ -1,0 +1,121 @@
+// Every key of the option table, those of the methods included, is changed once on resume: what design
+// section 7.4 lists is allowed and named, everything else is refused by name with old and new value. A key
+// that is new in the table is met here without being added.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "config/keys.hpp"
+#include "core/error.hpp"
+#include "methods/registry.hpp"
+#include "support/temporary_directory.hpp"
+#include "run/inputs.hpp"
+
+namespace switchyard {
+namespace {
+
+const std::set<std::string> may_change{
+    "parallel.tp",       "parallel.shard_frozen", "parallel.rotate", "data.tokens",
+    "data.micro_batch",  "model.recompute",       "run.dir",         "run.log_interval",
+    "run.eval_interval", "run.save_interval",     "run.keep_last",   "run.keep_every",
+    "run.wall_limit",    "run.hang_timeout",      "run.stop_step",   "run.signal_lead"};
+
+Config complete(const std::string& text, const std::vector<std::string>& arguments) {
+    Config config = parse_config(text, "a test", arguments, method_options()).config;
+    if (config.model.vocab_size == 0) config.model.vocab_size = 300;
+    resolve_method_options(config);
+    return config;
+}
+
+/// A value that the rule accepts and that differs.
+std::string another(const ValueRule& rule, const std::string& value) {
+    if (!rule.choices.empty()) return rule.choices[rule.choices[0] == value];
+    if (rule.type == ValueRule::Type::boolean) return value == "true" ? "false" : "true";
+    if (rule.type == ValueRule::Type::text) return value + "other";
+    double number = 0;
+    EXPECT_TRUE(read_number(value, number)) << value;
+    number = number + 1 <= rule.maximum ? number + 1 : number / 2;
+    return canonical_text(number);
+}
+
+class ResumeContract : public ::testing::TestWithParam<std::string> {
+  protected:
+    ResumeContract() : stored(complete("", {"--method.name=" + GetParam(), "--data.tokens=tokens.h5"})) {
+        header.config = config_text(stored, method_options());
+    }
+    void change(const std::string& key, const std::string& before, const std::string& after) {
+        const Config requested = complete(header.config, {"--" + key + "=" + after});
+        const std::string line = key + ": " + before + " -> " + after;
+        std::vector<std::string> changes;
+        const std::string error = test::message_of<UserError>(
+            [&] { changes = check_resumable(header, "step_00000007.h5", requested); });
+        if (may_change.contains(key)) {
+            EXPECT_EQ(error, "");
+            EXPECT_EQ(changes, std::vector<std::string>{line});
+        } else {
+            EXPECT_CONTAINS(
+                error,
+                "differs from that of checkpoint `step_00000007.h5` (stored -> requested): " + line + " (");
+        }
+    }
+    Config stored;
+    CheckpointHeader header;
+};
+
+TEST_P(ResumeContract, EveryKeyIsAllowedOrRefusedByName) {
+    std::set<std::string> met;
+    for (const Key& key : built_in_keys()) {
+        met.insert(key.name);
+        if (key.name == "method.name" || key.name == "model.preset") continue;
+        change(key.name, key.text(stored), another(key.rule, key.text(stored)));
+    }
+    for (const std::string& key : may_change) EXPECT_TRUE(met.contains(key)) << key << " is no key any more";
+    for (const MethodOptions& method : method_options()) {
+        if (method.name != GetParam()) continue;
+        for (const MethodOption& option : method.options) {
+            const std::string value = stored.method.options.at(option.key);
+            change("method." + option.key, value, another(rule_of(option), value));
+        }
+    }
+}
+
+TEST_P(ResumeContract, NothingChangedIsNoChange) {
+    EXPECT_TRUE(check_resumable(header, "a.h5", stored).empty());
+}
+
+TEST_P(ResumeContract, AnotherMethodIsRefused) {
+    for (const MethodOptions& other : method_options()) {
+        if (other.name == GetParam()) continue;
+        const Config requested = complete("", {"--method.name=" + other.name, "--data.tokens=tokens.h5"});
+        EXPECT_CONTAINS(test::message_of<UserError>([&] { check_resumable(header, "a.h5", requested); }),
+                        "method.name: " + GetParam() + " -> " + other.name);
+    }
+}
+
+/// Sizes count, not the name under which they were asked for.
+TEST_P(ResumeContract, PresetIsOnlyAName) {
+    EXPECT_TRUE(check_resumable(header, "a.h5", complete(header.config, {"--model.preset=60m"})).empty());
+    const Config requested =
+        complete("", {"--method.name=" + GetParam(), "--data.tokens=tokens.h5", "--model.preset=60m"});
+    EXPECT_CONTAINS(test::message_of<UserError>([&] { check_resumable(header, "a.h5", requested); }),
+                    "model.hidden_size: 96 -> 512");
+}
+
+TEST_P(ResumeContract, SeveralDifferencesAreNamedTogether) {
+    const Config requested = complete(header.config, {"--run.seed=3", "--optim.lr=0.5", "--run.keep_last=7"});
+    const std::string error =
+        test::message_of<UserError>([&] { check_resumable(header, "a.h5", requested); });
+    EXPECT_CONTAINS(error, "optim.lr: 0.001 -> 0.5; run.seed: 0 -> 3 (");
+    EXPECT_EQ(error.find("keep_last"), std::string::npos);
+}
+
+std::vector<std::string> names() {
+    std::vector<std::string> all;
+    for (const MethodOptions& method : method_options()) all.push_back(method.name);
+    return all;
+}
+INSTANTIATE_TEST_SUITE_P(Methods, ResumeContract, ::testing::ValuesIn(names()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace switchyard

@@ -1,0 +1,94 @@
+// RANKS: 1 2 3 4
+// Every factorisation of the ranks against one process: the same step-0 weights bit for bit, the same losses
+// over 20 steps, for every method, with switches, clipping, weight decay and accumulation in play.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "io/checkpoint/checkpoint_file.hpp"
+#include "support/layouts.hpp"
+#include "support/tiny_run.hpp"
+
+namespace switchyard {
+namespace {
+
+using testing::for_each_layout;
+using testing::serial;
+using testing::tiny_config;
+using testing::TinyRun;
+
+std::vector<std::string> method_arguments(const std::string& method) {
+    if (method != "switchlora") return {"--method.name=" + method};
+    return {"--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3",
+            "--method.switch_ratio=1"};
+}
+
+void expect_same_losses(const std::string& what, const std::vector<std::string>& arguments,
+                        double tolerance) {
+    const Config config = tiny_config(arguments);
+    const Topology one = serial();
+    const std::vector<double> expected = TinyRun(config, one).losses(20);
+    for_each_layout(config, [&](const Config& here, const Topology& topology) {
+        const std::vector<double> losses = TinyRun(here, topology).losses(20);
+        for (int step = 0; step < 20; ++step)
+            EXPECT_NEAR(losses[step], expected[step], tolerance * expected[step])
+                << what << ", step " << step;
+        EXPECT_LT(losses[19], losses[0]) << "nothing learned: the comparison shows nothing";
+    });
+}
+
+class Layouts : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Layouts, LossesEqualOneProcessInF64) {
+    expect_same_losses(GetParam(), method_arguments(GetParam()), 1e-11);
+}
+
+TEST_P(Layouts, LossesEqualOneProcessInF32) {
+    auto arguments = method_arguments(GetParam());
+    arguments.push_back("--run.dtype=f32");
+    expect_same_losses(GetParam(), arguments, 5e-6);
+}
+
+TEST_P(Layouts, ShardedFrozenWeightsAndRecomputation) {
+    auto arguments = method_arguments(GetParam());
+    arguments.insert(arguments.end(), {"--parallel.shard_frozen=true", "--model.recompute=true"});
+    expect_same_losses(GetParam(), arguments, 1e-11);
+}
+
+/// Sum over ranks of the checksums of all values as they are on this layout, replicas counted once.
+std::uint64_t state_checksum(const Config& config, const Topology& topology) {
+    TinyRun run(config, topology);
+    TrainState& s = run.state();
+    std::map<std::string, std::uint64_t> by_name;
+    const auto collect = [&](const Shard& shard, Tensor values, bool counted) {
+        by_name[shard.name] += counted ? checksum(shard, values) : 0;
+    };
+    const bool first_dp = topology.dp_rank() == 0, first = first_dp && topology.tp_rank() == 0;
+    for (Parameter* p : s.model.parameters())
+        collect(p->shard, p->value, p->tp_gradient == TpGradient::own ? first_dp : first);
+    for (Linear* linear : s.model.linears())
+        if (linear->frozen()) collect(linear->shard(), linear->base().words.hi, first_dp);
+    std::uint64_t total = 0;
+    for (const auto& [name, part] : by_name)
+        total += mix64(all_reduce_sum_u64(topology.world, part) ^ stream_key(0, name));
+    return total;
+}
+
+TEST_P(Layouts, StepZeroIsBitIdentical) {
+    for (const char* dtype : {"f64", "f32", "bf16"}) {
+        auto arguments = method_arguments(GetParam());
+        arguments.push_back(std::string("--run.dtype=") + dtype);
+        const Config config = tiny_config(arguments);
+        const Topology one = serial();
+        const std::uint64_t expected = state_checksum(config, one);
+        for_each_layout(config, [&](const Config& here, const Topology& topology) {
+            EXPECT_EQ(state_checksum(here, topology), expected) << dtype;
+        });
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Methods, Layouts, ::testing::Values("full", "lora", "switchlora"),
+                         [](const auto& info) { return std::string(info.param); });
+
+}  // namespace
+}  // namespace switchyard
