@@ -2,9 +2,9 @@
 #include <csignal>
 #include <exception>
 
-#include "core/timer.hpp"
-#include "commands/commands.hpp"
 #include "comm/failure.hpp"
+#include "commands/commands.hpp"
+#include "core/timer.hpp"
 #include "run/stop_requests.hpp"
 
 namespace {

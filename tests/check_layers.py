@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Keeps the layers apart: a folder includes itself and what is left of it, and a few words stay where they belong.
+"""Keeps the layers apart: a folder includes itself and what stands before it, and a few words stay where they belong.
 
-Prints file:line and the rule for every violation and exits 1. --self-test plants one violation of each rule in a
+Prints file:line, what is wrong and where it belongs, and exits 1. --self-test plants one violation of each rule in a
 temporary tree and fails unless exactly that rule reports it.
 """
 import argparse
@@ -10,15 +10,39 @@ import re
 import sys
 import tempfile
 
-ORDER = ["core", "comm", "config", "kernels", "io", "model", "optim", "methods", "train", "main"]
-CUDA_MAY_INCLUDE = {"core", "comm", "kernels", "cuda"}
-METHOD_NAMES = re.compile(r'"(full|lora|switchlora)"')
+# Folders in include order; those of one line do not include each other.
+ORDER = [
+    ["core"],
+    ["comm"],
+    ["config"],
+    ["kernels"],
+    ["comm/cpu", "kernels/cpu", "cuda"],  # back ends: nothing includes them
+    ["io/files"],
+    ["io/tokens", "io/checkpoint", "io/run"],
+    ["io/hugging_face"],
+    ["model"],
+    ["optim"],
+    ["methods/parts"],
+    ["methods"],
+    ["methods/switchlora"],
+    ["train"],
+    ["plan", "inference"],
+    ["run", "convert"],
+    ["commands"],
+    ["main"],
+]
+LEVEL = {folder: level for level, folders in enumerate(ORDER) for folder in folders}
+BACK_ENDS = set(ORDER[LEVEL["cuda"]])
+BACK_END_MAY_INCLUDE = {"core", "comm", "kernels"}
 # The default of method.name is a value of the configuration, not a decision about a method.
-METHOD_NAME_ALLOWED = re.compile(r'std::string name = "switchlora";')
-PREPROCESSOR_FREE = {"model", "optim", "methods", "train"}
+METHOD_NAME_ALLOWED = re.compile(r'std::string name = "\w+";')
+PREPROCESSOR_FREE = {"model", "optim", "methods", "train", "plan", "inference", "run", "convert", "commands"}
 MAX_LINES = 500
+# Lines of one folder of src/: more than one person can keep in mind means that it holds two trades.
+MAX_FOLDER_LINES, MAX_BACK_END_LINES = 2000, 3000
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
+REGISTERED = re.compile(r"^#define SWITCHYARD_METHODS\(X\)((?:.*\\\n)*.*)", re.M)
 CONDITIONAL = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b")
 # abort and _exit stay free for the watchdog, whose process is stuck.
 EXIT_CALL = re.compile(r"(?<![\w.>])(?:std::|::)?(?:exit|quick_exit)\s*\(")
@@ -26,11 +50,31 @@ CUDA_INCLUDE = re.compile(r'^\s*#\s*include\s+[<"](cuda|cublas|cudnn|nccl)')
 
 
 def folder_of(path):
-    """The layer of a path relative to the root: src/model/x.hpp -> model, io/x.hpp -> io, src/main.cpp -> main."""
-    parts = path.parts
-    if parts[0] == "src":
-        return parts[1] if len(parts) > 2 else "main"
-    return parts[0]
+    """The folder of a path relative to the root: src/model/x.hpp -> model, io/run/x.hpp -> io/run, src/main.cpp -> main."""
+    parts = path.parts[1:] if path.parts[0] == "src" else path.parts
+    return "/".join(parts[:-1]) or "main"
+
+
+def order_text():
+    return " <- ".join(folders[0] if len(folders) == 1 else "{" + ", ".join(folders) + "}" for folders in ORDER)
+
+
+def include_problem(folder, target):
+    """What is wrong if a file of `folder` includes one of `target`, or None."""
+    if target == folder:
+        return None
+    if folder in BACK_ENDS:
+        if target in BACK_END_MAY_INCLUDE:
+            return None
+        return (f"{folder} includes {target}/, but a back end includes {', '.join(sorted(BACK_END_MAY_INCLUDE))} only; "
+                "pass what it needs as an argument")
+    if target in BACK_ENDS:
+        return f"{folder} includes {target}/, which is private to a back end; declare what is needed in {target.split('/')[0]}/"
+    if LEVEL[target] < LEVEL[folder]:
+        return None
+    if LEVEL[target] == LEVEL[folder]:
+        return f"{folder} includes {target}/, its neighbour; move what both need into a folder before them"
+    return f"{folder} includes {target}/, which comes after it; move what is needed before {folder}, or the caller to {target}"
 
 
 def without_comments(text):
@@ -43,91 +87,152 @@ def without_comments(text):
     return re.sub(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/', blank, text, flags=re.S)
 
 
-def check_file(path, text):
+def check_file(path, text, method_names):
     """Yields (line number, problem) for one file; `path` is relative to the root."""
-    layer = folder_of(path)
-    if layer not in ORDER + ["cuda"]:
-        yield 1, f"folder {layer} has no place in the include order {' <- '.join(ORDER)}"
+    folder = folder_of(path)
+    if folder not in LEVEL:
+        yield 1, f"folder {folder} has no place in the include order; add it to ORDER or move the file: {order_text()}"
         return
+    top = folder.split("/")[0]
     lines = without_comments(text).split("\n")
     if len(lines) > MAX_LINES + 1:
-        yield len(lines), f"{len(lines) - 1} lines (more than {MAX_LINES}): split the file by responsibility"
+        yield len(lines), f"{len(lines) - 1} lines (more than {MAX_LINES}); split the file by responsibility"
     for number, line in enumerate(lines, 1):
         include = INCLUDE.match(line)
-        if include and "/" in include.group(1):
-            target = include.group(1).split("/")[0]
-            if target in ORDER or target == "cuda":
-                allowed = CUDA_MAY_INCLUDE if layer == "cuda" else set(ORDER[: ORDER.index(layer) + 1])
-                if target not in allowed:
-                    yield number, f"{layer} includes {target}/ (the order is {' <- '.join(ORDER)})"
-        if layer != "cuda" and CUDA_INCLUDE.match(line):
-            yield number, "a CUDA header outside cuda/"
-        if layer not in ("methods", "cuda") and METHOD_NAMES.search(line) and not METHOD_NAME_ALLOWED.search(line):
-            yield number, "names a training method outside src/methods (ask the Method or the registry instead)"
-        if layer in PREPROCESSOR_FREE and CONDITIONAL.match(line):
-            yield number, f"conditional compilation in {layer} (differences between machines belong in kernels)"
-        if layer not in ("comm", "main") and re.search(r"\bMPI_COMM_WORLD\b", line):
-            yield number, "MPI_COMM_WORLD outside comm/ and main (take a Comm or the Topology by reference)"
-        if layer != "main" and EXIT_CALL.search(line):
-            yield number, "ends the process in library code (throw; main ends the run)"
+        target = include and "/".join(include.group(1).split("/")[:-1])
+        if target in LEVEL and (problem := include_problem(folder, target)):
+            yield number, problem
+        if folder != "cuda" and CUDA_INCLUDE.match(line):
+            yield number, f"a CUDA header in {folder}; it belongs into cuda/"
+        if top not in ("methods", "cuda") and method_names.search(line) and not METHOD_NAME_ALLOWED.search(line):
+            yield number, f"{folder} names a training method; ask the Method or the registry, or move it to src/methods"
+        if top in PREPROCESSOR_FREE and CONDITIONAL.match(line):
+            yield number, f"conditional compilation in {folder}; differences between machines belong into kernels"
+        if top not in ("comm", "main") and re.search(r"\bMPI_COMM_WORLD\b", line):
+            yield number, f"MPI_COMM_WORLD in {folder}; take a Comm or the Topology by reference"
+        if folder != "main" and EXIT_CALL.search(line):
+            yield number, "ends the process in library code; throw, main ends the run"
+
+
+def registered_methods(root):
+    """A pattern for the names of all registered methods as string literals."""
+    registry = root / "src/methods/registry.cpp"
+    found = REGISTERED.search(registry.read_text(encoding="utf-8")) if registry.exists() else None
+    names = re.findall(r"X\((\w+)\)", found.group(1)) if found else []
+    return re.compile('"(' + "|".join(names) + ')"') if names else None
+
+
+def circles(includes):
+    """Yields each circle of files that include each other once; includes: {file: [files]}."""
+    done, path = set(), []
+
+    def visit(file):
+        if file in path:
+            yield " -> ".join(path[path.index(file) :] + [file])
+            return
+        if file in done:
+            return
+        path.append(file)
+        for other in includes.get(file, []):
+            yield from visit(other)
+        done.add(path.pop())
+
+    for file in sorted(includes):
+        yield from visit(file)
 
 
 def check_tree(root):
     """All violations below `root` as 'file:line: problem'."""
-    files = [p for top in ("src", "io", "cuda") for p in sorted((root / top).rglob("*"))]
-    problems = []
-    for path in files:
-        if path.suffix in (".hpp", ".cpp", ".cu", ".cuh"):
-            relative = path.relative_to(root)
-            text = path.read_text(encoding="utf-8")
-            problems += [f"{relative}:{number}: {problem}" for number, problem in check_file(relative, text)]
-    if not any(p.suffix == ".cpp" for p in files):
+    method_names = registered_methods(root)
+    if not method_names:
+        return ["src/methods/registry.cpp:1: no list SWITCHYARD_METHODS(X) of methods found; this check reads it"]
+    problems, includes, folder_lines = [], {}, {}
+    for path in (p for top in ("src", "io", "cuda") for p in sorted((root / top).rglob("*"))):
+        if path.suffix not in (".hpp", ".cpp", ".cu", ".cuh"):
+            continue
+        relative = path.relative_to(root)
+        text = path.read_text(encoding="utf-8")
+        problems += [f"{relative}:{number}: {problem}" for number, problem in check_file(relative, text, method_names)]
+        name = str(relative).removeprefix("src/")
+        includes[name] = [m.group(1) for m in map(INCLUDE.match, text.split("\n")) if m]
+        if relative.parts[0] == "src":
+            folder = folder_of(relative)
+            folder_lines[folder] = folder_lines.get(folder, 0) + text.count("\n")
+    problems += [f"{circle.split(' ')[0]}:1: files include each other: {circle}" for circle in circles(includes)]
+    for folder, lines in folder_lines.items():
+        limit = MAX_BACK_END_LINES if folder in BACK_ENDS else MAX_FOLDER_LINES
+        if lines > limit and folder.split("/")[0] != "methods":
+            problems.append(f"src/{folder}: {lines} lines (more than {limit}); it holds more than one trade, split it")
+    if not any(name.endswith(".cpp") for name in includes):
         problems.append(f"{root}: no sources found")
     return problems
 
 
 PLANTED = [  # file, text, part of the message it must give; None: must pass
     ("src/core/a.hpp", '#include "core/b.hpp"\n#include <mpi.h>\n', None),
-    ("src/train/a.cpp", '#include "io/x.hpp"\n#include "methods/x.hpp"\n', None),
+    ("src/train/a.cpp", '#include "io/run/x.hpp"\n#include "methods/x.hpp"\n', None),
     ("src/config/config.hpp", '    std::string name = "switchlora";\n', None),
     ("src/methods/lora.cpp", 'const char* name = "lora";\n', None),
+    ("src/methods/switchlora/a.cpp", '#include "methods/parts/x.hpp"\nauto n = "switchlora";\n', None),
     ("src/train/e.cpp", 'getenv("OMPI_COMM_WORLD_SIZE");\n', None),
     ("src/comm/a.cpp", "MPI_Comm_dup(MPI_COMM_WORLD, &c);\n", None),
     ("src/main.cpp", "int main() { MPI_Abort(MPI_COMM_WORLD, 1); std::exit(1); }\n", None),
     ("src/model/b.cpp", '// "lora", MPI_COMM_WORLD and exit(1) in a comment\nx.exit(1);\n', None),
+    ("src/kernels/cpu/a.cpp", '#include "kernels/x.hpp"\n#include "kernels/cpu/gemm.hpp"\n', None),
     ("cuda/a.cu", '#include "kernels/x.hpp"\n#include <cuda_runtime.h>\n', None),
-    ("io/b.cpp", "\n" * MAX_LINES, None),
-    ("src/core/c.hpp", '#include "comm/x.hpp"\n', "core includes comm/"),
-    ("io/a.cpp", '#include "model/x.hpp"\n', "io includes model/"),
+    ("io/files/b.cpp", "\n" * MAX_LINES, None),
+    ("src/convert/a.cpp", '#include "inference/x.hpp"\n', None),
+    ("src/train/c.cpp", "std::abort();\n", None),
+    ("src/core/c.hpp", '#include "comm/x.hpp"\n', "core includes comm/, which comes after it"),
+    ("io/checkpoint/a.cpp", '#include "model/x.hpp"\n', "io/checkpoint includes model/"),
+    ("io/checkpoint/b.cpp", '#include "io/tokens/x.hpp"\n', "its neighbour"),
     ("src/methods/a.cpp", '#include "train/x.hpp"\n', "methods includes train/"),
+    ("src/methods/parts/a.cpp", '#include "methods/method.hpp"\n', "methods/parts includes methods/"),
+    ("src/inference/a.cpp", '#include "plan/x.hpp"\n', "its neighbour"),
+    ("src/run/a.cpp", '#include "convert/x.hpp"\n', "its neighbour"),
+    ("src/optim/a.cpp", '#include "kernels/cpu/gemm.hpp"\n', "private to a back end"),
+    ("src/kernels/e.cpp", '#include "kernels/cpu/gemm.hpp"\n', "private to a back end"),
+    ("src/comm/cpu/a.cpp", '#include "config/x.hpp"\n', "a back end includes"),
     ("cuda/b.cu", '#include "model/x.hpp"\n', "cuda includes model/"),
     ("src/kernels/c.cpp", "#include <cuda_runtime.h>\n", "CUDA header"),
     ("src/train/b.cpp", 'if (name == "lora") return;\n', "names a training method"),
+    ("src/commands/b.cpp", 'if (name == "newest") return;\n', "names a training method"),
     ("src/model/c.cpp", "#ifdef __AVX512F__\n", "conditional compilation"),
     ("src/optim/c.cpp", "  # if X\n", "conditional compilation"),
+    ("src/run/c.cpp", "#ifdef X\n", "conditional compilation"),
     ("src/model/d.cpp", "f(MPI_COMM_WORLD);\n", "MPI_COMM_WORLD"),
     ("src/core/d.cpp", "    std::exit(2);\n", "ends the process"),
-    ("io/c.cpp", "if (x) exit(1);\n", "ends the process"),
-    ("src/train/c.cpp", "std::abort();\n", None),
+    ("io/files/c.cpp", "if (x) exit(1);\n", "ends the process"),
     ("src/kernels/d.cpp", "\n" * (MAX_LINES + 1), "501 lines"),
+    ("src/core/fine.cpp", '#include "core/fine.cpp"\n', "include each other"),
     ("src/extras/a.cpp", "\n", "has no place in the include order"),
+    ("src/methods/registry.cpp", "\n", "no list SWITCHYARD_METHODS"),
 ]
+REGISTRY = "#define SWITCHYARD_METHODS(X) \\\n    X(lora) \\\n    X(switchlora) \\\n    X(newest)\n"
+
+
+def judge(files):
+    """The problems of a tree of {name: text}."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = pathlib.Path(directory)
+        for file, content in files.items():
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_text(content, encoding="utf-8")
+        return check_tree(root)
 
 
 def self_test():
     failures = 0
-    for name, text, expected in PLANTED:
-        with tempfile.TemporaryDirectory() as directory:
-            root = pathlib.Path(directory)
-            for file, content in (("src/core/fine.cpp", "int x;\n"), (name, text)):
-                (root / file).parent.mkdir(parents=True, exist_ok=True)
-                (root / file).write_text(content, encoding="utf-8")
-            problems = check_tree(root)
+    crowd = {f"src/model/m{i}.cpp": "\n" * 500 for i in range(5)}
+    cases = [({name: text}, expected) for name, text, expected in PLANTED]
+    cases.append((crowd, "more than one trade"))
+    for files, expected in cases:
+        problems = judge({"src/core/fine.cpp": "int x;\n", "src/methods/registry.cpp": REGISTRY, **files})
         right = problems == [] if expected is None else len(problems) == 1 and expected in problems[0]
         if not right:
             failures += 1
-            print(f"{name}: expected {expected or 'no problem'}, got {problems}")
-    print(f"{len(PLANTED) - failures} of {len(PLANTED)} planted files judged as they should be")
+            print(f"{next(iter(files))}: expected {expected or 'no problem'}, got {problems}")
+    print(f"{len(cases) - failures} of {len(cases)} planted trees judged as they should be")
     return failures
 
 

@@ -13,13 +13,13 @@
 #include <filesystem>
 
 #include "bench_support.hpp"
+#include "comm/failure.hpp"
 #include "config/option_table.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "kernels/matmul.hpp"
 #include "plain_file.hpp"
-#include "run/checkpoints.hpp"
-#include "comm/failure.hpp"
 #include "plan/plan.hpp"
+#include "run/checkpoints.hpp"
 #include "watched_calls.hpp"
 
 namespace switchyard {

@@ -303,12 +303,4 @@ hid_t file_type(DType dtype) {
     throw InternalError("internal error: bf16 is not a stored type");
 }
 
-std::string bytes_text(std::uint64_t bytes) {
-    const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    double value = static_cast<double>(bytes);
-    std::size_t unit = 0;
-    while (value >= 1024 && unit + 1 < std::size(units)) value /= 1024, ++unit;
-    return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, units[unit]);
-}
-
 }  // namespace switchyard

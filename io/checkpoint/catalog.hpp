@@ -53,7 +53,4 @@ void write_attribute(hid_t object, const std::string& key, const Attribute&);
 void write_checksum(hid_t object, const char* key, std::uint64_t);
 hid_t file_type(DType);
 
-/// "12.3 MiB"
-std::string bytes_text(std::uint64_t bytes);
-
 }  // namespace switchyard

@@ -13,11 +13,10 @@
 #include "comm/messages.hpp"
 #include "core/error.hpp"
 #include "io/checkpoint/stored_values.hpp"
+#include "io/files/files.hpp"
 
 namespace switchyard {
 namespace {
-
-constexpr std::size_t call_limit = std::size_t{1} << 30;  // bytes per call: below 2 GiB
 
 using Buffer = std::unique_ptr<std::byte[]>;
 Buffer make_buffer(std::size_t bytes) {
@@ -103,28 +102,6 @@ void for_blocks(const Part& part, const FileArray& array, Work work) {
 }
 
 }  // namespace
-
-std::string write_fully(int fd, const std::byte* data, std::size_t bytes, std::uint64_t offset) {
-    while (bytes > 0) {
-        const ssize_t done = ::pwrite(fd, data, std::min(bytes, call_limit), static_cast<off_t>(offset));
-        if (done < 0 && errno == EINTR) continue;
-        if (done <= 0)
-            return fmt::format("write at byte {}: {}", offset, std::strerror(done < 0 ? errno : EIO));
-        data += done, bytes -= done, offset += done;
-    }
-    return {};
-}
-
-std::string read_fully(int fd, std::byte* data, std::size_t bytes, std::uint64_t offset) {
-    while (bytes > 0) {
-        const ssize_t done = ::pread(fd, data, std::min(bytes, call_limit), static_cast<off_t>(offset));
-        if (done < 0 && errno == EINTR) continue;
-        if (done < 0) return fmt::format("read at byte {}: {}", offset, system_reason);
-        if (done == 0) return fmt::format("the file ends at byte {}", offset);
-        data += done, bytes -= done, offset += done;
-    }
-    return {};
-}
 
 std::string write_parts(const Comm& comm, const std::vector<Part>& parts, const FileArray& array,
                         const FillRows& fill) {

@@ -41,8 +41,4 @@ std::string write_parts(const Comm&, const std::vector<Part>& parts, const FileA
 /// Collective; parts may overlap (replicas). Each byte is read by one rank and sent to those that want it.
 std::string read_parts(const Comm&, const std::vector<Part>& parts, const FileArray&, const TakeRows&);
 
-/// Whole transfers, short ones and interruptions continued; empty, or the error as text.
-std::string write_fully(int fd, const std::byte* data, std::size_t bytes, std::uint64_t offset);
-std::string read_fully(int fd, std::byte* data, std::size_t bytes, std::uint64_t offset);
-
 }  // namespace switchyard

@@ -15,8 +15,8 @@
 #include "core/error.hpp"
 #include "io/checkpoint/catalog.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
-#include "io/checkpoint/file_parts.hpp"
 #include "io/checkpoint/stored_values.hpp"
+#include "io/files/files.hpp"
 
 namespace switchyard {
 namespace {

@@ -15,11 +15,12 @@
 
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
+#include "core/units.hpp"
 #include "io/checkpoint/catalog.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/checkpoint/file_parts.hpp"
-#include "io/files/files.hpp"
 #include "io/checkpoint/stored_values.hpp"
+#include "io/files/files.hpp"
 
 namespace switchyard {
 namespace {

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -12,6 +13,11 @@
 #include "core/error.hpp"
 
 namespace switchyard {
+namespace {
+
+constexpr std::size_t call_limit = std::size_t{1} << 30;  // bytes per call: below 2 GiB
+
+}  // namespace
 
 FileDescriptor::~FileDescriptor() {
     if (fd_ >= 0) ::close(fd_);
@@ -29,6 +35,28 @@ void ignore_file_size_signal() {
         action.sa_handler = SIG_IGN;
         ::sigaction(SIGXFSZ, &action, nullptr);
     }
+}
+
+std::string write_fully(int fd, const std::byte* data, std::size_t bytes, std::uint64_t offset) {
+    while (bytes > 0) {
+        const ssize_t done = ::pwrite(fd, data, std::min(bytes, call_limit), static_cast<off_t>(offset));
+        if (done < 0 && errno == EINTR) continue;
+        if (done <= 0)
+            return fmt::format("write at byte {}: {}", offset, std::strerror(done < 0 ? errno : EIO));
+        data += done, bytes -= done, offset += done;
+    }
+    return {};
+}
+
+std::string read_fully(int fd, std::byte* data, std::size_t bytes, std::uint64_t offset) {
+    while (bytes > 0) {
+        const ssize_t done = ::pread(fd, data, std::min(bytes, call_limit), static_cast<off_t>(offset));
+        if (done < 0 && errno == EINTR) continue;
+        if (done < 0) return fmt::format("read at byte {}: {}", offset, system_reason);
+        if (done == 0) return fmt::format("the file ends at byte {}", offset);
+        data += done, bytes -= done, offset += done;
+    }
+    return {};
 }
 
 void write_all(int fd, std::string_view bytes, const std::string& path) {

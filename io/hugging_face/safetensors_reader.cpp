@@ -12,9 +12,9 @@
 
 #include "core/bf16.hpp"
 #include "core/error.hpp"
-#include "io/checkpoint/file_parts.hpp"
-#include "io/hugging_face/safetensors.hpp"
+#include "io/files/files.hpp"
 #include "io/files/strict_json.hpp"
+#include "io/hugging_face/safetensors.hpp"
 
 namespace switchyard {
 namespace {

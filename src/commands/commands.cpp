@@ -9,6 +9,7 @@
 #include "config/option_table.hpp"
 #include "config/value_rule.hpp"
 #include "core/error.hpp"
+#include "core/version.hpp"
 #include "methods/registry.hpp"
 
 namespace switchyard {

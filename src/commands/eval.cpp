@@ -6,13 +6,14 @@
 #include <nlohmann/json.hpp>
 
 #include "comm/collectives.hpp"
-#include "core/error.hpp"
-#include "io/checkpoint/checkpoint_file.hpp"
 #include "commands/commands.hpp"
+#include "core/error.hpp"
 #include "inference/generation.hpp"
+#include "inference/inference_state.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
 #include "run/inputs.hpp"
+#include "run/resume_rules.hpp"
 #include "train/train_step.hpp"
-#include "train/weight_reader.hpp"
 
 namespace switchyard {
 namespace {

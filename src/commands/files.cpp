@@ -4,14 +4,14 @@
 #include <filesystem>
 
 #include "comm/collectives.hpp"
+#include "commands/commands.hpp"
 #include "core/error.hpp"
+#include "core/units.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/run/run_directory.hpp"
 #include "io/tokens/token_file.hpp"
-#include "run/checkpoints.hpp"
-#include "commands/commands.hpp"
-#include "core/units.hpp"
 #include "run/inputs.hpp"
+#include "train/checkpoint_header.hpp"
 
 namespace switchyard {
 namespace {
@@ -60,7 +60,7 @@ void inspect_token_file(const std::string& path) {
     fmt::print("  validation    {} tokens in {} documents\n", info.num_validation_tokens,
                info.num_validation_documents);
     fmt::print("  fingerprint   {} (tokenizer {}, {} model)\n", identity.tokens, identity.tokenizer,
-               bytes_text(static_cast<double>(info.tokenizer_model.size())));
+               bytes_text(info.tokenizer_model.size()));
 }
 
 /// Folders are named by mistake for what they hold.
@@ -79,8 +79,7 @@ int inspect(const Arguments& arguments) {
         return 0;
     }
     const FileContents contents = file_contents(path);
-    fmt::print("{} ({}, {} datasets)\n", path, bytes_text(static_cast<double>(contents.file_bytes)),
-               contents.datasets.size());
+    fmt::print("{} ({}, {} datasets)\n", path, bytes_text(contents.file_bytes), contents.datasets.size());
     for (const char* object : {"/", "/data"}) {
         const auto attributes = contents.attributes.find(object);
         if (attributes == contents.attributes.end()) continue;
@@ -90,7 +89,7 @@ int inspect(const Arguments& arguments) {
     fmt::print("\n{:<72} {:<5} {:>14} {:>10}\n", "dataset", "type", "shape", "bytes");
     for (const DatasetInfo& d : contents.datasets)
         fmt::print("{:<72} {:<5} {:>14} {:>10}\n", d.path, d.dtype,
-                   fmt::format("{}", fmt::join(d.shape, "x")), bytes_text(static_cast<double>(d.bytes)));
+                   fmt::format("{}", fmt::join(d.shape, "x")), bytes_text(d.bytes));
     const auto root = contents.attributes.find("/");
     if (root != contents.attributes.end() && root->second.count("config"))
         fmt::print("\nconfiguration:\n{}", text_of(root->second.at("config")));

@@ -1,17 +1,19 @@
 // plan: what a configuration costs, without ranks and without memory.
+#include "plan/plan.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "comm/collectives.hpp"
+#include "commands/commands.hpp"
 #include "core/error.hpp"
+#include "core/units.hpp"
 #include "kernels/matmul.hpp"
 #include "plan/alternatives.hpp"
-#include "commands/commands.hpp"
-#include "plan/plan.hpp"
-#include "run/report.hpp"
 #include "run/inputs.hpp"
+#include "run/report.hpp"
 
 namespace switchyard {
 namespace {

@@ -1,8 +1,8 @@
 // train: starts or resumes a run directory.
 #include <fmt/format.h>
 
-#include "core/error.hpp"
 #include "commands/commands.hpp"
+#include "core/error.hpp"
 #include "run/inputs.hpp"
 #include "run/trainer.hpp"
 

@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include "comm/collectives.hpp"
-#include "core/error.hpp"
 #include "commands/commands.hpp"
 #include "convert/export.hpp"
 #include "convert/import.hpp"
+#include "core/error.hpp"
 #include "run/inputs.hpp"
 
 namespace switchyard {

@@ -16,13 +16,13 @@
 #include "comm/collectives.hpp"
 #include "config/value_rule.hpp"
 #include "core/error.hpp"
+#include "core/units.hpp"
+#include "inference/generation.hpp"
 #include "io/hugging_face/hugging_face.hpp"
 #include "io/hugging_face/safetensors.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
-#include "run/checkpoints.hpp"
-#include "core/units.hpp"
-#include "inference/generation.hpp"
+#include "train/checkpoint_header.hpp"
 #include "train/weight_reader.hpp"
 
 namespace switchyard {

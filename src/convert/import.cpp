@@ -7,11 +7,12 @@
 #include <filesystem>
 
 #include "core/error.hpp"
+#include "inference/inference_state.hpp"
+#include "io/files/strict_json.hpp"
 #include "io/hugging_face/hugging_face.hpp"
 #include "io/hugging_face/safetensors.hpp"
-#include "io/files/strict_json.hpp"
 #include "kernels/transfer.hpp"
-#include "run/checkpoints.hpp"
+#include "train/checkpoint_header.hpp"
 #include "train/weight_reader.hpp"
 
 namespace switchyard {

@@ -8,6 +8,7 @@
 
 #include "core/error.hpp"
 #include "core/large_memory.hpp"
+#include "core/units.hpp"
 
 namespace switchyard {
 namespace {
@@ -28,10 +29,6 @@ std::size_t bytes_of(DType dtype, const Shape& shape) {
     return aligned(static_cast<std::size_t>(shape.size()) * size_of(dtype));
 }
 
-std::string size_text(std::size_t bytes) {
-    const double mib = static_cast<double>(bytes) / (1 << 20);
-    return mib < 1024 ? fmt::format("{:.1f} MiB", mib) : fmt::format("{:.1f} GiB", mib / 1024);
-}
 }  // namespace
 
 const char* name_of(MemoryClass c) {
@@ -55,7 +52,7 @@ Arena Arena::allocate(const Arena& measured) {
     require(memory != nullptr,
             "out of memory: this rank needs {} ({}) use more ranks, a larger tp or a "
             "smaller data.micro_batch; `switchyard plan` shows the cost before a run",
-            size_text(arena.capacity_), measured.text());
+            bytes_text(arena.capacity_), measured.text());
     std::memset(memory, 0, arena.capacity_);
     arena.memory_.reset(memory);
     return arena;
@@ -100,7 +97,7 @@ std::string Arena::text() const {
         if (static_cast<MemoryClass>(i) == MemoryClass::workspace) bytes += shared_;
         if (bytes == 0) continue;
         text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name_of(static_cast<MemoryClass>(i)),
-                            size_text(bytes));
+                            bytes_text(bytes));
     }
     return text;
 }

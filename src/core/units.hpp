@@ -1,46 +1,9 @@
-// Figures of a run: pure arithmetic on counts and shapes (design section 9). Operations count a multiply-add
-// as two.
+// Bytes, counts and durations as text for people.
 #pragma once
 
-#include <cstdint>
 #include <string>
-#include <vector>
 
 namespace switchyard {
-
-/// Values of the whole model, over all ranks, without padding.
-struct ParameterCounts {
-    std::int64_t embedding = 0, head = 0, norms = 0, dense_linears = 0, factors = 0, frozen = 0;
-    std::int64_t trainable() const { return embedding + head + norms + dense_linears + factors; }
-    /// Of the model that is trained: low-rank factors belong to the method.
-    std::int64_t model() const { return embedding + head + norms + dense_linears + frozen; }
-};
-
-/// One linear of a block; low_rank 0: trained dense.
-struct LinearShape {
-    std::int64_t out = 0, in = 0, low_rank = 0;
-    bool merged = false;         // products run on W + s B A
-    bool recomputed = false;     // its output is formed again in backward (model.recompute)
-    double merges_per_step = 0;  // times W + s B A is formed whole, over all ranks
-};
-
-struct FlopsModel {
-    std::vector<LinearShape> linears;
-    double num_layers = 0, attention_width = 0;  // H D
-    double hidden_size = 0, vocab_size = 0, seq_len = 0;
-    double recomputed_layers = 0;
-    double tokens_per_step = 0;
-};
-
-/// Per token of a training step. dense: 6 N + 12 L H D T, N the values in matrix products, as if every weight
-/// had a gradient and attention were not causal (Chowdhery et al. 2022, appendix B). executed: what this
-/// method asks for: frozen weights need no weight gradient, low-rank factors cost 6 r (m + n) + 2 r n, or,
-/// merged, 4 r (m + n) and 2 m n r each time a merged copy is formed; attention half, for its mask;
-/// recomputation where asked for.
-struct Flops {
-    double dense = 0, executed = 0;
-};
-Flops flops_per_token(const FlopsModel&);
 
 /// "1.23 GiB", "45.6 MiB", "789 B"
 std::string bytes_text(double bytes);
@@ -48,10 +11,5 @@ std::string bytes_text(double bytes);
 std::string count_text(double count);
 /// "1:02:03", "4:05", "12 s"
 std::string duration_text(double seconds);
-
-/// Resident memory of this process in bytes, now and at most since start or reset_peak_resident().
-double resident_bytes();
-double peak_resident_bytes();
-void reset_peak_resident();
 
 }  // namespace switchyard

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "inference/inference_state.hpp"
 #include "io/tokens/token_file.hpp"
-#include "train/weight_reader.hpp"
 
 namespace switchyard {
 

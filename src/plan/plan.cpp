@@ -131,13 +131,6 @@ FlopsModel flops_model(TrainState& state) {
     return model;
 }
 
-std::uint64_t checkpoint_bytes(TrainState& state) {
-    std::uint64_t bytes = 0;
-    StateIo counter(bytes);
-    state.visit(counter);
-    return bytes;
-}
-
 Plan make_plan(const Config& config, int ranks, int rank, std::int64_t steps) {
     Plan plan;
     const std::set<int> chosen = ranks_to_look_at(ranks, config.parallel.tp, rank);

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "core/units.hpp"
+#include "plan/flops.hpp"
 #include "train/train_state.hpp"
 
 namespace switchyard {
@@ -46,7 +46,6 @@ Plan make_plan(const Config&, int ranks, int rank, std::int64_t steps);
 
 ParameterCounts count_parameters(TrainState&);
 FlopsModel flops_model(TrainState&);
-std::uint64_t checkpoint_bytes(TrainState&);
 
 double total_bytes(const Traffic&);
 

@@ -14,80 +14,14 @@
 #include "core/timer.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/run/run_directory.hpp"
-#include "run/environment.hpp"
-#include "plan/plan.hpp"
 
 namespace switchyard {
 namespace {
 
-constexpr std::int64_t format_version = 1;
 constexpr const char* damaged_suffix = ".damaged";
 constexpr double assumed_write_rate = 100e6;  // B/s, before a save was measured
 
 }  // namespace
-
-std::string fingerprint_text(std::uint64_t fingerprint) {
-    return fmt::format("{:016x}", fingerprint);
-}
-
-DataIdentity identity_of(const TokenFileInfo& info) {
-    return {fingerprint_text(info.fingerprint), fingerprint_text(info.tokenizer_fingerprint)};
-}
-
-void write_header(CheckpointWriter& writer, const CheckpointHeader& header, std::uint64_t seed,
-                  const Topology& topology) {
-    writer.attribute("/", "format_version", format_version);
-    writer.attribute("/", "step", header.step);
-    writer.attribute("/", "tokens_seen", header.tokens_seen);
-    writer.attribute("/", "seed", static_cast<std::int64_t>(seed));
-    writer.attribute("/", "dtype", header.dtype);
-    writer.attribute("/", "config", header.config);
-    // Provenance: may differ between files of equal content.
-    writer.attribute("/", "tp", std::int64_t{topology.tp_size()});
-    writer.attribute("/", "dp", std::int64_t{topology.dp_size()});
-    writer.attribute("/", "code_version", version_text());
-    writer.attribute("/", "host", broadcast(topology.world, host_name()));
-    writer.attribute("/", "time", broadcast(topology.world, utc_time()));
-    writer.attribute("/data", "next_sample", header.next_sample);
-    writer.attribute("/data", "token_fingerprint", header.data.tokens);
-    writer.attribute("/data", "tokenizer_fingerprint", header.data.tokenizer);
-}
-
-namespace {
-
-CheckpointHeader header_of(const CheckpointReader& reader) {
-    const auto integer = [&](const char* object, const char* key) {
-        return std::get<std::int64_t>(reader.attribute(object, key));
-    };
-    const auto text = [&](const char* object, const char* key) {
-        return std::get<std::string>(reader.attribute(object, key));
-    };
-    const std::int64_t version = integer("/", "format_version");
-    require(
-        version == format_version,
-        "checkpoint `{}` has format version {} (this program reads version {}) use the program that wrote it",
-        reader.path(), version, format_version);
-    CheckpointHeader header;
-    header.step = integer("/", "step");
-    header.tokens_seen = integer("/", "tokens_seen");
-    header.config = text("/", "config");
-    header.dtype = text("/", "dtype");
-    header.next_sample = integer("/data", "next_sample");
-    header.data = {text("/data", "token_fingerprint"), text("/data", "tokenizer_fingerprint")};
-    return header;
-}
-
-}  // namespace
-
-CheckpointHeader read_header(const Comm& world, const std::string& path) {
-    const CheckpointReader reader(world, path);
-    return agreed(world, [&] { return header_of(reader); });
-}
-
-Config stored_config(const CheckpointHeader& header, const std::string& path,
-                     const std::vector<std::string>& arguments) {
-    return parse_config(header.config, "the configuration in " + path, arguments, method_options()).config;
-}
 
 Checkpoints::Checkpoints(const Comm& world, std::string directory, const Config& config, DataIdentity data)
     : world_(world), directory_(std::move(directory)), config_(config), data_(std::move(data)) {

@@ -1,4 +1,4 @@
-// Checkpoints of a run: what a file says about itself, saving with retention, and finding the newest that is
+// Checkpoints of a run: saving with retention, and finding the newest that is
 // whole. Rank 0 looks at the file system and tells the others.
 #pragma once
 
@@ -8,32 +8,10 @@
 #include <string>
 
 #include "io/tokens/token_file.hpp"
+#include "train/checkpoint_header.hpp"
 #include "train/train_state.hpp"
 
 namespace switchyard {
-
-/// Which data a run was trained on.
-struct DataIdentity {
-    std::string tokens, tokenizer;  // fingerprints in hexadecimal
-    bool operator==(const DataIdentity&) const = default;
-};
-DataIdentity identity_of(const TokenFileInfo&);
-std::string fingerprint_text(std::uint64_t);
-
-/// The attributes that are read before the state.
-struct CheckpointHeader {
-    std::int64_t step = 0, tokens_seen = 0, next_sample = 0;
-    std::string config;  // text; parse with parse_config
-    std::string dtype;
-    DataIdentity data;
-};
-/// Collective. Throws UserError on all ranks: missing, damaged metadata, another format version.
-CheckpointHeader read_header(const Comm& world, const std::string& path);
-/// Writes what read_header() reads, and provenance. Collective over the topology's world.
-void write_header(CheckpointWriter&, const CheckpointHeader&, std::uint64_t seed, const Topology&);
-/// The configuration stored in a checkpoint, with `arguments` ("--section.key=value") on top of it.
-Config stored_config(const CheckpointHeader&, const std::string& path,
-                     const std::vector<std::string>& arguments = {});
 
 struct SaveReport {
     std::string path;

@@ -18,10 +18,10 @@
 
 #include "comm/collectives.hpp"
 #include "core/host.hpp"
+#include "core/version.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/files/files.hpp"
 #include "kernels/matmul.hpp"
-#include "revision.hpp"
 
 extern char** environ;
 
@@ -126,10 +126,6 @@ std::string crowding_text(const ordered_json& environment) {
     return "";
 }
 
-std::string version_text() {
-    return "switchyard " SWITCHYARD_VERSION " (" SWITCHYARD_REVISION ")";
-}
-
 ordered_json environment(const Topology& topology, const StartInfo& start) {
     ordered_json ranks = ordered_json::array();
     for (int rank = 0; rank < topology.world.size(); ++rank) {
@@ -139,8 +135,8 @@ ordered_json environment(const Topology& topology, const StartInfo& start) {
         ranks.push_back({{"host", theirs.substr(0, end)}, {"cores", theirs.substr(end + 1)}});
     }
     ordered_json result;
-    result["version"] = SWITCHYARD_VERSION;
-    result["revision"] = SWITCHYARD_REVISION;
+    result["version"] = version().number;
+    result["revision"] = version().revision;
     result["compiler"] = __VERSION__;
     result["mpi"] = mpi_version();
     result["gpu_aware_mpi"] = gpu_awareness();

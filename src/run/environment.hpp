@@ -9,9 +9,6 @@
 
 namespace switchyard {
 
-/// "switchyard 0.1.0 (a1b2c3d)"
-std::string version_text();
-
 /// How the process was started.
 struct StartInfo {
     std::string command;  // the whole command line

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "comm/comm.hpp"
 #include "io/tokens/token_file.hpp"
 #include "methods/registry.hpp"
-#include "run/checkpoints.hpp"
 
 namespace switchyard {
 
@@ -22,15 +22,5 @@ std::string find_checkpoint(const Comm& world, const std::string& name);
 
 /// Opens data.tokens on every rank; model.vocab_size 0 becomes the file's. Throws UserError on all ranks.
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config&);
-
-/// The stored configuration of a checkpoint beside the one asked for (complete): returns a line for each
-/// difference that section 7.4 of the design allows; throws UserError naming key, stored and requested value
-/// of the others.
-std::vector<std::string> check_resumable(const CheckpointHeader&, const std::string& path,
-                                         const Config& requested);
-/// Throws UserError unless the token file is the one the checkpoint was trained on.
-void check_data(const CheckpointHeader&, const std::string& path, const TokenFile&);
-/// Throws UserError naming the key in which the model in a checkpoint differs (run.init_from).
-void check_same_model(const Config& stored, const std::string& path, const Config& requested);
 
 }  // namespace switchyard

@@ -13,8 +13,8 @@
 #include <string_view>
 
 #include "core/timer.hpp"
-#include "io/files/files.hpp"
 #include "core/units.hpp"
+#include "io/files/files.hpp"
 
 namespace switchyard {
 namespace {

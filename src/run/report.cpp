@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include "core/units.hpp"
+
 namespace switchyard {
 namespace {
 
@@ -80,8 +82,7 @@ std::vector<std::string> start_lines(const Config& config, const Plan& plan, int
     if (plan.merged_linears + plan.unmerged_linears > 0)
         lines.push_back(fmt::format("products    {} low-rank linears run merged, {} unmerged",
                                     plan.merged_linears, plan.unmerged_linears));
-    lines.push_back(
-        fmt::format("checkpoint  {} a file", bytes_text(static_cast<double>(plan.checkpoint_bytes))));
+    lines.push_back(fmt::format("checkpoint  {} a file", bytes_text(plan.checkpoint_bytes)));
     lines.push_back(fmt::format(
         "step        {} tokens, {}FLOP executed ({}FLOP dense), products at {}FLOP/s here",
         count_text(plan.tokens_per_step), count_text(plan.flops_per_token.executed * plan.tokens_per_step),

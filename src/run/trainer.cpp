@@ -3,11 +3,15 @@
 
 #include <algorithm>
 
+#include "comm/failure.hpp"
 #include "core/error.hpp"
+#include "core/host.hpp"
+#include "core/units.hpp"
+#include "core/version.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "kernels/matmul.hpp"
-#include "comm/failure.hpp"
 #include "run/inputs.hpp"
+#include "run/resume_rules.hpp"
 
 namespace switchyard {
 
@@ -236,8 +240,8 @@ void Trainer::save() {
     log_event("save", {{"checkpoint", report.path}, {"bytes", report.bytes}, {"seconds", report.seconds}});
     if (!speaks()) return;
     write_status("running", "");
-    progress_.line(fmt::format("saved {} ({} in {:.2f} s)", report.path,
-                               bytes_text(static_cast<double>(report.bytes)), report.seconds));
+    progress_.line(
+        fmt::format("saved {} ({} in {:.2f} s)", report.path, bytes_text(report.bytes), report.seconds));
     logged_.save_s = std::max(logged_.save_s, report.seconds);
     say_signal_lead();
 }

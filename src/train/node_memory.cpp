@@ -10,8 +10,6 @@
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
-#include "io/files/files.hpp"
-#include "run/environment.hpp"
 #include "core/units.hpp"
 
 namespace switchyard {

@@ -78,6 +78,13 @@ void TrainState::read_dense(const WeightReader& weights, OwnedParameter& owned) 
         if (owned.mine(row)) kernels::copy(rows.rows(row, 1), owned.master(row));
 }
 
+std::uint64_t checkpoint_bytes(TrainState& state) {
+    std::uint64_t bytes = 0;
+    StateIo counter(bytes);
+    state.visit(counter);
+    return bytes;
+}
+
 std::unique_ptr<AllocatedState> allocate_state(const Config& config, const Topology& topology,
                                                Traffic& traffic) {
     Arena measured;

@@ -38,6 +38,9 @@ struct TrainState {
     void read_dense(const WeightReader&, OwnedParameter&);
 };
 
+/// What a checkpoint of this state holds in datasets; attributes and structure come on top.
+std::uint64_t checkpoint_bytes(TrainState&);
+
 /// The arena of a state and the state in it; `measured` is what its build asked for.
 struct AllocatedState {
     Arena arena;

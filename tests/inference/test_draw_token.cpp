@@ -4,8 +4,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "support/token_files.hpp"
 #include "inference/generation.hpp"
+#include "support/token_files.hpp"
 
 namespace switchyard {
 namespace {

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <set>
 
+#include "inference/generation.hpp"
 #include "kernels/transfer.hpp"
 #include "support/layouts.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
-#include "inference/generation.hpp"
 
 namespace switchyard {
 namespace {

@@ -1,10 +1,10 @@
 // Attention against the formula in all compute types, lengths around the tiles of 128 queries and panels of
 // 512 keys, grouped heads and documents; what a token may not see; its gradient by central differences.
+#include "core/host.hpp"
 #include "kernels/attention.hpp"
 #include "reference/attention.hpp"
 #include "support/grad_check.hpp"
 #include "support/threads.hpp"
-#include "core/units.hpp"
 
 namespace switchyard::test {
 namespace {

@@ -1,7 +1,7 @@
 // SwiGLU against the formula in all compute types, in place and not; its gradient by central differences; the
 // exponential and the reductions in lanes that it, attention, norms and the loss use.
-#include "kernels/swiglu.hpp"
 #include "kernels/cpu/vector_math.hpp"
+#include "kernels/swiglu.hpp"
 #include "reference/swiglu.hpp"
 #include "support/grad_check.hpp"
 

@@ -6,8 +6,8 @@
 
 #include <cmath>
 
-#include "support/tiny_run.hpp"
 #include "plan/plan.hpp"
+#include "support/tiny_run.hpp"
 
 namespace {
 

@@ -4,11 +4,11 @@
 #include <iterator>
 
 #include "core/error.hpp"
+#include "inference/inference_state.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
-#include "run/checkpoints.hpp"
-#include "train/weight_reader.hpp"
+#include "train/checkpoint_header.hpp"
 
 using namespace switchyard;
 

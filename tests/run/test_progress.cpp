@@ -14,8 +14,8 @@
 
 #include "core/timer.hpp"
 #include "io/files/files.hpp"
-#include "support/temporary_directory.hpp"
 #include "run/progress.hpp"
+#include "support/temporary_directory.hpp"
 
 namespace switchyard {
 namespace {

@@ -6,11 +6,11 @@
 #include <limits>
 
 #include "comm/collectives.hpp"
+#include "commands/commands.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
 #include "support/tiny_run.hpp"
 #include "support/token_files.hpp"
-#include "commands/commands.hpp"
 
 namespace switchyard {
 namespace {

@@ -8,8 +8,9 @@
 #include "config/keys.hpp"
 #include "core/error.hpp"
 #include "methods/registry.hpp"
-#include "support/temporary_directory.hpp"
 #include "run/inputs.hpp"
+#include "run/resume_rules.hpp"
+#include "support/temporary_directory.hpp"
 
 namespace switchyard {
 namespace {

@@ -5,9 +5,9 @@
 #include <iterator>
 #include <sstream>
 
-#include "support/tiny_run.hpp"
 #include "run/environment.hpp"
 #include "run/report.hpp"
+#include "support/tiny_run.hpp"
 
 namespace switchyard {
 namespace {

@@ -1,8 +1,8 @@
 // Whether the signal before the time limit leaves the time for a step and a save.
 #include <gtest/gtest.h>
 
-#include "support/temporary_directory.hpp"
 #include "run/signal_lead.hpp"
+#include "support/temporary_directory.hpp"
 
 namespace switchyard {
 namespace {

@@ -13,8 +13,8 @@
 #include "core/error.hpp"
 #include "core/rng.hpp"
 #include "kernels/cpu/dispatch.hpp"
-#include "kernels/matmul.hpp"
 #include "kernels/cpu/scratch.hpp"
+#include "kernels/matmul.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -11,9 +11,9 @@
 #include "core/rng.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
-#include "methods/switchlora/candidate_bank.hpp"
-#include "methods/registry.hpp"
 #include "methods/parts/residual_probe.hpp"
+#include "methods/registry.hpp"
+#include "methods/switchlora/candidate_bank.hpp"
 #include "methods/switchlora/switch_schedule.hpp"
 
 namespace switchyard::methods {

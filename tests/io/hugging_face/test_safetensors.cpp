@@ -9,8 +9,8 @@
 #include <regex>
 
 #include "core/error.hpp"
-#include "io/hugging_face/safetensors.hpp"
 #include "io/files/strict_json.hpp"
+#include "io/hugging_face/safetensors.hpp"
 #include "support/temporary_directory.hpp"
 
 namespace switchyard {

@@ -1,0 +1,16 @@
+// Which code this is.
+#pragma once
+
+#include <string>
+
+namespace switchyard {
+
+struct Version {
+    std::string number;    // "0.1.0"
+    std::string revision;  // of the source when it was built; "unknown" outside a checkout
+};
+Version version();
+/// "switchyard 0.1.0 (a1b2c3d)"
+std::string version_text();
+
+}  // namespace switchyard

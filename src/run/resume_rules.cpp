@@ -1,0 +1,59 @@
+// Messages name key, stored and requested value.
+#include "run/resume_rules.hpp"
+
+#include "core/error.hpp"
+
+namespace switchyard {
+namespace {
+
+/// Resolved sizes are compared one by one, so the name under which they were asked for does not matter.
+bool is_only_a_name(const std::string& key) {
+    return key == "model.preset";
+}
+
+}  // namespace
+
+std::vector<std::string> check_resumable(const CheckpointHeader& header, const std::string& path,
+                                         const Config& requested) {
+    std::vector<std::string> allowed, refused;
+    for (const ConfigChange& change :
+         compare_configs(stored_config(header, path), requested, method_options())) {
+        if (is_only_a_name(change.key)) continue;
+        (change.allowed ? allowed : refused)
+            .push_back(fmt::format("{}: {} -> {}", change.key, change.stored, change.requested));
+    }
+    require(refused.empty(),
+            "the configuration differs from that of checkpoint `{}` (stored -> requested): {} (the run would "
+            "not be "
+            "the one that was interrupted) use the stored values, or another run.dir with run.init_from for "
+            "a new run",
+            path, fmt::join(refused, "; "));
+    return allowed;
+}
+
+void check_data(const CheckpointHeader& header, const std::string& path, const TokenFile& tokens) {
+    const DataIdentity now = identity_of(tokens.info());
+    require(header.data.tokenizer == now.tokenizer,
+            "token file `{}` was made with another tokenizer than that of checkpoint `{}` (fingerprints {} "
+            "and {}; its "
+            "ids mean other words) give the token file of the run as data.tokens",
+            tokens.path(), path, now.tokenizer, header.data.tokenizer);
+    require(header.data.tokens == now.tokens,
+            "token file `{}` holds other tokens than that of checkpoint `{}` (fingerprints {} and {}; the "
+            "run would not "
+            "be the one that was interrupted) give the token file of the run as data.tokens",
+            tokens.path(), path, now.tokens, header.data.tokens);
+}
+
+void check_same_model(const Config& stored, const std::string& path, const Config& requested) {
+    for (const ConfigChange& change : compare_configs(stored, requested, method_options())) {
+        const bool of_model = change.key.rfind("model.", 0) == 0 && !change.allowed &&
+                              !is_only_a_name(change.key) && change.key != "model.init_std";
+        require(!of_model,
+                "checkpoint `{}` is of another model: {} is {} there and {} here (its weights do not fit) "
+                "set {} to {}",
+                path, change.key, change.stored, change.requested, change.key, change.stored);
+    }
+}
+
+}  // namespace switchyard

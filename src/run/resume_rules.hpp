@@ -1,0 +1,21 @@
+// What a run may change when it goes on from a checkpoint (design section 7.4), and what it may start from.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "train/checkpoint_header.hpp"
+
+namespace switchyard {
+
+/// The stored configuration of a checkpoint beside the one asked for (complete): returns a line for each
+/// difference that section 7.4 of the design allows; throws UserError naming key, stored and requested value
+/// of the others.
+std::vector<std::string> check_resumable(const CheckpointHeader&, const std::string& path,
+                                         const Config& requested);
+/// Throws UserError unless the token file is the one the checkpoint was trained on.
+void check_data(const CheckpointHeader&, const std::string& path, const TokenFile&);
+/// Throws UserError naming the key in which the model in a checkpoint differs (run.init_from).
+void check_same_model(const Config& stored, const std::string& path, const Config& requested);
+
+}  // namespace switchyard

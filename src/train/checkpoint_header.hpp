@@ -1,0 +1,38 @@
+// What a checkpoint says about itself: step, configuration, data. Read before the state, to decide what to
+// build.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "io/checkpoint/checkpoint_file.hpp"
+#include "io/tokens/token_file.hpp"
+#include "methods/registry.hpp"
+
+namespace switchyard {
+
+/// Which data a run was trained on.
+struct DataIdentity {
+    std::string tokens, tokenizer;  // fingerprints in hexadecimal
+    bool operator==(const DataIdentity&) const = default;
+};
+DataIdentity identity_of(const TokenFileInfo&);
+std::string fingerprint_text(std::uint64_t);
+
+/// The attributes that are read before the state.
+struct CheckpointHeader {
+    std::int64_t step = 0, tokens_seen = 0, next_sample = 0;
+    std::string config;  // text; parse with parse_config
+    std::string dtype;
+    DataIdentity data;
+};
+/// Collective. Throws UserError on all ranks: missing, damaged metadata, another format version.
+CheckpointHeader read_header(const Comm& world, const std::string& path);
+/// Writes what read_header() reads, and provenance. Collective over the topology's world.
+void write_header(CheckpointWriter&, const CheckpointHeader&, std::uint64_t seed, const Topology&);
+/// The configuration stored in a checkpoint, with `arguments` ("--section.key=value") on top of it.
+Config stored_config(const CheckpointHeader&, const std::string& path,
+                     const std::vector<std::string>& arguments = {});
+
+}  // namespace switchyard
