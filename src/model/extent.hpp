@@ -26,6 +26,21 @@ inline Extent padded_block(std::int64_t size, int parts, int part) {
     return {size, begin, std::min(size, begin + block) - begin, block};
 }
 
+/// The rows of a local block that one of `parts` ranks keeps (parallel.shard_frozen): equal slices, of which
+/// the last may reach beyond the block.
+struct RowSlice {
+    std::int64_t begin = 0;  // first row within the local block
+    std::int64_t kept = 0;   // rows with memory, the same for every part
+    std::int64_t local = 0;  // of these, rows of the local block, its padding included
+    std::int64_t valid = 0;  // of these, rows of the whole dimension
+};
+
+inline RowSlice row_slice(const Extent& rows, int parts, int part) {
+    const std::int64_t kept = (rows.padded + parts - 1) / parts, begin = part * kept;
+    return {begin, kept, std::clamp<std::int64_t>(rows.padded - begin, 0, kept),
+            std::clamp<std::int64_t>(rows.count - begin, 0, kept)};
+}
+
 /// Whole groups (attention heads); parts divides groups.
 inline Extent even_block(std::int64_t size, int parts, int part) {
     return {size, size / parts * part, size / parts, size / parts};

@@ -1,8 +1,6 @@
 // Allocation, initial values and the dense products of a linear.
 #include "model/linear.hpp"
 
-#include <algorithm>
-
 #include "core/error.hpp"
 #include "core/rng.hpp"
 #include "kernels/elementwise.hpp"
@@ -22,6 +20,20 @@ Shard Linear::shard() const {
     return {name_ + ".weight", {out_.size, in_.size}, out_.begin, in_.begin, out_.count, in_.count, 0};
 }
 
+RowSlice Linear::frozen_slice(const ModelContext& context) const {
+    const bool sharded = context.config.parallel.shard_frozen;
+    return row_slice(out_, sharded ? context.topology.dp_size() : 1,
+                     sharded ? context.topology.dp_rank() : 0);
+}
+
+Shard Linear::base_shard(const ModelContext& context) const {
+    Shard part = shard();
+    part.row0 += base_.slice.begin;
+    part.rows = base_.slice.valid;
+    part.replica = base_.slice.kept < out_.padded ? 0 : context.topology.dp_rank();
+    return part;
+}
+
 void Linear::allocate(const ModelContext& context, std::unique_ptr<Adapter> adapter) {
     adapter_ = std::move(adapter);
     Arena& arena = context.arena;
@@ -34,39 +46,31 @@ void Linear::allocate(const ModelContext& context, std::unique_ptr<Adapter> adap
         weight_ = dense_.value;
         return;
     }
-    const int parts = context.config.parallel.shard_frozen ? context.topology.dp_size() : 1;
-    const int part = parts > 1 ? context.topology.dp_rank() : 0;
-    const std::int64_t rows = (out_.padded + parts - 1) / parts;
-    base_.row0 = part * rows;
-    base_.words.hi = arena.take(MemoryClass::frozen, context.dtype, {rows, in_.padded});
-    if (context.dtype == DType::bf16)
-        base_.words.lo = arena.take(MemoryClass::frozen, DType::i16, {rows, in_.padded});
-    if (parts == 1) weight_ = base_.words.hi;
-    arena.shared(context.accumulate(), {rows, in_.padded});  // for initialise()
+    base_.slice = frozen_slice(context);
+    const Shape kept{base_.slice.kept, in_.padded};
+    base_.words.hi = arena.take(MemoryClass::frozen, context.dtype, kept);
+    if (context.dtype == DType::bf16) base_.words.lo = arena.take(MemoryClass::frozen, DType::i16, kept);
+    if (base_.slice.kept == out_.padded) weight_ = base_.words.hi;
+    arena.shared(context.accumulate(), kept);  // for initialise()
 }
 
 void Linear::initialise(const ModelContext& context) {
     if (adapter_ && adapter_->owns_weight()) return;
     const std::uint64_t key = stream_key(context.config.run.seed, name_ + ".weight");
     const double std = context.config.model.init_std;
-    const auto region = [&](std::int64_t row0) {
-        return kernels::Region{in_.size, out_.begin + row0, in_.begin,
-                               std::max<std::int64_t>(0, out_.count - row0), in_.count};
+    const auto region = [&](std::int64_t row0, std::int64_t rows) {
+        return kernels::Region{in_.size, out_.begin + row0, in_.begin, rows, in_.count};
     };
-    if (!frozen()) return kernels::fill_normal(dense_.value, region(0), key, std);
+    if (!frozen()) return kernels::fill_normal(dense_.value, region(0, out_.count), key, std);
     const Tensor words = base_.words.hi;
     const Tensor full = context.arena.shared(context.accumulate(), words.shape());
-    kernels::fill_normal(full, region(base_.row0), key, std);
+    kernels::fill_normal(full, region(base_.slice.begin, base_.slice.valid), key, std);
     kernels::store_frozen(full, base_.words);
 }
 
 void Linear::visit_base(StateIo& io, const ModelContext& context) {
     const Tensor full = context.arena.shared(context.accumulate(), base_.words.hi.shape());
-    Shard part = shard();
-    part.row0 += base_.row0;
-    part.rows = std::clamp<std::int64_t>(out_.count - base_.row0, 0, full.dim(0));
-    const bool sharded = full.dim(0) < out_.padded;
-    part.replica = sharded ? 0 : context.topology.dp_rank();
+    const Shard part = base_shard(context);
     if (io.saving()) kernels::load_frozen(base_.words, full);
     if (io.loading()) kernels::zero(full);  // the padding, which the file does not hold
     io.tensor("/model/" + part.name, part, full);

@@ -14,10 +14,13 @@ namespace switchyard {
 
 enum class Split { column, row };
 
-/// A frozen base weight. With parallel.shard_frozen this rank keeps rows row0 ... of its local tensor only.
+/// A frozen base weight: with parallel.shard_frozen a slice of the rows of the local (out, in) block, else
+/// all of them.
 struct FrozenBase {
-    kernels::FrozenWeight words;  // (rows_kept, in padded)
-    std::int64_t row0 = 0;
+    kernels::FrozenWeight words;  // (slice.kept, in padded)
+    RowSlice slice;
+    /// The words of slice.local rows: what lies beyond the block is no part of anything.
+    kernels::FrozenWeight local_rows() const { return words.rows(0, slice.local); }
 };
 
 class Linear {
@@ -31,6 +34,9 @@ class Linear {
     void allocate(const ModelContext&, std::unique_ptr<Adapter> adapter);
     /// Values N(0, init_std^2), the same on every layout. A frozen weight is stored in full precision.
     void initialise(const ModelContext&);
+
+    /// The rows that this rank keeps of the weight if it is frozen: known before there is memory.
+    RowSlice frozen_slice(const ModelContext&) const;
 
     /// The frozen weight in full precision, to or from /model/<name>.weight. Collective.
     void visit_base(StateIo&, const ModelContext&);
@@ -48,6 +54,8 @@ class Linear {
     const Extent& in() const { return in_; }
     /// Where the local (out, in) block lies in the whole weight; shard().name ends in ".weight".
     Shard shard() const;
+    /// Where base().words lie in it. Slices differ over dp, whole blocks are replicas.
+    Shard base_shard(const ModelContext&) const;
     bool frozen() const { return adapter_ && !adapter_->owns_weight(); }
     Adapter* adapter() const { return adapter_.get(); }
     Parameter& dense() { return dense_; }

@@ -33,10 +33,12 @@ void WeightStage::invalidate() {
 }
 
 void WeightStage::prepare(Linear& linear, Tensor out) const {
+    const FrozenBase& base = linear.base();
+    if (base.slice.local == 0) return;
     if (linear.adapter()->merged())
-        linear.adapter()->merge(linear.base().words, linear.base().row0, out);
+        linear.adapter()->merge(base.local_rows(), base.slice.begin, out.rows(0, base.slice.local));
     else
-        kernels::copy(linear.base().words.hi, out);
+        kernels::copy(base.words.hi, out);
 }
 
 void WeightStage::prefetch(int block) {

@@ -107,10 +107,7 @@ void WeightReader::parameter(Parameter& p) const {
 void WeightReader::frozen_base(Linear& linear, bool merged) const {
     const FrozenBase& base = linear.base();
     const Shape kept = base.words.hi.shape();
-    Shard part = linear.shard();
-    part.row0 += base.row0;
-    part.rows = std::clamp<std::int64_t>(linear.out().count - base.row0, 0, kept[0]);
-    part.replica = kept[0] < linear.out().padded ? 0 : context_.topology.dp_rank();
+    const Shard part = linear.base_shard(context_);
     Tensor full;
     const Arena arena = allocate_scratch(
         [&](Arena& a) { full = a.take(MemoryClass::workspace, context_.accumulate(), kept); });

@@ -79,11 +79,11 @@ inline Values effective_weight(const Linear& linear, LowRankAdapter& adapter) {
     Values w = full.values();
     const Values a = values_of(adapter.a().value), b = values_of(adapter.b().value);
     const std::int64_t n = linear.in().padded, m = linear.out().padded;
-    const std::int64_t rows = std::clamp<std::int64_t>(m - base.row0, 0, base.words.hi.dim(0));
+    const std::int64_t row0 = base.slice.begin, rows = base.slice.local;
     for (std::int64_t i = 0; i < rows; ++i)
         for (std::int64_t j = 0; j < n; ++j)
             for (std::int64_t slot = 0; slot < adapter.low_rank(); ++slot)
-                w[i * n + j] += adapter.scale() * b[slot * m + base.row0 + i] * a[slot * n + j];
+                w[i * n + j] += adapter.scale() * b[slot * m + row0 + i] * a[slot * n + j];
     return w;
 }
 

@@ -24,11 +24,6 @@ Parameter make_factor(const ModelContext& context, const std::string& name, std:
     return p;
 }
 
-std::int64_t rows_kept(const ModelContext& context, const Linear& linear) {
-    const int parts = context.config.parallel.shard_frozen ? context.topology.dp_size() : 1;
-    return (linear.out().padded + parts - 1) / parts;
-}
-
 }  // namespace
 
 bool merging_pays(std::int64_t m, std::int64_t n, std::int64_t tokens_per_step) {
@@ -45,7 +40,7 @@ LowRankAdapter::LowRankAdapter(const ModelContext& context, const Linear& linear
       b_(make_factor(context, linear.name() + ".lora_B", low_rank, linear.out(),
                      linear.split() == Split::column)) {
     b_.transposed = true;
-    const std::int64_t rows = rows_kept(context, linear), in = linear.in().padded;
+    const std::int64_t rows = linear.frozen_slice(context).kept, in = linear.in().padded;
     z_ = context.arena.shared(context.dtype, {context.tokens(), low_rank});
     const auto bytes = static_cast<std::int64_t>(kernels::frozen_scratch_bytes(rows, in, context.dtype));
     merge_scratch_ = context.arena.shared(DType::i16, {(bytes + 1) / 2});
@@ -81,20 +76,17 @@ Tensor LowRankAdapter::b_columns(std::int64_t row0, std::int64_t count) {
 }
 
 void LowRankAdapter::merge(kernels::FrozenWeight base_rows, std::int64_t row0, Tensor out) {
-    const std::int64_t count = std::min(base_rows.hi.dim(0), b_.value.dim(1) - row0);
-    if (count <= 0) return;
-    kernels::merge(base_rows.rows(0, count), {a_.value, b_columns(row0, count), scale_}, out.rows(0, count),
-                   merge_scratch_);
+    kernels::merge(base_rows, {a_.value, b_columns(row0, base_rows.hi.dim(0)), scale_}, out, merge_scratch_);
 }
 
 void LowRankAdapter::subtract_from_base(Linear& linear) {
     const FrozenBase& base = linear.base();
-    const std::int64_t count = std::min(base.words.hi.dim(0), b_.value.dim(1) - base.row0);
-    if (count <= 0) return;
+    const std::int64_t count = base.slice.local;
+    if (count == 0) return;
     const Tensor value = full_precision_.rows(0, count);
-    kernels::load_frozen(base.words.rows(0, count), value);
-    kernels::subtract_low_rank_in_order(value, {a_.value, b_columns(base.row0, count), scale_});
-    kernels::store_frozen(value, base.words.rows(0, count));
+    kernels::load_frozen(base.local_rows(), value);
+    kernels::subtract_low_rank_in_order(value, {a_.value, b_columns(base.slice.begin, count), scale_});
+    kernels::store_frozen(value, base.local_rows());
 }
 
 }  // namespace switchyard

@@ -28,9 +28,7 @@ void ResidualProbe::allocate(const ModelContext& context, std::int64_t widest_in
 }
 
 std::int64_t ResidualProbe::rows(const Linear& linear) const {
-    const FrozenBase& base = linear.base();
-    return std::clamp<std::int64_t>(linear.out().padded - base.row0, 0,
-                                    std::min(most_rows, base.words.hi.dim(0)));
+    return std::min(most_rows, linear.base().slice.local);
 }
 
 Tensor ResidualProbe::effective(Linear& linear, LowRankAdapter& adapter, Tensor flat) {
@@ -42,7 +40,7 @@ Tensor ResidualProbe::effective(Linear& linear, LowRankAdapter& adapter, Tensor 
     kernels::load_frozen(linear.base().words.rows(0, count), out);
     largest_stored_ = std::max(largest_stored_, kernels::max_abs(out));
     kernels::copy(adapter.a().value, a);
-    kernels::pack(adapter.b().value, {slots.data(), r, linear.base().row0, count}, b);
+    kernels::pack(adapter.b().value, {slots.data(), r, linear.base().slice.begin, count}, b);
     kernels::matmul({.a = b,
                      .b = a,
                      .c = out,

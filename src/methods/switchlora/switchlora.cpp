@@ -237,8 +237,8 @@ void SwitchLora::gather_incoming(const Switches& switches) {
 void SwitchLora::absorb(Matrix& matrix, const Switch& s) {
     const FrozenBase& base = matrix.linear->base();
     const std::int64_t k = s.count(), n = matrix.linear->in().padded;
-    const std::int64_t rows = std::min(base.words.hi.dim(0), matrix.linear->out().padded - base.row0);
-    if (rows <= 0) return;
+    const std::int64_t row0 = base.slice.begin, rows = base.slice.local;
+    if (rows == 0) return;
     const Tensor a = difference_a_.view(accumulate_, {2 * k, n}),
                  b = difference_b_.view(accumulate_, {2 * k, rows});
     const Tensor new_b = incoming_b_.view(accumulate_, {k, rows});
@@ -248,11 +248,11 @@ void SwitchLora::absorb(Matrix& matrix, const Switch& s) {
     kernels::pack(side_a.factor->value, {s.a.slots.data(), k, 0, n}, a.rows(0, k));
     kernels::add(side_a.incoming.rows(0, k), a.rows(0, k), -1.0);
     kernels::pack(side_a.factor->value, {s.b.slots.data(), k, 0, n}, a.rows(k, k));
-    kernels::pack(side_b.factor->value, {s.a.slots.data(), k, base.row0, rows}, b.rows(0, k));
-    kernels::pack(side_b.factor->value, {s.b.slots.data(), k, base.row0, rows}, b.rows(k, k));
-    kernels::pack(side_b.incoming, {first.data(), k, base.row0, rows}, new_b);
+    kernels::pack(side_b.factor->value, {s.a.slots.data(), k, row0, rows}, b.rows(0, k));
+    kernels::pack(side_b.factor->value, {s.b.slots.data(), k, row0, rows}, b.rows(k, k));
+    kernels::pack(side_b.incoming, {first.data(), k, row0, rows}, new_b);
     kernels::add(new_b, b.rows(k, k), -1.0);
-    kernels::add_low_rank(base.words.rows(0, rows), {a, b, matrix.adapter->scale()}, scratch_);
+    kernels::add_low_rank(base.local_rows(), {a, b, matrix.adapter->scale()}, scratch_);
 }
 
 void SwitchLora::replace_values(Matrix& matrix, const Switch& s) {
