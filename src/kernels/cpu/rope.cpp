@@ -1,4 +1,4 @@
-// Angles are computed in f64; the rotation runs in place, one token at a time.
+// The rotation runs in place, one token at a time.
 #include "kernels/rope.hpp"
 
 #include "kernels/cpu/dispatch.hpp"
@@ -18,23 +18,6 @@ void rotate_head(T* low, T* high, const Wide<T>* cosine, const Wide<T>* sine, Wi
 }
 
 }  // namespace
-
-void rope_table(Tensor table, double theta, std::int64_t first_position) {
-    internal_check(table.shape().rank() == 3 && table.dim(1) == 2, "rope table {}", table.shape());
-    if (table.empty()) return;
-    const std::int64_t half = table.dim(2);
-    dispatch(table.dtype(), [&]<class T>() {
-        for_rows(table.dim(0), 2 * half, [=](std::int64_t t) {
-            T* row = table.data<T>() + t * 2 * half;
-            for (std::int64_t i = 0; i < half; ++i) {
-                const double frequency = std::pow(theta, -static_cast<double>(i) / static_cast<double>(half));
-                const double angle = static_cast<double>(first_position + t) * frequency;
-                row[i] = convert<T>(std::cos(angle));
-                row[half + i] = convert<T>(std::sin(angle));
-            }
-        });
-    });
-}
 
 void rope(Tensor x, Tensor table, Rotation rotation) {
     internal_check(x.shape().rank() == 4 && x.dim(3) % 2 == 0, "rope of a tensor {}", x.shape());
