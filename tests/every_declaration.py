@@ -122,7 +122,7 @@ std::size_t used = 0;
 
 template <class F>
 void use(F f) {{
-    static volatile F kept;
+    [[maybe_unused]] static volatile F kept = nullptr;
     kept = f;
     ++used;
 }}
