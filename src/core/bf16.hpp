@@ -19,7 +19,8 @@ inline bf16 to_bf16(float x) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
     const std::uint32_t rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);
     const bool nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
-    return {static_cast<std::uint16_t>((nan ? bits | 0x400000u : rounded) >> 16)};  // one narrowing: vectorises
+    return {
+        static_cast<std::uint16_t>((nan ? bits | 0x400000u : rounded) >> 16)};  // one narrowing: vectorises
 }
 
 }  // namespace switchyard

@@ -8,10 +8,13 @@
 #include <cstddef>
 #include <cstdlib>
 
+#include "core/call_counts.hpp"
+
 namespace switchyard {
 
 /// At least `bytes` bytes, aligned to 64, or null; released by std::free.
 inline std::byte* allocate_memory(std::size_t bytes) {
+    count_call(Call::allocation);
     constexpr std::size_t line = 64, large_page = std::size_t{1} << 21;
     const std::size_t alignment = bytes >= 2 * large_page ? large_page : line;
     bytes = (std::max<std::size_t>(bytes, 1) + alignment - 1) / alignment * alignment;

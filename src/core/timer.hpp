@@ -6,15 +6,9 @@
 #include <chrono>
 #include <functional>
 
-namespace switchyard {
+#include "core/call_counts.hpp"
 
-enum class Phase { data, forward, backward, communication, optimizer, switching, checkpoint };
-inline constexpr int num_phases = 7;
-inline const char* name_of(Phase phase) {
-    constexpr const char* names[] = {"data",      "forward",   "backward",  "communication",
-                                     "optimizer", "switching", "checkpoint"};
-    return names[static_cast<int>(phase)];
-}
+namespace switchyard {
 
 inline double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -33,6 +27,7 @@ class PhaseTimer {
         seconds_[static_cast<int>(phase)] += now - last_ - waited_s;
         seconds_[static_cast<int>(Phase::communication)] += waited_s;
         last_ = now;
+        end_counted_phase(phase);
         if (on_lap_) on_lap_(phase);
     }
     /// Called at the end of every lap with its phase: a sign of life for a watchdog.

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "comm/failure.hpp"
+#include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
 #include "core/units.hpp"
@@ -276,6 +277,7 @@ int Trainer::finish(Stop stop) {
         const MeasuredMemory measured{memory_of(allocated_->arena),
                                       process > 0 ? process - start_up_bytes_ : 0};
         for (const std::string& line : finish_lines(plan, scale_, totals_, measured)) progress_.line(line);
+        for (const std::string& line : call_count_lines()) progress_.line(line);
         progress_.line(fmt::format("{} at step {} ({}){}", outcome, state().step, reason,
                                    requeue ? ", start the same command again to go on" : ""));
         ordered_json details{{"outcome", outcome}, {"reason", reason}};

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
@@ -74,6 +75,7 @@ StepResult train_step(TrainState& state, const TokenLoader& loader, std::int64_t
 }
 
 StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& timer) {
+    const CountedStep counted;
     const Config& config = s.context.config;
     const Comm& dp = s.context.topology.dp;
     const std::int64_t per_rank = config.data.global_batch / dp.size();

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "comm/messages.hpp"
+#include "core/call_counts.hpp"
 #include "core/error.hpp"
 
 namespace switchyard {
@@ -29,6 +30,7 @@ void deliver_locally(Tensor from, Tensor to) {
 Pending start_all_reduce(const Comm& comm, Tensor tensor, Tensor scratch, Traffic& traffic,
                          TrafficGroup group) {
     if (comm.size() == 1 || tensor.empty()) return {};
+    count_call(Call::collective);
     traffic.add(group, all_reduce_bytes(static_cast<double>(tensor.bytes()), comm.size()));
     auto reduction = std::make_shared<OrderedReduction>(comm, tensor, scratch, message_limit);
     reduction->scatter();
@@ -41,6 +43,7 @@ Pending start_exchange(const Comm& comm, std::span<const Tensor> send, std::span
     internal_check(send.size() == ranks && received.size() == ranks,
                    "exchange of {} and {} parts over {} ranks", send.size(), received.size(), ranks);
     if (ranks == 1) return {};
+    count_call(Call::collective);
     auto requests = std::make_shared<Requests>();
     for (int away = 1; away < comm.size(); ++away) {  // no rank is everybody's first
         const int from = (comm.rank() + comm.size() - away) % comm.size();
@@ -61,6 +64,7 @@ Pending start_all_gather(const Comm& comm, Tensor mine, Tensor all, Traffic& tra
         deliver_locally(mine, all);
         return {};
     }
+    count_call(Call::collective);
     traffic.add(group, all_gather_bytes(static_cast<double>(all.bytes()), comm.size()));
     auto requests = std::make_shared<Requests>();
     start_gather_parts(comm, mine.raw(), all.raw(), mine.bytes(), message_limit, *requests);

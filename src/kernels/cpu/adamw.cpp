@@ -1,6 +1,7 @@
 // One pass over master, moments and gradient; arithmetic in the type of the state, bias corrections in f64.
 #include "kernels/adamw.hpp"
 
+#include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
 
 namespace switchyard::kernels {
@@ -100,6 +101,7 @@ void update(const AdamWRows& rows, const AdamWSettings& settings, double clip) {
 }  // namespace
 
 void adamw(const AdamWRows& rows, const AdamWSettings& settings, Tensor clip) {
+    count_kernel(__func__);
     check("clip", clip, DType::f64, {2});
     if (clip.data<double>()[1] == 0) return;
     for (std::int64_t i = 0; i < rows.step.size(); ++i) ++rows.step.data<std::int32_t>()[i];

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "kernels/cpu/gemm.hpp"
 #include "kernels/cpu/scratch.hpp"
@@ -445,6 +446,7 @@ void backward(const AttentionBackward& a, const Extents& e) {
 }  // namespace
 
 void attention_forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor o, Tensor lse) {
+    count_kernel(__func__);
     const Extents e = extents(q, k, v, document_start, lse);
     internal_check(o.shape() == q.shape() && o.dtype() == q.dtype(), "attention: o {}", o.shape());
     switch (q.dtype()) {
@@ -460,6 +462,7 @@ void attention_forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tens
 }
 
 void attention_backward(const AttentionBackward& a) {
+    count_kernel(__func__);
     const Extents e = extents(a.q, a.k, a.v, a.document_start, a.lse);
     internal_check(a.o.shape() == a.q.shape() && a.d_o.shape() == a.q.shape() &&
                        a.d_q.shape() == a.q.shape() && a.d_k.shape() == a.k.shape() &&

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
 
@@ -75,6 +76,7 @@ void check_logits(Tensor logits, Tensor targets, VocabRange range) {
 }  // namespace
 
 void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor stats) {
+    count_kernel(__func__);
     check_logits(logits, targets, range);
     const std::int64_t n = logits.dim(1);
     check("softmax statistics", stats, accumulate_type(logits.dtype()), {3, n});
@@ -105,6 +107,8 @@ void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor 
 }
 
 double combine_statistics(Tensor all_stats, Tensor targets, Tensor lse) {
+    count_kernel(__func__);
+    count_call(Call::host_read);
     internal_check(all_stats.shape().rank() == 3 && all_stats.dim(1) == 3, "softmax statistics {}",
                    all_stats.shape());
     const std::int64_t parts = all_stats.dim(0), n = all_stats.dim(2);
@@ -132,6 +136,7 @@ double combine_statistics(Tensor all_stats, Tensor targets, Tensor lse) {
 }
 
 void cross_entropy_backward(Tensor logits, Tensor lse, Tensor targets, VocabRange range, double scale) {
+    count_kernel(__func__);
     check_logits(logits, targets, range);
     const std::int64_t rows = logits.dim(0), n = logits.dim(1);
     check("softmax sums", lse, accumulate_type(logits.dtype()), {n});

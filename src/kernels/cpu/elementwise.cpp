@@ -9,6 +9,7 @@
 #include <limits>
 #include <vector>
 
+#include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
 
@@ -135,6 +136,7 @@ void check_rectangle(Tensor tensor, const std::int32_t* rows, std::int64_t num_r
 }  // namespace
 
 void zero(Tensor x) {
+    count_kernel(__func__);
     if (x.empty()) return;
     char* to = x.data<char>();
     const auto bytes = static_cast<std::int64_t>(x.bytes()), pieces = (bytes + piece_bytes - 1) / piece_bytes;
@@ -144,6 +146,7 @@ void zero(Tensor x) {
 }
 
 void fill(Tensor x, double value) {
+    count_kernel(__func__);
     if (x.empty()) return;
     dispatch(x.dtype(), [&]<class T>() {
         T* to = x.data<T>();
@@ -155,6 +158,7 @@ void fill(Tensor x, double value) {
 }
 
 void copy(Tensor from, Tensor to) {
+    count_kernel(__func__);
     check_shape("destination of a copy", to, from.shape());
     if (from.empty()) return;
     if (from.dtype() == to.dtype()) return copy_bytes(from.data<char>(), to.data<char>(), from.bytes());
@@ -170,6 +174,7 @@ void copy(Tensor from, Tensor to) {
 }
 
 void add(Tensor from, Tensor to, double alpha) {
+    count_kernel(__func__);
     check_shape("destination of a sum", to, from.shape());
     if (from.empty()) return;
     dispatch(from.dtype(), [&]<class From>() {
@@ -184,6 +189,7 @@ void add(Tensor from, Tensor to, double alpha) {
 }
 
 void transpose(Tensor from, Tensor to) {
+    count_kernel(__func__);
     internal_check(from.shape().rank() == 2, "transpose of a tensor {}", from.shape());
     const std::int64_t rows = from.dim(0), cols = from.dim(1);
     check_shape("transpose", to, {cols, rows});
@@ -205,6 +211,8 @@ void transpose(Tensor from, Tensor to) {
 }
 
 double squared_norm(Tensor x) {
+    count_kernel(__func__);
+    count_call(Call::host_read);
     if (x.empty()) return 0;
     std::vector<double> parts(static_cast<std::size_t>(num_blocks(x.size())));
     dispatch(x.dtype(), [&]<class T>() {
@@ -217,6 +225,8 @@ double squared_norm(Tensor x) {
 }
 
 double squared_norm_rows(Tensor x, Tensor rows, std::int64_t column, std::int64_t width) {
+    count_kernel(__func__);
+    count_call(Call::host_read);
     if (rows.empty() || width == 0) return 0;
     check_dtype("list of rows", rows, DType::i32);
     const auto* list = rows.data<std::int32_t>();
@@ -236,6 +246,8 @@ double squared_norm_rows(Tensor x, Tensor rows, std::int64_t column, std::int64_
 }
 
 double max_abs(Tensor x) {
+    count_kernel(__func__);
+    count_call(Call::host_read);
     if (x.empty()) return 0;
     double result = 0;
     dispatch(x.dtype(), [&]<class T>() {
@@ -250,6 +262,7 @@ double max_abs(Tensor x) {
 }
 
 void pack(Tensor from, const Rectangle& part, Tensor packed) {
+    count_kernel(__func__);
     check_rectangle(from, part.rows, part.num_rows, part.column, part.width);
     check_shape("packed rectangle", packed, {part.num_rows, part.width});
     if (packed.empty()) return;
@@ -268,6 +281,7 @@ void pack(Tensor from, const Rectangle& part, Tensor packed) {
 }
 
 void unpack(Tensor packed, const Rectangle& part, Tensor to) {
+    count_kernel(__func__);
     check_rectangle(to, part.rows, part.num_rows, part.column, part.width);
     check_shape("packed rectangle", packed, {part.num_rows, part.width});
     if (packed.empty()) return;
@@ -286,6 +300,7 @@ void unpack(Tensor packed, const Rectangle& part, Tensor to) {
 }
 
 void sum_parts(Tensor parts, std::int64_t offset, std::int64_t own, const Rectangle& part, Tensor to) {
+    count_kernel(__func__);
     check_rectangle(to, part.rows, part.num_rows, part.column, part.width);
     internal_check(parts.shape().rank() == 2 && own >= 0 && own < parts.dim(0) && offset >= 0 &&
                        offset + part.num_rows * part.width <= parts.dim(1),

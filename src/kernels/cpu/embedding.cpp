@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
 
 namespace switchyard::kernels {
@@ -35,6 +36,7 @@ constexpr std::int64_t column_block = 32;
 }  // namespace
 
 void embedding_forward(Tensor tokens, Tensor table, VocabRange range, Tensor x) {
+    count_kernel(__func__);
     check_embedding(tokens, table, range, x);
     check_dtype("embedded tokens", x, table.dtype());
     if (x.empty()) return;
@@ -50,6 +52,7 @@ void embedding_forward(Tensor tokens, Tensor table, VocabRange range, Tensor x) 
 }
 
 void embedding_backward(Tensor tokens, Tensor d_x, VocabRange range, Tensor d_table) {
+    count_kernel(__func__);
     check_embedding(tokens, d_table, range, d_x);
     check_dtype("gradient of a table", d_table, accumulate_type(d_x.dtype()));
     if (d_x.empty() || d_table.empty()) return;

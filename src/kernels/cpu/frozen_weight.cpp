@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/gemm.hpp"
@@ -142,6 +143,7 @@ void subtract_in_order(Tensor value, const LowRankFactors& f) {
 }  // namespace
 
 void store_frozen(Tensor value, FrozenWeight w) {
+    count_kernel(__func__);
     check(w);
     internal_check(value.size() == w.hi.size() && value.dtype() == accumulate_type(w.hi.dtype()),
                    "store_frozen: {} {} into {} {}", value.shape(), name_of(value.dtype()), w.hi.shape(),
@@ -158,6 +160,7 @@ void store_frozen(Tensor value, FrozenWeight w) {
 }
 
 void load_frozen(FrozenWeight w, Tensor value) {
+    count_kernel(__func__);
     check(w);
     internal_check(value.size() == w.hi.size() && value.dtype() == accumulate_type(w.hi.dtype()),
                    "load_frozen: {} {} into {} {}", w.hi.shape(), name_of(w.hi.dtype()), value.shape(),
@@ -174,6 +177,7 @@ void load_frozen(FrozenWeight w, Tensor value) {
 }
 
 void add_low_rank(FrozenWeight w, const LowRankFactors& factors, Tensor scratch) {
+    count_kernel(__func__);
     check(w);
     const std::int64_t m = w.hi.dim(0), n = w.hi.dim(1);
     check(factors, m, n, accumulate_type(w.hi.dtype()));
@@ -190,6 +194,7 @@ void add_low_rank(FrozenWeight w, const LowRankFactors& factors, Tensor scratch)
 }
 
 void merge(FrozenWeight w, const LowRankFactors& factors, Tensor merged, Tensor scratch) {
+    count_kernel(__func__);
     check(w);
     const std::int64_t m = w.hi.dim(0), n = w.hi.dim(1);
     check(factors, m, n, w.hi.dtype());
@@ -217,6 +222,7 @@ std::size_t frozen_scratch_bytes(std::int64_t m, std::int64_t n, DType compute) 
 }
 
 void subtract_low_rank_in_order(Tensor value, const LowRankFactors& f) {
+    count_kernel(__func__);
     internal_check(value.shape().rank() == 2, "subtract_low_rank_in_order from {}", value.shape());
     check(f, value.dim(0), value.dim(1), f.a.dtype());
     const DType factor = f.a.dtype();

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <vector>
 
+#include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "kernels/cpu/gemm.hpp"
 
@@ -31,6 +32,7 @@ void check(const Matmul& p, std::int64_t m, std::int64_t k, std::int64_t k_of_b,
 }  // namespace
 
 void matmul(const Matmul& p) {
+    count_kernel(__func__);
     internal_check(p.a.shape().rank() == 2 && p.b.shape().rank() == 2 && p.c.shape().rank() == 2,
                    "matmul: shapes {}, {}, {} are not all 2-D", p.a.shape(), p.b.shape(), p.c.shape());
     const bool a_turned = p.op_a == Op::transpose, b_turned = p.op_b == Op::transpose;

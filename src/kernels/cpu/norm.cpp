@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
 
@@ -72,6 +73,7 @@ constexpr std::int64_t max_groups = 64, min_group_rows = 32;
 }  // namespace
 
 void rms_norm_forward(Tensor x, Tensor weight, Tensor h, Tensor rstd, double eps) {
+    count_kernel(__func__);
     const auto [rows, width] = check_norm(x, weight, h, rstd);
     if (x.empty()) return;
     dispatch(x.dtype(), [&, rows = rows, width = width]<class T>() {
@@ -86,6 +88,7 @@ void rms_norm_forward(Tensor x, Tensor weight, Tensor h, Tensor rstd, double eps
 }
 
 void add_rms_norm_forward(Tensor x, Tensor y, Tensor weight, Tensor sum, Tensor h, Tensor rstd, double eps) {
+    count_kernel(__func__);
     const auto [rows, width] = check_norm(x, weight, h, rstd);
     check("addend of a norm", y, x.dtype(), x.shape());
     check("sum of a norm", sum, x.dtype(), x.shape());
@@ -104,6 +107,7 @@ void add_rms_norm_forward(Tensor x, Tensor y, Tensor weight, Tensor sum, Tensor 
 }
 
 void rms_norm_backward(Tensor d_h, Tensor x, Tensor weight, Tensor rstd, Tensor d_x, Tensor d_weight) {
+    count_kernel(__func__);
     const auto [rows, width] = check_norm(x, weight, d_h, rstd);
     check("gradient of a norm's input", d_x, x.dtype(), x.shape());
     check("gradient of a norm's weight", d_weight, accumulate_type(x.dtype()), {width});

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "core/call_counts.hpp"
 #include "core/rng.hpp"
 #include "kernels/cpu/dispatch.hpp"
 
@@ -57,6 +58,7 @@ void fill_region(Tensor x, const Region& region, const Pair& pair) {
 }  // namespace
 
 void fill_normal(Tensor x, const Region& region, std::uint64_t key, double std) {
+    count_kernel(__func__);
     fill_region(x, region, [=](std::uint64_t p) {
         const auto [even, odd] = normal_pair(key, p);
         return std::pair(std * even, std * odd);
@@ -64,6 +66,7 @@ void fill_normal(Tensor x, const Region& region, std::uint64_t key, double std) 
 }
 
 void fill_uniform(Tensor x, const Region& region, std::uint64_t key, double bound) {
+    count_kernel(__func__);
     fill_region(x, region, [=](std::uint64_t p) {
         const auto [even, odd] = uniform_pair(key, p);
         return std::pair(bound * (2 * even - 1), bound * (2 * odd - 1));

@@ -1,6 +1,7 @@
 // The rotation runs in place, one token at a time.
 #include "kernels/rope.hpp"
 
+#include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
 
 namespace switchyard::kernels {
@@ -20,6 +21,7 @@ void rotate_head(T* low, T* high, const Wide<T>* cosine, const Wide<T>* sine, Wi
 }  // namespace
 
 void rope(Tensor x, Tensor table, Rotation rotation) {
+    count_kernel(__func__);
     internal_check(x.shape().rank() == 4 && x.dim(3) % 2 == 0, "rope of a tensor {}", x.shape());
     const std::int64_t batch = x.dim(0), tokens = x.dim(1), heads = x.dim(2), half = x.dim(3) / 2;
     check("rope table", table, accumulate_type(x.dtype()), {tokens, 2, half});

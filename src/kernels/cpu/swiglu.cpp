@@ -2,6 +2,7 @@
 // inputs.
 #include "kernels/swiglu.hpp"
 
+#include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
 
@@ -33,6 +34,7 @@ void backward_block(const T* d_a, const T* gate, const T* up, T* d_gate, T* d_up
 }  // namespace
 
 void swiglu_forward(Tensor gate, Tensor up, Tensor a) {
+    count_kernel(__func__);
     check("up of a swiglu", up, gate.dtype(), gate.shape());
     check("output of a swiglu", a, gate.dtype(), gate.shape());
     if (gate.empty()) return;
@@ -49,6 +51,7 @@ void swiglu_forward(Tensor gate, Tensor up, Tensor a) {
 }
 
 void swiglu_backward(Tensor d_a, Tensor gate, Tensor up, Tensor d_gate, Tensor d_up, Tensor a) {
+    count_kernel(__func__);
     for (Tensor other : {d_a, up, d_gate, d_up})
         check("tensor of a swiglu", other, gate.dtype(), gate.shape());
     if (!a.empty()) check("output of a swiglu", a, gate.dtype(), gate.shape());

@@ -3,13 +3,17 @@
 
 #include <cstring>
 
+#include "core/call_counts.hpp"
+
 namespace switchyard::kernels {
 
 void upload(const void* host, Tensor tensor) {
+    count_call(Call::upload);
     if (!tensor.empty()) std::memcpy(tensor.raw(), host, tensor.bytes());
 }
 
 void download(Tensor tensor, void* host) {
+    count_call(Call::host_read);
     if (!tensor.empty()) std::memcpy(host, tensor.raw(), tensor.bytes());
 }
 
