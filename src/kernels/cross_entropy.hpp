@@ -12,9 +12,10 @@ namespace switchyard::kernels {
 /// ids.
 void softmax_statistics(Tensor logits, Tensor targets, VocabRange, Tensor stats);
 
-/// all_stats (P, 3, n), the statistics of all tp ranks in rank order -> lse (n); returns the sum of lse -
-/// target logit over the tokens with a target, in f64, added in token order.
-double combine_statistics(Tensor all_stats, Tensor targets, Tensor lse);
+/// all_stats (P, 3, n), the statistics of all tp ranks in rank order -> lse (n). loss (1) f64 in back-end
+/// memory += the sum of lse - target logit over the tokens with a target, itself formed in f64 in token
+/// order.
+void combine_statistics(Tensor all_stats, Tensor targets, Tensor lse, Tensor loss);
 
 /// logits (V local padded, n) <- scale * (softmax - onehot(target)), in place; padded rows and ignored tokens
 /// <- 0.

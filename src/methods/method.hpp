@@ -42,12 +42,16 @@ class Method {
     /// Sum over micro-batches is complete on each rank, sum over ranks not begun: what is linear in the
     /// gradient may happen here.
     virtual void reduce_gradients(Optimizer& optimizer) { optimizer.reduce_gradients(); }
-    virtual double squared_gradient_norm(Optimizer& optimizer) { return optimizer.squared_gradient_norm(); }
+    /// Leaves the squared norm in optimizer.squared_norm().
+    virtual void squared_gradient_norm(Optimizer& optimizer) { optimizer.measure_gradients(); }
     /// Mask, precondition or project the owners' gradients.
     virtual void before_update(Optimizer&, std::int64_t /*step*/) {}
     virtual void update(Optimizer& optimizer, double lr_factor) { optimizer.update(lr_factor); }
     /// Switch, merge, reset, threshold, rotate: all ranks hold the updated vectors.
     virtual MethodReport after_gather(Optimizer&, std::int64_t /*step*/) { return {}; }
+    /// After the host has read the step's scalars (Optimizer::scalars()): completes and judges what
+    /// after_gather() reported.
+    virtual void end_step(std::span<const double> /*scalars*/, MethodReport&) {}
 
     /// Factor on top of the schedule.
     virtual double lr_multiplier(std::int64_t /*step*/) const { return 1; }

@@ -44,6 +44,7 @@ void Transformer::allocate(const ModelContext& context,
     x_final_ = take(context.dtype, {n, hidden});
     h_final_ = take(context.dtype, {n, hidden});
     rstd_final_ = take(context.accumulate(), {n});
+    loss_ = take(DType::f64, {1});
     y_ = take(context.dtype, {n, hidden});
     d_x_ = take(context.dtype, {n, hidden});
     batch_.tokens = take(DType::i32, {n});
@@ -97,10 +98,10 @@ void Transformer::run_blocks() {
                                   context_.config.model.norm_eps);
 }
 
-double Transformer::forward(double scale) {
+void Transformer::forward(double scale) {
     const kernels::FlushSubnormals flush;
     run_blocks();
-    return vocab_.loss(h_final_, batch_.targets, scale, scratch_.d_h);
+    vocab_.loss(h_final_, batch_.targets, scale, loss_, scratch_.d_h);
 }
 
 void Transformer::backward() {
@@ -121,10 +122,10 @@ void Transformer::backward() {
     vocab_.embed_backward(batch_.tokens, d_x_);
 }
 
-double Transformer::evaluate() {
+void Transformer::evaluate() {
     const kernels::FlushSubnormals flush;
     run_blocks();
-    return vocab_.loss(h_final_, batch_.targets, 0, {});
+    vocab_.loss(h_final_, batch_.targets, 0, loss_, {});
 }
 
 void Transformer::next_token_logits(std::int64_t position, Tensor logits) const {

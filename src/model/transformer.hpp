@@ -36,14 +36,16 @@ class Transformer {
 
     /// Values of weights or factors have changed since the last forward().
     void weights_changed() { stage_->invalidate(); }
-    /// Sum of the losses of batch() over its targets; keeps what backward() needs. `scale`: factor of the
-    /// gradient, one over the number of targets in the whole batch of the step. The head's gradient is formed
-    /// here.
-    double forward(double scale);
+    /// loss() <- sum of the losses of batch() over its targets; keeps what backward() needs. `scale`: factor
+    /// of the gradient, one over the number of targets in the whole batch of the step. The head's gradient is
+    /// formed here.
+    void forward(double scale);
     /// Gradients += of what the last forward() saw.
     void backward();
-    /// Sum of the losses of batch() without gradients.
-    double evaluate();
+    /// loss() <- sum of the losses of batch(), without gradients.
+    void evaluate();
+    /// (1) f64 in back-end memory: of the last forward() or evaluate().
+    Tensor loss() const { return loss_; }
     /// As evaluate() without the loss, for next_token_logits().
     void read() { run_blocks(); }
     /// logits (1, V local padded) of the token after position `position` of sequence 0, after evaluate() or
@@ -66,7 +68,7 @@ class Transformer {
     Scratch scratch_;
     std::unique_ptr<WeightStage> stage_;
     MicroBatch batch_;
-    Tensor x_final_, h_final_, rstd_final_;
+    Tensor x_final_, h_final_, rstd_final_, loss_;
     Tensor y_, d_x_;  // (N, C): a block's handed-on output; gradient of the residual stream
 };
 

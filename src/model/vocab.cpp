@@ -67,9 +67,9 @@ void Vocab::embed_backward(Tensor tokens, Tensor d_x) {
     kernels::embedding_backward(tokens, d_x, range(), embedding_.gradient);
 }
 
-double Vocab::loss(Tensor h, Tensor targets, double scale, Tensor d_h) {
+void Vocab::loss(Tensor h, Tensor targets, double scale, Tensor loss, Tensor d_h) {
     const Tensor weight = head().value;
-    double sum = 0;
+    kernels::zero(loss);
     for (std::int64_t begin = 0; begin < h.dim(0); begin += chunk_) {
         const std::int64_t n = std::min(chunk_, h.dim(0) - begin);
         const Tensor h_chunk = h.rows(begin, n), target = targets.rows(begin, n), lse = lse_.rows(0, n);
@@ -79,13 +79,12 @@ double Vocab::loss(Tensor h, Tensor targets, double scale, Tensor d_h) {
         matmul({.a = weight, .b = h_chunk, .c = logits, .op_b = Op::transpose});
         kernels::softmax_statistics(logits, target, range(), stats);
         start_all_gather(topology_.tp, stats, all, traffic_, TrafficGroup::loss).wait();
-        sum += kernels::combine_statistics(all, target, lse);
+        kernels::combine_statistics(all, target, lse, loss);
         if (d_h.empty()) continue;
         kernels::cross_entropy_backward(logits, lse, target, range(), scale);
         matmul({.a = logits, .b = weight, .c = d_h.rows(begin, n), .op_a = Op::transpose});
         matmul({.a = logits, .b = h_chunk, .c = head().gradient, .accumulate = true});
     }
-    return sum;
 }
 
 void Vocab::logits(Tensor h, Tensor logits) const {

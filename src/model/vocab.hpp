@@ -20,9 +20,10 @@ class Vocab {
     /// Embedding gradient += from d_x (N, C).
     void embed_backward(Tensor tokens, Tensor d_x);
 
-    /// Sum of the cross-entropies of h (N, C) against targets (N; -1 ignored). With d_h given: head gradient
-    /// +=, and d_h (N, C) <- scale * gradient of that sum, not yet summed over tp.
-    double loss(Tensor h, Tensor targets, double scale, Tensor d_h);
+    /// loss (1) f64 in back-end memory <- sum of the cross-entropies of h (N, C) against targets (N; -1
+    /// ignored). With d_h given: head gradient +=, and d_h (N, C) <- scale * gradient of that sum, not yet
+    /// summed over tp.
+    void loss(Tensor h, Tensor targets, double scale, Tensor loss, Tensor d_h);
 
     /// logits (1, V local padded) of one row h (1, C).
     void logits(Tensor h, Tensor logits) const;

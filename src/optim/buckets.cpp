@@ -3,6 +3,7 @@
 #include "optim/buckets.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/error.hpp"
 
@@ -12,10 +13,6 @@ namespace {
 /// A tensor as (rows, width).
 Tensor matrix(Tensor tensor, std::int64_t width) {
     return tensor.reshape({tensor.size() / width, width});
-}
-
-Tensor slice(Tensor segment, std::int64_t offset, std::int64_t rows, std::int64_t width) {
-    return segment.rows(offset, rows * width).reshape({rows, width});
 }
 
 /// Where rows go: each owner fills its segment of a bucket, then that of the next bucket.
@@ -61,107 +58,154 @@ class SegmentFiller {
     std::vector<std::int64_t> segments_;
 };
 
+double sent_bytes(const std::vector<std::int64_t>& segments, int ranks, std::size_t element_bytes) {
+    double sum = 0;
+    for (const std::int64_t segment : segments)
+        sum += all_gather_bytes(static_cast<double>(segment * ranks) * static_cast<double>(element_bytes),
+                                ranks);
+    return sum;
+}
+
 }  // namespace
 
 double bucket_bytes(const std::vector<BucketItem>& items, int ranks, std::int64_t capacity,
                     std::size_t element_bytes) {
     SegmentFiller filler(ranks, capacity);
     for (const BucketItem& item : items) filler.add(item, [](std::size_t, SegmentFiller::Place) {});
-    double sum = 0;
-    for (std::int64_t segment : filler.segments())
-        sum += all_gather_bytes(static_cast<double>(segment * ranks) * static_cast<double>(element_bytes),
-                                ranks);
-    return sum;
+    return sent_bytes(filler.segments(), ranks, element_bytes);
 }
 
-Buckets::Buckets(const std::vector<BucketItem>& items, int ranks, std::int64_t capacity) : ranks_(ranks) {
+BucketTable::BucketTable(const std::vector<BucketItem>& items, int ranks, std::int64_t capacity)
+    : ranks_(ranks) {
+    struct Open {  // the run that an owner's rows join
+        std::size_t bucket = 0, run = 0;
+        int item = -1;
+    };
+    struct Found {
+        Run run;
+        std::size_t place = 0;  // bucket * ranks + owner
+    };
+    std::vector<Open> open(ranks);
+    std::vector<Found> found;
+    std::vector<std::size_t> run_of_row;  // rows of all items in order
     SegmentFiller filler(ranks, capacity);
-    for (std::size_t item = 0; item < items.size(); ++item) {
+    for (int item = 0; item < static_cast<int>(items.size()); ++item) {
         widths_.push_back(items[item].width);
         filler.add(items[item], [&](std::size_t row, SegmentFiller::Place place) {
-            if (place.bucket == buckets_.size())
-                buckets_.push_back({0, std::vector<std::vector<Run>>(ranks)});
-            std::vector<Run>& runs = buckets_[place.bucket].runs[(*items[item].owner)[row]];
-            if (runs.empty() || runs.back().item != static_cast<int>(item))
-                runs.push_back({static_cast<int>(item), place.offset, {}});
-            runs.back().rows.push_back(static_cast<std::int32_t>(row));
+            const int owner = (*items[item].owner)[row];
+            Open& last = open[owner];
+            if (last.item != item || last.bucket != place.bucket) {
+                last = {place.bucket, found.size(), item};
+                found.push_back({{item, place.offset, 0, static_cast<std::int32_t>(row), -1},
+                                 place.bucket * ranks + owner});
+            }
+            Run& run = found[last.run].run;
+            if (run.first + run.count != static_cast<std::int64_t>(row)) run.list = 0;  // no range
+            ++run.count;
+            run_of_row.push_back(last.run);
         });
     }
-    for (std::size_t i = 0; i < buckets_.size(); ++i) buckets_[i].segment = filler.segments()[i];
+    segments_ = filler.segments();
+    // Sorted by place; runs of one place keep their order.
+    first_run_.assign(segments_.size() * ranks + 1, 0);
+    for (const Found& x : found) ++first_run_[x.place + 1];
+    std::partial_sum(first_run_.begin(), first_run_.end(), first_run_.begin());
+    std::vector<std::size_t> next = first_run_, position(found.size());
+    runs_.resize(found.size());
+    for (std::size_t i = 0; i < found.size(); ++i) runs_[position[i] = next[found[i].place]++] = found[i].run;
+    std::int64_t listed = 0;
+    for (Run& run : runs_)
+        if (run.list >= 0) run.list = std::exchange(listed, listed + run.count);
+    lists_.resize(listed);
+    std::vector<std::int64_t> filled(runs_.size(), 0);
+    std::size_t in_order = 0;
+    for (const BucketItem& item : items)
+        for (std::size_t row = 0; row < item.owner->size(); ++row) {
+            const std::size_t i = position[run_of_row[in_order++]];
+            if (runs_[i].list >= 0) lists_[runs_[i].list + filled[i]++] = static_cast<std::int32_t>(row);
+        }
 }
 
-kernels::Rectangle Buckets::rectangle(const Run& run) const {
-    return {run.rows.data(), static_cast<std::int64_t>(run.rows.size()), 0, widths_[run.item]};
+std::span<const BucketTable::Run> BucketTable::runs(std::size_t bucket, int owner) const {
+    const std::size_t place = bucket * ranks_ + owner;
+    return {runs_.data() + first_run_[place], first_run_[place + 1] - first_run_[place]};
 }
 
-Tensor Buckets::in_place(const std::vector<Run>& runs, std::int64_t segment, DType dtype,
+double BucketTable::bytes(std::size_t element_bytes) const {
+    return sent_bytes(segments_, ranks_, element_bytes);
+}
+
+kernels::RowPart Buckets::rows(const BucketTable::Run& run, std::span<const Tensor> tensors) const {
+    const kernels::Rows rows = run.list < 0 ? kernels::Rows::range(run.first, run.count)
+                                            : kernels::Rows::listed(lists_.rows(run.list, run.count));
+    return kernels::whole_rows(matrix(tensors[run.item], table_->width(run.item)), rows);
+}
+
+kernels::RowPart Buckets::slice(const BucketTable::Run& run, Tensor segment) const {
+    const std::int64_t width = table_->width(run.item);
+    return kernels::whole_rows(segment.rows(run.offset, run.count * width).reshape({run.count, width}));
+}
+
+Tensor Buckets::in_place(Runs runs, std::int64_t segment, DType dtype,
                          std::span<const Tensor> tensors) const {
     if (runs.size() != 1) return {};
-    const Run& run = runs.front();
-    const auto num_rows = static_cast<std::int64_t>(run.rows.size());
-    const std::int64_t width = widths_[run.item];
-    const bool side_by_side = run.rows.back() - run.rows.front() + 1 == num_rows;
-    if (!side_by_side || num_rows * width != segment || tensors[run.item].dtype() != dtype) return {};
-    return matrix(tensors[run.item], width).rows(run.rows.front(), num_rows);
-}
-
-void Buckets::pack(const std::vector<Run>& runs, std::span<const Tensor> tensors, Tensor segment) const {
-    for (const Run& run : runs) {
-        const kernels::Rectangle part = rectangle(run);
-        kernels::pack(matrix(tensors[run.item], part.width), part,
-                      slice(segment, run.offset, part.num_rows, part.width));
-    }
-}
-
-void Buckets::unpack(const std::vector<Run>& runs, Tensor segment, std::span<const Tensor> tensors) const {
-    for (const Run& run : runs) {
-        const kernels::Rectangle part = rectangle(run);
-        kernels::unpack(slice(segment, run.offset, part.num_rows, part.width), part,
-                        matrix(tensors[run.item], part.width));
-    }
+    const BucketTable::Run& run = runs.front();
+    const std::int64_t width = table_->width(run.item);
+    if (run.list >= 0 || run.count * width != segment || tensors[run.item].dtype() != dtype) return {};
+    return matrix(tensors[run.item], width).rows(run.first, run.count);
 }
 
 void Buckets::reduce(const Comm& comm, std::span<const Tensor> tensors, Tensor send, Tensor received,
                      Traffic& traffic, TrafficGroup group) const {
     if (comm.size() == 1) return;
-    for (const Bucket& bucket : buckets_) {
-        const Shape shape{ranks_, bucket.segment};
-        const Tensor packed = send.view(send.dtype(), shape),
-                     arrived = received.view(received.dtype(), shape);
-        std::vector<Tensor> to(ranks_), from(ranks_);
-        for (int p = 0; p < ranks_; ++p) {
-            if (p == comm.rank()) continue;
+    const int ranks = table_->ranks(), own = comm.rank();
+    std::vector<Tensor> to(ranks), from(ranks);
+    std::vector<kernels::RowSum> sums;
+    kernels::RowBatch pack;
+    for (std::size_t bucket = 0; bucket < table_->num_buckets(); ++bucket) {
+        const std::int64_t segment = table_->segment(bucket);
+        const Tensor packed = send.view(send.dtype(), {ranks, segment}),
+                     arrived = received.view(received.dtype(), {ranks, segment});
+        for (int p = 0; p < ranks; ++p) {
+            if (p == own) continue;
             from[p] = arrived.rows(p, 1);
-            to[p] = in_place(bucket.runs[p], bucket.segment, send.dtype(), tensors);
+            to[p] = in_place(table_->runs(bucket, p), segment, send.dtype(), tensors);
             if (!to[p].empty()) continue;
-            to[p] = packed.rows(p, 1);
-            pack(bucket.runs[p], tensors, to[p].reshape({bucket.segment}));
+            to[p] = packed.rows(p, 1).reshape({segment});
+            for (const auto& run : table_->runs(bucket, p)) pack.copy(rows(run, tensors), slice(run, to[p]));
         }
+        pack.run();
         start_exchange(comm, to, from, traffic, group).wait();
-        for (const Run& run : bucket.runs[comm.rank()])
-            kernels::sum_parts(arrived, run.offset, comm.rank(), rectangle(run),
-                               matrix(tensors[run.item], widths_[run.item]));
+        sums.clear();
+        for (const auto& run : table_->runs(bucket, own)) sums.push_back({rows(run, tensors), run.offset});
+        if (!sums.empty()) kernels::sum_parts(arrived, own, sums);
     }
 }
 
 void Buckets::gather(const Comm& comm, std::span<const Tensor> tensors, Tensor all, Traffic& traffic,
                      TrafficGroup group) const {
     if (comm.size() == 1) return;
+    const int ranks = table_->ranks(), own = comm.rank();
     const DType dtype = tensors.front().dtype();
-    for (const Bucket& bucket : buckets_) {
-        const Tensor packed = all.view(dtype, {ranks_, bucket.segment});
-        std::vector<Tensor> parts(ranks_);
-        std::vector<bool> lies_here(ranks_);
-        for (int p = 0; p < ranks_; ++p) {
-            parts[p] = in_place(bucket.runs[p], bucket.segment, dtype, tensors);
-            lies_here[p] = !parts[p].empty();
-            if (!lies_here[p]) parts[p] = packed.rows(p, 1).reshape({bucket.segment});
+    std::vector<Tensor> parts(ranks);
+    kernels::RowBatch pack, unpack;
+    for (std::size_t bucket = 0; bucket < table_->num_buckets(); ++bucket) {
+        const std::int64_t segment = table_->segment(bucket);
+        const Tensor packed = all.view(dtype, {ranks, segment});
+        for (int p = 0; p < ranks; ++p) {
+            parts[p] = in_place(table_->runs(bucket, p), segment, dtype, tensors);
+            if (!parts[p].empty()) continue;
+            parts[p] = packed.rows(p, 1).reshape({segment});
+            for (const auto& run : table_->runs(bucket, p)) {
+                if (p == own)
+                    pack.copy(rows(run, tensors), slice(run, parts[p]));
+                else
+                    unpack.copy(slice(run, parts[p]), rows(run, tensors));
+            }
         }
-        const int own = comm.rank();
-        if (!lies_here[own]) pack(bucket.runs[own], tensors, parts[own]);
-        start_exchange(comm, std::vector<Tensor>(ranks_, parts[own]), parts, traffic, group).wait();
-        for (int p = 0; p < ranks_; ++p)
-            if (p != own && !lies_here[p]) unpack(bucket.runs[p], parts[p], tensors);
+        pack.run();
+        start_exchange(comm, std::vector<Tensor>(ranks, parts[own]), parts, traffic, group).wait();
+        unpack.run();
     }
 }
 

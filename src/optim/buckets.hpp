@@ -3,11 +3,12 @@
 // Every rank of the group builds the same buckets.
 #pragma once
 
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "comm/collectives.hpp"
-#include "kernels/elementwise.hpp"
+#include "kernels/rows.hpp"
 
 namespace switchyard {
 
@@ -21,11 +22,45 @@ struct BucketItem {
 double bucket_bytes(const std::vector<BucketItem>&, int ranks, std::int64_t capacity,
                     std::size_t element_bytes);
 
+/// Which rows travel in which segment: host tables, made once for a distribution of rows and then shared.
+class BucketTable {
+  public:
+    /// Some rows of one item, contiguous in a segment from `offset` on.
+    struct Run {
+        int item = 0;
+        std::int64_t offset = 0;  // elements
+        std::int64_t count = 0;
+        std::int32_t first = 0;  // row
+        std::int64_t list =
+            -1;  // where its rows begin in lists(), ascending; -1: first ... first + count - 1
+    };
+    /// capacity: elements of one segment at most (at least the widest row).
+    BucketTable(const std::vector<BucketItem>&, int ranks, std::int64_t capacity);
+
+    int ranks() const { return ranks_; }
+    std::size_t num_buckets() const { return segments_.size(); }
+    std::int64_t segment(std::size_t bucket) const { return segments_[bucket]; }  // elements
+    std::span<const Run> runs(std::size_t bucket, int owner) const;
+    std::int64_t width(int item) const { return widths_[item]; }
+    /// The rows of all runs that are not ranges.
+    std::span<const std::int32_t> lists() const { return lists_; }
+    /// Bytes that one rank sends in reduce() or gather().
+    double bytes(std::size_t element_bytes) const;
+
+  private:
+    int ranks_ = 1;
+    std::vector<std::int64_t> widths_, segments_;
+    std::vector<Run> runs_;               // by bucket, then owner
+    std::vector<std::size_t> first_run_;  // of bucket * ranks + owner
+    std::vector<std::int32_t> lists_;
+};
+
 class Buckets {
   public:
     Buckets() = default;
-    /// capacity: elements of one segment at most (at least the widest row).
-    Buckets(const std::vector<BucketItem>&, int ranks, std::int64_t capacity);
+    /// lists: the table's lists() in back-end memory.
+    Buckets(std::shared_ptr<const BucketTable> table, Tensor lists)
+        : table_(std::move(table)), lists_(lists) {}
 
     /// Rows of tensors[i] that this rank owns <- their sum over the ranks of `comm`, in rank order, in the
     /// tensors' type; rows owned elsewhere keep their local values. send, received: (P * capacity) elements
@@ -35,27 +70,17 @@ class Buckets {
     /// Rows of tensors[i] <- their owner's. all: (P * capacity) elements of the tensors' type.
     void gather(const Comm&, std::span<const Tensor> tensors, Tensor all, Traffic&, TrafficGroup) const;
 
-  private:
-    /// Some rows of one item, contiguous in a segment from `offset` on.
-    struct Run {
-        int item = 0;
-        std::int64_t offset = 0;
-        std::vector<std::int32_t> rows;  // ascending
-    };
-    struct Bucket {
-        std::int64_t segment = 0;            // elements
-        std::vector<std::vector<Run>> runs;  // per owner
-    };
-    kernels::Rectangle rectangle(const Run&) const;
-    /// The rows of `runs` where they lie, if they fill a segment side by side in this type; else empty.
-    Tensor in_place(const std::vector<Run>& runs, std::int64_t segment, DType,
-                    std::span<const Tensor> tensors) const;
-    void pack(const std::vector<Run>&, std::span<const Tensor> tensors, Tensor segment) const;
-    void unpack(const std::vector<Run>&, Tensor segment, std::span<const Tensor> tensors) const;
+    const BucketTable* table() const { return table_.get(); }
 
-    int ranks_ = 1;
-    std::vector<std::int64_t> widths_;
-    std::vector<Bucket> buckets_;
+  private:
+    using Runs = std::span<const BucketTable::Run>;
+    kernels::RowPart rows(const BucketTable::Run&, std::span<const Tensor> tensors) const;
+    kernels::RowPart slice(const BucketTable::Run&, Tensor segment) const;
+    /// The rows of `runs` where they lie, if they fill a segment side by side in this type; else empty.
+    Tensor in_place(Runs, std::int64_t segment, DType, std::span<const Tensor> tensors) const;
+
+    std::shared_ptr<const BucketTable> table_;
+    Tensor lists_;
 };
 
 }  // namespace switchyard

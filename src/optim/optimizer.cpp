@@ -15,10 +15,6 @@ namespace {
 
 /// Elements of one travelling buffer at most: bounds the work space on many ranks.
 constexpr std::int64_t buffer_elements = std::int64_t{1} << 22;
-/// Elements for one rank in it at most: a quarter of a megabyte is large enough for the network, and small
-/// enough to be packed, sent, summed and unpacked in a core's cache.
-constexpr std::int64_t segment_elements = std::int64_t{1} << 16;
-
 DType gradient_dtype(const ModelContext& context) {
     return context.config.optim.gradient_dtype == "bf16" ? DType::bf16 : context.accumulate();
 }
@@ -32,60 +28,91 @@ std::size_t moved_row_bytes(std::int64_t width, std::size_t element_bytes) {
 
 Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>& parameters,
                      const std::function<OwnershipPlan(const Parameter&)>& ownership)
-    : context_(context) {
+    : context_(context), scalars_(context.arena), norm_slot_(scalars_.take()) {
     for (Parameter* parameter : parameters) owned_.emplace_back(context, *parameter, ownership(*parameter));
+    for (const Comm* comm : {&context.topology.dp, &context.topology.world})
+        for (const bool slots : {false, true}) add_group(*comm, slots);
+    const auto take = [&](DType dtype, std::int64_t size) {
+        return context.arena.take(MemoryClass::workspace, dtype, {size});
+    };
     std::int64_t buffer = 0;
-    for (const Comm* comm : {&context.topology.dp, &context.topology.world}) {
-        Group group;
-        group.comm = comm;
-        std::int64_t widest = 1;
-        for (int i = 0; i < static_cast<int>(owned_.size()); ++i) {
-            if (owned_[i].owners().group != comm) continue;
-            group.members.push_back(i);
-            widest = std::max({widest, owned_[i].width(), owned_[i].gradient_width()});
-        }
-        if (group.members.empty() || comm->size() == 1) continue;
-        // Rows of one width side by side fill the segments of all owners alike.
-        std::stable_sort(group.members.begin(), group.members.end(),
-                         [&](int a, int b) { return owned_[a].width() > owned_[b].width(); });
-        for (int i : group.members) {
-            group.gradients.push_back(owned_[i].parameter().gradient);
-            group.values.push_back(owned_[i].parameter().value);
-        }
-        group.capacity = std::max(widest, std::min(segment_elements, buffer_elements / comm->size()));
-        buffer = std::max(buffer, group.capacity * comm->size());
-        groups_.push_back(std::move(group));
-    }
+    for (const Group& group : groups_) buffer = std::max(buffer, group.capacity * group.comm->size());
     if (buffer > 0) {
-        send_ = context.arena.take(MemoryClass::workspace, context.accumulate(), {buffer});
-        received_ = context.arena.take(MemoryClass::workspace, context.accumulate(), {buffer});
+        send_ = take(context.accumulate(), buffer);
+        received_ = take(context.accumulate(), buffer);
     }
-    clip_ = context.arena.take(MemoryClass::workspace, DType::f64, {2});
-    if (!context.arena.measuring()) rebuild_buckets();
+    clip_ = take(DType::f64, 2);
+    sums_ = take(DType::f64, static_cast<std::int64_t>(owned_.size()));
+    weights_ = take(DType::f64, static_cast<std::int64_t>(owned_.size()));
+    norm_of_ranks_ = RankValues(context.arena, context.topology.world, 1);
+    if (context.arena.measuring()) return;
+    std::vector<double> weights;
+    for (const OwnedParameter& owned : owned_) {
+        // Another tp rank counts what all hold alike; what is not finite shows here all the same.
+        const bool elsewhere = owned.parameter().tp_gradient == TpGradient::same && context_.tp_rank() != 0;
+        weights.push_back(elsewhere ? 0 : 1);
+    }
+    kernels::upload(weights.data(), weights_);
 }
 
-Optimizer::Items Optimizer::bucket_items(const Group& group,
+void Optimizer::add_group(const Comm& comm, bool slots) {
+    Group group;
+    group.comm = &comm;
+    group.slots = slots;
+    std::int64_t widest = 1, rows = 0;
+    for (int i = 0; i < static_cast<int>(owned_.size()); ++i) {
+        const OwnedParameter& owned = owned_[i];
+        if (owned.owners().group != &comm || owned.step_per_row() != slots) continue;
+        group.members.push_back(i);
+        group.projected = group.projected || owned.gradient_width() != owned.width();
+        widest = std::max({widest, owned.width(), owned.gradient_width()});
+        rows += static_cast<std::int64_t>(owned.owners().owner.size());
+    }
+    if (group.members.empty() || comm.size() == 1) return;
+    // Rows of one width side by side fill the segments of all owners alike.
+    std::stable_sort(group.members.begin(), group.members.end(),
+                     [&](int a, int b) { return owned_[a].width() > owned_[b].width(); });
+    for (int i : group.members) {
+        group.gradients.push_back(owned_[i].parameter().gradient);
+        group.values.push_back(owned_[i].parameter().value);
+    }
+    group.capacity = std::max(widest, std::min(kernels::segment_elements(), buffer_elements / comm.size()));
+    group.value_lists = context_.arena.take(MemoryClass::workspace, DType::i32, {rows});
+    if (group.projected)
+        group.gradient_lists = context_.arena.take(MemoryClass::workspace, DType::i32, {rows});
+    rebuild(group);
+    groups_.push_back(std::move(group));
+}
+
+std::vector<BucketItem> Optimizer::items(const Group& group, bool gradients,
                                          const std::map<int, std::vector<int>>& other_owners) const {
-    Items items;
+    std::vector<BucketItem> items;
     for (int i : group.members) {
         const OwnedParameter& owned = owned_[i];
         const auto other = other_owners.find(i);
-        const std::vector<int>* owner = other == other_owners.end() ? &owned.owners().owner : &other->second;
-        items.values.push_back({owned.width(), owner});
-        items.gradients.push_back({owned.gradient_width(), owner});
-        items.projected = items.projected || owned.gradient_width() != owned.width();
+        items.push_back({gradients ? owned.gradient_width() : owned.width(),
+                         other == other_owners.end() ? &owned.owners().owner : &other->second});
     }
     return items;
 }
 
+void Optimizer::rebuild(Group& group) {
+    const auto build = [&](bool gradients, Tensor memory, std::shared_ptr<const BucketTable>& table) {
+        table =
+            std::make_shared<BucketTable>(items(group, gradients, {}), group.comm->size(), group.capacity);
+        const Tensor lists = memory.rows(0, static_cast<std::int64_t>(table->lists().size()));
+        if (!context_.arena.measuring()) kernels::upload(table->lists().data(), lists);
+        return Buckets(table, lists);
+    };
+    group.values_in = build(false, group.value_lists, group.value_table);
+    group.gradients_in = group.values_in;
+    group.gradient_table = group.value_table;
+    if (group.projected) group.gradients_in = build(true, group.gradient_lists, group.gradient_table);
+}
+
 void Optimizer::rebuild_buckets() {
-    for (Group& group : groups_) {
-        const Items items = bucket_items(group, {});
-        group.value_buckets = Buckets(items.values, group.comm->size(), group.capacity);
-        group.projected_buckets.reset();
-        if (items.projected)
-            group.projected_buckets.emplace(items.gradients, group.comm->size(), group.capacity);
-    }
+    for (Group& group : groups_)
+        if (group.slots) rebuild(group);
 }
 
 void Optimizer::assign_owners(int parameter, const std::vector<int>& owner) {
@@ -104,7 +131,9 @@ int Optimizer::index_of(const Parameter* parameter) const {
 }
 
 void Optimizer::zero_gradients() {
-    for (OwnedParameter& owned : owned_) kernels::zero(owned.parameter().gradient);
+    std::vector<Tensor> gradients;
+    for (const OwnedParameter& owned : owned_) gradients.push_back(owned.parameter().gradient);
+    kernels::zero(gradients);
 }
 
 void Optimizer::masters_from_values() {
@@ -121,55 +150,52 @@ void Optimizer::values_from_masters() {
 
 void Optimizer::reduce_gradients() {
     for (Group& group : groups_)
-        group.gradient_buckets().reduce(*group.comm, group.gradients,
-                                        send_.view(gradient_dtype(context_), send_.shape()),
-                                        received_.view(gradient_dtype(context_), received_.shape()),
-                                        context_.traffic, TrafficGroup::gradients);
+        group.gradients_in.reduce(*group.comm, group.gradients,
+                                  send_.view(gradient_dtype(context_), send_.shape()),
+                                  received_.view(gradient_dtype(context_), received_.shape()),
+                                  context_.traffic, TrafficGroup::gradients);
 }
 
 void Optimizer::gather_values() {
     for (Group& group : groups_)
-        group.value_buckets.gather(*group.comm, group.values, send_, context_.traffic, TrafficGroup::values);
+        group.values_in.gather(*group.comm, group.values, send_, context_.traffic, TrafficGroup::values);
 }
 
-double Optimizer::squared_gradient_norm() const {
-    double sum = 0;
-    for (const OwnedParameter& owned : owned_) {
-        // Another tp rank counts what all hold alike; what is not finite shows here all the same.
-        const bool counted_elsewhere =
-            owned.parameter().tp_gradient == TpGradient::same && context_.tp_rank() != 0;
-        sum += (counted_elsewhere ? 0 : 1) * owned.squared_gradient_norm();
-    }
-    return all_reduce_sum(context_.topology.world, sum);
+void Optimizer::measure_gradients() {
+    std::vector<kernels::RowPart> gradients;
+    for (const OwnedParameter& owned : owned_) gradients.push_back(owned.owned_gradient());
+    kernels::squared_norms(gradients, sums_);
+    kernels::weighted_sum(sums_, weights_, squared_norm());
+    norm_of_ranks_.combine(squared_norm(), kernels::Combine::sum, context_.traffic);
 }
 
-GradientCheck Optimizer::check(double squared_norm) {
-    GradientCheck result;
-    result.norm = std::sqrt(squared_norm);
-    result.finite = std::isfinite(squared_norm);
-    const double limit = context_.config.optim.clip_norm;
-    const double coefficient = limit > 0 && result.norm > limit ? limit / result.norm : 1.0;
-    const double clip[2] = {coefficient, result.finite ? 1.0 : 0.0};
-    kernels::upload(clip, clip_);
-    if (!result.finite) {
-        double first = static_cast<double>(owned_.size());
-        for (std::size_t i = 0; i < owned_.size() && first > static_cast<double>(i); ++i)
-            if (!std::isfinite(owned_[i].squared_gradient_norm())) first = static_cast<double>(i);
-        first = all_reduce_min(context_.topology.world, first);
-        if (first < static_cast<double>(owned_.size()))
-            result.first_bad = owned_[static_cast<std::size_t>(first)].parameter().shard.name;
-    }
-    return result;
+void Optimizer::decide_clip(Tensor loss) {
+    kernels::clip_coefficient(squared_norm(), loss, context_.config.optim.clip_norm, clip_);
+}
+
+double Optimizer::gradient_norm(std::span<const double> scalars) const {
+    return std::sqrt(scalars[norm_slot_]);
+}
+
+std::string Optimizer::first_bad_gradient() const {
+    std::vector<double> sums(owned_.size());
+    kernels::download(sums_, sums.data());
+    const auto bad = std::find_if(sums.begin(), sums.end(), [](double sum) { return !std::isfinite(sum); });
+    const auto first = static_cast<std::size_t>(
+        all_reduce_min(context_.topology.world, static_cast<double>(bad - sums.begin())));
+    return first < owned_.size() ? owned_[first].parameter().shard.name : "";
 }
 
 void Optimizer::update(double lr_factor, const Adjust& adjust) {
     const OptimConfig& optim = context_.config.optim;
     const double dense_lr = optim.dense_lr > 0 ? optim.dense_lr : optim.lr;
+    updates_.clear();
     for (OwnedParameter& owned : owned_) {
         const double lr = lr_factor * (owned.parameter().factor ? optim.lr : dense_lr);
         kernels::AdamWSettings settings{lr, optim.beta1, optim.beta2, optim.eps, optim.weight_decay};
-        if (adjust(owned, settings)) owned.update(settings, clip_);
+        if (adjust(owned, settings) && owned.num_rows() > 0) updates_.push_back(owned.adamw_rows(settings));
     }
+    kernels::adamw(updates_, clip_);
 }
 
 void Optimizer::move_rows(const std::vector<RowMove>& moves) {
@@ -249,12 +275,15 @@ void Optimizer::move_rows(const std::vector<RowMove>& moves) {
 Traffic Optimizer::plan_traffic(const std::map<int, std::vector<int>>& other_owners) const {
     Traffic traffic;
     for (const Group& group : groups_) {
-        const Items items = bucket_items(group, other_owners);
-        const auto bytes = [&](const std::vector<BucketItem>& some, DType dtype) {
-            return bucket_bytes(some, group.comm->size(), group.capacity, size_of(dtype));
+        const bool other = std::any_of(group.members.begin(), group.members.end(),
+                                       [&](int i) { return other_owners.contains(i); });
+        const auto bytes = [&](const BucketTable& table, bool gradients, DType dtype) {
+            return !other ? table.bytes(size_of(dtype))
+                          : bucket_bytes(items(group, gradients, other_owners), group.comm->size(),
+                                         group.capacity, size_of(dtype));
         };
-        traffic.add(TrafficGroup::gradients, bytes(items.gradients, gradient_dtype(context_)));
-        traffic.add(TrafficGroup::values, bytes(items.values, context_.dtype));
+        traffic.add(TrafficGroup::gradients, bytes(*group.gradient_table, true, gradient_dtype(context_)));
+        traffic.add(TrafficGroup::values, bytes(*group.value_table, false, context_.dtype));
     }
     return traffic;
 }

@@ -6,10 +6,13 @@
 #include <deque>
 #include <functional>
 #include <map>
-#include <optional>
+#include <memory>
+#include <string>
 
+#include "kernels/step_memory.hpp"
 #include "optim/buckets.hpp"
 #include "optim/owned_parameter.hpp"
+#include "optim/rank_values.hpp"
 
 namespace switchyard {
 
@@ -18,12 +21,6 @@ struct RowMove {
     int parameter = 0;  // index in Optimizer::owned()
     std::int32_t row = 0;
     int from = 0, to = 0;
-};
-
-struct GradientCheck {
-    double norm = 0;  // global, before clipping
-    bool finite = true;
-    std::string first_bad;  // name of the first parameter whose gradient is not finite
 };
 
 class Optimizer {
@@ -42,19 +39,29 @@ class Optimizer {
 
     /// Gradients to the current owners, summed over their group in rank order.
     void reduce_gradients();
-    /// Sum of squares over the whole model, replicated values counted once, the same bits on all ranks.
-    double squared_gradient_norm() const;
-    /// Clip coefficient and finite flag for update(), from the squared norm; names the first bad parameter
-    /// (collective).
-    GradientCheck check(double squared_norm);
+    /// squared_norm() <- sum of squares over the whole model, replicated values counted once, the same bits
+    /// on all ranks. Collective.
+    void measure_gradients();
+    /// (1) f64 in back-end memory; one of scalars().
+    Tensor squared_norm() const { return scalars_.slots(norm_slot_); }
+    /// clip() <- clip coefficient of squared_norm(), and whether that and `loss` (1) f64, if given, are
+    /// finite: update() does nothing otherwise.
+    void decide_clip(Tensor loss = {});
+    /// After the step, as read from scalars(): the norm before clipping.
+    double gradient_norm(std::span<const double> scalars) const;
+    /// Name of the first parameter whose gradient was not finite on some rank, "" if all were. Collective;
+    /// for messages, as it waits for the back end.
+    std::string first_bad_gradient() const;
     /// lr_factor: of the schedule (and method) at this step. `adjust` may change the settings of a parameter,
     /// or return false: the method updates it itself, predicated on clip().
     using Adjust = std::function<bool(OwnedParameter&, kernels::AdamWSettings&)>;
     void update(
         double lr_factor,
         const Adjust& adjust = [](OwnedParameter&, kernels::AdamWSettings&) { return true; });
-    /// (2) f64 in back-end memory: clip coefficient, finite flag; after check().
+    /// (2) f64 in back-end memory: clip coefficient, finite flag; after decide_clip().
     Tensor clip() const { return clip_; }
+    /// What the host reads once a step: slots of all who take some while the state is built.
+    kernels::StepScalars& scalars() { return scalars_; }
     void gather_values();
 
     /// Rows change owner: moments and step counters travel, masters do not. Collective over the world; all
@@ -63,6 +70,7 @@ class Optimizer {
     /// Other owners for the rows of one parameter, before its state is loaded; rebuild_buckets() once all are
     /// set.
     void assign_owners(int parameter, const std::vector<int>& owner);
+    /// Of the groups whose rows change owners.
     void rebuild_buckets();
     /// Bytes that this rank sends per step, with the owners of now or, where given, these.
     Traffic plan_traffic(const std::map<int, std::vector<int>>& other_owners = {}) const;
@@ -73,27 +81,33 @@ class Optimizer {
     void visit_state(StateIo&);
 
   private:
+    /// Parameters whose rows travel together.
     struct Group {
         const Comm* comm = nullptr;
+        bool slots = false;        // rows of factors, which change owners; else those that never do
         std::vector<int> members;  // indices in owned_
         std::vector<Tensor> gradients, values;
         std::int64_t capacity = 0;
-        Buckets value_buckets;
-        std::optional<Buckets> projected_buckets;  // of the gradients, where one has another width
-        const Buckets& gradient_buckets() const {
-            return projected_buckets ? *projected_buckets : value_buckets;
-        }
-    };
-    struct Items {
-        std::vector<BucketItem> values, gradients;
         bool projected = false;  // a gradient has another width than its value
+        std::shared_ptr<const BucketTable> value_table, gradient_table;  // the same, unless projected
+        Tensor value_lists, gradient_lists;                              // i32, as many as rows
+        Buckets values_in, gradients_in;
     };
-    Items bucket_items(const Group&, const std::map<int, std::vector<int>>& other_owners) const;
+    void add_group(const Comm&, bool slots);
+    std::vector<BucketItem> items(const Group&, bool gradients,
+                                  const std::map<int, std::vector<int>>& other_owners) const;
+    void rebuild(Group&);
 
     ModelContext context_;
     std::deque<OwnedParameter> owned_;
-    std::vector<Group> groups_;  // dp, then world if it differs
+    std::vector<Group> groups_;  // dp, then world if it differs; of each what keeps its owners first
     Tensor send_, received_, clip_;
+    kernels::StepScalars scalars_;
+    int norm_slot_ = 0;
+    Tensor sums_,
+        weights_;  // (parameters) f64: squared norms of this rank's rows, and whether they count here
+    RankValues norm_of_ranks_;
+    std::vector<kernels::AdamWRows> updates_;
 };
 
 }  // namespace switchyard

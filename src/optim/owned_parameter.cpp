@@ -32,8 +32,8 @@ OwnedParameter::OwnedParameter(const ModelContext& context, Parameter& parameter
     v_ = take(dtype, {capacity, width_of(parameter.gradient)});
     step_ = take(DType::i32, {step_per_row_ ? capacity : 1});
     if (step_per_row_) frozen_ = take(DType::i32, {capacity});
-    gradient_rows_ = take(DType::i32, {capacity});
-    sorted_rows_ = take(DType::i32, {capacity});
+    stored_list_ = take(DType::i32, {capacity});
+    sorted_list_ = take(DType::i32, {capacity});
     row_of_.resize(capacity);
     for (std::int32_t row = 0; row < static_cast<std::int32_t>(owners_.owner.size()); ++row) {
         if (!mine(row)) continue;
@@ -51,8 +51,15 @@ std::vector<std::int32_t> OwnedParameter::held_rows() const {
 }
 
 void OwnedParameter::refresh() {
-    kernels::upload(row_of_.data(), gradient_rows_.rows(0, count_));
-    kernels::upload(held_rows().data(), sorted_rows_.rows(0, count_));
+    const auto rows = [&](const std::vector<std::int32_t>& list, Tensor memory) {
+        bool range = true;
+        for (std::int64_t i = 0; i < count_; ++i) range = range && list[i] == list[0] + i;
+        if (range) return kernels::Rows::range(count_ == 0 ? 0 : list[0], count_);
+        kernels::upload(list.data(), memory.rows(0, count_));
+        return kernels::Rows::listed(memory.rows(0, count_));
+    };
+    stored_rows_ = rows(row_of_, stored_list_);
+    sorted_rows_ = rows(held_rows(), sorted_list_);
 }
 
 void OwnedParameter::set_owner(std::int32_t row, int owner) {
@@ -69,7 +76,8 @@ void OwnedParameter::set_owner(std::int32_t row, int owner) {
     }
     const std::int32_t hole = index_[row], last = static_cast<std::int32_t>(--count_);
     if (hole != last) {
-        for (const Tensor& t : {master_, m_, v_, step_}) kernels::copy(t.rows(last, 1), t.rows(hole, 1));
+        for (const Tensor& t : {master_, m_, v_, step_})
+            if (step_per_row_ || &t != &step_) kernels::copy(t.rows(last, 1), t.rows(hole, 1));
         row_of_[hole] = row_of_[last];
         index_[row_of_[hole]] = hole;
     }
@@ -88,11 +96,6 @@ std::int64_t OwnedParameter::reset_moments(const std::vector<std::int32_t>& rows
     return reset;
 }
 
-void OwnedParameter::zero_gradients(const std::vector<std::int32_t>& rows) {
-    for (std::int32_t row : rows)
-        if (mine(row)) kernels::zero(as_matrix(parameter_->gradient).rows(row, 1));
-}
-
 void OwnedParameter::set_frozen(const std::vector<int>& frozen) {
     std::vector<std::int32_t> stored(count_, 0);
     for (std::int64_t i = 0; i < count_ && !frozen.empty(); ++i) stored[i] = frozen[row_of_[i]];
@@ -101,33 +104,30 @@ void OwnedParameter::set_frozen(const std::vector<int>& frozen) {
 
 void OwnedParameter::masters_from_values() {
     if (aliased_ || count_ == 0) return;
-    kernels::pack(as_matrix(parameter_->value), {row_of_.data(), count_, 0, width_}, master_.rows(0, count_));
+    kernels::copy_rows(kernels::whole_rows(as_matrix(parameter_->value), stored_rows_),
+                       kernels::whole_rows(master_.rows(0, count_)));
 }
 
 void OwnedParameter::values_from_masters() {
     if (aliased_ || count_ == 0) return;
-    kernels::unpack(master_.rows(0, count_), {row_of_.data(), count_, 0, width_},
-                    as_matrix(parameter_->value));
+    kernels::copy_rows(kernels::whole_rows(master_.rows(0, count_)),
+                       kernels::whole_rows(as_matrix(parameter_->value), stored_rows_));
 }
 
-double OwnedParameter::squared_gradient_norm() const {
-    const Tensor gradient = as_matrix(parameter_->gradient);
-    return count_ == 0
-               ? 0
-               : kernels::squared_norm_rows(gradient, sorted_rows_.rows(0, count_), 0, gradient.dim(1));
+kernels::RowPart OwnedParameter::owned_gradient() const {
+    return kernels::whole_rows(as_matrix(parameter_->gradient), sorted_rows_);
 }
 
-void OwnedParameter::update(const kernels::AdamWSettings& settings, Tensor clip) {
-    if (count_ == 0) return;
-    kernels::adamw({.master = master_.rows(0, count_),
-                    .m = m_.rows(0, count_),
-                    .v = v_.rows(0, count_),
-                    .step = step_per_row_ ? step_.rows(0, count_) : step_,
-                    .frozen = step_per_row_ ? frozen_.rows(0, count_) : Tensor{},
-                    .gradient = as_matrix(parameter_->gradient),
-                    .value = as_matrix(parameter_->value),
-                    .gradient_rows = gradient_rows_.rows(0, count_)},
-                   settings, clip);
+kernels::AdamWRows OwnedParameter::adamw_rows(const kernels::AdamWSettings& settings) const {
+    return {.master = master_.rows(0, count_),
+            .m = m_.rows(0, count_),
+            .v = v_.rows(0, count_),
+            .step = step_per_row_ ? step_.rows(0, count_) : step_,
+            .frozen = step_per_row_ ? frozen_.rows(0, count_) : Tensor{},
+            .gradient = as_matrix(parameter_->gradient),
+            .value = as_matrix(parameter_->value),
+            .rows = stored_rows_,
+            .settings = settings};
 }
 
 void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {

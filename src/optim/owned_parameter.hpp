@@ -23,6 +23,9 @@ class OwnedParameter {
 
     Parameter& parameter() const { return *parameter_; }
     const RowOwners& owners() const { return owners_; }
+    bool step_per_row() const { return step_per_row_; }
+    /// Rows owned here.
+    std::int64_t num_rows() const { return count_; }
     std::int64_t width() const { return width_; }
     /// Of the gradient and the moments.
     std::int64_t gradient_width() const { return m_.dim(1); }
@@ -36,16 +39,17 @@ class OwnedParameter {
 
     /// Moments and step counters of these rows <- 0, where owned. Returns how many were owned here.
     std::int64_t reset_moments(const std::vector<std::int32_t>& rows);
-    /// Gradients of these rows <- 0, where owned.
-    void zero_gradients(const std::vector<std::int32_t>& rows);
-    /// From now on no weight decay on rows with a non-zero entry (one per row); empty: on all.
+    /// From now on rows with a non-zero entry (one per row) stay as they are but for their counters and what
+    /// momentum they have: their gradients count as zero, and they do not decay. Slots of a factor only.
     void set_frozen(const std::vector<int>& frozen);
 
     void masters_from_values();
     void values_from_masters();  // owned rows only: gather afterwards
-    double squared_gradient_norm() const;
-    /// Where the gradient has the value's width; else the method's own.
-    void update(const kernels::AdamWSettings&, Tensor clip);
+    /// The owned rows of the gradient, ascending.
+    kernels::RowPart owned_gradient() const;
+    /// What AdamW updates, where the gradient has the value's width; else the method's own. With no row here:
+    /// nothing.
+    kernels::AdamWRows adamw_rows(const kernels::AdamWSettings&) const;
 
     void visit_state(StateIo&, const ModelContext&);
 
@@ -64,7 +68,9 @@ class OwnedParameter {
     std::int64_t count_ = 0;            // rows owned now: storage 0 ... count - 1
     std::vector<std::int32_t> index_;   // row -> storage, -1: not here
     std::vector<std::int32_t> row_of_;  // storage -> row
-    Tensor master_, m_, v_, step_, frozen_, gradient_rows_, sorted_rows_;
+    Tensor master_, m_, v_, step_, frozen_, stored_list_, sorted_list_;
+    kernels::Rows stored_rows_,
+        sorted_rows_;  // of the parameter: in the order of their storage, and ascending
 };
 
 }  // namespace switchyard

@@ -22,7 +22,9 @@ TrainState::TrainState(const Config& config, const Topology& topology, Arena& ar
           model.allocate(context, [&](Linear& linear) { return method->attach(context, linear); });
           return Optimizer(context, model.parameters(),
                            [&](const Parameter& parameter) { return method->ownership(context, parameter); });
-      }()) {
+      }()),
+      loss_slot(optimizer.scalars().take()),
+      loss_of_ranks(arena, topology.dp, 1) {
     method->allocate(context, model, optimizer);
 }
 

@@ -32,6 +32,8 @@ struct TrainState {
     Transformer model;
     Optimizer optimizer;
     std::int64_t step = 0;  // updates done
+    int loss_slot = 0;      // among the optimizer's scalars: sum of the losses of a step
+    RankValues loss_of_ranks;
 
   private:
     void visit_frozen_weights(StateIo&);

@@ -7,6 +7,7 @@
 #include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/reductions.hpp"
 #include "kernels/transfer.hpp"
 #include "optim/schedule.hpp"
 
@@ -35,33 +36,41 @@ class Laps {
     double waited_;
 };
 
+double host_value(Tensor scalar) {
+    double value = 0;
+    kernels::download(scalar, &value);
+    return value;
+}
+
 /// Name of the first weight that is not finite in some rank's part, "" if all are. Collective.
 std::string first_bad_weight(TrainState& s) {
     std::vector<std::pair<std::string, Tensor>> weights;
     for (const Parameter* p : s.model.parameters()) weights.emplace_back(p->shard.name, p->value);
     for (const Linear* linear : s.model.linears())
         if (linear->frozen()) weights.emplace_back(linear->shard().name, linear->base().words.hi);
-    const auto bad = std::find_if(weights.begin(), weights.end(), [](const auto& weight) {
-        return !std::isfinite(kernels::squared_norm(weight.second));
+    const Tensor squares = s.optimizer.squared_norm();  // as work space: the step is over
+    const auto bad = std::find_if(weights.begin(), weights.end(), [&](const auto& weight) {
+        kernels::squared_norm(weight.second, squares);
+        return !std::isfinite(host_value(squares));
     });
     const auto first = static_cast<std::size_t>(
         all_reduce_min(s.context.topology.world, static_cast<double>(bad - weights.begin())));
     return first < weights.size() ? weights[first].first : "";
 }
 
-/// Loss and gradient are the same on all ranks, and so is the verdict.
-void require_finite(TrainState& s, double loss, const GradientCheck& gradient) {
-    if (std::isfinite(loss) && gradient.finite) return;
-    const std::string weight = first_bad_weight(s);
+/// Loss and norm are the same on all ranks, and so is the verdict. AdamW found them so too, and did nothing.
+void require_finite(TrainState& s, double loss, double norm) {
+    if (std::isfinite(loss) && std::isfinite(norm)) return;
+    const std::string gradient = s.optimizer.first_bad_gradient(), weight = first_bad_weight(s);
     // A NaN's sign means nothing.
     const auto shown = [](double x) { return std::isnan(x) ? std::fabs(x) : x; };
     fail<AgreedError>(
         "step {}: loss {} or gradient norm {} is not finite{} (the update was not made; the last checkpoint "
         "is good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
-        s.step + 1, shown(loss), shown(gradient.norm),
-        !weight.empty()              ? ", first bad weight: " + weight
-        : gradient.first_bad.empty() ? ""
-                                     : ", first bad gradient: " + gradient.first_bad);
+        s.step + 1, shown(loss), shown(norm),
+        !weight.empty()    ? ", first bad weight: " + weight
+        : gradient.empty() ? ""
+                           : ", first bad gradient: " + gradient);
 }
 
 }  // namespace
@@ -85,6 +94,8 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     Batch batch;
     StepResult result;
 
+    const Tensor loss = s.optimizer.scalars().slots(s.loss_slot);
+    kernels::zero(loss);
     s.optimizer.zero_gradients();
     s.method->begin_step(s.step);
     laps.end(Phase::optimizer);
@@ -93,16 +104,16 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
         upload(batch, s.model.batch());
         laps.end(Phase::data);
         s.method->begin_micro_batch(s.model);
-        result.loss += s.model.forward(scale);
+        s.model.forward(scale);
+        kernels::add(s.model.loss(), loss);
         laps.end(Phase::forward);
         s.model.backward();
         laps.end(Phase::backward);
     }
     s.method->reduce_gradients(s.optimizer);
-    const GradientCheck gradient = s.optimizer.check(s.method->squared_gradient_norm(s.optimizer));
-    result.loss = scale * all_reduce_sum(dp, result.loss);
-    result.grad_norm = gradient.norm;
-    require_finite(s, result.loss, gradient);
+    s.method->squared_gradient_norm(s.optimizer);
+    s.loss_of_ranks.combine(loss, kernels::Combine::sum, s.context.traffic);
+    s.optimizer.decide_clip(loss);
 
     const double factor =
         lr_schedule(config.optim, s.step, config.run.steps) * s.method->lr_multiplier(s.step);
@@ -113,6 +124,12 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     laps.end(Phase::optimizer);
     result.method = s.method->after_gather(s.optimizer, s.step);
     s.model.weights_changed();
+
+    const std::span<const double> scalars = s.optimizer.scalars().read();  // the host waits here alone
+    result.loss = scale * scalars[s.loss_slot];
+    result.grad_norm = s.optimizer.gradient_norm(scalars);
+    require_finite(s, result.loss, result.grad_norm);
+    s.method->end_step(scalars, result.method);
     ++s.step;
     laps.end(Phase::switching);
     return result;
@@ -127,7 +144,8 @@ double validation_loss(const ModelContext& context, Transformer& model, const To
     for (std::int64_t first = 0; first < loader.num_validation_sequences(); first += dp.size() * count) {
         loader.validation_batch(first + dp.rank() * count, count, batch);  // past the end: all ignored
         upload(batch, model.batch());
-        sum += model.evaluate();
+        model.evaluate();
+        sum += host_value(model.loss());
         progress();
     }
     return all_reduce_sum(dp, sum) / static_cast<double>(loader.num_validation_targets());

@@ -19,9 +19,10 @@ struct StepResult {
 /// Fills a batch with samples first ... first + count - 1 of the run.
 using BatchSource = std::function<void(std::int64_t first, std::int64_t count, Batch&)>;
 
-/// Advances `state` by one step. Collective. Throws UserError on all ranks, before the update, naming step
-/// and first bad parameter when loss or gradient are not finite. Step t takes samples t global_batch ... of
-/// the source.
+/// Advances `state` by one step. Collective. The host reads results of the back end once, at the end. Throws
+/// AgreedError on all ranks, naming step and first bad parameter, when loss or gradient are not finite; no
+/// update was made then, though a method may have switched or merged what it would have after one. Step t
+/// takes samples t global_batch ... of the source.
 StepResult train_step(TrainState& state, const BatchSource&, PhaseTimer&);
 /// The same from a token file; `first_sample`: the loader's at step 0.
 StepResult train_step(TrainState& state, const TokenLoader&, std::int64_t first_sample, PhaseTimer&);

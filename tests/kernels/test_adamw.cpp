@@ -36,12 +36,16 @@ struct State {
         rows = HostTensor::integers({owned}, l.gradient_rows);
     }
     kernels::AdamWRows view(std::int64_t column) const {
-        return {master, m, v, step, frozen, gradient, value, rows, column};
+        return {master, m, v, step, frozen, gradient, value, kernels::Rows::listed(rows), column, settings};
     }
 };
 
 HostTensor clip_of(double coefficient, double finite) {
     return HostTensor(DType::f64, {2}, {coefficient, finite});
+}
+
+void update(const kernels::AdamWRows& rows, Tensor clip) {
+    kernels::adamw({&rows, 1}, clip);
 }
 
 class AdamW : public ::testing::TestWithParam<Layout> {};
@@ -61,12 +65,12 @@ TEST_P(AdamW, EqualsTheAlgorithmNumberByNumber) {
             HostTensor::normal(s.gradient.dtype(), {l.num_rows, l.stride}, "g" + std::to_string(t));
         s.gradient = fresh.clone();
         const double clip = t % 2 ? 0.375 : 1;
-        kernels::adamw(s.view(l.column), settings, clip_of(clip, 1));
+        update(s.view(l.column), clip_of(clip, 1));
         for (int& step : steps) ++step;
         for (std::int64_t i = 0; i < owned; ++i)
             for (std::int64_t j = 0; j < l.width; ++j)
                 reference::adamw(expected[i * l.width + j],
-                                 clip * fresh.at(l.gradient_rows[i] * l.stride + l.column + j),
+                                 i % 2 ? 0 : clip * fresh.at(l.gradient_rows[i] * l.stride + l.column + j),
                                  steps[l.one_counter ? 0 : i],
                                  {settings.lr, settings.beta1, settings.beta2, settings.eps,
                                   i % 2 ? 0 : settings.weight_decay});
@@ -106,7 +110,7 @@ TEST_P(AdamWTypes, NothingHappensWhenTheGradientIsNotFinite) {
     State s(l);
     s.gradient = HostTensor(s.gradient.dtype(), {2, 5}, Values(10, NAN));
     const Values master = s.master.values(), value = s.value.values(), step = s.step.values();
-    kernels::adamw(s.view(0), settings, clip_of(NAN, 0));
+    update(s.view(0), clip_of(NAN, 0));
     EXPECT_EQ(s.master.values(), master);
     EXPECT_EQ(s.value.values(), value);
     EXPECT_EQ(s.step.values(), step);
@@ -114,17 +118,60 @@ TEST_P(AdamWTypes, NothingHappensWhenTheGradientIsNotFinite) {
     EXPECT_EQ(s.v.values(), Values(10, 0.0));
 }
 
-TEST_P(AdamWTypes, FrozenRowsWithoutGradientStayConstant) {
+TEST_P(AdamWTypes, FrozenRowsWithoutMomentsStayConstant) {
     const Layout l{GetParam(), false, {0, 1}, 5, 0, 5, 2};
     State s(l);
+    s.gradient = HostTensor::normal(s.gradient.dtype(), {2, 5}, "gradient");
     const Values before = s.master.values();
-    for (int t = 0; t < 3; ++t) kernels::adamw(s.view(0), settings, clip_of(1, 1));
+    for (int t = 0; t < 3; ++t) update(s.view(0), clip_of(1, 1));
     const Values after = s.master.values();
     for (std::size_t j = 0; j < 5; ++j) {
         EXPECT_NE(after[j], before[j]);  // decays
         EXPECT_EQ(after[5 + j], before[5 + j]);
     }
     EXPECT_EQ(s.step.at(1), 43);
+}
+
+TEST_P(AdamWTypes, ManyParametersInOneCallAreEachItsOwn) {
+    const std::vector<Layout> layouts{{GetParam(), false, {3, 0, 5}, 7, 2, 13, 6},
+                                      {GetParam(), true, {0, 1, 2}, 9001, 0, 9001, 3},
+                                      {GetParam(), true, {1, 0}, 1, 0, 1, 2}};
+    std::vector<State> alone, together;
+    std::vector<kernels::AdamWRows> parameters;
+    for (const Layout& l : layouts) {
+        for (auto* states : {&alone, &together}) {
+            State& s = states->emplace_back(l);
+            s.gradient = HostTensor::normal(s.gradient.dtype(), {l.num_rows, l.stride}, "gradient");
+        }
+        parameters.push_back(together.back().view(l.column));
+        parameters.back().settings.lr *= static_cast<double>(parameters.size());
+        kernels::AdamWRows one = alone.back().view(l.column);
+        one.settings = parameters.back().settings;
+        update(one, clip_of(0.5, 1));
+    }
+    kernels::adamw(parameters, clip_of(0.5, 1));
+    for (std::size_t k = 0; k < layouts.size(); ++k)
+        for (HostTensor State::*part : {&State::master, &State::m, &State::v, &State::value, &State::step})
+            EXPECT_TRUE(same_bits(together[k].*part, alone[k].*part)) << "parameter " << k;
+}
+
+TEST(ClipCoefficient, LimitsTheNormAndSaysWhatIsNotFinite) {
+    const auto clip = [](double square, double loss, double limit) {
+        HostTensor result(DType::f64, {2});
+        kernels::clip_coefficient(HostTensor(DType::f64, {1}, {square}), HostTensor(DType::f64, {1}, {loss}),
+                                  limit, result);
+        return result.values();
+    };
+    EXPECT_EQ(clip(16, 1, 1), (Values{0.25, 1}));
+    EXPECT_EQ(clip(16, 1, 5), (Values{1, 1}));
+    EXPECT_EQ(clip(16, 1, 0), (Values{1, 1}));  // no limit
+    EXPECT_EQ(clip(INFINITY, 1, 1)[1], 0);
+    EXPECT_EQ(clip(NAN, 1, 1)[1], 0);
+    EXPECT_EQ(clip(1, NAN, 1)[1], 0);
+    EXPECT_EQ(clip(1, -INFINITY, 1)[1], 0);
+    HostTensor result(DType::f64, {2});
+    kernels::clip_coefficient(HostTensor(DType::f64, {1}, {4}), {}, 1, result);
+    EXPECT_EQ(result.values(), (Values{0.5, 1}));
 }
 
 TEST(AdamWAliases, MasterMayBeTheValueItself) {
@@ -140,8 +187,8 @@ TEST(AdamWAliases, MasterMayBeTheValueItself) {
         kernels::AdamWRows other = apart.view(0);
         other.frozen = {};
         for (int t = 0; t < 2; ++t) {
-            kernels::adamw(view, settings, clip_of(1, 1));
-            kernels::adamw(other, settings, clip_of(1, 1));
+            update(view, clip_of(1, 1));
+            update(other, clip_of(1, 1));
         }
         EXPECT_TRUE(same_bits(together.master, apart.value));
     }
@@ -149,7 +196,7 @@ TEST(AdamWAliases, MasterMayBeTheValueItself) {
 
 TEST(AdamWAliases, ARankWithoutRowsStillCounts) {
     State s({DType::f32, true, {}, 5, 0, 5, 2});
-    kernels::adamw(s.view(0), settings, clip_of(1, 1));
+    update(s.view(0), clip_of(1, 1));
     EXPECT_EQ(s.step.at(0), 1);
 }
 

@@ -1,7 +1,5 @@
-// Copies, casts, sums, norms, packing: against loops in double, for all types and pairs of types, sizes
-// around the block and vector lengths, empty tensors, not-a-number and infinity, any number of threads.
-#include <omp.h>
-
+// Copies, casts and sums against loops in double, for all types and pairs of types, sizes around the block
+// and vector lengths, empty tensors.
 #include "kernels/elementwise.hpp"
 #include "support/tensors.hpp"
 
@@ -107,76 +105,6 @@ TEST_P(Pairs, TransposeMovesEveryElement) {
     }
 }
 
-TEST_P(Pairs, PackAndUnpackMoveOneRectangle) {
-    const auto [whole_type, packed_type] = GetParam();
-    const std::int64_t rows = 11, cols = 5003;
-    const std::vector<std::int32_t> list{7, 0, 10};
-    for (auto [column, width] :
-         {std::pair<std::int64_t, std::int64_t>{0, cols}, {3, 5000}, {5002, 1}, {4, 0}}) {
-        const kernels::Rectangle part{list.data(), 3, column, width};
-        const HostTensor whole = HostTensor::normal(whole_type, {rows, cols}, "whole");
-        HostTensor packed(packed_type, {3, width});
-        kernels::pack(whole, part, packed);
-        for (std::int64_t i = 0; i < 3; ++i)
-            for (std::int64_t j = 0; j < width; ++j)
-                ASSERT_EQ(packed.at(i * width + j),
-                          rounded(whole.at(list[i] * cols + column + j), packed_type));
-
-        HostTensor target = HostTensor::normal(whole_type, {rows, cols}, "target");
-        Values expected = target.values();
-        for (std::int64_t i = 0; i < 3; ++i)
-            for (std::int64_t j = 0; j < width; ++j)
-                expected[list[i] * cols + column + j] = rounded(packed.at(i * width + j), whole_type);
-        kernels::unpack(packed, part, target);
-        EXPECT_EQ(target.values(), expected);
-    }
-}
-
-TEST(Pack, RefusesRowsAndColumnsOutside) {
-    HostTensor whole(DType::f32, {2, 3}), packed(DType::f32, {1, 3});
-    const std::int32_t outside = 2, inside = 1;
-    EXPECT_THROW(kernels::pack(whole, {&outside, 1, 0, 3}, packed), InternalError);
-    EXPECT_THROW(kernels::unpack(packed, {&inside, 1, 1, 3}, whole), InternalError);
-    EXPECT_NO_THROW(kernels::pack(whole, {nullptr, 0, 0, 3}, HostTensor(DType::f32, {0, 3})));
-}
-
-TEST_P(Pairs, SumOfPartsRunsInOrder) {
-    const auto [from, to] = GetParam();
-    const std::int64_t rows = 7, cols = 5003, offset = 5, gap = 3;
-    const std::vector<std::int32_t> list{6, 0, 3};
-    for (auto [column, width] :
-         {std::pair<std::int64_t, std::int64_t>{0, cols}, {3, 4999}, {5002, 1}, {4, 0}})
-        for (std::int64_t num_parts : {1, 2, 5})
-            for (std::int64_t own = 0; own < num_parts; ++own) {
-                const std::int64_t n = offset + 3 * width + gap;
-                const HostTensor parts = HostTensor::normal(from, {num_parts, n}, "parts", 3);
-                HostTensor target = HostTensor::normal(to, {rows, cols}, "target", 3);
-                Values expected = target.values();
-                for (std::int64_t i = 0; i < 3 * width; ++i) {
-                    double& element = expected[list[i / width] * cols + column + i % width];
-                    double sum = 0;
-                    float in_f32 = 0;
-                    for (std::int64_t p = 0; p < num_parts; ++p) {
-                        const double x = p == own ? rounded(element, from) : parts.at(p * n + offset + i);
-                        sum += x;
-                        in_f32 += static_cast<float>(x);
-                    }
-                    element = to == DType::f64 ? sum : rounded(in_f32, to);
-                }
-                kernels::sum_parts(parts, offset, own, {list.data(), 3, column, width}, target);
-                ASSERT_EQ(target.values(), expected) << num_parts << " parts, own " << own;
-            }
-}
-
-TEST(SumOfParts, RefusesWhatDoesNotFit) {
-    HostTensor parts(DType::f32, {2, 6}), to(DType::f32, {2, 3});
-    const std::int32_t row = 1;
-    EXPECT_NO_THROW(kernels::sum_parts(parts, 3, 1, {&row, 1, 0, 3}, to));
-    EXPECT_THROW(kernels::sum_parts(parts, 4, 1, {&row, 1, 0, 3}, to), InternalError);
-    EXPECT_THROW(kernels::sum_parts(parts, 0, 2, {&row, 1, 0, 3}, to), InternalError);
-    EXPECT_THROW(kernels::sum_parts(parts, 0, 1, {&row, 1, 1, 3}, to), InternalError);
-}
-
 class Types : public ::testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(Types, Types, ::testing::ValuesIn(compute_types));
 
@@ -189,62 +117,13 @@ TEST_P(Types, ZeroAndFillSetEveryElement) {
         EXPECT_EQ(x.values(), Values(static_cast<std::size_t>(n), 0.0));
     }
     kernels::zero(Tensor{});
+    HostTensor a = HostTensor::normal(GetParam(), {300001}, "a"),
+               b = HostTensor::normal(GetParam(), {5}, "b");
+    const Tensor several[] = {a, Tensor{}, b};
+    kernels::zero(several);
+    EXPECT_EQ(a.values(), Values(300001, 0.0));
+    EXPECT_EQ(b.values(), Values(5, 0.0));
     kernels::fill(Tensor{}, 1);
-}
-
-TEST_P(Types, NormsEqualTheLoopInDouble) {
-    for (std::int64_t n : sizes) {
-        HostTensor x = HostTensor::normal(GetParam(), {n}, "x");
-        double squares = 0, largest = 0;
-        for (double value : x.values())
-            squares += value * value, largest = std::max(largest, std::fabs(value));
-        // Sums in f64 whatever the type: k = 1.
-        EXPECT_NEAR(kernels::squared_norm(x), squares, std::sqrt(n + 1.0) * 0x1p-52 * squares);
-        EXPECT_EQ(kernels::max_abs(x), largest);
-    }
-}
-
-TEST_P(Types, NormOfRowsCountsTheRectangleAlone) {
-    const std::int64_t cols = 9001;
-    const HostTensor x = HostTensor::normal(GetParam(), {5, cols}, "x");
-    const std::vector<std::int32_t> list{4, 1};
-    const HostTensor rows = HostTensor::integers({2}, list);
-    for (auto [column, width] :
-         {std::pair<std::int64_t, std::int64_t>{0, cols}, {17, 8000}, {9000, 1}, {0, 0}}) {
-        double squares = 0;
-        for (std::int32_t row : list)
-            for (std::int64_t j = column; j < column + width; ++j)
-                squares += x.at(row * cols + j) * x.at(row * cols + j);
-        EXPECT_NEAR(kernels::squared_norm_rows(x, rows, column, width), squares, 100 * 0x1p-52 * squares);
-    }
-    EXPECT_EQ(kernels::squared_norm_rows(x, HostTensor(DType::i32, {0}), 0, cols), 0);
-}
-
-TEST_P(Types, NormsPropagateWhatIsNotFinite) {
-    for (std::int64_t n : {1, 33, 20000})
-        for (std::int64_t place : {std::int64_t{0}, n / 2, n - 1}) {
-            HostTensor x = HostTensor::normal(GetParam(), {n}, "x");
-            x.set(place, -INFINITY);
-            EXPECT_EQ(kernels::squared_norm(x), INFINITY);
-            EXPECT_EQ(kernels::max_abs(x), INFINITY);
-            x.set(n - 1 - place, NAN);
-            EXPECT_TRUE(std::isnan(kernels::squared_norm(x)));
-            EXPECT_TRUE(std::isnan(kernels::max_abs(x)));
-            EXPECT_TRUE(std::isnan(kernels::squared_norm_rows(static_cast<Tensor>(x).reshape({1, n}),
-                                                              HostTensor::integers({1}, {0}), 0, n)));
-        }
-}
-
-TEST_P(Types, NormsDoNotDependOnTheNumberOfThreads) {
-    const HostTensor x = HostTensor::normal(GetParam(), {123457}, "x");
-    const int threads = omp_get_max_threads();
-    omp_set_num_threads(1);
-    const double alone = kernels::squared_norm(x);
-    for (int count : {2, 3, 8}) {
-        omp_set_num_threads(count);
-        EXPECT_EQ(kernels::squared_norm(x), alone);
-    }
-    omp_set_num_threads(threads);
 }
 
 }  // namespace

@@ -25,6 +25,7 @@ struct BucketsTest : ::testing::Test {
     std::vector<std::vector<int>> owners;
     std::vector<std::vector<float>> storage;
     std::vector<Tensor> tensors;
+    std::vector<std::int32_t> lists;
     std::vector<float> send = std::vector<float>(ranks * capacity), received = send;
 
     void SetUp() override {
@@ -78,13 +79,18 @@ struct BucketsTest : ::testing::Test {
                 wrong += storage[i][j] != expected(owners[i][j / widths[i]], i, static_cast<std::int64_t>(j));
         return wrong;
     }
+    Buckets buckets() {
+        const auto table = std::make_shared<BucketTable>(items(), ranks, capacity);
+        lists.assign(table->lists().begin(), table->lists().end());
+        return {table, Tensor(lists.data(), DType::i32, {static_cast<std::int64_t>(lists.size())})};
+    }
     Tensor as(std::vector<float>& memory, DType dtype) {
         return Tensor(memory.data(), DType::f32, {ranks * capacity}).view(dtype, {ranks * capacity});
     }
 };
 
 TEST_F(BucketsTest, OwnersGetSumsInRankOrderAndOthersKeepTheirs) {
-    const Buckets buckets(items(), ranks, capacity);
+    const Buckets buckets = this->buckets();
     for (DType dtype : {DType::f32, DType::bf16}) {
         fill();
         buckets.reduce(comm, tensors, as(send, dtype), as(received, dtype), traffic, group);
@@ -105,14 +111,15 @@ TEST_F(BucketsTest, OwnersGetSumsInRankOrderAndOthersKeepTheirs) {
 
 TEST_F(BucketsTest, EverybodyGetsTheOwnersRows) {
     fill();
-    Buckets(items(), ranks, capacity).gather(comm, tensors, as(send, DType::f32), traffic, group);
+    buckets().gather(comm, tensors, as(send, DType::f32), traffic, group);
     EXPECT_EQ(num_wrong([&](int owner, std::size_t item, std::int64_t j) { return value(owner, item, j); }),
               0);
 }
 
 TEST_F(BucketsTest, SendAsManyBytesAsPlanned) {
-    const Buckets buckets(items(), ranks, capacity);
+    const Buckets buckets = this->buckets();
     const double planned = bucket_bytes(items(), ranks, capacity, 4);
+    EXPECT_EQ(buckets.table()->bytes(4), planned);
     fill();
     buckets.reduce(comm, tensors, as(send, DType::f32), as(received, DType::f32), traffic, group);
     EXPECT_EQ(traffic.bytes[static_cast<int>(group)], planned);
@@ -125,7 +132,7 @@ TEST_F(BucketsTest, WholeSegmentsNeedNoCopy) {
     owners = {block_owners(comm, 12 * ranks).owner};  // two whole segments for each rank
     fill();
     std::fill(send.begin(), send.end(), -1.0F);
-    const Buckets buckets(items(), ranks, capacity);
+    const Buckets buckets = this->buckets();
     buckets.reduce(comm, tensors, as(send, DType::f32), as(received, DType::f32), traffic, group);
     buckets.gather(comm, tensors, as(send, DType::f32), traffic, group);
     EXPECT_EQ(std::count(send.begin(), send.end(), -1.0F), ranks * capacity);

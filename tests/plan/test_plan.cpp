@@ -45,7 +45,8 @@ int MPI_Ialltoall(const void* send, int send_count, MPI_Datatype send_type, void
 
 int MPI_Iallgather(const void* send, int send_count, MPI_Datatype send_type, void* received, int count,
                    MPI_Datatype type, MPI_Comm comm, MPI_Request* request) {
-    asked_bytes += bytes_of(type, count) * (ranks_of(comm) - 1);
+    const double bytes = bytes_of(type, count);  // up to two f64: scalars of a step
+    (bytes <= 16 ? scalar_bytes : asked_bytes) += bytes * (ranks_of(comm) - 1);
     return PMPI_Iallgather(send, send_count, send_type, received, count, type, comm, request);
 }
 

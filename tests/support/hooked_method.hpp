@@ -38,7 +38,7 @@ class HookedMethod : public Method {
         inner_->reduce_gradients(o);
         after_reduction();
     }
-    double squared_gradient_norm(Optimizer& o) override { return inner_->squared_gradient_norm(o); }
+    void squared_gradient_norm(Optimizer& o) override { inner_->squared_gradient_norm(o); }
     void before_update(Optimizer& o, std::int64_t step) override { inner_->before_update(o, step); }
     void update(Optimizer& o, double factor) override { inner_->update(o, factor); }
     MethodReport after_gather(Optimizer& o, std::int64_t step) override {
@@ -46,6 +46,9 @@ class HookedMethod : public Method {
         const MethodReport report = inner_->after_gather(o, step);
         after_switch();
         return report;
+    }
+    void end_step(std::span<const double> scalars, MethodReport& report) override {
+        inner_->end_step(scalars, report);
     }
     double lr_multiplier(std::int64_t step) const override { return inner_->lr_multiplier(step); }
     void visit_state(StateIo& io, Optimizer& o) override { inner_->visit_state(io, o); }

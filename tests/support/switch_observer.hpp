@@ -148,7 +148,8 @@ class Observer {
     /// Loss on the batch in place, and the logits after its last token.
     Values outputs() {
         state().model.weights_changed();
-        Values all{state().model.evaluate()};
+        state().model.evaluate();
+        Values all = values_of(state().model.loss());
         const test::HostTensor logits(state().context.dtype, {1, state().model.vocabulary().padded});
         state().model.next_token_logits(state().context.tokens() - 1, logits);
         const Values values = logits.values();

@@ -1,8 +1,10 @@
 // One pass over master, moments and gradient; arithmetic in the type of the state, bias corrections in f64.
 #include "kernels/adamw.hpp"
 
+#include <vector>
+
 #include "core/call_counts.hpp"
-#include "kernels/cpu/dispatch.hpp"
+#include "kernels/cpu/row_items.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -15,10 +17,18 @@ struct Factors {
     T m_correction, v_correction;  // 1 / (1 - beta^step)
 };
 
+/// 1 / (1 - beta^step) of the first and the second moment.
+struct Corrections {
+    double m = 1, v = 1;
+};
+Corrections corrections(const AdamWSettings& s, std::int32_t step) {
+    return {1 / (1 - std::pow(s.beta1, step)), 1 / (1 - std::pow(s.beta2, step))};
+}
+
 template <class T>
-Factors<T> factors_of(const AdamWSettings& s, double clip, std::int32_t step, bool frozen) {
+Factors<T> factors_of(const AdamWSettings& s, double clip, Corrections correction, bool frozen) {
     const auto as = [](double x) { return static_cast<T>(x); };
-    return {as(clip),
+    return {as(frozen ? 0.0 : clip),
             as(s.beta1),
             as(1 - s.beta1),
             as(s.beta2),
@@ -26,8 +36,8 @@ Factors<T> factors_of(const AdamWSettings& s, double clip, std::int32_t step, bo
             as(s.lr),
             as(frozen ? 0.0 : s.weight_decay),
             as(s.eps),
-            as(1 / (1 - std::pow(s.beta1, step))),
-            as(1 / (1 - std::pow(s.beta2, step)))};
+            as(correction.m),
+            as(correction.v)};
 }
 
 /// `value` may be `master`.
@@ -65,51 +75,72 @@ void check_rows(const AdamWRows& rows) {
     internal_check(rows.step.size() == 1 || rows.step.size() == count, "{} step counters for {} rows",
                    rows.step.size(), count);
     if (!rows.frozen.empty()) check("frozen rows", rows.frozen, DType::i32, {count});
-    check("rows of the gradient", rows.gradient_rows, DType::i32, {count});
-    internal_check(rows.column >= 0 && rows.column + width <= rows.gradient.dim(1),
-                   "columns [{}, {}) of gradient {}", rows.column, rows.column + width,
-                   rows.gradient.shape());
-    for (std::int64_t i = 0; i < count; ++i) {
-        const std::int32_t row = rows.gradient_rows.data<std::int32_t>()[i];
-        internal_check(row >= 0 && row < rows.gradient.dim(0), "row {} of gradient {}", row,
-                       rows.gradient.shape());
-    }
+    internal_check(rows.rows.count == count, "{} rows of a gradient for {} of the state", rows.rows.count,
+                   count);
+    check_part({rows.gradient, rows.rows, rows.column, width});
 }
 
+/// One parameter with its addresses.
+struct Job {
+    const AdamWRows* rows = nullptr;
+    RowPlaces gradient, value;
+    double clip = 1;
+    std::int64_t width =
+        0;               // of a row of the loop: all elements where they are treated alike and lie together
+    Corrections common;  // with one step counter
+};
+
 template <class T, class Value>
-void update(const AdamWRows& rows, const AdamWSettings& settings, double clip) {
-    const std::int64_t width = rows.master.dim(1), stride = rows.gradient.dim(1);
-    const auto* step = rows.step.data<std::int32_t>();
-    const auto* frozen = rows.frozen.empty() ? nullptr : rows.frozen.data<std::int32_t>();
-    const auto* gradient_rows = rows.gradient_rows.data<std::int32_t>();
+void update_row(const Job& job, std::int64_t row, std::int64_t begin, std::int64_t end) {
+    const AdamWRows& rows = *job.rows;
     const bool one_step = rows.step.size() == 1;
-    const Factors<T> common[2] = {factors_of<T>(settings, clip, step[0], false),
-                                  factors_of<T>(settings, clip, step[0], true)};
-    for_row_blocks(rows.master.dim(0), width,
-                   [&, step, frozen](std::int64_t i, std::int64_t begin, std::int64_t end) {
-                       const bool is_frozen = frozen && frozen[i] != 0;
-                       const Factors<T> factors =
-                           one_step ? common[is_frozen] : factors_of<T>(settings, clip, step[i], is_frozen);
-                       const std::int64_t local = i * width + begin,
-                                          there = gradient_rows[i] * stride + rows.column + begin;
-                       update_block(rows.master.data<T>() + local, rows.m.data<T>() + local,
-                                    rows.v.data<T>() + local, rows.gradient.data<T>() + there,
-                                    rows.value.data<Value>() + there, factors, end - begin);
-                   });
+    const Corrections correction =
+        one_step ? job.common : corrections(rows.settings, rows.step.data<std::int32_t>()[row]);
+    const bool frozen = !rows.frozen.empty() && rows.frozen.data<std::int32_t>()[row] != 0;
+    const std::int64_t local = row * job.width + begin;
+    update_block(rows.master.data<T>() + local, rows.m.data<T>() + local, rows.v.data<T>() + local,
+                 job.gradient.at<T>(row, begin), job.value.at<Value>(row, begin),
+                 factors_of<T>(rows.settings, job.clip, correction, frozen), end - begin);
 }
 
 }  // namespace
 
-void adamw(const AdamWRows& rows, const AdamWSettings& settings, Tensor clip) {
+void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
     count_kernel(__func__);
     check("clip", clip, DType::f64, {2});
     if (clip.data<double>()[1] == 0) return;
-    for (std::int64_t i = 0; i < rows.step.size(); ++i) ++rows.step.data<std::int32_t>()[i];
-    if (rows.master.empty()) return;
-    check_rows(rows);
-    const double coefficient = clip.data<double>()[0];
-    dispatch(rows.value.dtype(),
-             [&]<class Value>() { update<Wide<Value>, Value>(rows, settings, coefficient); });
+    std::vector<Job> jobs;
+    RowItems items;
+    for (const AdamWRows& rows : parameters) {
+        for (std::int64_t i = 0; i < rows.step.size(); ++i) ++rows.step.data<std::int32_t>()[i];
+        if (rows.master.empty()) continue;
+        check_rows(rows);
+        const std::int64_t width = rows.master.dim(1), elements = rows.master.size();
+        const RowPart gradient{rows.gradient, rows.rows, rows.column, width},
+            value{rows.value, rows.rows, rows.column, width};
+        const bool one_step = rows.step.size() == 1;
+        const bool long_row = one_step && rows.frozen.empty() && is_contiguous(gradient);
+        jobs.push_back(
+            {&rows, RowPlaces(gradient), RowPlaces(value), clip.data<double>()[0],
+             long_row ? elements : width,
+             one_step ? corrections(rows.settings, *rows.step.data<std::int32_t>()) : Corrections{}});
+        items.add(long_row ? 1 : elements / width, long_row ? elements : width);
+    }
+    items.for_blocks([&jobs](std::size_t item, std::int64_t row, std::int64_t begin, std::int64_t end) {
+        dispatch(jobs[item].rows->value.dtype(),
+                 [&]<class Value>() { update_row<Wide<Value>, Value>(jobs[item], row, begin, end); });
+    });
+}
+
+void clip_coefficient(Tensor squared_norm, Tensor loss, double limit, Tensor clip) {
+    count_kernel(__func__);
+    check("squared norm", squared_norm, DType::f64, {1});
+    check("clip", clip, DType::f64, {2});
+    const double square = *squared_norm.data<double>(), norm = std::sqrt(square);
+    clip.data<double>()[0] = limit > 0 && norm > limit ? limit / norm : 1.0;
+    if (!loss.empty()) check("loss", loss, DType::f64, {1});
+    const bool finite = std::isfinite(square) && (loss.empty() || std::isfinite(*loss.data<double>()));
+    clip.data<double>()[1] = finite ? 1.0 : 0.0;
 }
 
 }  // namespace switchyard::kernels

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "kernels/elementwise.hpp"
 #include "kernels/matmul.hpp"
+#include "kernels/rows.hpp"
 
 namespace switchyard {
 
@@ -68,10 +68,9 @@ void LowRankAdapter::backward(const Linear& linear, Tensor x, Tensor d_y, Tensor
 
 Tensor LowRankAdapter::b_columns(std::int64_t row0, std::int64_t count) {
     if (count == b_.value.dim(1)) return b_.value;
-    std::vector<std::int32_t> all(low_rank());
-    for (std::size_t slot = 0; slot < all.size(); ++slot) all[slot] = static_cast<std::int32_t>(slot);
     const Tensor slice = b_slice_.view(b_slice_.dtype(), {low_rank(), count});
-    kernels::pack(b_.value, {all.data(), low_rank(), row0, count}, slice);
+    kernels::copy_rows({b_.value, kernels::Rows::range(0, low_rank()), row0, count},
+                       kernels::whole_rows(slice));
     return slice;
 }
 

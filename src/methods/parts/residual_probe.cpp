@@ -4,19 +4,20 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/matmul.hpp"
+#include "kernels/reductions.hpp"
 
 namespace switchyard {
 namespace {
 constexpr std::int64_t most_rows = 64;
 }
 
-void ResidualProbe::allocate(const ModelContext& context, std::int64_t widest_in, std::int64_t low_rank) {
-    topology_ = &context.topology;
+void ResidualProbe::allocate(const ModelContext& context, kernels::StepScalars& scalars,
+                             std::int64_t widest_in, std::int64_t low_rank) {
+    traffic_ = &context.traffic;
     dtype_ = context.accumulate();
     const auto take = [&](std::int64_t size) {
         return context.arena.take(MemoryClass::workspace, dtype_, {size});
@@ -25,22 +26,25 @@ void ResidualProbe::allocate(const ModelContext& context, std::int64_t widest_in
     after_ = take(most_rows * widest_in);
     a_ = take(low_rank * widest_in);
     b_ = take(low_rank * most_rows);
+    numbers_ = context.arena.take(MemoryClass::workspace, DType::f64, {4});
+    slot_ = scalars.take(2);
+    ratios_ = scalars.slots(slot_, 2);
+    of_ranks_ = RankValues(context.arena, context.topology.world, 2);
 }
 
 std::int64_t ResidualProbe::rows(const Linear& linear) const {
     return std::min(most_rows, linear.base().slice.local);
 }
 
-Tensor ResidualProbe::effective(Linear& linear, LowRankAdapter& adapter, Tensor flat) {
+Tensor ResidualProbe::effective(Linear& linear, LowRankAdapter& adapter, Tensor flat, Tensor largest_stored) {
     const std::int64_t count = rows(linear), n = linear.in().padded, r = adapter.low_rank();
     const Tensor out = flat.view(dtype_, {count, n}), a = a_.view(dtype_, {r, n}),
                  b = b_.view(dtype_, {r, count});
-    std::vector<std::int32_t> slots(r);
-    std::iota(slots.begin(), slots.end(), 0);
     kernels::load_frozen(linear.base().words.rows(0, count), out);
-    largest_stored_ = std::max(largest_stored_, kernels::max_abs(out));
+    kernels::max_abs(out, largest_stored);
     kernels::copy(adapter.a().value, a);
-    kernels::pack(adapter.b().value, {slots.data(), r, linear.base().slice.begin, count}, b);
+    kernels::copy_rows({adapter.b().value, kernels::Rows::range(0, r), linear.base().slice.begin, count},
+                       kernels::whole_rows(b));
     kernels::matmul({.a = b,
                      .b = a,
                      .c = out,
@@ -51,22 +55,24 @@ Tensor ResidualProbe::effective(Linear& linear, LowRankAdapter& adapter, Tensor 
 }
 
 void ResidualProbe::before(Linear& linear, LowRankAdapter& adapter) {
-    largest_stored_ = 0;
-    if (rows(linear) > 0) effective(linear, adapter, before_);
+    kernels::zero(numbers_);
+    if (rows(linear) == 0) return;
+    const Tensor then = effective(linear, adapter, before_, numbers_.rows(2, 1));
+    kernels::max_abs(then, numbers_.rows(0, 1));
 }
 
-double ResidualProbe::after(Linear& linear, LowRankAdapter& adapter, std::int64_t terms) {
-    double residual = 0, rounding = 0;
+void ResidualProbe::after(Linear& linear, LowRankAdapter& adapter) {
     if (rows(linear) > 0) {
-        const Tensor now = effective(linear, adapter, after_), then = before_.view(dtype_, now.shape());
-        const double largest = std::max(kernels::max_abs(then), std::numeric_limits<double>::min());
-        kernels::add(then, now, -1.0);
-        const double difference = kernels::max_abs(now);
-        residual = difference / largest;
-        rounding = difference / std::max(largest, largest_stored_);
+        const Tensor now = effective(linear, adapter, after_, numbers_.rows(3, 1));
+        kernels::add(before_.view(dtype_, now.shape()), now, -1.0);
+        kernels::max_abs(now, numbers_.rows(1, 1));
     }
-    residual = all_reduce_max(topology_->world, residual);
-    rounding = all_reduce_max(topology_->world, rounding);
+    kernels::change_ratios(numbers_, ratios_);
+    of_ranks_.combine(ratios_, kernels::Combine::max, *traffic_);
+}
+
+double ResidualProbe::judge(std::span<const double> scalars, const Linear& linear, std::int64_t terms) const {
+    const double residual = scalars[slot_], rounding = scalars[slot_ + 1];
     require<AgreedError>(
         std::isfinite(residual) && std::isfinite(rounding),
         "the effective weight of {} is not finite after the update (the run cannot go on; the last "

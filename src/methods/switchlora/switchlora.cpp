@@ -5,7 +5,6 @@
 #include <array>
 #include <deque>
 #include <map>
-#include <numeric>
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
@@ -31,13 +30,6 @@ struct Matrix {
     std::array<CandidateBank, 2> side;  // A, B
 };
 
-std::vector<std::int32_t> non_zero(const std::vector<int>& counters) {
-    std::vector<std::int32_t> slots;
-    for (std::size_t slot = 0; slot < counters.size(); ++slot)
-        if (counters[slot] > 0) slots.push_back(static_cast<std::int32_t>(slot));
-    return slots;
-}
-
 const SideSwitch& side_of(const Switch& s, int side) {
     return side == 0 ? s.a : s.b;
 }
@@ -50,6 +42,7 @@ class SwitchLora : public Method {
     void initialise(const ModelContext&) override;
     void before_update(Optimizer&, std::int64_t step) override;
     MethodReport after_gather(Optimizer&, std::int64_t step) override;
+    void end_step(std::span<const double> scalars, MethodReport&) override;
     void visit_state(StateIo&, Optimizer&) override;
     std::vector<std::string> notes(const Config&) const override;
     std::vector<Traffic> plan_traffic(const Optimizer&, std::int64_t steps) const override;
@@ -66,6 +59,7 @@ class SwitchLora : public Method {
     Incoming incoming(const Comm& group, const Switches&) const;
     std::vector<RowMove> moves(const Switches&) const;
     void gather_incoming(const Switches&);
+    void list_slots(const Switches&);
     void absorb(Matrix&, const Switch&);
     void replace_values(Matrix&, const Switch&);
 
@@ -73,9 +67,12 @@ class SwitchLora : public Method {
     const Topology* topology_ = nullptr;
     Traffic* traffic_ = nullptr;
     DType accumulate_ = DType::f32;
-    bool decay_ = false;
-    Tensor difference_a_, difference_b_, incoming_b_, scratch_, gathered_, row_;  // work space, flat
+    Tensor difference_a_, difference_b_, scratch_, gathered_, row_;  // work space, flat
     ResidualProbe probe_;
+    kernels::StepLists lists_;
+    std::vector<std::array<kernels::Rows, 2>> slots_;  // of the last switch, per matrix and side
+    const Matrix* sampled_ = nullptr;                  // whose residual the last step measured
+    std::int64_t sampled_terms_ = 0;
 };
 
 SwitchSettings switch_settings(const ModelContext& context, const Linear& linear) {
@@ -128,7 +125,6 @@ void SwitchLora::allocate(const ModelContext& context, Transformer&, Optimizer& 
     topology_ = &context.topology;
     traffic_ = &context.traffic;
     accumulate_ = context.accumulate();
-    decay_ = context.config.optim.weight_decay > 0;
     if (matrices_.empty()) return;
     Arena& arena = context.arena;
     std::int64_t widest = 0, widest_in = 0, most = 0, scratch_bytes = 0;
@@ -153,7 +149,6 @@ void SwitchLora::allocate(const ModelContext& context, Transformer&, Optimizer& 
     };
     difference_a_ = take(accumulate_, 2 * most * widest);
     difference_b_ = take(accumulate_, 2 * most * widest);
-    incoming_b_ = take(accumulate_, most * widest);
     row_ = take(accumulate_, widest);
     const Comm& world = topology_->world;
     if (world.size() > 1)
@@ -161,7 +156,11 @@ void SwitchLora::allocate(const ModelContext& context, Transformer&, Optimizer& 
             take(context.dtype, std::max(topology_->dp.size() * gather_capacity(topology_->dp, widest),
                                          world.size() * gather_capacity(world, widest)));
     scratch_ = arena.shared(DType::i16, {(scratch_bytes + 1) / 2});
-    probe_.allocate(context, widest_in, low_rank(context));
+    probe_.allocate(context, optimizer.scalars(), widest_in, low_rank(context));
+    std::int64_t lists = 0;
+    for (const Matrix& matrix : matrices_)
+        lists += 4 * switch_settings(context, *matrix.linear).most_at_once();
+    lists_ = kernels::StepLists(arena, lists);
 }
 
 void SwitchLora::initialise(const ModelContext& context) {
@@ -190,9 +189,7 @@ void SwitchLora::initialise(const ModelContext& context) {
 void SwitchLora::before_update(Optimizer& optimizer, std::int64_t) {
     for (Matrix& matrix : matrices_) {
         for (int side : {0, 1}) {
-            OwnedParameter& owned = optimizer.owned()[matrix.side[side].owned];
-            owned.zero_gradients(non_zero(matrix.schedule.frozen(side)));
-            if (decay_) owned.set_frozen(matrix.schedule.frozen(side));
+            optimizer.owned()[matrix.side[side].owned].set_frozen(matrix.schedule.frozen(side));
         }
         matrix.schedule.count_down();
     }
@@ -227,9 +224,11 @@ void SwitchLora::gather_incoming(const Switches& switches) {
         }
     for (const Comm* group : {&topology_->dp, &topology_->world}) {
         const Incoming all = incoming(*group, switches);
-        if (!all.tensors.empty())
-            Buckets(all.items, group->size(), all.capacity)
-                .gather(*group, all.tensors, gathered_, *traffic_, TrafficGroup::candidates);
+        if (all.tensors.empty()) continue;
+        const auto table = std::make_shared<BucketTable>(all.items, group->size(), all.capacity);
+        const Tensor rows = lists_.add(table->lists());
+        lists_.commit();
+        Buckets(table, rows).gather(*group, all.tensors, gathered_, *traffic_, TrafficGroup::candidates);
     }
 }
 
@@ -241,25 +240,28 @@ void SwitchLora::absorb(Matrix& matrix, const Switch& s) {
     if (rows == 0) return;
     const Tensor a = difference_a_.view(accumulate_, {2 * k, n}),
                  b = difference_b_.view(accumulate_, {2 * k, rows});
-    const Tensor new_b = incoming_b_.view(accumulate_, {k, rows});
     const auto& [side_a, side_b] = matrix.side;
-    std::vector<std::int32_t> first(k);
-    std::iota(first.begin(), first.end(), 0);
-    kernels::pack(side_a.factor->value, {s.a.slots.data(), k, 0, n}, a.rows(0, k));
-    kernels::add(side_a.incoming.rows(0, k), a.rows(0, k), -1.0);
-    kernels::pack(side_a.factor->value, {s.b.slots.data(), k, 0, n}, a.rows(k, k));
-    kernels::pack(side_b.factor->value, {s.a.slots.data(), k, row0, rows}, b.rows(0, k));
-    kernels::pack(side_b.factor->value, {s.b.slots.data(), k, row0, rows}, b.rows(k, k));
-    kernels::pack(side_b.incoming, {first.data(), k, row0, rows}, new_b);
-    kernels::add(new_b, b.rows(k, k), -1.0);
+    const auto& slots = slots_[&matrix - matrices_.data()];
+    const auto a_rows = [&](int side) { return kernels::whole_rows(side_a.factor->value, slots[side]); };
+    const auto b_rows = [&](Tensor of, const kernels::Rows& some) {
+        return kernels::RowPart{of, some, row0, rows};
+    };
+    kernels::RowBatch batch;
+    batch.subtract(a_rows(0), kernels::whole_rows(side_a.incoming.rows(0, k)),
+                   kernels::whole_rows(a.rows(0, k)));
+    batch.copy(a_rows(1), kernels::whole_rows(a.rows(k, k)));
+    batch.copy(b_rows(side_b.factor->value, slots[0]), kernels::whole_rows(b.rows(0, k)));
+    batch.subtract(b_rows(side_b.factor->value, slots[1]),
+                   b_rows(side_b.incoming, kernels::Rows::range(0, k)), kernels::whole_rows(b.rows(k, k)));
+    batch.run();
     kernels::add_low_rank(base.local_rows(), {a, b, matrix.adapter->scale()}, scratch_);
 }
 
 void SwitchLora::replace_values(Matrix& matrix, const Switch& s) {
     for (int side : {0, 1}) {
         const CandidateBank& x = matrix.side[side];
-        kernels::unpack(x.incoming.rows(0, s.count()),
-                        {side_of(s, side).slots.data(), s.count(), 0, x.incoming.dim(1)}, x.factor->value);
+        kernels::copy_rows(kernels::whole_rows(x.incoming.rows(0, s.count())),
+                           kernels::whole_rows(x.factor->value, slots_[&matrix - matrices_.data()][side]));
     }
 }
 
@@ -285,8 +287,12 @@ MethodReport SwitchLora::after_gather(Optimizer& optimizer, std::int64_t step) {
         const std::size_t candidate = (static_cast<std::size_t>(step) + i) % matrices_.size();
         if (switches[candidate].count() > 0) sampled = candidate;
     }
+    sampled_ = nullptr;
     if (sampled == matrices_.size()) return report;
+    sampled_ = &matrices_[sampled];
+    sampled_terms_ = 2 * switches[sampled].count() + sampled_->adapter->low_rank();
 
+    list_slots(switches);
     gather_incoming(switches);
     probe_.before(*matrices_[sampled].linear, *matrices_[sampled].adapter);
     const auto for_each = [&](const auto& visit) {
@@ -316,10 +322,21 @@ MethodReport SwitchLora::after_gather(Optimizer& optimizer, std::int64_t step) {
     for_each([](CandidateBank& x, OwnedParameter& owned, std::int32_t slot, int, int incoming) {
         if (x.here(incoming)) kernels::copy(x.vector(incoming), owned.master(slot));
     });
-    report.residual_of = matrices_[sampled].linear->name();
-    report.residual = probe_.after(*matrices_[sampled].linear, *matrices_[sampled].adapter,
-                                   2 * switches[sampled].count() + matrices_[sampled].adapter->low_rank());
+    probe_.after(*sampled_->linear, *sampled_->adapter);
+    report.residual_of = sampled_->linear->name();
     return report;
+}
+
+void SwitchLora::end_step(std::span<const double> scalars, MethodReport& report) {
+    if (sampled_) report.residual = probe_.judge(scalars, *sampled_->linear, sampled_terms_);
+}
+
+void SwitchLora::list_slots(const Switches& switches) {
+    lists_.begin();
+    slots_.resize(matrices_.size());
+    for (std::size_t i = 0; i < matrices_.size(); ++i)
+        for (int side : {0, 1}) slots_[i][side] = lists_.rows(side_of(switches[i], side).slots);
+    lists_.commit();
 }
 
 void SwitchLora::visit_state(StateIo& io, Optimizer& optimizer) {

@@ -2,7 +2,6 @@
 // blocks and of uneven shares. (Attention, the norms of elementwise.hpp, embedding and merges have such tests
 // beside them; oneDNN's f32 and bf16 products make no such promise.)
 #include <functional>
-#include <numeric>
 
 #include "kernels/adamw.hpp"
 #include "kernels/cross_entropy.hpp"
@@ -42,13 +41,12 @@ Results elementwise(DType dtype) {
     const HostTensor x = input(dtype, "x");
     HostTensor sum = input(dtype, "y"), copy(DType::f32, {rows, width}), turned(dtype, {width, rows}),
                parts = input(dtype, "parts");
-    std::vector<std::int32_t> all(rows);
-    std::iota(all.begin(), all.end(), 0);
     kernels::add(x, sum, 0.3);
     kernels::copy(x, copy);
     kernels::transpose(x, turned);
     const HostTensor twice = HostTensor::normal(dtype, {2, rows * width}, "twice");
-    kernels::sum_parts(twice, 0, 1, {all.data(), rows, 0, width}, parts);
+    const kernels::RowSum both{kernels::whole_rows(parts), 0};
+    kernels::sum_parts(twice, 1, {&both, 1});
     return results(std::move(sum), std::move(copy), std::move(turned), std::move(parts));
 }
 
@@ -88,7 +86,7 @@ Results cross_entropy(DType dtype) {
     const HostTensor targets = HostTensor::integers({rows}, list);
     const kernels::VocabRange range{0, width - 2};
     kernels::softmax_statistics(logits, targets, range, static_cast<Tensor>(stats).reshape({3, rows}));
-    loss.set(0, kernels::combine_statistics(stats, targets, lse));
+    kernels::combine_statistics(stats, targets, lse, loss);
     kernels::cross_entropy_backward(logits, lse, targets, range, 0.1);
     return results(std::move(stats), std::move(loss), std::move(memory));
 }
@@ -97,17 +95,19 @@ Results adamw(DType dtype) {
     const DType wide = accumulate_type(dtype);
     HostTensor master = input(wide, "master"), m = input(wide, "m"), v(wide, {rows, width}),
                value = input(dtype, "value");
+    const HostTensor gradient = input(wide, "gradient");
     std::vector<std::int32_t> steps, list;
     for (std::int32_t i = 0; i < rows; ++i) steps.push_back(i % 7), list.push_back(rows - 1 - i);
     const HostTensor step = HostTensor::integers({rows}, steps), all = HostTensor::integers({rows}, list);
-    kernels::adamw({.master = master,
-                    .m = m,
-                    .v = v,
-                    .step = step,
-                    .gradient = input(wide, "gradient"),
-                    .value = value,
-                    .gradient_rows = all},
-                   {.lr = 0.01, .weight_decay = 0.1}, HostTensor(DType::f64, {2}, {0.5, 1}));
+    const kernels::AdamWRows parameter{.master = master,
+                                       .m = m,
+                                       .v = v,
+                                       .step = step,
+                                       .gradient = gradient,
+                                       .value = value,
+                                       .rows = kernels::Rows::listed(all),
+                                       .settings = {.lr = 0.01, .weight_decay = 0.1}};
+    kernels::adamw({&parameter, 1}, HostTensor(DType::f64, {2}, {0.5, 1}));
     return results(std::move(master), std::move(m), std::move(v), std::move(value));
 }
 

@@ -32,7 +32,10 @@ class Probed {
         before();
     }
     void before() { probe_.before(linear_, adapter_); }
-    double after() { return probe_.after(linear_, adapter_, adapter_.low_rank() + 2); }
+    double after() {
+        probe_.after(linear_, adapter_);
+        return probe_.judge(scalars_.read(), linear_, adapter_.low_rank() + 2);
+    }
     std::string complaint() {
         return message_of<UserError>([&] { after(); });
     }
@@ -63,12 +66,14 @@ class Probed {
     void allocate(Arena& arena) {
         const ModelContext& c = run_.state().context;
         const ModelContext here{c.config, c.topology, arena, c.traffic, c.dtype, c.micro_batch, c.seq_len};
-        probe_.allocate(here, linear_.in().padded, adapter_.low_rank());
+        scalars_ = kernels::StepScalars(arena);
+        probe_.allocate(here, scalars_, linear_.in().padded, adapter_.low_rank());
     }
     TinyRun run_;
     Linear& linear_;
     LowRankAdapter& adapter_;
     Arena arena_;
+    kernels::StepScalars scalars_;
     ResidualProbe probe_;
 };
 
