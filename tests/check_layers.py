@@ -46,6 +46,9 @@ REGISTERED = re.compile(r"^#define SWITCHYARD_METHODS\(X\)((?:.*\\\n)*.*)", re.M
 CONDITIONAL = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b")
 # abort and _exit stay free for the watchdog, whose process is stuck.
 EXIT_CALL = re.compile(r"(?<![\w.>])(?:std::|::)?(?:exit|quick_exit)\s*\(")
+# Results, progress and complaints go through one file, which knows what must arrive and what must not end a run.
+PRINT = re.compile(r"\b(?:fmt::print|cout|cerr|clog|stdout|stderr)\b|\b(?:v?f?printf|f?puts|perror)\s*\(")
+PRINTS = "src/core/output.cpp"
 CUDA_INCLUDE = re.compile(r'^\s*#\s*include\s+[<"](cuda|cublas|cudnn|nccl)')
 
 
@@ -110,6 +113,8 @@ def check_file(path, text, method_names):
             yield number, f"conditional compilation in {folder}; differences between machines belong into kernels"
         if top not in ("comm", "main") and re.search(r"\bMPI_COMM_WORLD\b", line):
             yield number, f"MPI_COMM_WORLD in {folder}; take a Comm or the Topology by reference"
+        if str(path) != PRINTS and PRINT.search(line):
+            yield number, f"prints by itself; use core/output.hpp ({PRINTS} alone knows standard output and error)"
         if folder != "main" and EXIT_CALL.search(line):
             yield number, "ends the process in library code; throw, main ends the run"
 
@@ -183,6 +188,10 @@ PLANTED = [  # file, text, part of the message it must give; None: must pass
     ("io/files/b.cpp", "\n" * MAX_LINES, None),
     ("src/convert/a.cpp", '#include "inference/x.hpp"\n', None),
     ("src/train/c.cpp", "std::abort();\n", None),
+    ("src/core/output.cpp", "std::fputs(text, stderr);\n", None),
+    ("src/run/d.cpp", 'std::snprintf(text, 9, "%d", STDOUT_FILENO);\n', None),
+    ("src/run/f.cpp", "fmt::print(text);\n", "prints by itself"),
+    ("io/tokens/a.cpp", "std::cerr << 1;\n", "prints by itself"),
     ("src/core/c.hpp", '#include "comm/x.hpp"\n', "core includes comm/, which comes after it"),
     ("io/checkpoint/a.cpp", '#include "model/x.hpp"\n', "io/checkpoint includes model/"),
     ("io/checkpoint/b.cpp", '#include "io/tokens/x.hpp"\n', "its neighbour"),

@@ -19,6 +19,7 @@
 
 #include "core/error.hpp"
 #include "core/host.hpp"
+#include "core/output.hpp"
 #include "core/timer.hpp"
 
 namespace switchyard {
@@ -80,7 +81,7 @@ RunLock::~RunLock() {
     ended_.notify_all();
     thread_.join();
     if (is_mine(content()) && ::ftruncate(fd_, 0) != 0)
-        fmt::print(stderr, "switchyard: warning: cannot release `{}`: {}\n", file_, std::strerror(errno));
+        print_error("switchyard: warning: cannot release `{}`: {}", file_, std::strerror(errno));
 }
 
 /// Whether the system locks here. Throws when another process has the lock.
@@ -91,18 +92,18 @@ bool RunLock::system_lock() {
     } while (status != 0 && errno == EINTR);
     if (status == 0) return true;
     if (errno == EWOULDBLOCK) refuse(line(content(), 0));
-    fmt::print(stderr,
-               "switchyard: warning: `{}` cannot be locked: {} (this file system has no locks: signs of life "
-               "in that file take their place)\n",
-               file_, std::strerror(errno));
+    print_error(
+        "switchyard: warning: `{}` cannot be locked: {} (this file system has no locks: signs of life "
+        "in that file take their place)",
+        file_, std::strerror(errno));
     return false;
 }
 
 void RunLock::wait_for_sign_of_life(const std::string& seen) const {
-    fmt::print(stderr,
-               "switchyard: run directory `{}` was not released by {}; waiting {:.0f} s for a sign of life "
-               "from there\n",
-               directory_, line(seen, 0), times_.patience_s);
+    print_error(
+        "switchyard: run directory `{}` was not released by {}; waiting {:.0f} s for a sign of life "
+        "from there",
+        directory_, line(seen, 0), times_.patience_s);
     const double end = seconds_now() + times_.patience_s;
     while (seconds_now() < end) {
         std::this_thread::sleep_for(std::chrono::duration<double>(times_.beat_s / 10));
@@ -142,7 +143,7 @@ void RunLock::check() const {
 
 /// One call, always of the same length, so that readers see the whole.
 void RunLock::write_beat() {
-    const std::string text = fmt::format("{}\n{} {:012}\n", holder_, owner_, num_beats_++);
+    const std::string text = fmt::format("{}\n{} {:012}", holder_, owner_, num_beats_++);
     const auto written = ::pwrite(fd_, text.data(), text.size(), 0);
     require(num_beats_ > 1 || written == static_cast<ssize_t>(text.size()), "cannot write `{}`: {}", file_,
             std::strerror(errno));

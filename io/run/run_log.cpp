@@ -13,6 +13,7 @@
 #include <fstream>
 
 #include "core/error.hpp"
+#include "core/output.hpp"
 
 namespace switchyard {
 namespace {
@@ -82,8 +83,7 @@ class Appender {
 class History {
   public:
     explicit History(std::int64_t step) : step_(step) {}
-    bool keeps(const std::string& line) {
-        const auto object = ordered_json::parse(line, nullptr, false);
+    bool keeps(const ordered_json& object) {
         if (!object.is_object()) return false;
         const auto step = object.find("step");
         if (step != object.end() && step->is_number())
@@ -146,39 +146,43 @@ void RunLog::write(const ordered_json& record) {
     } catch (const UserError& problem) {
         // What was written of the line goes again, so that the next one starts cleanly.
         if (sized && ::ftruncate(fd_, status.st_size) != 0) open();
-        if (num_lost_++ == 0) {
-            fmt::print(stderr,
-                       "switchyard: warning: {} (the run goes on, its log is incomplete) free space\n",
-                       problem.what());
-        }
+        if (num_lost_++ == 0)
+            print_error("switchyard: warning: {} (the run goes on, its log is incomplete); free space",
+                        problem.what());
     }
 }
 
-std::int64_t RunLog::move_aside_beyond(std::int64_t step) {
-    std::int64_t moved = 0;
-    const std::string kept_path = path_ + ".partial";
+/// Lines are moved from behind: the log is read once, and up to the first line that moves it stays as it
+/// lies.
+std::int64_t RunLog::move_aside_beyond(std::int64_t step, const Look& look) {
     std::ifstream in(path_);
     require(in.good(), "cannot read log `{}`", path_);
-    ::unlink(kept_path.c_str());
-    try {
-        Appender kept(kept_path), superseded(superseded_path());
-        History history(step);
-        for (std::string line; std::getline(in, line);) {
-            if (line.empty()) continue;
-            const bool keep = history.keeps(line);
-            (keep ? kept : superseded).line(line);
-            moved += !keep;
+    Appender superseded(superseded_path());
+    History history(step);
+    std::int64_t moved = 0, end = 0;  // end: bytes up to the first line that moves
+    std::string kept_after;           // lines that stay behind it: few, if any
+    for (std::string line; std::getline(in, line);) {
+        const auto object = ordered_json::parse(line, nullptr, false);
+        const bool keep = line.empty() || history.keeps(object);
+        if (!keep) {
+            superseded.line(line);
+            ++moved;
+            continue;
         }
-        if (moved > 0) {
-            superseded.finish();
-            kept.finish();
-            publish_file(kept_path, path_);
-        }
-    } catch (...) {
-        ::unlink(kept_path.c_str());
-        throw;
+        if (moved == 0)
+            end += static_cast<std::int64_t>(line.size()) + 1;
+        else
+            kept_after += line + '\n';
+        if (!line.empty()) look(object);
     }
-    ::unlink(kept_path.c_str());
+    if (moved == 0) return 0;
+    superseded.finish();
+    if (kept_after.empty()) {
+        require(::ftruncate(fd_, end) == 0 && ::fsync(fd_) == 0, "cannot shorten `{}`: {}", path_,
+                system_reason);
+        return moved;
+    }
+    write_file(path_, read_file(path_).substr(0, static_cast<std::size_t>(end)) + kept_after);
     open();
     return moved;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -22,9 +23,11 @@ class RunLog {
     void write(const nlohmann::ordered_json& record);
 
     /// Moves to the superseded file every line whose "step" is beyond `step`, and every line that is not a
-    /// JSON object. A line without a step belongs to the line before it. Returns how many lines moved. Throws
-    /// UserError; the log is then unchanged.
-    std::int64_t move_aside_beyond(std::int64_t step);
+    /// JSON object. A line without a step belongs to the line before it. The lines that stay are shown to
+    /// `look` on the way. Returns how many lines moved. Throws UserError; the log is then unchanged.
+    using Look = std::function<void(const nlohmann::ordered_json& line)>;
+    std::int64_t move_aside_beyond(
+        std::int64_t step, const Look& look = [](const nlohmann::ordered_json&) {});
 
     /// Lines left out by write errors.
     std::int64_t num_lost() const { return num_lost_; }

@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "core/error.hpp"
+#include "core/output.hpp"
 #include "io/tokens/text_source.hpp"
 #include "io/tokens/token_file_writer.hpp"
 #include "io/tokens/tokenizer_training.hpp"
@@ -44,13 +45,12 @@ class Progress {
             total_ > 0
                 ? fmt::format(" ({:.0f} %)", 100.0 * static_cast<double>(bytes) / static_cast<double>(total_))
                 : "";
-        fmt::print(stderr, "{}tokenize: {:.1f} MB{}, {:.2f} M tokens, {:.1f} MB/s{}", live_ ? "\r" : "",
-                   megabytes, share, static_cast<double>(tokens) * 1e-6, megabytes / std::max(elapsed, 1e-9),
-                   live_ && !last ? "  " : "\n");
-        std::fflush(stderr);
+        show_error(fmt::format("{}tokenize: {:.1f} MB{}, {:.2f} M tokens, {:.1f} MB/s{}", live_ ? "\r" : "",
+                               megabytes, share, static_cast<double>(tokens) * 1e-6,
+                               megabytes / std::max(elapsed, 1e-9), live_ && !last ? "  " : "\n"));
     }
     void note(const std::string& text) const {
-        if (show_) fmt::print(stderr, "tokenize: {}\n", text);
+        if (show_) print_error("tokenize: {}", text);
     }
 
   private:
@@ -281,17 +281,15 @@ void Job::balance_splits(TokenFileWriter& writer) const {
 
 void Job::report(const TextSource& source, const TokenFileInfo& info) const {
     if (source.num_replaced() > 0) {
-        fmt::print(
-            stderr,
+        print_error(
             "tokenize: warning: {} bytes are not valid UTF-8 and became U+FFFD, the first in {} (is the "
-            "input in another encoding? then convert it with iconv)\n",
+            "input in another encoding? then convert it with iconv)",
             source.num_replaced(), source.first_replaced());
     }
     if (num_unknown_ > 0) {
-        fmt::print(
-            stderr,
+        print_error(
             "tokenize: warning: {} of {} tokens are the unknown piece (the tokenizer lacks characters of "
-            "this text and has no byte fallback)\n",
+            "this text and has no byte fallback)",
             num_unknown_, info.num_tokens + info.num_validation_tokens);
     }
 }

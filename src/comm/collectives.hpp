@@ -68,6 +68,8 @@ double all_reduce_min(const Comm&, double);
 std::uint64_t all_reduce_sum_u64(const Comm&, std::uint64_t);  // modulo 2^64
 std::string broadcast(const Comm&, std::string text, int root = 0);
 std::int64_t broadcast(const Comm&, std::int64_t value, int root = 0);
+/// Short texts of all ranks in rank order, on rank 0; nothing on the others.
+std::vector<std::string> gather(const Comm&, const std::string& mine);
 void barrier(const Comm&);
 
 /// The same verdict on every rank before a step that all must take or none: throws UserError on all ranks
@@ -75,7 +77,8 @@ void barrier(const Comm&);
 /// and its name unless all failed.
 void agree(const Comm&, bool ok, const std::string& message);
 
-/// Runs `work` on every rank, catching its exception; throws on all ranks if one threw.
+/// Runs `work` on every rank, catching its exception; throws on all ranks if one threw. An InternalError
+/// stays one (AgreedInternalError, if there are several ranks), anything else becomes what agree() throws.
 void agree_on(const Comm&, const std::function<void()>& work);
 
 /// agree_on() for work that gives something: each rank's own result.

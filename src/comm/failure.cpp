@@ -1,8 +1,6 @@
 // A rank alone cannot tell whether the others failed too, and may not ask: they could be waiting elsewhere.
 #include "comm/failure.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -12,7 +10,7 @@
 #include <thread>
 
 #include "comm/comm.hpp"
-#include "core/error.hpp"
+#include "core/output.hpp"
 
 namespace switchyard {
 
@@ -22,7 +20,8 @@ void yield_to_lower_ranks(int rank, const std::exception& error) {
     static bool waited = false;  // once per failure is enough
     if (waited) return;
     waited = true;
-    const bool rank_0_speaks = dynamic_cast<const AgreedError*>(&error) != nullptr;
+    const bool rank_0_speaks =
+        dynamic_cast<const AgreedError*>(&error) || dynamic_cast<const AgreedInternalError*>(&error);
     std::this_thread::sleep_for(
         std::chrono::milliseconds((rank_0_speaks ? 60000 : 2000) + 100 * std::min(rank, 20)));
 }
@@ -30,12 +29,11 @@ void yield_to_lower_ranks(int rank, const std::exception& error) {
 std::string message_of(const std::exception& error) {
     if (!dynamic_cast<const std::bad_alloc*>(&error)) return error.what();
     return "out of memory: the system refused memory for tables and buffers beside those that `switchyard "
-           "plan` "
-           "counts (the run cannot go on) use more nodes, fewer ranks per node or smaller sizes";
+           "plan` counts (the run cannot go on); use more nodes, fewer ranks per node or smaller sizes";
 }
 
 void abort_all_ranks(int rank, const std::string& message) {
-    fmt::print(stderr, "[rank {}] {}\n", rank, message);
+    print_error("[rank {}] {}", rank, message);
     std::fflush(nullptr);
     abort_job();
 }

@@ -4,6 +4,8 @@
 #include <exception>
 #include <string>
 
+#include "core/error.hpp"
+
 namespace switchyard {
 
 /// An error that all ranks met is reported by the lowest: higher ranks wait here, a little longer each, to be
@@ -14,6 +16,12 @@ void yield_to_lower_ranks(int rank, const std::exception& error);
 
 /// what(), or a sentence where that says nothing.
 std::string message_of(const std::exception&);
+
+/// An internal error that all ranks throw together, after they agreed on it (AgreedError is the user's).
+class AgreedInternalError : public InternalError {
+  public:
+    using InternalError::InternalError;
+};
 
 /// "[rank r] message" on standard error, then MPI_Abort with status 1.
 [[noreturn]] void abort_all_ranks(int rank, const std::string& message);

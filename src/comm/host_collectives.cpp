@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "comm/collectives.hpp"
+#include "comm/failure.hpp"
 #include "comm/messages.hpp"
 #include "core/error.hpp"
 
@@ -108,11 +109,37 @@ std::string broadcast(const Comm& comm, std::string text, int root) {
     return text;
 }
 
+std::vector<std::string> gather(const Comm& comm, const std::string& mine) {
+    if (comm.size() == 1) return {mine};
+    std::vector<int> sizes(comm.size()), offsets(comm.size());
+    const int size = static_cast<int>(mine.size());
+    SWITCHYARD_MPI(MPI_Gather(&size, 1, MPI_INT, sizes.data(), 1, MPI_INT, 0, comm.handle()));
+    std::exclusive_scan(sizes.begin(), sizes.end(), offsets.begin(), 0);
+    std::string all(comm.rank() == 0 ? static_cast<std::size_t>(offsets.back()) + sizes.back() : 0, '\0');
+    SWITCHYARD_MPI(MPI_Gatherv(mine.data(), size, MPI_CHAR, all.data(), sizes.data(), offsets.data(),
+                               MPI_CHAR, 0, comm.handle()));
+    std::vector<std::string> texts;
+    for (int rank = 0; comm.rank() == 0 && rank < comm.size(); ++rank)
+        texts.push_back(all.substr(offsets[rank], sizes[rank]));
+    return texts;
+}
+
 void barrier(const Comm& comm) {
     if (comm.size() > 1) SWITCHYARD_MPI(MPI_Barrier(comm.handle()));
 }
 
-void agree(const Comm& comm, bool ok, const std::string& message) {
+namespace {
+
+enum class Kind : char { user = 'u', internal = 'i' };
+
+template <class Error, class Agreed>
+[[noreturn]] void throw_as(bool alone, const std::string& text) {
+    if (alone) throw Error(text);
+    throw Agreed(text);
+}
+
+/// agree() for an error of the user or of the program itself: the kind of the lowest rank that failed counts.
+void agree(const Comm& comm, bool ok, Kind kind, const std::string& message) {
     struct Verdict {
         int first_failed, all_failed;
     };
@@ -123,25 +150,38 @@ void agree(const Comm& comm, bool ok, const std::string& message) {
     }
     const auto [first, all] = verdict;
     if (first == comm.size()) return;
-    const std::string text = broadcast(comm, message, first);
-    if (comm.size() == 1) throw UserError(text);
-    throw AgreedError(all ? text : fmt::format("{} [on rank {} of {}]", text, first, comm.size()));
+    const std::string sent = broadcast(comm, static_cast<char>(kind) + message, first);
+    const std::string text =
+        sent.substr(1) + (all ? "" : fmt::format(" [on rank {} of {}]", first, comm.size()));
+    if (sent[0] == static_cast<char>(Kind::internal))
+        throw_as<InternalError, AgreedInternalError>(comm.size() == 1, text);
+    throw_as<UserError, AgreedError>(comm.size() == 1, text);
+}
+
+}  // namespace
+
+void agree(const Comm& comm, bool ok, const std::string& message) {
+    agree(comm, ok, Kind::user, message);
 }
 
 void agree_on(const Comm& comm, const std::function<void()>& work) {
     std::string message;
     bool ok = false;
+    Kind kind = Kind::user;
     try {
         work();
         ok = true;
+    } catch (const InternalError& error) {
+        kind = Kind::internal;
+        message = error.what();
     } catch (const std::bad_alloc&) {
-        message = "out of memory (an allocation failed) use more ranks or a smaller problem per rank";
+        message = "out of memory (an allocation failed); use more ranks or a smaller problem per rank";
     } catch (const std::exception& error) {
         message = error.what();
     } catch (...) {
-        message = "an exception that is no std::exception";
+        message = "an unknown exception";
     }
-    agree(comm, ok, message);
+    agree(comm, ok, kind, message);
 }
 
 namespace {

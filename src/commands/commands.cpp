@@ -9,6 +9,7 @@
 #include "config/option_table.hpp"
 #include "config/value_rule.hpp"
 #include "core/error.hpp"
+#include "core/output.hpp"
 #include "core/version.hpp"
 #include "methods/registry.hpp"
 
@@ -80,16 +81,6 @@ const Command& find(const std::vector<Command>& commands, const std::string& nam
          fmt::join(names, ", "), nearest(name, names));
 }
 
-int run_command(const Command& command, const CommandContext& context,
-                const std::vector<std::string>& words) {
-    const Arguments arguments = agreed(context.world, [&] {
-        Arguments parsed = parse_arguments(command.name, words, command.options);
-        check_settings(command, parsed);
-        return parsed;
-    });
-    return command.run(context, arguments);
-}
-
 }  // namespace
 
 int on_rank_zero(const Comm& world, int (*work)(const Arguments&), const Arguments& arguments) {
@@ -110,7 +101,8 @@ int run_command_line(const std::vector<Command>& commands, const Comm& world, in
                      double start_s) {
     std::vector<std::string> words(argv + 1, argv + argc);
     const auto say = [&](const std::string& text) {
-        if (world.rank() == 0) fmt::print("{}", text);
+        if (world.rank() == 0) write_result(text);
+        flush_results();
         return 0;
     };
     if (words.size() == 2 && words[0] == "help") words = {words[1], "--help"};
@@ -125,10 +117,17 @@ int run_command_line(const std::vector<Command>& commands, const Comm& world, in
     CommandContext context{world, {argv[0], start_s}};
     for (int i = 1; i < argc; ++i) context.start.command += std::string(" ") + argv[i];
     try {
-        return run_command(command, context, words);
+        const Arguments arguments = agreed(world, [&] {
+            Arguments parsed = parse_arguments(command.name, words, command.options);
+            check_settings(command, parsed);
+            return parsed;
+        });
+        const int code = command.run(context, arguments);
+        flush_results();
+        return code;
     } catch (const UserError& error) {
         if (command.error_code == 1) throw;
-        if (world.rank() == 0) fmt::print(stderr, "{}\n", error.what());
+        if (world.rank() == 0) print_error("{}", error.what());
         return command.error_code;
     }
 }

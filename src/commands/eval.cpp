@@ -8,6 +8,7 @@
 #include "comm/collectives.hpp"
 #include "commands/commands.hpp"
 #include "core/error.hpp"
+#include "core/output.hpp"
 #include "inference/generation.hpp"
 #include "inference/inference_state.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
@@ -105,10 +106,10 @@ int run_eval(const CommandContext& context, const Arguments& arguments) {
                                             {"perplexity", std::exp(loss)},
                                             {"targets", loader.num_validation_targets()},
                                             {"tokens", data.tokens}};
-        fmt::print("{}\n", result.dump());
+        print_result("{}\n", result.dump());
     } else {
-        fmt::print("step {}: validation loss {:.4f}, perplexity {:.2f} over {} tokens of {}\n",
-                   model->header.step, loss, std::exp(loss), loader.num_validation_targets(), data.tokens);
+        print_result("step {}: validation loss {:.4f}, perplexity {:.2f} over {} tokens of {}\n",
+                     model->header.step, loss, std::exp(loss), loader.num_validation_targets(), data.tokens);
     }
     return 0;
 }

@@ -6,6 +6,7 @@
 #include "comm/collectives.hpp"
 #include "commands/commands.hpp"
 #include "core/error.hpp"
+#include "core/output.hpp"
 #include "core/units.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/run/run_directory.hpp"
@@ -44,9 +45,9 @@ int tokenize_files(const Arguments& arguments) {
         options.tokenizer.empty() || options.vocab_size == 0,
         "--tokenizer and --vocab_size both given (a tokenizer that is loaded has its size) give one of them");
     const TokenFileInfo info = tokenize(options);
-    fmt::print("{}: {} tokens for training in {} documents, {} for validation in {}, vocabulary {}\n",
-               options.output, info.num_tokens, info.num_documents, info.num_validation_tokens,
-               info.num_validation_documents, info.vocab_size);
+    print_result("{}: {} tokens for training in {} documents, {} for validation in {}, vocabulary {}\n",
+                 options.output, info.num_tokens, info.num_documents, info.num_validation_tokens,
+                 info.num_validation_documents, info.vocab_size);
     return 0;
 }
 
@@ -54,13 +55,13 @@ void inspect_token_file(const std::string& path) {
     const TokenFile file(path);
     const TokenFileInfo& info = file.info();
     const DataIdentity identity = identity_of(info);
-    fmt::print("token file {}\n", path);
-    fmt::print("  vocabulary    {}\n  end token     {}\n", info.vocab_size, info.end_token);
-    fmt::print("  training      {} tokens in {} documents\n", info.num_tokens, info.num_documents);
-    fmt::print("  validation    {} tokens in {} documents\n", info.num_validation_tokens,
-               info.num_validation_documents);
-    fmt::print("  fingerprint   {} (tokenizer {}, {} model)\n", identity.tokens, identity.tokenizer,
-               bytes_text(info.tokenizer_model.size()));
+    print_result("token file {}\n", path);
+    print_result("  vocabulary    {}\n  end token     {}\n", info.vocab_size, info.end_token);
+    print_result("  training      {} tokens in {} documents\n", info.num_tokens, info.num_documents);
+    print_result("  validation    {} tokens in {} documents\n", info.num_validation_tokens,
+                 info.num_validation_documents);
+    print_result("  fingerprint   {} (tokenizer {}, {} model)\n", identity.tokens, identity.tokenizer,
+                 bytes_text(info.tokenizer_model.size()));
 }
 
 /// Folders are named by mistake for what they hold.
@@ -79,20 +80,20 @@ int inspect(const Arguments& arguments) {
         return 0;
     }
     const FileContents contents = file_contents(path);
-    fmt::print("{} ({}, {} datasets)\n", path, bytes_text(contents.file_bytes), contents.datasets.size());
+    print_result("{} ({}, {} datasets)\n", path, bytes_text(contents.file_bytes), contents.datasets.size());
     for (const char* object : {"/", "/data"}) {
         const auto attributes = contents.attributes.find(object);
         if (attributes == contents.attributes.end()) continue;
         for (const auto& [key, value] : attributes->second)
-            if (key != "config") fmt::print("  {:<22} {}\n", key, text_of(value));
+            if (key != "config") print_result("  {:<22} {}\n", key, text_of(value));
     }
-    fmt::print("\n{:<72} {:<5} {:>14} {:>10}\n", "dataset", "type", "shape", "bytes");
+    print_result("\n{:<72} {:<5} {:>14} {:>10}\n", "dataset", "type", "shape", "bytes");
     for (const DatasetInfo& d : contents.datasets)
-        fmt::print("{:<72} {:<5} {:>14} {:>10}\n", d.path, d.dtype,
-                   fmt::format("{}", fmt::join(d.shape, "x")), bytes_text(d.bytes));
+        print_result("{:<72} {:<5} {:>14} {:>10}\n", d.path, d.dtype,
+                     fmt::format("{}", fmt::join(d.shape, "x")), bytes_text(d.bytes));
     const auto root = contents.attributes.find("/");
     if (root != contents.attributes.end() && root->second.count("config"))
-        fmt::print("\nconfiguration:\n{}", text_of(root->second.at("config")));
+        print_result("\nconfiguration:\n{}", text_of(root->second.at("config")));
     return 0;
 }
 
@@ -103,8 +104,8 @@ int verify(const Arguments& arguments) {
     for (const std::string& path : arguments.files) {
         refuse_folder(path);
         const auto problems = is_token_file(path) ? verify_token_file(path) : verify_file(path);
-        for (const std::string& problem : problems) fmt::print("{}: {}\n", path, problem);
-        if (problems.empty()) fmt::print("{}: verifies\n", path);
+        for (const std::string& problem : problems) print_result("{}: {}\n", path, problem);
+        if (problems.empty()) print_result("{}: verifies\n", path);
         if (!problems.empty()) code = 1;
     }
     return code;
@@ -156,8 +157,8 @@ int diff(const Arguments& arguments) {
         tokens ? a : b, tokens ? b : a);
     const std::vector<std::string> lines =
         tokens ? diff_token_files(a, b) : checkpoint_differences(a, b, tolerance);
-    for (const std::string& line : lines) fmt::print("{}\n", line);
-    if (lines.empty()) fmt::print("identical\n");
+    for (const std::string& line : lines) print_result("{}\n", line);
+    if (lines.empty()) print_result("identical\n");
     return lines.empty() ? 0 : 1;
 }
 

@@ -9,6 +9,7 @@
 #include "comm/collectives.hpp"
 #include "commands/commands.hpp"
 #include "core/error.hpp"
+#include "core/output.hpp"
 #include "core/units.hpp"
 #include "kernels/matmul.hpp"
 #include "plan/alternatives.hpp"
@@ -97,16 +98,16 @@ template <class Part>
 void print_parts(const double* bytes, int count, double all) {
     for (int i = 0; i < count; ++i)
         if (bytes[i] > 0)
-            fmt::print("  {:<14}{:>10}{:>7}  {}\n", name_of(static_cast<Part>(i)), bytes_text(bytes[i]),
-                       fmt::format("{:.1f} %", 100 * bytes[i] / all), meaning(static_cast<Part>(i)));
-    fmt::print("  {:<14}{:>10}\n", "all", bytes_text(all));
+            print_result("  {:<14}{:>10}{:>7}  {}\n", name_of(static_cast<Part>(i)), bytes_text(bytes[i]),
+                         fmt::format("{:.1f} %", 100 * bytes[i] / all), meaning(static_cast<Part>(i)));
+    print_result("  {:<14}{:>10}\n", "all", bytes_text(all));
 }
 
 void print_alternatives(const Config& config, const Plan& plan) {
-    fmt::print("\none change at a time                  memory   sent a step    operations\n");
+    print_result("\none change at a time                  memory   sent a step    operations\n");
     const auto line = [](const Alternative& x) {
-        fmt::print("  {:<32}{:>10}{:>14}{:>14}\n", x.setting, bytes_text(x.memory_bytes),
-                   bytes_text(x.sent_bytes), count_text(x.flops) + "FLOP");
+        print_result("  {:<32}{:>10}{:>14}{:>14}\n", x.setting, bytes_text(x.memory_bytes),
+                     bytes_text(x.sent_bytes), count_text(x.flops) + "FLOP");
     };
     Alternative now = as_planned(plan);
     now.setting = "as planned";
@@ -117,24 +118,25 @@ void print_alternatives(const Config& config, const Plan& plan) {
 void print(const PlanRequest& request, const Plan& plan) {
     for (const std::string& line :
          start_lines(request.config, plan, kernels::num_threads(), request.peak_flops))
-        fmt::print("{}\n", line);
+        print_result("{}\n", line);
     const MemoryUse& memory = plan.largest_memory;
-    fmt::print("\nmemory of a rank, the largest of {}{}\n", plan.ranks,
-               plan.ranks_looked_at < plan.ranks ? fmt::format(" ({} looked at)", plan.ranks_looked_at) : "");
+    print_result(
+        "\nmemory of a rank, the largest of {}{}\n", plan.ranks,
+        plan.ranks_looked_at < plan.ranks ? fmt::format(" ({} looked at)", plan.ranks_looked_at) : "");
     print_parts<MemoryClass>(memory.bytes.data(), num_memory_classes, memory.total());
     const Traffic mean = plan.rank.mean();
     if (total_bytes(mean) > 0) {
-        fmt::print("\nsent a step by a rank, mean of the first {} steps\n", plan.rank.steps.size());
+        print_result("\nsent a step by a rank, mean of the first {} steps\n", plan.rank.steps.size());
         print_parts<TrafficGroup>(mean.bytes.data(), num_traffic_groups, total_bytes(mean));
     }
     print_alternatives(request.config, plan);
     const Times times = times_of(request, plan);
-    fmt::print("\ntime of a step: at least {} in matrix products at the rate measured here",
-               duration_text(times.products_s));
+    print_result("\ntime of a step: at least {} in matrix products at the rate measured here",
+                 duration_text(times.products_s));
     if (request.network > 0)
-        fmt::print(", {} on the network if nothing overlaps", duration_text(times.network_s));
-    fmt::print("\nrun: {} steps, at least {}\n", request.config.run.steps,
-               duration_text(times.step_s() * static_cast<double>(request.config.run.steps)));
+        print_result(", {} on the network if nothing overlaps", duration_text(times.network_s));
+    print_result("\nrun: {} steps, at least {}\n", request.config.run.steps,
+                 duration_text(times.step_s() * static_cast<double>(request.config.run.steps)));
 }
 
 }  // namespace
@@ -164,7 +166,7 @@ int run_plan(const CommandContext& context, const Arguments& arguments) {
     request.peak_flops = kernels::measure_peak_flops(dtype_from_name(config.run.dtype)) * request.ranks;
     const Plan plan = make_plan(config, request.ranks, 0, request.steps);
     if (arguments.has("json"))
-        fmt::print("{}\n", json_of(request, plan).dump(2));
+        print_result("{}\n", json_of(request, plan).dump(2));
     else
         print(request, plan);
     return 0;

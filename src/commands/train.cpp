@@ -3,6 +3,7 @@
 
 #include "commands/commands.hpp"
 #include "core/error.hpp"
+#include "core/output.hpp"
 #include "run/inputs.hpp"
 #include "run/trainer.hpp"
 
@@ -16,7 +17,7 @@ std::vector<CommandOption> train_options() {
 int run_train(const CommandContext& context, const Arguments& arguments) {
     const Config config = read_configuration(context.world, arguments.files, arguments.settings);
     if (arguments.has("dump-config")) {
-        if (context.world.rank() == 0) fmt::print("{}", annotated_config_text(config, method_options()));
+        if (context.world.rank() == 0) write_result(annotated_config_text(config, method_options()));
         return 0;
     }
     return train(context.world, config, context.start);

@@ -6,6 +6,7 @@
 #include "convert/export.hpp"
 #include "convert/import.hpp"
 #include "core/error.hpp"
+#include "core/output.hpp"
 #include "run/inputs.hpp"
 
 namespace switchyard {
@@ -43,7 +44,7 @@ int import_directory(const Arguments& arguments) {
     require(!request.output.empty(),
             "--output is missing (the checkpoint needs a name) give --output=FILE.h5");
     if (arguments.has("dtype")) request.dtype = name_of(stored_type(arguments));
-    fmt::print("{}\n", import_weights(request));
+    print_result("{}\n", import_weights(request));
     return 0;
 }
 

@@ -16,6 +16,7 @@
 #include "comm/collectives.hpp"
 #include "config/value_rule.hpp"
 #include "core/error.hpp"
+#include "core/output.hpp"
 #include "core/units.hpp"
 #include "inference/generation.hpp"
 #include "io/hugging_face/hugging_face.hpp"
@@ -288,18 +289,18 @@ void Exporter::write_values(const NewDirectory& directory, const ValueFile& file
 void Exporter::report(std::size_t num_files) const {
     std::int64_t values = 0;
     for (const Shard& weight : weights_) values += weight.global.size();
-    fmt::print("{}: step {}, {} parameters in {} tensors and {} file{}, {}\n", request_.directory,
-               header_.step, values, weights_.size(), num_files, num_files == 1 ? "" : "s",
-               name_of(request_.dtype));
+    print_result("{}: step {}, {} parameters in {} tensors and {} file{}, {}\n", request_.directory,
+                 header_.step, values, weights_.size(), num_files, num_files == 1 ? "" : "s",
+                 name_of(request_.dtype));
     if (request_.adapters)
-        fmt::print("  base/ holds frozen and dense weights, adapter/ the low-rank factors of {} matrices\n",
-                   modules_.size());
+        print_result("  base/ holds frozen and dense weights, adapter/ the low-rank factors of {} matrices\n",
+                     modules_.size());
     else if (!modules_.empty())
-        fmt::print("  low-rank factors of {} matrices are merged\n", modules_.size());
+        print_result("  low-rank factors of {} matrices are merged\n", modules_.size());
     if (tokenizer_model_.empty())
-        fmt::print("  without tokenizer, as asked: no begin and end token is known\n");
+        print_result("  without tokenizer, as asked: no begin and end token is known\n");
     else if (!Tokenizer(tokenizer_model_).is_byte_pair())
-        fmt::print(
+        print_result(
             "  tokenizer.model is no byte-pair model: transformers' LLaMA tokenizer does not fit, use "
             "SentencePiece\n");
 }

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "comm/collectives.hpp"
+#include "core/output.hpp"
 #include "core/rng.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
@@ -120,16 +121,16 @@ void TextStream::print() {
     std::string text = tokenizer_.decode(ids_);
     while (text.ends_with(unfinished)) text.resize(text.size() - unfinished.size());
     if (text.size() <= printed_.size() || text.compare(0, printed_.size(), printed_) != 0) return;
-    fmt::print("{}", text.substr(printed_.size()));
-    std::fflush(stdout);
+    write_result(text.substr(printed_.size()));
+    flush_results();
     printed_ = std::move(text);
 }
 
 void TextStream::finish() {
     const std::string text = tokenizer_.decode(ids_);
-    if (text.compare(0, printed_.size(), printed_) == 0) fmt::print("{}", text.substr(printed_.size()));
-    fmt::print("\n");
-    std::fflush(stdout);
+    if (text.compare(0, printed_.size(), printed_) == 0) write_result(text.substr(printed_.size()));
+    write_result("\n");
+    flush_results();
 }
 
 }  // namespace switchyard

@@ -1,4 +1,5 @@
-// Lines are written whole and flushed, so that launchers that merge ranks do not tear them.
+// Lines are written whole and flushed, so that launchers that merge ranks do not tear them. One that cannot
+// be written is lost; the run goes on.
 #include "run/progress.hpp"
 
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "core/output.hpp"
 #include "core/timer.hpp"
 #include "core/units.hpp"
 #include "io/files/files.hpp"
@@ -56,20 +58,17 @@ Progress::~Progress() {
 
 void Progress::clear() {
     if (!shown_) return;
-    fmt::print("\r\033[K");
-    std::fflush(stdout);
+    show_progress("\r\033[K");
     shown_ = false;
 }
 
 void Progress::line(const std::string& text) {
     clear();
-    fmt::print("{}\n", text);
-    std::fflush(stdout);
+    show_progress(text + "\n");
 }
 
 void Progress::end_line() {
-    if (shown_) fmt::print("\n");
-    std::fflush(stdout);
+    if (shown_) show_progress("\n");
     shown_ = false;
 }
 
@@ -79,8 +78,7 @@ void Progress::step(const ProgressLine& p) {
     last_s_ = seconds_now();
     // A line that wrapped could not be erased.
     const auto width = static_cast<std::size_t>(std::max(2, terminal_columns()));
-    fmt::print("\r\033[K{}", text_of(p).substr(0, width - 1));
-    std::fflush(stdout);
+    show_progress("\r\033[K" + text_of(p).substr(0, width - 1));
     shown_ = true;
 }
 

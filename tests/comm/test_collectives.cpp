@@ -304,5 +304,15 @@ TEST(ExchangeRows, RefusesRanksThatDoNotExist) {
                  InternalError);
 }
 
+TEST(Gather, TextsOfAllRanksArriveOnRankZeroInOrder) {
+    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    const auto text_of = [](int rank) {
+        return std::string(3 * static_cast<std::size_t>(rank), 'a') + std::to_string(rank) + "\n";
+    };
+    std::vector<std::string> expected;
+    for (int rank = 0; comm.rank() == 0 && rank < comm.size(); ++rank) expected.push_back(text_of(rank));
+    EXPECT_EQ(gather(comm, text_of(comm.rank())), expected);
+}
+
 }  // namespace
 }  // namespace switchyard

@@ -113,6 +113,23 @@ TEST(Agree, NoRankIsNamedWhereAllFailed) {
     EXPECT_EQ(test::message_of<UserError>([&] { agree(comm, false, mine); }), "disk full at 0");
 }
 
+TEST(Agree, AnInternalErrorStaysOne) {
+    const Comm comm = world();
+    for (int thrower = 0; thrower < comm.size(); ++thrower) {
+        const auto work = [&] { internal_check(comm.rank() != thrower, "an odd number"); };
+        const std::string text = test::message_of<InternalError>([&] { agree_on(comm, work); });
+        EXPECT_EQ(text.find("internal error: an odd number"), 0u) << text;
+        EXPECT_EQ(text.find("on rank " + std::to_string(thrower)) != std::string::npos, comm.size() > 1)
+            << text;
+    }
+    // Different errors: the lowest rank that failed decides.
+    const auto differing = [&] {
+        internal_check(comm.rank() % 2 == 0, "rank {}", comm.rank());
+        fail("rank {}", comm.rank());
+    };
+    EXPECT_EQ(test::message_of<UserError>([&] { agree_on(comm, differing); }), "rank 0");
+}
+
 TEST(Agree, OneThrowingRankStopsAll) {
     const Comm comm = world();
     for (int thrower = 0; thrower < comm.size(); ++thrower) {
@@ -122,7 +139,7 @@ TEST(Agree, OneThrowingRankStopsAll) {
             if (thrower % 3 == 1) throw std::bad_alloc();
             throw 42;
         };
-        const char* expected[] = {"file missing", "out of memory", "no std::exception"};
+        const char* expected[] = {"file missing", "out of memory", "an unknown exception"};
         try {
             agree_on(comm, work);
             FAIL() << "rank " << comm.rank() << " went on";

@@ -5,6 +5,7 @@ run directory says `failed`, and what was saved before still verifies (design se
 --build=DIRECTORY is where the program is; other arguments are unittest's. Exits 77 when all that was asked for is skipped.
 """
 import concurrent.futures
+import contextlib
 import itertools
 import pathlib
 import re
@@ -17,10 +18,10 @@ import unittest
 import h5py
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from support.program import BUILD, MPIRUN, PATIENCE_S, SWITCHING, Launch, Run, Test, arguments, make_tokens, switchyard
+from support.program import BUILD, ENVIRONMENT, MPIRUN, PATIENCE_S, SWITCHING, Launch, Run, Test, arguments, make_tokens, switchyard
 
 MESSAGE = re.compile(r"^\[rank (\d+)\] (.*)$", re.M)
-FORM = re.compile(r"\S.* \(.+\) \S")  # problem (why it matters) suggestion
+FORM = re.compile(r"\S.* \(.+\);? \S")  # problem (why it matters); suggestion
 CRASH = re.compile(r"terminate called|Segmentation|Signal:|Assertion|std::|internal error")
 
 
@@ -378,7 +379,7 @@ class Faults(Errors):
         self.assertIn("last event: begin in step 7", messages.get("1", ""), output)
         self.assertEqual(len(messages), len(MESSAGE.findall(output)), output)
         for text in messages.values():
-            self.assertRegex(text, r"^no progress for \d+ s, last event: [a-z ]+ in step 7 \(.+\) .*run.hang_timeout$")
+            self.assertRegex(text, r"^no progress for \d+ s, last event: [a-z ]+ in step 7 \(.+\); .*run.hang_timeout$")
         self.assert_nobody_left()
         self.assertIn("no progress", run.status()["reason"])
         self.assert_kept(run)
@@ -390,6 +391,29 @@ class Faults(Errors):
 
 
 class Limits(Errors):
+    def test_output_that_cannot_be_written(self):
+        """A progress line that is lost ends nothing; a result that is lost is an error."""
+        run = self.run_of()
+        words = ["train", *arguments({**run.settings, "run.stop_step": 3, "run.log_interval": 1})]
+        for streams in ({"stdout": "/dev/full"}, {"stdout": "/dev/full", "stderr": "/dev/full"}):
+            self.assertEqual(self.code_with(words, **streams), 0)
+            self.assert_status(run, "stopped", "run.stop_step", 3)
+        file = run.checkpoint(3)
+        prompt = ["generate", file, "--prompt=ka", "--max_tokens=2"]
+        for command in (["--version"], ["help"], ["inspect", file], ["verify", file], ["eval", file], ["plan", "--json"],
+                        ["train", "--dump-config"], ["train", "--help"], prompt):  # fmt: skip
+            with self.subTest(command=command[0]):
+                self.assertEqual(self.code_with(command, stdout="/dev/full"), 1)
+        self.assertEqual(self.code_with(["diff", file, file], stdout="/dev/full"), 2)
+        code, output = launch(1, ["--version"], before=["bash", "-c", '"$@" >/dev/full', "bash"])
+        self.assert_refused((code, output), "cannot write to standard output: No space left on device")
+
+    def code_with(self, words, **streams):
+        with contextlib.ExitStack() as stack:
+            files = {name: stack.enter_context(open(path, "w")) for name, path in streams.items()}
+            return subprocess.run([BUILD / "switchyard", *map(str, words)], env=ENVIRONMENT, timeout=PATIENCE_S,
+                                  **{"stderr": subprocess.DEVNULL, **files}).returncode  # fmt: skip
+
     def test_more_memory_than_there_is(self):
         big = {"model.num_heads": 16, "model.num_kv_heads": 16, "method.name": "full"}
         for name, ranks, changes, parts in (

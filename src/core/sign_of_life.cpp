@@ -1,0 +1,29 @@
+// One process, one life: the last sign is global. Its three values need not belong together to the last
+// nanosecond.
+#include "core/sign_of_life.hpp"
+
+#include <atomic>
+
+#include "core/timer.hpp"
+
+namespace switchyard {
+namespace {
+
+std::atomic<const char*> last_doing{"start"};
+std::atomic<std::int64_t> last_step{-1};
+std::atomic<double> last_time_s{0};
+
+}  // namespace
+
+void sign_of_life(const char* doing, std::int64_t step) {
+    last_doing.store(doing, std::memory_order_relaxed);
+    last_step.store(step, std::memory_order_relaxed);
+    last_time_s.store(seconds_now(), std::memory_order_relaxed);
+}
+
+SignOfLife last_sign_of_life() {
+    return {last_doing.load(std::memory_order_relaxed), last_step.load(std::memory_order_relaxed),
+            last_time_s.load(std::memory_order_relaxed)};
+}
+
+}  // namespace switchyard
