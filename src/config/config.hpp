@@ -63,10 +63,13 @@ struct RunConfig {
     std::string dtype = "bf16";
     std::int64_t log_interval = 10, eval_interval = 0, save_interval = 0;
     std::int64_t keep_last = 2, keep_every = 0;
-    double wall_limit = 0;      // s; 0: none
-    double signal_lead = 0;     // s; 0: not known
-    double hang_timeout = 600;  // s; 0: no watchdog
+    double wall_limit = 0;               // s; 0: none
+    double signal_lead = 0;              // s; 0: not known
+    double hang_timeout = 600;           // s; 0: no watchdog
+    std::int64_t check_replicas = 1000;  // steps between comparisons of replicas; 0: never
     std::string init_from;
+
+    std::int64_t last_step() const { return stop_step > 0 ? stop_step : steps; }
 };
 
 struct Config {

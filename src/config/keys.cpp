@@ -193,6 +193,9 @@ void add_run_keys(std::vector<Key>& keys) {
          on_resume});
     add("run.hang_timeout", &R::hang_timeout, duration(),
         {"s", "abort a run without progress for so long; 0: never", on_resume});
+    add("run.check_replicas", &R::check_replicas, integer(0),
+        {"steps", "between comparisons of the frozen weights that several ranks hold alike; 0: never",
+         on_resume});
     add("run.init_from", &R::init_from, text(), {"", "checkpoint whose weights start the run at step 0"});
 }
 

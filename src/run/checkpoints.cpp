@@ -11,6 +11,8 @@
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
+#include "core/output.hpp"
+#include "core/sign_of_life.hpp"
 #include "core/timer.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/run/run_directory.hpp"
@@ -19,7 +21,6 @@ namespace switchyard {
 namespace {
 
 constexpr const char* damaged_suffix = ".damaged";
-constexpr double assumed_write_rate = 100e6;  // B/s, before a save was measured
 
 }  // namespace
 
@@ -34,34 +35,34 @@ Checkpoints::Checkpoints(const Comm& world, std::string directory, const Config&
 SaveReport Checkpoints::save(TrainState& state, std::int64_t first_sample) {
     const double start = seconds_now();
     SaveReport report{checkpoint_path(directory_, state.step)};
-    CheckpointWriter writer(world_, report.path, checkpoint_bytes(state));
+    if (dataset_bytes_ == 0) dataset_bytes_ = checkpoint_bytes(state);  // walks through the state
+    CheckpointWriter writer(world_, report.path, dataset_bytes_);
     const std::int64_t samples = state.step * config_.data.global_batch;
     write_header(writer,
                  {state.step, samples * config_.data.seq_len, first_sample + samples,
                   config_text(config_, method_options()), config_.run.dtype, data_},
                  config_.run.seed, state.context.topology);
     StateIo io(writer);
-    io.on_dataset(progress_);
+    io.on_dataset([] { sign_of_life("writing a checkpoint"); });
     state.visit(io);
     report.bytes = writer.commit();
     newest_step_ = state.step;
     agree_on(world_, [&] {
-        if (world_.rank() == 0) remove_old_files();
+        if (world_.rank() == 0) remove_old_files(report.bytes);
     });
     report.seconds = all_reduce_max(world_, seconds_now() - start);
-    longest_save_s_ = std::max(longest_save_s_, report.seconds);
     return report;
 }
 
-double Checkpoints::expected_save_s(TrainState& state) const {
-    return longest_save_s_ > 0 ? longest_save_s_
-                               : static_cast<double>(checkpoint_bytes(state)) / assumed_write_rate;
-}
-
-void Checkpoints::remove_old_files() const {
+void Checkpoints::remove_old_files(std::uint64_t newest_bytes) const {
     const auto files = list_checkpoints(directory_);
     if (files.empty() || files.front().first < newest_step_) return;
-    file_contents(checkpoint_path(directory_, newest_step_));  // throws unless the new file can be opened
+    const std::string newest = checkpoint_path(directory_, newest_step_);
+    const std::uint64_t bytes = std::filesystem::file_size(newest);
+    require(bytes == newest_bytes,
+            "`{}` has {} bytes instead of the {} just written (older checkpoints are kept); check the file "
+            "system",
+            newest, bytes, newest_bytes);
     std::int64_t kept = 0;
     for (const auto& [step, path] : files) {
         if (step > newest_step_) continue;  // of a history that this run left; its owner decides
@@ -98,8 +99,8 @@ void Checkpoints::set_aside(const std::string& path, const std::string& problem)
     agree_on(world_, [&] {
         if (world_.rank() != 0) return;
         const std::string kept = path + damaged_suffix;
-        fmt::print(stderr, "warning: checkpoint is damaged: {}\n  it is kept as {}; trying the one before\n",
-                   problem, kept);
+        print_error("warning: checkpoint is damaged: {}\n  it is kept as {}; trying the one before", problem,
+                    kept);
         require(
             std::rename(path.c_str(), kept.c_str()) == 0,
             "cannot rename damaged checkpoint `{}`: {} (it would be tried again) make its folder writable",
@@ -123,7 +124,7 @@ std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& 
             try {
                 const CheckpointReader reader(world_, path);
                 StateIo io(reader);
-                io.on_dataset(progress_);
+                io.on_dataset([] { sign_of_life("reading a checkpoint"); });
                 state.visit(io);
                 state.step = header->step;
                 newest_step_ = header->step;

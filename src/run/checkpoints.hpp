@@ -35,16 +35,11 @@ class Checkpoints {
     using Check = std::function<void(const CheckpointHeader&, const std::string& path)>;
     std::optional<std::string> restore(TrainState&, const Check& check);
 
-    /// Called for every dataset read or written: a sign of life for a watchdog.
-    void on_progress(std::function<void()> call) { progress_ = std::move(call); }
-
     /// Step of the newest complete checkpoint known to this run, -1: none.
     std::int64_t newest_step() const { return newest_step_; }
-    /// Longest save so far; before the first an estimate from the size of the state.
-    double expected_save_s(TrainState&) const;
 
   private:
-    void remove_old_files() const;
+    void remove_old_files(std::uint64_t newest_bytes) const;
     /// Empty: none. Throws UserError when damaged ones are all there is: starting anew would bury the run.
     std::string newest_file() const;
     /// Collective. Renames a file that does not verify; a file that does was not read for another reason,
@@ -56,8 +51,7 @@ class Checkpoints {
     const Config& config_;
     DataIdentity data_;
     std::int64_t newest_step_ = -1;
-    double longest_save_s_ = 0;
-    std::function<void()> progress_ = [] {};
+    std::uint64_t dataset_bytes_ = 0;  // of a file; 0: not known yet
 };
 
 }  // namespace switchyard

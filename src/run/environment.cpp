@@ -127,12 +127,12 @@ std::string crowding_text(const ordered_json& environment) {
 }
 
 ordered_json environment(const Topology& topology, const StartInfo& start) {
+    const std::vector<std::string> lines = gather(topology.world, host_name() + '\n' + binding());
+    if (topology.world.rank() != 0) return {};
     ordered_json ranks = ordered_json::array();
-    for (int rank = 0; rank < topology.world.size(); ++rank) {
-        const std::string mine = host_name() + '\n' + binding();
-        const std::string theirs = broadcast(topology.world, mine, rank);
-        const std::size_t end = theirs.find('\n');
-        ranks.push_back({{"host", theirs.substr(0, end)}, {"cores", theirs.substr(end + 1)}});
+    for (const std::string& line : lines) {
+        const std::size_t end = line.find('\n');
+        ranks.push_back({{"host", line.substr(0, end)}, {"cores", line.substr(end + 1)}});
     }
     ordered_json result;
     result["version"] = version().number;

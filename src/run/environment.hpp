@@ -15,7 +15,7 @@ struct StartInfo {
     double time_s = 0;    // seconds_now() at the start of main
 };
 
-/// Collective over the world; complete on rank 0.
+/// Collective over the world; rank 0 gets it, the others nothing.
 nlohmann::ordered_json environment(const Topology&, const StartInfo&);
 
 /// "" or what is wrong with the hosts of environment(): threads of its ranks exceed the cores they may use.

@@ -16,7 +16,7 @@ namespace switchyard {
 struct StepFigures {
     std::int64_t step = 0;  // updates done
     StepResult result;
-    double step_s = 0;
+    double step_s = 0, eval_s = 0;
     PhaseTimer phases;
     Traffic sent;  // by rank 0 in this step
     std::optional<double> val_loss;
@@ -48,10 +48,10 @@ inline constexpr std::int64_t max_planned_steps = 100;
 /// Model, layout, checkpoint size, operations, notes.
 std::vector<std::string> start_lines(const Config&, const Plan&, int threads, double peak_flops);
 
-/// Of the rank that needs most, by class.
+/// Memory of the rank that needs most, by class.
 std::string memory_line(const Plan&);
 
-/// Predicted beside measured. `plan`: for this rank, with the bytes of max_planned_steps steps.
+/// Predicted beside measured. `plan`: for this rank, with the bytes of the first max_planned_steps steps.
 struct MeasuredMemory {
     MemoryUse arena;
     double process_bytes = 0;  // peak less start-up; 0: not known here

@@ -5,26 +5,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 namespace switchyard {
 
-LongestTimes longest_times(const std::string& log_path) {
-    LongestTimes longest;
-    std::ifstream log(log_path);
-    for (std::string line; std::getline(log, line);) {
-        const auto record = nlohmann::json::parse(line, nullptr, false);
-        if (!record.is_object()) continue;
-        const auto seconds = [&](const char* key) {
-            const auto value = record.find(key);
-            return value != record.end() && value->is_number() ? value->get<double>() : 0;
-        };
-        longest.step_s = std::max(longest.step_s, seconds("step_s"));
-        if (record.value("event", nlohmann::json()) == "save")
-            longest.save_s = std::max(longest.save_s, seconds("seconds"));
-    }
-    return longest;
+void LongestTimes::add(const nlohmann::ordered_json& line) {
+    const auto seconds = [&](const char* key) {
+        const auto value = line.find(key);
+        return value != line.end() && value->is_number() ? value->get<double>() : 0;
+    };
+    step_s = std::max(step_s, seconds("step_s"));
+    if (line.value("event", nlohmann::ordered_json()) == "save")
+        save_s = std::max(save_s, seconds("seconds"));
 }
 
 SignalLead judge_signal_lead(double lead_s, LongestTimes measured, double expected_save_s) {

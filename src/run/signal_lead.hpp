@@ -1,6 +1,7 @@
 // Does the batch system's signal come early enough to save? run.signal_lead beside the longest step and save.
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 
 namespace switchyard {
@@ -8,10 +9,9 @@ namespace switchyard {
 /// What a step and a save took at most; 0: not measured.
 struct LongestTimes {
     double step_s = 0, save_s = 0;
+    /// A line of log.jsonl; only steps and saves count.
+    void add(const nlohmann::ordered_json& line);
 };
-
-/// Over the steps and saves in a log.jsonl; lines that cannot be read do not count.
-LongestTimes longest_times(const std::string& log_path);
 
 struct SignalLead {
     bool enough = false;

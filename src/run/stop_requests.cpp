@@ -8,7 +8,6 @@
 #include <limits>
 
 #include "comm/collectives.hpp"
-#include "core/timer.hpp"
 
 namespace switchyard {
 namespace {
@@ -41,8 +40,13 @@ bool signal_noted() {
     return requeue_seen || terminate_seen;
 }
 
-StopRequests::StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s)
-    : world_(world), directory_(std::move(directory)), start_s_(start_s), wall_limit_s_(wall_limit_s) {
+StopRequests::StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s,
+                           Clock clock)
+    : world_(world),
+      directory_(std::move(directory)),
+      start_s_(start_s),
+      wall_limit_s_(wall_limit_s),
+      clock_(std::move(clock)) {
     for (int signal : {SIGUSR1, SIGTERM, SIGINT}) handle(signal, note_signal);
 }
 
@@ -55,17 +59,29 @@ bool StopRequests::take_file(const char* name) const {
     return ::unlink((directory_ + "/" + name).c_str()) == 0;
 }
 
+/// A look is a request to the file system of the run directory, which a step of milliseconds must not wait
+/// for.
+bool StopRequests::time_to_look() {
+    constexpr double interval_s = 1;
+    const double now = clock_();
+    if (now < next_look_s_) return false;
+    next_look_s_ = now + interval_s;
+    return true;
+}
+
 double StopRequests::remaining_s() const {
     if (wall_limit_s_ <= 0) return std::numeric_limits<double>::infinity();
-    return wall_limit_s_ - (seconds_now() - start_s_);
+    return wall_limit_s_ - (clock_() - start_s_);
 }
 
 StopDecision StopRequests::agree(double needed_s) {
     Stop stop = Stop::none;
     bool save = false;
     if (world_.rank() == 0) {  // one clock and one view of the file system for all
-        if (take_file("stop")) stop = Stop::asked;
-        save = take_file("save");
+        if (time_to_look()) {
+            if (take_file("stop")) stop = Stop::asked;
+            save = take_file("save");
+        }
         if (remaining_s() < needed_s) stop = Stop::wall_limit;
     }
     if (terminate_seen && stop < Stop::terminated) stop = Stop::terminated;

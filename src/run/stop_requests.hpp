@@ -2,9 +2,11 @@
 // Ranks see them at different times; they agree at step boundaries, by one small all-reduce.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "comm/comm.hpp"
+#include "core/timer.hpp"
 
 namespace switchyard {
 
@@ -35,26 +37,31 @@ bool signal_noted();
 /// time.
 class StopRequests {
   public:
-    /// `start_s`: seconds_now() at the start of the process. wall_limit_s 0: none. The files `save` and
-    /// `stop` are looked for in `directory` by rank 0, which removes them.
-    StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s);
+    /// `start_s`: the clock at the start of the process. wall_limit_s 0: none. The files `save` and `stop`
+    /// are looked for in `directory` by rank 0, at the first step and then once a second; it removes them.
+    using Clock = std::function<double()>;  // seconds
+    StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s,
+                 Clock clock = seconds_now);
     /// What was noted is forgotten; the handlers stay.
     ~StopRequests();
     StopRequests(const StopRequests&) = delete;
     StopRequests& operator=(const StopRequests&) = delete;
 
-    /// Collective. `needed_s`: what a further step and a save will take; the time limit is met by stopping
-    /// before.
+    /// Collective. `needed_s`: what a further step and a save will take, as rank 0 knows it; the time limit
+    /// is met by stopping before.
     StopDecision agree(double needed_s);
     /// Seconds left of the limit; infinity without one.
     double remaining_s() const;
 
   private:
     bool take_file(const char* name) const;
+    bool time_to_look();
 
     Comm world_;
     std::string directory_;
     double start_s_, wall_limit_s_;
+    Clock clock_;
+    double next_look_s_ = 0;
 };
 
 }  // namespace switchyard

@@ -130,18 +130,49 @@ TEST(Parse, EveryBuiltInKeyReachesItsOwnMember) {
 TEST(Parse, KeysAreTheContractsNames) {
     std::string names;
     for (const Key& key : built_in_keys()) names += key.name + " ";
-    for (const char* name :
-         {"model.preset",      "model.vocab_size",    "model.hidden_size",  "model.num_layers",
-          "model.num_heads",   "model.num_kv_heads",  "model.ffn_size",     "model.tie_embeddings",
-          "model.recompute",   "method.name",         "parallel.tp",        "parallel.shard_frozen",
-          "parallel.rotate",   "data.tokens",         "data.seq_len",       "data.micro_batch",
-          "data.global_batch", "data.mask_documents", "optim.lr",           "optim.dense_lr",
-          "optim.schedule",    "optim.warmup_steps",  "optim.weight_decay", "optim.clip_norm",
-          "optim.beta1",       "optim.beta2",         "optim.eps",          "optim.gradient_dtype",
-          "run.dir",           "run.steps",           "run.stop_step",      "run.seed",
-          "run.dtype",         "run.log_interval",    "run.eval_interval",  "run.save_interval",
-          "run.keep_last",     "run.keep_every",      "run.wall_limit",     "run.hang_timeout",
-          "run.signal_lead",   "run.init_from"})
+    for (const char* name : {"model.preset",
+                             "model.vocab_size",
+                             "model.hidden_size",
+                             "model.num_layers",
+                             "model.num_heads",
+                             "model.num_kv_heads",
+                             "model.ffn_size",
+                             "model.tie_embeddings",
+                             "model.recompute",
+                             "method.name",
+                             "parallel.tp",
+                             "parallel.shard_frozen",
+                             "parallel.rotate",
+                             "data.tokens",
+                             "data.seq_len",
+                             "data.micro_batch",
+                             "data.global_batch",
+                             "data.mask_documents",
+                             "optim.lr",
+                             "optim.dense_lr",
+                             "optim.schedule",
+                             "optim.warmup_steps",
+                             "optim.weight_decay",
+                             "optim.clip_norm",
+                             "optim.beta1",
+                             "optim.beta2",
+                             "optim.eps",
+                             "optim.gradient_dtype",
+                             "run.dir",
+                             "run.steps",
+                             "run.stop_step",
+                             "run.seed",
+                             "run.dtype",
+                             "run.log_interval",
+                             "run.eval_interval",
+                             "run.save_interval",
+                             "run.keep_last",
+                             "run.keep_every",
+                             "run.wall_limit",
+                             "run.hang_timeout",
+                             "run.check_replicas",
+                             "run.signal_lead",
+                             "run.init_from"})
         EXPECT_NE(names.find(std::string(name) + " "), std::string::npos) << name;
 }
 
@@ -473,7 +504,8 @@ TEST(Compare, AllowsWhatTheResumeContractLists) {
         "parallel.tp=2",       "parallel.shard_frozen=true", "parallel.rotate=false", "data.tokens=b.h5",
         "data.micro_batch=2",  "model.recompute=true",       "run.dir=else",          "run.log_interval=1",
         "run.eval_interval=5", "run.save_interval=5",        "run.keep_last=9",       "run.keep_every=9",
-        "run.wall_limit=60",   "run.hang_timeout=0",         "run.stop_step=5",       "run.signal_lead=30"};
+        "run.wall_limit=60",   "run.hang_timeout=0",         "run.stop_step=5",       "run.signal_lead=30",
+        "run.check_replicas=5"};
     std::set<std::string> free_names;
     for (const std::string& setting : free) {
         const auto changes = compare_configs(stored, config_of("", {"--" + setting}), methods());

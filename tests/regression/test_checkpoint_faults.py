@@ -6,6 +6,7 @@
 import os
 import pathlib
 import resource
+import signal
 import sys
 import unittest
 
@@ -98,7 +99,7 @@ class DiskFull(program.Test):
         self.wait_until(launch, lambda: run.last_step() > 4)
         for victim in victims:
             resource.prlimit(launch.ranks()[victim], resource.RLIMIT_FSIZE, (limit, limit))
-        (run.path / "save").touch()
+        program.Process(launch.ranks()[0]).signal(signal.SIGUSR1)  # saves after this step
         self.assertEqual(launch.wait(), 1, launch.output())
         output = launch.output()
         self.assertEqual(output.count(f"cannot write {run.path}/checkpoints/step_"), 1, output)
@@ -113,7 +114,7 @@ class DiskFull(program.Test):
 
     def test_seen_before_writing(self):
         run = self.run_of(**program.SWITCHING)
-        self.assert_fails_to_save(run, 200000, "files are limited to 195.3 KiB) raise `ulimit -f`")
+        self.assert_fails_to_save(run, 200000, "files are limited to 195 KiB) raise `ulimit -f`")
 
     def test_met_while_writing(self):
         """Values would fit, the structure behind them does not; on any rank."""

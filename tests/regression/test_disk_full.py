@@ -6,6 +6,7 @@
 import contextlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ class Tmpfs(program.Test):
         launch = run.start(RANKS)
         self.wait_until(launch, lambda: run.last_step() > 4)
         self.leave(free(run.checkpoint(2)))
-        (run.path / "save").touch()
+        program.Process(launch.ranks()[0]).signal(signal.SIGUSR1)  # saves after this step
         self.assertEqual(launch.wait(), 1, launch.output())
         output = launch.output()
         self.assertEqual(output.count("cannot write "), 1 + output.count("warning: "), output)

@@ -219,6 +219,38 @@ TEST(RunLogTest, LinesBeyondTheStepMoveAside) {
     EXPECT_FALSE(folder.has("log.jsonl.partial"));
 }
 
+TEST(RunLogTest, LinesThatStayAreShownOnceAndAreNotCopied) {
+    const TemporaryDirectory folder;
+    const std::string path = folder.write(
+        "log.jsonl",
+        "{\"event\": \"start\"}\n{\"step\": 1}\n{\"step\": 2}\n{\"step\": 3}\n{\"event\": \"lost\"}\n");
+    const auto file = [&] {
+        struct stat status {};
+        ::stat(path.c_str(), &status);
+        return status.st_ino;
+    };
+    RunLog log(path);
+    const auto before = file();
+    std::vector<std::string> seen;
+    EXPECT_EQ(log.move_aside_beyond(2, [&](const auto& line) { seen.push_back(line.dump()); }), 2);
+    EXPECT_EQ(seen, (std::vector<std::string>{"{\"event\":\"start\"}", "{\"step\":1}", "{\"step\":2}"}));
+    EXPECT_EQ(log.move_aside_beyond(2), 0);
+    EXPECT_EQ(file(), before) << "the log was shortened, not written anew";
+    EXPECT_EQ(folder.read("log.jsonl"), "{\"event\": \"start\"}\n{\"step\": 1}\n{\"step\": 2}\n");
+}
+
+TEST(RunLogTest, LinesThatStayMayFollowLinesThatMove) {
+    const TemporaryDirectory folder;
+    const std::string path =
+        folder.write("log.jsonl", "{\"step\": 1}\nnot json\n{\"step\": 2}\n[3]\n{\"event\": \"note\"}\n");
+    RunLog log(path);
+    EXPECT_EQ(log.move_aside_beyond(2), 2);
+    log.write({{"step", 3}});
+    EXPECT_EQ(folder.read("log.jsonl"),
+              "{\"step\": 1}\n{\"step\": 2}\n{\"event\": \"note\"}\n{\"step\": 3}\n");
+    EXPECT_EQ(folder.read("log.superseded.jsonl"), "not json\n[3]\n");
+}
+
 TEST(RunLogTest, FullDiskIsReportedOnceAndLeavesWholeLines) {
     const TemporaryDirectory folder;
     const bool good = with_file_limit(100, [&] {
