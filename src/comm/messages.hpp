@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <type_traits>
 #include <vector>
 
 #include "comm/comm.hpp"
@@ -30,6 +31,17 @@ class Requests {
     std::vector<MPI_Request> requests_;
     std::vector<MPI_Datatype> types_;
 };
+
+/// `mine` of every rank in rank order: small values, not pointers.
+template <class T>
+std::vector<T> gather_values(const Comm& comm, const T& mine) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    std::vector<T> all(static_cast<std::size_t>(comm.size()), mine);
+    if (comm.size() > 1)
+        SWITCHYARD_MPI(
+            MPI_Allgather(&mine, sizeof(T), MPI_BYTE, all.data(), sizeof(T), MPI_BYTE, comm.handle()));
+    return all;
+}
 
 /// `all` (P parts of part_bytes) <- `mine` of every rank; in place when `mine` is this rank's part of `all`.
 void start_gather_parts(const Comm&, const void* mine, void* all, std::size_t part_bytes, std::size_t limit,

@@ -2,18 +2,16 @@
 #include "core/arena.hpp"
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <iterator>
 
+#include "core/backend_memory.hpp"
 #include "core/error.hpp"
-#include "core/large_memory.hpp"
 #include "core/units.hpp"
 
 namespace switchyard {
 namespace {
-constexpr std::size_t alignment = 64;
 std::size_t aligned(std::size_t bytes) {
+    const std::size_t alignment = backend::alignment();
     return (bytes + alignment - 1) / alignment * alignment;
 }
 
@@ -39,7 +37,7 @@ const char* name_of(MemoryClass c) {
 }
 
 void Arena::Free::operator()(std::byte* p) const {
-    std::free(p);
+    backend::release(p);
 }
 
 Arena Arena::allocate(const Arena& measured) {
@@ -48,13 +46,14 @@ Arena Arena::allocate(const Arena& measured) {
     arena.shared_capacity_ = measured.shared_;
     arena.used_ = measured.shared_;
     arena.shared_ = measured.shared_;
-    std::byte* memory = allocate_memory(arena.capacity_);
-    require(memory != nullptr,
-            "out of memory: this rank needs {} ({}) use more ranks, a larger tp or a "
-            "smaller data.micro_batch; `switchyard plan` shows the cost before a run",
-            bytes_text(arena.capacity_), measured.text());
-    std::memset(memory, 0, arena.capacity_);
+    std::byte* memory = backend::allocate(arena.capacity_);
+    require(
+        memory != nullptr,
+        "out of memory: this rank needs {} ({}); use more ranks, a larger tp or a smaller data.micro_batch "
+        "(`switchyard plan` shows the cost before a run)",
+        bytes_text(arena.capacity_), measured.text());
     arena.memory_.reset(memory);
+    backend::clear(memory, arena.shared_);
     return arena;
 }
 
@@ -71,8 +70,9 @@ Tensor Arena::take(MemoryClass c, DType dtype, Shape shape) {
     }
     internal_check(used_ + bytes <= capacity_,
                    "arena of {} bytes is too small: the second build asks for more", capacity_);
-    void* start = memory_.get() + used_;
+    std::byte* start = memory_.get() + used_;
     used_ += bytes;
+    backend::clear(start, bytes);
     return {start, dtype, shape};
 }
 

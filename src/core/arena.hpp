@@ -20,12 +20,12 @@ class Arena {
   public:
     /// Measures only: Tensors have null data.
     Arena() = default;
-    /// Allocates once what `measured` counted and touches every page (zero).
+    /// Allocates once what `measured` counted.
     /// Throws UserError naming the bytes per class when the memory is not to be had.
     static Arena allocate(const Arena& measured);
 
     bool measuring() const { return memory_ == nullptr; }
-    /// Zero-initialised, 64-byte aligned.
+    /// Zeroed here, and so touched first, in one piece with backend::alignment().
     Tensor take(MemoryClass, DType, Shape);
     /// Scratch shared by all who ask: valid only within one kernel-level call chain that asks once. The
     /// region is as large as the largest request and counted once, under workspace.

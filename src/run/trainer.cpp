@@ -3,7 +3,7 @@
 #include "run/trainer.hpp"
 
 #include "comm/failure.hpp"
-#include "core/host.hpp"
+#include "core/backend_memory.hpp"
 #include "core/sign_of_life.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "kernels/matmul.hpp"
@@ -66,8 +66,8 @@ void Trainer::build_state() {
     barrier(topology_.world);
     scale_.peak_flops =
         all_reduce_sum(topology_.world, kernels::measure_peak_flops(dtype_from_name(config_.run.dtype)));
-    reset_peak_resident();
-    start_up_bytes_ = resident_bytes();
+    backend::reset_peak_used_bytes();
+    start_up_bytes_ = backend::used_bytes();
     sign_of_life("building the state", 0);
     allocated_ = allocate_state(config_, topology_, traffic_);
     const FlopsModel flops = flops_model(state());
@@ -158,7 +158,7 @@ int Trainer::finish(Stop stop) {
     sign_of_life("finishing", state().step);
     const bool requeue = wants_requeue(stop),
                finished = stop == Stop::none && state().step == config_.run.steps;
-    const double process = peak_resident_bytes();
+    const double process = backend::peak_used_bytes();
     record_.finished(requeue    ? "requeue"
                      : finished ? "finished"
                                 : "stopped",

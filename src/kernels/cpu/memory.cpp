@@ -1,0 +1,104 @@
+// The CPU back end's memory: the node's. Large blocks ask for large pages, which systems often give only on
+// request: a step walks through all of it, and most of its strides exceed a small page.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <mutex>
+
+#include "core/backend_memory.hpp"
+#include "core/call_counts.hpp"
+#include "core/host.hpp"
+#include "kernels/cpu/available_memory.hpp"
+
+namespace switchyard::backend {
+namespace {
+
+constexpr std::size_t line = 64, large_page = std::size_t{1} << 21;
+constexpr std::int64_t block = 16384;  // bytes that one thread clears at a time: a kernel's block of f32
+
+/// Blocks by their beginning.
+struct Account {
+    std::mutex mutex;
+    std::map<const std::byte*, std::size_t> blocks;
+};
+Account& account() {
+    static auto* const all = new Account;  // outlives every thread's scratch
+    return *all;
+}
+
+double status_bytes(const std::string& key) {
+    std::ifstream status("/proc/self/status");
+    for (std::string word; status >> word;)
+        if (word == key) {
+            double kib = 0;
+            status >> kib;
+            return 1024 * kib;
+        }
+    return 0;
+}
+
+}  // namespace
+
+std::size_t alignment() {
+    return line;
+}
+
+std::byte* allocate(std::size_t bytes) {
+    count_call(Call::allocation);
+    const std::size_t boundary = bytes >= 2 * large_page ? large_page : line;
+    if (boundary == large_page) bytes = (bytes + boundary - 1) / boundary * boundary;
+    void* memory = nullptr;
+    if (::posix_memalign(&memory, boundary, std::max<std::size_t>(bytes, 1)) != 0) return nullptr;
+#ifdef MADV_HUGEPAGE
+    if (boundary == large_page) ::madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    const std::lock_guard lock(account().mutex);
+    account().blocks[static_cast<std::byte*>(memory)] = bytes;
+    return static_cast<std::byte*>(memory);
+}
+
+void release(std::byte* memory) noexcept {
+    {
+        const std::lock_guard lock(account().mutex);
+        account().blocks.erase(memory);
+    }
+    std::free(memory);
+}
+
+void clear(std::byte* start, std::size_t bytes) {
+    const auto size = static_cast<std::int64_t>(bytes), blocks = (size + block - 1) / block;
+#pragma omp parallel for schedule(static) if (blocks > 4)
+    for (std::int64_t b = 0; b < blocks; ++b)
+        std::memset(start + b * block, 0, static_cast<std::size_t>(std::min(block, size - b * block)));
+}
+
+Pool pool() {
+    return {host_name(), kernels::available_bytes(), host_name()};
+}
+
+double used_bytes() {
+    return status_bytes("VmRSS:");
+}
+
+double peak_used_bytes() {
+    return status_bytes("VmHWM:");
+}
+
+void reset_peak_used_bytes() {
+    std::ofstream("/proc/self/clear_refs") << "5";
+}
+
+bool owns(const void* start, std::size_t bytes) {
+    const std::lock_guard lock(account().mutex);
+    const auto* first = static_cast<const std::byte*>(start);
+    auto found = account().blocks.upper_bound(first);
+    if (found == account().blocks.begin()) return false;
+    --found;
+    return first + bytes <= found->first + found->second;
+}
+
+}  // namespace switchyard::backend
