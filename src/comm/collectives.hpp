@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "comm/comm.hpp"
+#include "core/stamps.hpp"
 #include "core/tensor.hpp"
 
 namespace switchyard {
@@ -23,10 +24,10 @@ enum class TrafficGroup { activations, loss, gradients, values, candidates, move
 inline constexpr int num_traffic_groups = 8;
 const char* name_of(TrafficGroup);
 
-/// Bytes sent and seconds waited by this rank, by group. One per run, handed to whoever communicates.
+/// Bytes sent by this rank, by group, and when it waited. One per run, handed to whoever communicates.
 struct Traffic {
     std::array<double, num_traffic_groups> bytes{};
-    double waited_s = 0;
+    Waits* waits = nullptr;  // where wait() notes the time it takes, if anyone wants to know
     void add(TrafficGroup g, double sent) { bytes[static_cast<int>(g)] += sent; }
 };
 

@@ -1,6 +1,5 @@
 // What collectives.hpp offers for host values whatever the back end: scalars, texts, verdicts and rows.
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <exception>
@@ -52,16 +51,6 @@ void Pending::wait() {
 
 namespace {
 
-/// `mine` of every rank, in rank order.
-template <class T>
-std::vector<T> gather_scalars(const Comm& comm, T mine) {
-    std::vector<T> all(comm.size(), mine);
-    if (comm.size() > 1)
-        SWITCHYARD_MPI(
-            MPI_Allgather(&mine, sizeof(T), MPI_BYTE, all.data(), sizeof(T), MPI_BYTE, comm.handle()));
-    return all;
-}
-
 /// Largest for sign = 1, smallest for sign = -1; NaN if one is.
 double extreme(const std::vector<double>& values, double sign) {
     double result = values[0];
@@ -81,20 +70,20 @@ void broadcast_bytes(const Comm& comm, void* data, std::size_t bytes, int root) 
 }  // namespace
 
 double all_reduce_sum(const Comm& comm, double value) {
-    const auto values = gather_scalars(comm, value);
+    const auto values = gather_values(comm, value);
     return std::accumulate(values.begin() + 1, values.end(), values[0]);
 }
 
 double all_reduce_max(const Comm& comm, double value) {
-    return extreme(gather_scalars(comm, value), 1);
+    return extreme(gather_values(comm, value), 1);
 }
 
 double all_reduce_min(const Comm& comm, double value) {
-    return extreme(gather_scalars(comm, value), -1);
+    return extreme(gather_values(comm, value), -1);
 }
 
 std::uint64_t all_reduce_sum_u64(const Comm& comm, std::uint64_t value) {
-    const auto values = gather_scalars(comm, value);
+    const auto values = gather_values(comm, value);
     return std::accumulate(values.begin(), values.end(), std::uint64_t{0});
 }
 
@@ -241,9 +230,9 @@ void exchange_rows(const Comm& comm, const std::vector<int>& from, const std::ve
                    bytes, peer, message_limit, requests);
         traffic.add(group, static_cast<double>(bytes));
     }
-    const auto start = std::chrono::steady_clock::now();
+    if (traffic.waits) traffic.waits->begin();
     requests.wait();
-    traffic.waited_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (traffic.waits) traffic.waits->end();
     for (const PeerRows& rows : receives)
         for (std::size_t i = 0; i < (rows.packed.empty() ? 0 : rows.positions.size()); ++i)
             std::memcpy(target + rows.positions[i] * row_bytes, rows.packed.data() + i * row_bytes,

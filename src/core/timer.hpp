@@ -1,42 +1,63 @@
-// Wall-clock time of a step by phase. Seconds waited in collectives are moved from the phase they fell in to
-// Phase::communication by whoever knows them (train_step).
+// Time of a step by phase, by the back end's own points in time. Seconds waited for other ranks are moved
+// from the phase they fell in to Phase::communication.
 #pragma once
 
-#include <array>
 #include <chrono>
 #include <functional>
+#include <utility>
+#include <vector>
 
 #include "core/call_counts.hpp"
+#include "core/stamps.hpp"
 
 namespace switchyard {
 
+/// The host's clock.
 inline double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 class PhaseTimer {
   public:
+    PhaseTimer() { stamps_.stamp(0); }
     /// Forgets everything; the first lap starts now.
     void reset() {
-        seconds_.fill(0);
-        last_ = seconds_now();
+        laps_.clear();
+        waits_.forget();
+        stamps_.stamp(0);
     }
-    /// The time since the last lap() or reset() belongs to `phase`, `waited_s` of it to communication.
-    void lap(Phase phase, double waited_s = 0) {
-        const double now = seconds_now();
-        seconds_[static_cast<int>(phase)] += now - last_ - waited_s;
-        seconds_[static_cast<int>(Phase::communication)] += waited_s;
-        last_ = now;
+    /// The time since the last lap() or reset() belongs to `phase`, but for what was waited since.
+    void lap(Phase phase) {
+        laps_.push_back({phase, waits_.count()});
+        stamps_.stamp(static_cast<int>(laps_.size()));
         end_counted_phase(phase);
         if (on_lap_) on_lap_(phase);
     }
+    /// Where collectives note how long they stall the work (Traffic::waits).
+    Waits& waits() { return waits_; }
     /// Called at the end of every lap with its phase: a sign of life for a watchdog.
     void on_lap(std::function<void(Phase)> call) { on_lap_ = std::move(call); }
-    double seconds(Phase phase) const { return seconds_[static_cast<int>(phase)]; }
+    /// Waits for the work of all laps.
+    double seconds(Phase phase) const {
+        double sum = 0;
+        int waited = 0;
+        for (int i = 0; i < static_cast<int>(laps_.size()); ++i) {
+            const Lap& lap = laps_[static_cast<std::size_t>(i)];
+            const double waited_s = waits_.seconds(std::exchange(waited, lap.waits), lap.waits);
+            if (lap.phase == phase) sum += stamps_.seconds(i, i + 1) - waited_s;
+            if (phase == Phase::communication) sum += waited_s;
+        }
+        return sum;
+    }
 
   private:
-    std::array<double, num_phases> seconds_{};
-    double last_ = seconds_now();
+    struct Lap {
+        Phase phase;
+        int waits;  // spans of waiting up to its end
+    };
+    std::vector<Lap> laps_;
+    Stamps stamps_;  // 0, then the end of each lap
+    Waits waits_;
     std::function<void(Phase)> on_lap_;
 };
 

@@ -9,9 +9,8 @@ RankValues::RankValues(Arena& arena, const Comm& comm, std::int64_t count) : com
 
 void RankValues::combine(Tensor values, kernels::Combine how, Traffic& traffic) const {
     if (all_.empty()) return;
-    Traffic uncounted;
+    Traffic uncounted{.waits = traffic.waits};
     start_all_gather(*comm_, values, all_, uncounted, TrafficGroup::other).wait();
-    traffic.waited_s += uncounted.waited_s;
     kernels::combine_parts(all_, how, values);
 }
 

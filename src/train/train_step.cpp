@@ -17,23 +17,23 @@ namespace {
 void upload(const Batch& batch, const MicroBatch& to) {
     kernels::upload(batch.tokens.data(), to.tokens);
     kernels::upload(batch.targets.data(), to.targets);
-    if (!to.document_start.empty()) kernels::upload(batch.document_start.data(), to.document_start);
+    if (!to.first_key.empty()) kernels::upload(batch.first_key.data(), to.first_key);
 }
 
-/// Ends a phase; what was waited in collectives since the last lap is communication.
+/// Ends phases; what collectives wait meanwhile goes to the timer.
 class Laps {
   public:
-    Laps(PhaseTimer& timer, const Traffic& traffic)
-        : timer_(timer), traffic_(traffic), waited_(traffic.waited_s) {}
-    void end(Phase phase) {
-        timer_.lap(phase, traffic_.waited_s - waited_);
-        waited_ = traffic_.waited_s;
+    Laps(PhaseTimer& timer, Traffic& traffic) : timer_(timer), traffic_(traffic) {
+        traffic_.waits = &timer_.waits();
     }
+    ~Laps() { traffic_.waits = nullptr; }
+    Laps(const Laps&) = delete;
+    Laps& operator=(const Laps&) = delete;
+    void end(Phase phase) { timer_.lap(phase); }
 
   private:
     PhaseTimer& timer_;
-    const Traffic& traffic_;
-    double waited_;
+    Traffic& traffic_;
 };
 
 double host_value(Tensor scalar) {

@@ -1,7 +1,6 @@
 // The CPU back end's collectives: tensors lie in host memory. All ranks start and wait in the same order.
 #include "comm/collectives.hpp"
 
-#include <chrono>
 #include <cstring>
 
 #include "comm/messages.hpp"
@@ -11,13 +10,13 @@
 namespace switchyard {
 namespace {
 
-/// A Pending that runs `finish` and adds the time it takes to traffic.waited_s.
+/// A Pending that runs `finish` and notes the time it takes.
 template <class Finish>
 Pending pending(Traffic& traffic, Finish finish) {
     return Pending([&traffic, finish = std::move(finish)] {
-        const auto start = std::chrono::steady_clock::now();
+        if (traffic.waits) traffic.waits->begin();
         finish();
-        traffic.waited_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        if (traffic.waits) traffic.waits->end();
     });
 }
 
