@@ -113,7 +113,7 @@ class Contest {
         const auto count = static_cast<std::int64_t>(2 * words.size());
         const double start = seconds_now();
         const std::uint64_t sum =
-            checksum({"plain", {count}, 0, 0, count, 1, 0}, Tensor{words.data(), DType::f32, {count}});
+            checksum({"plain", {count}, 0, 0, count, 1, 0}, HostBlock{words.data(), DType::f32, {count}});
         const double took = seconds_now() - start;
         require(sum != 0, "the checksum of mixed words is 0: it was not computed");
         return took;

@@ -13,7 +13,16 @@
 
 namespace switchyard {
 
+/// Values in host memory, row after row without gaps. A Tensor lies in back-end memory, always.
+struct HostBlock {
+    void* data = nullptr;
+    DType dtype = DType::f32;
+    Shape shape;
+};
+
 using Attribute = std::variant<std::int64_t, double, std::string>;
+
+class PartValues;  // stored_values.hpp
 
 /// What was written or read so far of a dataset that comes in pieces.
 struct Pieces {
@@ -41,17 +50,19 @@ class CheckpointWriter {
     /// shard.cols), padding skipped; bf16 goes to the file as f32. Ranks with nothing to write (replica != 0,
     /// empty shard) pass an empty shard or replica != 0 and still take part. shard.global and the dtype are
     /// the same on all ranks. Adds attribute `checksum`.
-    void write(const std::string& path, const Shard& shard, const Tensor& values);
+    void write(const std::string& path, const Shard& shard, Tensor values);
+    void write(const std::string& path, const Shard& shard, const HostBlock& values);
 
     /// The same in any number of pieces, so that no rank needs room for its whole part: whole rows each, or
     /// one piece. finish() adds the checksum; until then the file does not verify.
-    void write_piece(const std::string& path, const Shard& shard, const Tensor& values, Pieces& so_far);
+    void write_piece(const std::string& path, const Shard& shard, const HostBlock& values, Pieces& so_far);
     void finish(const std::string& path, const Pieces& all);
 
     /// Syncs and closes on all ranks, renames to `path`, syncs the directory. Returns the file's bytes.
     std::uint64_t commit();
 
   private:
+    void write_values(const std::string& path, const Shard& shard, PartValues& values, Pieces& so_far);
     struct State;
     std::unique_ptr<State> state_;
 };
@@ -74,20 +85,25 @@ class CheckpointReader {
     /// to bf16 or f64 and back if exact. Parts with replica == 0 must cover the dataset exactly once: their
     /// checksum is compared. Throws UserError naming dataset and file on a wrong shape or checksum.
     void read(const std::string& dataset, const Shard& shard, Tensor values) const;
+    void read(const std::string& dataset, const Shard& shard, const HostBlock& values) const;
 
     /// The same in any number of pieces. What they read is to be trusted once finish() has compared the
     /// checksum.
-    void read_piece(const std::string& dataset, const Shard& shard, Tensor values, Pieces& so_far) const;
+    void read_piece(const std::string& dataset, const Shard& shard, const HostBlock& values,
+                    Pieces& so_far) const;
     void finish(const std::string& dataset, const Pieces& all) const;
 
   private:
+    void read_values(const std::string& dataset, const Shard& shard, PartValues& values,
+                     Pieces& so_far) const;
     struct State;
     std::unique_ptr<State> state_;
 };
 
 /// sum over elements of mix64(i * 0x9E3779B97F4A7C15 + bits) modulo 2^64, i the flat global index, bits
 /// zero-extended.
-std::uint64_t checksum(const Shard& shard, const Tensor& values);
+std::uint64_t checksum(const Shard& shard, Tensor values);
+std::uint64_t checksum(const Shard& shard, const HostBlock& values);
 
 /// For environment.json: the library, and how values get to the file.
 std::string hdf5_version();

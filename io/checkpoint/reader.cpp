@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "comm/collectives.hpp"
+#include "comm/messages.hpp"
 #include "core/error.hpp"
 #include "io/checkpoint/catalog.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
@@ -24,14 +25,6 @@ struct Wish {
     Part part;
     int first_replica = 0;
 };
-
-std::vector<Wish> gather(const Comm& comm, const Wish& mine) {
-    std::vector<Wish> all(comm.size(), mine);
-    if (comm.size() > 1)
-        SWITCHYARD_MPI(
-            MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, comm.handle()));
-    return all;
-}
 
 }  // namespace
 
@@ -99,13 +92,26 @@ Attribute CheckpointReader::attribute(const std::string& object, const std::stri
 }
 
 void CheckpointReader::read(const std::string& name, const Shard& shard, Tensor values) const {
+    PartValues part(shard, values);
+    Pieces all;
+    read_values(name, shard, part, all);
+    finish(name, all);
+}
+
+void CheckpointReader::read(const std::string& name, const Shard& shard, const HostBlock& values) const {
     Pieces all;
     read_piece(name, shard, values, all);
     finish(name, all);
 }
 
-void CheckpointReader::read_piece(const std::string& name, const Shard& shard, Tensor values,
+void CheckpointReader::read_piece(const std::string& name, const Shard& shard, const HostBlock& values,
                                   Pieces& so_far) const {
+    PartValues part(shard, values);
+    read_values(name, shard, part, so_far);
+}
+
+void CheckpointReader::read_values(const std::string& name, const Shard& shard, PartValues& values,
+                                   Pieces& so_far) const {
     const State& s = *state_;
     agree_on(s.world, [&] {
         const StoredDataset& stored = s.dataset(name);
@@ -115,7 +121,7 @@ void CheckpointReader::read_piece(const std::string& name, const Shard& shard, T
         require(shard.empty() || readable_as(stored.dtype, values.dtype()),
                 "checkpoint {}: dataset {} holds {} values, not {}", s.path, name, name_of(stored.dtype),
                 name_of(values.dtype()));
-        const std::string problem = shard_problem(shard, values);
+        const std::string problem = values.problem();
         internal_check(problem.empty(), "dataset {}: {}", name, problem);
     });
     const StoredDataset& stored = s.dataset(name);
@@ -124,20 +130,19 @@ void CheckpointReader::read_piece(const std::string& name, const Shard& shard, T
     if (!shard.empty()) mine.part = {shard.row0, shard.rows, shard.col0, shard.cols};
     mine.first_replica = shard.replica == 0;
     std::vector<Part> parts;
-    for (const Wish& wish : gather(s.world, mine)) {
+    for (const Wish& wish : gather_values(s.world, mine)) {
         parts.push_back(wish.part);
         if (wish.first_replica) so_far.values += wish.part.area();
     }
 
     so_far.dtype = values.dtype();
-    std::vector<std::byte> scratch;
     const FileArray array{s.fd, stored.offset, rows, cols, size_of(stored.dtype)};
     const std::string error =
         read_parts(s.world, parts, array, [&](auto first, auto count, const std::byte* from) {
             if (shard.replica == 0)
                 so_far.checksum += checksum_rows(from, stored.dtype, count, shard.cols,
                                                  (shard.row0 + first) * cols + shard.col0, cols);
-            so_far.inexact += unpack_rows(shard, values, stored.dtype, first, count, from, scratch);
+            so_far.inexact += values.unpack(stored.dtype, first, count, from);
         });
     agree(s.world, error.empty(), fmt::format("cannot read {} (dataset {}: {})", s.path, name, error));
 }

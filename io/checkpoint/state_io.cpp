@@ -95,13 +95,12 @@ std::uint64_t stored_bytes(const Shape& global, DType dtype) {
 }  // namespace
 
 void StateIo::tensor(const std::string& path, const Shard& shard, Tensor values) {
-    on_dataset_();
-    if (writer_)
-        writer_->write(path, shard, values);
-    else if (reader_)
-        reader_->read(path, shard, values);
-    else
+    if (counted_bytes_) {
         *counted_bytes_ += stored_bytes(shard.global, values.dtype());
+        return;
+    }
+    on_dataset_();
+    writer_ ? writer_->write(path, shard, values) : reader_->read(path, shard, values);
 }
 
 void StateIo::rows(const std::string& path, const DistributedRows& d, const RowAccess& access) {
@@ -139,14 +138,15 @@ void StateIo::write_piece(const std::string& path, const DistributedRows& d, con
         stored = transposed_.of(piece.count * row_bytes);
         transpose(block, stored, piece.count, d.cols, element);
     }
-    writer_->write_piece(path, piece.shard, Tensor{stored, access.dtype, local_shape(piece.shard)}, so_far);
+    writer_->write_piece(path, piece.shard, HostBlock{stored, access.dtype, local_shape(piece.shard)},
+                         so_far);
 }
 
 void StateIo::read_piece(const std::string& path, const DistributedRows& d, const RowAccess& access,
                          const Piece& piece, Pieces& so_far) {
     const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
     std::byte* const stored = transposed_.of(piece.count * row_bytes);
-    reader_->read_piece(path, piece.shard, Tensor{stored, access.dtype, local_shape(piece.shard)}, so_far);
+    reader_->read_piece(path, piece.shard, HostBlock{stored, access.dtype, local_shape(piece.shard)}, so_far);
     std::byte* block = stored;
     if (d.transposed) {
         block = block_.of(piece.count * row_bytes);
@@ -165,7 +165,13 @@ void StateIo::read_piece(const std::string& path, const DistributedRows& d, cons
 void StateIo::integers(const std::string& path, std::vector<std::int64_t>& values, int world_rank) {
     const auto count = static_cast<std::int64_t>(values.size());
     const Shard shard{path, {count}, 0, 0, count, 1, world_rank};
-    tensor(path, shard, Tensor{values.data(), DType::i64, {count}});
+    const HostBlock block{values.data(), DType::i64, {count}};
+    if (counted_bytes_) {
+        *counted_bytes_ += stored_bytes(shard.global, block.dtype);
+        return;
+    }
+    on_dataset_();
+    writer_ ? writer_->write(path, shard, block) : reader_->read(path, shard, block);
 }
 
 void StateIo::attribute(const std::string& object, const std::string& key, std::int64_t& value) {

@@ -1,5 +1,5 @@
 // Conversions and checksums of blocks of rows in host memory; tensors are reached through kernels::download
-// and upload.
+// and upload, as many rows at a time as a block has.
 #include "io/checkpoint/stored_values.hpp"
 
 #include <algorithm>
@@ -9,7 +9,6 @@
 #include "core/bf16.hpp"
 #include "core/error.hpp"
 #include "core/rng.hpp"
-#include "io/checkpoint/checkpoint_file.hpp"
 #include "kernels/transfer.hpp"
 
 namespace switchyard {
@@ -47,17 +46,6 @@ std::uint64_t checksum_of(const std::byte* stored, std::int64_t rows, std::int64
     for (std::int64_t row = 0; row < rows; ++row)
         sum += checksum_run(bits + row * cols, cols, first + row * global_cols);
     return sum;
-}
-
-/// Columns of the local tensor, padding included.
-std::int64_t local_cols(const Shard& shard, const Tensor& values) {
-    return shard.global.rank() == 2 ? values.dim(1) : 1;
-}
-
-/// Rows [begin, begin + count) of the local tensor, padding included.
-Tensor local_rows(const Shard& shard, const Tensor& values, std::int64_t begin, std::int64_t count) {
-    return shard.global.rank() == 2 ? values.rows(begin, count)
-                                    : values.reshape({values.size()}).rows(begin, count);
 }
 
 /// to[i] <- from[i]; returns how many do not come back bit for bit.
@@ -106,56 +94,75 @@ bool readable_as(DType stored, DType wanted) {
     return stored == stored_dtype(wanted) || (is_float(stored) && is_float(wanted));
 }
 
-std::string shard_problem(const Shard& shard, const Tensor& values) {
+std::string PartValues::problem() const {
+    const Shard& shard = shard_;
     const int rank = shard.global.rank();
-    if (rank != 1 && rank != 2) return fmt::format("shape {} is no vector or matrix", shard.global.text());
+    if (rank != 1 && rank != 2) return fmt::format("shape {} is not a vector or matrix", shard.global);
     if (shard.empty()) return {};
     if (shard.row0 < 0 || shard.col0 < 0 || shard.row0 + shard.rows > shard.global[0] ||
         shard.col0 + shard.cols > shard.global_cols())
         return fmt::format("rows {}+{} and columns {}+{} are outside {}", shard.row0, shard.rows, shard.col0,
-                           shard.cols, shard.global.text());
-    const bool fits =
-        rank == 2 ? values.shape().rank() == 2 && values.dim(0) >= shard.rows && values.dim(1) >= shard.cols
-                  : values.size() >= shard.rows;
-    if (!fits || values.raw() == nullptr)
-        return fmt::format("a tensor {} does not hold {} rows and {} columns", values.shape().text(),
-                           shard.rows, shard.cols);
+                           shard.cols, shard.global);
+    const Shape& shape = tensor_.shape();
+    const bool fits = rank == 2 ? shape.rank() == 2 && shape[0] >= shard.rows && shape[1] >= shard.cols
+                                : shape.size() >= shard.rows;
+    if (!fits || (on_host_ ? host_ : tensor_.raw()) == nullptr)
+        return fmt::format("a tensor {} does not hold {} rows and {} columns", shape, shard.rows, shard.cols);
     return {};
 }
 
-void pack_rows(const Shard& shard, const Tensor& values, std::int64_t begin, std::int64_t count,
-               std::vector<std::byte>& scratch, std::byte* out) {
-    const Tensor rows = local_rows(shard, values, begin, count);
-    const std::int64_t pitch = local_cols(shard, values), cols = shard.cols;
-    const DType from = values.dtype(), to = stored_dtype(from);
-    if (from == to && pitch == cols) return kernels::download(rows, out);
-    if (scratch.size() < rows.bytes()) scratch.resize(rows.bytes());
-    kernels::download(rows, scratch.data());
-    const bool one_run = pitch == cols;
-    const std::int64_t runs = one_run ? 1 : count, length = one_run ? count * cols : cols;
-    for (std::int64_t run = 0; run < runs; ++run)
-        convert_run(from, to, scratch.data() + run * pitch * size_of(from), out + run * length * size_of(to),
-                    length);
+std::int64_t PartValues::pitch() const {
+    return shard_.global.rank() == 2 ? tensor_.dim(1) : 1;
 }
 
-std::int64_t unpack_rows(const Shard& shard, Tensor values, DType stored, std::int64_t begin,
-                         std::int64_t count, const std::byte* in, std::vector<std::byte>& scratch) {
-    const Tensor rows = local_rows(shard, values, begin, count);
-    const std::int64_t pitch = local_cols(shard, values), cols = shard.cols;
-    const DType to = values.dtype();
-    if (stored == to && pitch == cols) {
-        kernels::upload(in, rows);
+Tensor PartValues::rows(std::int64_t begin, std::int64_t count) const {
+    return shard_.global.rank() == 2 ? tensor_.rows(begin, count)
+                                     : tensor_.reshape({tensor_.size()}).rows(begin, count);
+}
+
+std::byte* PartValues::host_rows(std::int64_t begin) const {
+    return static_cast<std::byte*>(host_) + static_cast<std::size_t>(begin * pitch()) * size_of(dtype());
+}
+
+std::byte* PartValues::scratch_of(std::size_t bytes) {
+    if (scratch_.size() < bytes) scratch_.resize(bytes);
+    return scratch_.data();
+}
+
+void PartValues::pack(std::int64_t begin, std::int64_t count, std::byte* out) {
+    const DType from = dtype(), to = stored_dtype(from);
+    const bool dense = pitch() == shard_.cols;
+    if (!on_host_ && from == to && dense) return kernels::download(rows(begin, count), out);
+    const std::byte* in = nullptr;
+    if (on_host_) {
+        in = host_rows(begin);
+    } else {
+        const Tensor held = rows(begin, count);
+        std::byte* const copied = scratch_of(held.bytes());
+        kernels::download(held, copied);
+        in = copied;
+    }
+    const std::int64_t runs = dense ? 1 : count, length = dense ? count * shard_.cols : shard_.cols;
+    for (std::int64_t run = 0; run < runs; ++run)
+        convert_run(from, to, in + run * pitch() * size_of(from), out + run * length * size_of(to), length);
+}
+
+std::int64_t PartValues::unpack(DType stored, std::int64_t begin, std::int64_t count, const std::byte* in) {
+    const DType to = dtype();
+    const bool dense = pitch() == shard_.cols;
+    const Tensor held = on_host_ ? Tensor{} : rows(begin, count);
+    if (!on_host_ && stored == to && dense) {
+        kernels::upload(in, held);
         return 0;
     }
-    if (scratch.size() < rows.bytes()) scratch.resize(rows.bytes());
-    const bool one_run = pitch == cols;
-    if (!one_run) kernels::download(rows, scratch.data());  // keeps the padding
-    const std::int64_t runs = one_run ? 1 : count, length = one_run ? count * cols : cols;
+    std::byte* const out = on_host_ ? host_rows(begin) : scratch_of(held.bytes());
+    if (!on_host_ && !dense) kernels::download(held, out);  // keeps the padding
+    const std::int64_t runs = dense ? 1 : count, length = dense ? count * shard_.cols : shard_.cols;
     std::int64_t inexact = 0;
     for (std::int64_t run = 0; run < runs; ++run)
         inexact += convert_run(stored, to, in + run * length * size_of(stored),
-                               scratch.data() + run * pitch * size_of(to), length);
-    kernels::upload(scratch.data(), rows);
+                               out + run * pitch() * size_of(to), length);
+    if (!on_host_) kernels::upload(out, held);
     return inexact;
 }
 
@@ -176,22 +183,34 @@ std::int64_t block_rows(std::int64_t row_bytes) {
     return std::max<std::int64_t>(1, block_bytes / std::max<std::int64_t>(1, row_bytes));
 }
 
-std::uint64_t checksum(const Shard& shard, const Tensor& values) {
-    const std::string problem = shard_problem(shard, values);
+namespace {
+
+std::uint64_t checksum_of_part(const Shard& shard, PartValues values) {
+    const std::string problem = values.problem();
     internal_check(problem.empty(), "checksum of {}: {}", shard.name, problem);
     if (shard.empty()) return 0;
     const DType stored = stored_dtype(values.dtype());
     const std::int64_t row_bytes = shard.cols * static_cast<std::int64_t>(size_of(stored));
     const std::int64_t step = std::min(block_rows(row_bytes), shard.rows);
-    std::vector<std::byte> scratch, block(step * row_bytes);
+    std::vector<std::byte> block(step * row_bytes);
     std::uint64_t sum = 0;
     for (std::int64_t row = 0; row < shard.rows; row += step) {
         const std::int64_t count = std::min(step, shard.rows - row);
-        pack_rows(shard, values, row, count, scratch, block.data());
+        values.pack(row, count, block.data());
         sum += checksum_rows(block.data(), stored, count, shard.cols,
                              (shard.row0 + row) * shard.global_cols() + shard.col0, shard.global_cols());
     }
     return sum;
+}
+
+}  // namespace
+
+std::uint64_t checksum(const Shard& shard, Tensor values) {
+    return checksum_of_part(shard, {shard, values});
+}
+
+std::uint64_t checksum(const Shard& shard, const HostBlock& values) {
+    return checksum_of_part(shard, {shard, values});
 }
 
 }  // namespace switchyard

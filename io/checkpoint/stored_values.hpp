@@ -4,9 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "core/shard.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
 
 namespace switchyard {
 
@@ -14,17 +16,34 @@ DType stored_dtype(DType);
 /// Whether values stored as `stored` may be read into `wanted` (then still only where that is exact).
 bool readable_as(DType stored, DType wanted);
 
-/// Empty, or what is wrong between a shard and the tensor that holds it.
-std::string shard_problem(const Shard&, const Tensor& values);
+/// This rank's part of a dataset where it lies, in back-end or in host memory: at least shard.rows by
+/// shard.cols, what is beyond is padding. The shard outlives it.
+class PartValues {
+  public:
+    PartValues(const Shard& shard, Tensor values) : shard_(shard), tensor_(values) {}
+    PartValues(const Shard& shard, const HostBlock& values)
+        : shard_(shard), tensor_(nullptr, values.dtype, values.shape), host_(values.data), on_host_(true) {}
 
-/// out (count, shard.cols) <- stored form of the shard's rows [begin, begin + count). `scratch` grows as
-/// needed.
-void pack_rows(const Shard&, const Tensor& values, std::int64_t begin, std::int64_t count,
-               std::vector<std::byte>& scratch, std::byte* out);
+    DType dtype() const { return tensor_.dtype(); }
+    /// Empty, or what is wrong between the shard and what holds it.
+    std::string problem() const;
+    /// out (count, shard.cols) <- stored form of the shard's rows [begin, begin + count).
+    void pack(std::int64_t begin, std::int64_t count, std::byte* out);
+    /// The reverse; padding stays. Returns how many values did not fit exactly.
+    std::int64_t unpack(DType stored, std::int64_t begin, std::int64_t count, const std::byte* in);
 
-/// The reverse; padding stays. Returns how many values did not fit exactly.
-std::int64_t unpack_rows(const Shard&, Tensor values, DType stored, std::int64_t begin, std::int64_t count,
-                         const std::byte* in, std::vector<std::byte>& scratch);
+  private:
+    std::int64_t pitch() const;  // columns, padding included
+    Tensor rows(std::int64_t begin, std::int64_t count) const;
+    std::byte* host_rows(std::int64_t begin) const;
+    std::byte* scratch_of(std::size_t bytes);
+
+    const Shard& shard_;
+    Tensor tensor_;  // without memory where the values are on the host
+    void* host_ = nullptr;
+    bool on_host_ = false;
+    std::vector<std::byte> scratch_;
+};
 
 /// The part of a dataset's checksum that comes from stored (rows, cols), whose first element has flat index
 /// `first` in a dataset with `global_cols` columns. OpenMP.

@@ -14,6 +14,7 @@
 #include <filesystem>
 
 #include "comm/collectives.hpp"
+#include "comm/messages.hpp"
 #include "core/error.hpp"
 #include "core/units.hpp"
 #include "io/checkpoint/catalog.hpp"
@@ -89,14 +90,6 @@ struct Announcement {
     std::int64_t rows = 0, cols = 0;
     int dtype = 0, holds_values = 0;
 };
-
-std::vector<Announcement> gather(const Comm& comm, const Announcement& mine) {
-    std::vector<Announcement> all(comm.size(), mine);
-    if (comm.size() > 1)
-        SWITCHYARD_MPI(
-            MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, comm.handle()));
-    return all;
-}
 
 }  // namespace
 
@@ -227,14 +220,27 @@ void CheckpointWriter::attribute(const std::string& object, const std::string& k
     });
 }
 
-void CheckpointWriter::write(const std::string& path, const Shard& shard, const Tensor& values) {
+void CheckpointWriter::write(const std::string& path, const Shard& shard, Tensor values) {
+    PartValues part(shard, values);
+    Pieces all;
+    write_values(path, shard, part, all);
+    finish(path, all);
+}
+
+void CheckpointWriter::write(const std::string& path, const Shard& shard, const HostBlock& values) {
     Pieces all;
     write_piece(path, shard, values, all);
     finish(path, all);
 }
 
-void CheckpointWriter::write_piece(const std::string& path, const Shard& shard, const Tensor& values,
+void CheckpointWriter::write_piece(const std::string& path, const Shard& shard, const HostBlock& values,
                                    Pieces& so_far) {
+    PartValues part(shard, values);
+    write_values(path, shard, part, so_far);
+}
+
+void CheckpointWriter::write_values(const std::string& path, const Shard& shard, PartValues& values,
+                                    Pieces& so_far) {
     State& s = *state_;
     const bool writes = shard.replica == 0 && !shard.empty();
     Announcement mine;
@@ -243,7 +249,7 @@ void CheckpointWriter::write_piece(const std::string& path, const Shard& shard, 
     mine.cols = shard.global_cols();
     mine.dtype = static_cast<int>(stored_dtype(values.dtype()));
     mine.holds_values = writes;
-    const std::vector<Announcement> all = gather(s.world, mine);
+    const std::vector<Announcement> all = gather_values(s.world, mine);
 
     std::vector<Part> parts;
     const bool first = so_far.values == 0;
@@ -255,7 +261,7 @@ void CheckpointWriter::write_piece(const std::string& path, const Shard& shard, 
     }
     const DType dtype = static_cast<DType>(typical->dtype);
     agree_on(s.world, [&] {
-        const std::string problem = writes ? shard_problem(shard, values) : "";
+        const std::string problem = writes ? values.problem() : "";
         internal_check(problem.empty(), "dataset {}: {}", path, problem);
         internal_check(mine.rows == typical->rows && mine.cols == typical->cols && shard.global.rank() >= 1 &&
                            (!writes || mine.dtype == typical->dtype),
@@ -269,11 +275,10 @@ void CheckpointWriter::write_piece(const std::string& path, const Shard& shard, 
     });
     offset = broadcast(s.world, offset);
 
-    std::vector<std::byte> scratch;
     const FileArray array{s.data.get(), static_cast<std::uint64_t>(offset), mine.rows, mine.cols,
                           size_of(dtype)};
     const std::string error = write_parts(s.world, parts, array, [&](auto begin, auto count, std::byte* to) {
-        pack_rows(shard, values, begin, count, scratch, to);
+        values.pack(begin, count, to);
         so_far.checksum += checksum_rows(to, dtype, count, shard.cols,
                                          (shard.row0 + begin) * mine.cols + shard.col0, mine.cols);
     });

@@ -119,10 +119,9 @@ struct Weights {
                 {hi, lo},
                 {HostTensor(DType::f32, {2, size}, u.a), HostTensor(DType::f32, {2, size}, u.b), scale},
                 scratch);
+        auto* const rows = reinterpret_cast<bf16*>(in_place.bytes());
 #pragma omp parallel for schedule(static)
-        for (std::int64_t i = 0; i < size; ++i)
-            add_row(updates, i, exact.data() + i * size,
-                    static_cast<Tensor>(in_place).data<bf16>() + i * size);
+        for (std::int64_t i = 0; i < size; ++i) add_row(updates, i, exact.data() + i * size, rows + i * size);
     }
 };
 

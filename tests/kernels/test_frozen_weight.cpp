@@ -33,15 +33,15 @@ bool is_nan(std::uint32_t bits) {
 /// back the pattern.
 void expect_exact_split(const std::vector<std::uint32_t>& patterns) {
     const Shape shape{static_cast<std::int64_t>(patterns.size() / 16), 16};
-    const HostTensor value(DType::f32, shape), back(DType::f32, shape), hi(DType::bf16, shape),
-        lo(DType::i16, shape);
-    std::memcpy(static_cast<Tensor>(value).raw(), patterns.data(), static_cast<Tensor>(value).bytes());
+    HostTensor value(DType::f32, shape);
+    const HostTensor back(DType::f32, shape), hi(DType::bf16, shape), lo(DType::i16, shape);
+    std::memcpy(value.bytes(), patterns.data(), value.num_bytes());
     kernels::store_frozen(value, {hi, lo});
     kernels::load_frozen({hi, lo}, back);
     ASSERT_TRUE(same_bits(back, value));
     for (std::size_t i = 0; i < patterns.size(); ++i) {
         if (is_nan(patterns[i])) continue;
-        ASSERT_EQ(static_cast<Tensor>(hi).data<bf16>()[i].bits, nearest_away(patterns[i]).bits)
+        ASSERT_EQ(hi.bits(static_cast<std::int64_t>(i)), nearest_away(patterns[i]).bits)
             << fmt::format("{:08x}", patterns[i]);
     }
 }

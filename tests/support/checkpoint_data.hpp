@@ -2,7 +2,7 @@
 // and the checksum of a dataset written a second time, from docs/checkpoints.md.
 #pragma once
 
-#include <cstring>
+#include <algorithm>
 
 #include "core/shard.hpp"
 #include "support/tensors.hpp"
@@ -12,15 +12,10 @@ namespace switchyard::test {
 /// Element `at` of the tensor becomes the one that belongs at flat index `i`: any bits for integers, normal
 /// numbers for floats, with a few that formats like to lose.
 inline void put(HostTensor& t, std::int64_t at, std::int64_t i) {
-    const Tensor raw = t;
     const auto word = mix64(static_cast<std::uint64_t>(i) + 1);
     static const double special[] = {0.0, -0.0, INFINITY, -INFINITY, 1e-40, -3e38, 1.0};
-    if (t.dtype() == DType::i64)
-        raw.data<std::int64_t>()[at] = static_cast<std::int64_t>(word);
-    else if (t.dtype() == DType::i32)
-        raw.data<std::int32_t>()[at] = static_cast<std::int32_t>(word);
-    else if (t.dtype() == DType::i16)
-        raw.data<std::int16_t>()[at] = static_cast<std::int16_t>(word);
+    if (t.dtype() == DType::i64 || t.dtype() == DType::i32 || t.dtype() == DType::i16)
+        t.set_bits(at, word);
     else
         t.set(at, i % 11 == 3 ? special[i / 11 % 7]
                               : static_cast<double>(static_cast<std::int64_t>(word)) * 1e-18);
@@ -46,19 +41,15 @@ inline HostTensor local_tensor(DType dtype, const Shard& shard, std::int64_t pad
 }
 
 inline bool same_bits(const HostTensor& a, const HostTensor& b) {
-    const Tensor x = a, y = b;
-    return x.bytes() == y.bytes() && (x.bytes() == 0 || std::memcmp(x.raw(), y.raw(), x.bytes()) == 0);
+    return a.num_bytes() == b.num_bytes() && std::equal(a.bytes(), a.bytes() + a.num_bytes(), b.bytes());
 }
 
 /// The checksum as docs/checkpoints.md states it; bf16 as it is stored, which is f32.
 inline std::uint64_t documented_checksum(const HostTensor& whole) {
-    const Tensor raw = whole;
     std::uint64_t sum = 0;
-    for (std::int64_t i = 0; i < raw.size(); ++i) {
-        std::uint64_t bits = 0;
-        std::memcpy(&bits, raw.data<std::byte>() + i * static_cast<std::int64_t>(size_of(raw.dtype())),
-                    size_of(raw.dtype()));
-        if (raw.dtype() == DType::bf16) bits <<= 16;
+    for (std::int64_t i = 0; i < whole.size(); ++i) {
+        std::uint64_t bits = whole.bits(i);
+        if (whole.dtype() == DType::bf16) bits <<= 16;
         std::uint64_t x = static_cast<std::uint64_t>(i) * 0x9E3779B97F4A7C15u + bits;
         x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
         x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;

@@ -1,5 +1,6 @@
-// Host tensors that own their memory, filled from Philox, and their comparison by the rule k * sqrt(n) * eps
-// * max|ref|. Memory is exactly as long as the tensor, so that a sanitizer sees every access beyond it.
+// Tensors with values on the host and a mirror in back-end memory, filled from Philox, and their comparison
+// by the rule k * sqrt(n) * eps * max|ref|. Memory is exactly as long as the tensor, so that a sanitizer sees
+// every access beyond it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -8,16 +9,20 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "core/backend_memory.hpp"
 #include "core/bf16.hpp"
 #include "core/error.hpp"
 #include "core/rng.hpp"
 #include "core/tensor.hpp"
+#include "kernels/transfer.hpp"
 
 namespace switchyard::test {
 
@@ -35,14 +40,14 @@ inline double eps_of(DType dtype) {
     }
 }
 
+/// Values on the host with a mirror in back-end memory. As a Tensor it is the mirror, which is made and
+/// brought up to date then; reads fetch it once afterwards. So ask for the Tensor where a kernel is called:
+/// one kept from before is not seen to change.
 class HostTensor {
   public:
     HostTensor() = default;
     HostTensor(DType dtype, Shape shape)
-        : memory_(static_cast<std::byte*>(::operator new(bytes_of(dtype, shape), alignment))),
-          tensor_(memory_.get(), dtype, shape) {
-        std::fill_n(memory_.get(), tensor_.bytes(), std::byte{0});
-    }
+        : dtype_(dtype), shape_(shape), values_(static_cast<std::size_t>(shape.size()) * size_of(dtype)) {}
     HostTensor(DType dtype, Shape shape, const Values& values) : HostTensor(dtype, shape) { set(values); }
 
     /// Standard normal numbers times `scale`, keyed by `name`.
@@ -54,49 +59,76 @@ class HostTensor {
     }
     static HostTensor integers(Shape shape, const std::vector<std::int32_t>& values) {
         HostTensor result(DType::i32, shape);
-        std::copy(values.begin(), values.end(), result.tensor_.data<std::int32_t>());
+        std::copy(values.begin(), values.end(), result.elements<std::int32_t>());
         return result;
     }
 
-    operator Tensor() const { return tensor_; }
-    std::int64_t size() const { return tensor_.size(); }
-    DType dtype() const { return tensor_.dtype(); }
+    operator Tensor() const {
+        if (!mirror_ && shape_.rank() > 0) {
+            mirror_.reset(backend::allocate(values_.size()));
+            if (!mirror_) throw std::bad_alloc();
+        }
+        const Tensor tensor(mirror_.get(), dtype_, shape_);
+        if (host_changed_ && mirror_) kernels::upload(values_.data(), tensor);
+        host_changed_ = false;
+        mirror_changed_ = true;  // by whoever gets it now
+        return tensor;
+    }
+    std::int64_t size() const { return shape_.size(); }
+    DType dtype() const { return dtype_; }
+    const Shape& shape() const { return shape_; }
+    /// The values in host memory, to read or to change.
+    const std::byte* bytes() const { return elements<std::byte>(); }
+    std::byte* bytes() {
+        host_changed_ = true;
+        return const_cast<std::byte*>(std::as_const(*this).bytes());
+    }
+    std::size_t num_bytes() const { return values_.size(); }
 
+    /// An element's bits, zero-extended; set: the lowest of `bits`.
+    std::uint64_t bits(std::int64_t i) const {
+        std::uint64_t bits = 0;
+        std::memcpy(&bits, bytes() + i * static_cast<std::int64_t>(size_of(dtype_)), size_of(dtype_));
+        return bits;
+    }
+    void set_bits(std::int64_t i, std::uint64_t bits) {
+        std::memcpy(bytes() + i * static_cast<std::int64_t>(size_of(dtype_)), &bits, size_of(dtype_));
+    }
     double at(std::int64_t i) const {
-        switch (tensor_.dtype()) {
+        switch (dtype_) {
             case DType::f64:
-                return tensor_.data<double>()[i];
+                return elements<double>()[i];
             case DType::f32:
-                return tensor_.data<float>()[i];
+                return elements<float>()[i];
             case DType::bf16:
-                return to_f32(tensor_.data<bf16>()[i]);
+                return to_f32(elements<bf16>()[i]);
             case DType::i32:
-                return tensor_.data<std::int32_t>()[i];
+                return elements<std::int32_t>()[i];
             case DType::i64:
-                return static_cast<double>(tensor_.data<std::int64_t>()[i]);
+                return static_cast<double>(elements<std::int64_t>()[i]);
             default:
-                return tensor_.data<std::int16_t>()[i];
+                return elements<std::int16_t>()[i];
         }
     }
     void set(std::int64_t i, double value) {
-        switch (tensor_.dtype()) {
+        switch (dtype_) {
             case DType::f64:
-                tensor_.data<double>()[i] = value;
+                elements<double>()[i] = value;
                 break;
             case DType::f32:
-                tensor_.data<float>()[i] = static_cast<float>(value);
+                elements<float>()[i] = static_cast<float>(value);
                 break;
             case DType::bf16:
-                tensor_.data<bf16>()[i] = to_bf16(static_cast<float>(value));
+                elements<bf16>()[i] = to_bf16(static_cast<float>(value));
                 break;
             case DType::i32:
-                tensor_.data<std::int32_t>()[i] = static_cast<std::int32_t>(value);
+                elements<std::int32_t>()[i] = static_cast<std::int32_t>(value);
                 break;
             case DType::i64:
-                tensor_.data<std::int64_t>()[i] = static_cast<std::int64_t>(value);
+                elements<std::int64_t>()[i] = static_cast<std::int64_t>(value);
                 break;
             default:
-                tensor_.data<std::int16_t>()[i] = static_cast<std::int16_t>(value);
+                elements<std::int16_t>()[i] = static_cast<std::int16_t>(value);
         }
     }
     Values values() const {
@@ -108,22 +140,40 @@ class HostTensor {
         for (std::size_t i = 0; i < values.size(); ++i) set(static_cast<std::int64_t>(i), values[i]);
     }
     HostTensor clone() const {
-        HostTensor copy(dtype(), tensor_.shape());
-        std::copy_n(memory_.get(), tensor_.bytes(), copy.memory_.get());
+        HostTensor copy(dtype_, shape_);
+        std::copy_n(bytes(), num_bytes(), copy.bytes());
         return copy;
     }
 
   private:
-    static constexpr std::align_val_t alignment{64};
-    static std::size_t bytes_of(DType dtype, Shape shape) {
-        return static_cast<std::size_t>(shape.size()) * size_of(dtype);
-    }
-    struct Free {
-        void operator()(std::byte* p) const { ::operator delete(p, alignment); }
+    struct Release {
+        void operator()(std::byte* p) const { backend::release(p); }
     };
-    std::unique_ptr<std::byte, Free> memory_;
-    Tensor tensor_;
+    template <class T>
+    const T* elements() const {
+        if (mirror_changed_ && mirror_)
+            kernels::download(Tensor(mirror_.get(), dtype_, shape_), values_.data());
+        mirror_changed_ = false;
+        return reinterpret_cast<const T*>(values_.data());
+    }
+    template <class T>
+    T* elements() {
+        return reinterpret_cast<T*>(bytes());
+    }
+
+    DType dtype_ = DType::f32;
+    Shape shape_;
+    mutable std::vector<std::byte> values_;
+    mutable std::unique_ptr<std::byte, Release> mirror_;
+    mutable bool host_changed_ = true, mirror_changed_ = false;
 };
+
+/// Scratch of a kernel: NaN, so that what it does not write itself shows.
+inline HostTensor scratch_of(std::size_t bytes) {
+    HostTensor scratch(DType::i64, {static_cast<std::int64_t>((bytes + 7) / 8)});
+    std::fill_n(scratch.bytes(), scratch.num_bytes(), std::byte{0xFF});
+    return scratch;
+}
 
 /// Error of a computation in `compute` stored as `stored`: the sum of `n` terms rounded in the one, the
 /// result in the other.
@@ -155,18 +205,23 @@ inline ::testing::AssertionResult close(const HostTensor& actual, const Values& 
     return ::testing::AssertionSuccess();
 }
 
-/// Same bits, element by element.
+/// Same bits, element by element, of which `host` are as many as `a` has.
+inline ::testing::AssertionResult same_bits(Tensor a, const void* host) {
+    const std::size_t size = size_of(a.dtype());
+    std::vector<std::byte> here(a.bytes());
+    kernels::download(a, here.data());
+    for (std::size_t at = 0; at < here.size(); at += size)
+        if (std::memcmp(here.data() + at, static_cast<const std::byte*>(host) + at, size) != 0)
+            return ::testing::AssertionFailure() << "element " << at / size << " differs";
+    return ::testing::AssertionSuccess();
+}
+
 inline ::testing::AssertionResult same_bits(Tensor a, Tensor b) {
     if (a.dtype() != b.dtype() || a.size() != b.size())
         return ::testing::AssertionFailure() << "other type or size";
-    const std::size_t size = size_of(a.dtype());
-    for (std::int64_t i = 0; i < a.size(); ++i) {
-        const auto *x = a.data<std::byte>() + i * static_cast<std::int64_t>(size),
-                   *y = b.data<std::byte>() + (x - a.data<std::byte>());
-        if (!std::equal(x, x + size, y))
-            return ::testing::AssertionFailure() << "element " << i << " differs";
-    }
-    return ::testing::AssertionSuccess();
+    std::vector<std::byte> there(b.bytes());
+    kernels::download(b, there.data());
+    return same_bits(a, there.data());
 }
 
 /// For parametrised tests over the compute types.

@@ -120,7 +120,7 @@ class Restart : public ::testing::TestWithParam<Case> {
 std::vector<std::int64_t> table_of(const CheckpointReader& reader, const std::string& path) {
     std::vector<std::int64_t> table(static_cast<std::size_t>(reader.shape(path)[0]));
     const auto size = static_cast<std::int64_t>(table.size());
-    reader.read(path, {"", {size}, 0, 0, size, 1, 0}, Tensor(table.data(), DType::i64, {size}));
+    reader.read(path, {"", {size}, 0, 0, size, 1, 0}, HostBlock{table.data(), DType::i64, {size}});
     return table;
 }
 
@@ -209,7 +209,7 @@ std::int64_t non_zero_moments(const std::string& path) {
         const Shape shape = reader.shape(d.path);
         std::vector<double> values(static_cast<std::size_t>(shape.size()));
         reader.read(d.path, {"", shape, 0, 0, shape[0], shape.rank() == 2 ? shape[1] : 1, 0},
-                    Tensor(values.data(), DType::f64, shape));
+                    HostBlock{values.data(), DType::f64, shape});
         count += std::count_if(values.begin(), values.end(), [](double x) { return x != 0; });
     }
     return count;

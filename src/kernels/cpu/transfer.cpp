@@ -3,18 +3,34 @@
 
 #include <cstring>
 
+#include "core/backend_memory.hpp"
 #include "core/call_counts.hpp"
+#include "core/error.hpp"
 
 namespace switchyard::kernels {
+namespace {
+
+/// A tensor over host memory works here and nowhere else.
+void check_owned(Tensor tensor) {
+    internal_check(backend::owns(tensor.raw(), tensor.bytes()),
+                   "transfer of a tensor {} {} that does not lie in back-end memory", tensor.shape(),
+                   name_of(tensor.dtype()));
+}
+
+}  // namespace
 
 void upload(const void* host, Tensor tensor) {
     count_call(Call::upload);
-    if (!tensor.empty()) std::memcpy(tensor.raw(), host, tensor.bytes());
+    if (tensor.empty()) return;
+    check_owned(tensor);
+    std::memcpy(tensor.raw(), host, tensor.bytes());
 }
 
 void download(Tensor tensor, void* host) {
     count_call(Call::host_read);
-    if (!tensor.empty()) std::memcpy(host, tensor.raw(), tensor.bytes());
+    if (tensor.empty()) return;
+    check_owned(tensor);
+    std::memcpy(host, tensor.raw(), tensor.bytes());
 }
 
 }  // namespace switchyard::kernels

@@ -20,8 +20,7 @@ std::string write_file(const TemporaryDirectory& folder, const std::string& name
     writer.attribute("/", "step", std::int64_t{7});
     writer.attribute("/", "host", name);  // provenance
     change(writer);
-    const Tensor values = x;
-    writer.write("/model/x", test::cut(values.shape(), test::Cut::rows, 0, 1), x);
+    writer.write("/model/x", test::cut(x.shape(), test::Cut::rows, 0, 1), x);
     writer.attribute("/model/x", "scale", 0.5);
     writer.commit();
     return folder.file(name);
@@ -117,8 +116,7 @@ TEST(CheckpointDiff, ShapesTypesAttributesAndObjects) {
               "/data: only in the second file\n");
     EXPECT_EQ(against(x,
                       [&](CheckpointWriter& w) {
-                          const Tensor values = x;
-                          w.write("/model/y", test::cut(values.shape(), test::Cut::rows, 0, 1), x);
+                          w.write("/model/y", test::cut(x.shape(), test::Cut::rows, 0, 1), x);
                       }),
               "/model/y: only in the second file\n");
     EXPECT_CONTAINS(test::message_of<UserError>([&] { differences(a, folder.file("none.h5")); }), "none.h5");

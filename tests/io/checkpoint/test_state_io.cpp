@@ -73,7 +73,7 @@ class SpreadRows {
     void fill(std::int32_t row, void* host) const {
         HostTensor values(DType::f64, {std::max<std::int64_t>(1, cols_)});
         for (std::int64_t col = 0; col < cols_; ++col) put(values, col, place(row, col));
-        std::memcpy(host, Tensor(values).raw(), cols_ * sizeof(double));
+        std::memcpy(host, values.bytes(), cols_ * sizeof(double));
     }
     void compare(std::int32_t row, const void* host) {
         std::vector<double> expected(cols_ + 1);
