@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "core/error.hpp"
+#include "core/first_exception.hpp"
 #include "core/output.hpp"
 #include "io/tokens/text_source.hpp"
 #include "io/tokens/token_file_writer.hpp"
@@ -94,19 +95,15 @@ struct Encoded {
 std::vector<Encoded> encode_batch(const Tokenizer& tokenizer, const std::vector<TextSegment>& batch,
                                   const CutBehaviour& cuts) {
     std::vector<Encoded> encoded(batch.size());
-    std::exception_ptr error;
+    FirstException failure;
 #pragma omp parallel for schedule(dynamic, 4)
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-        try {
+    for (std::size_t i = 0; i < batch.size(); ++i)
+        failure.guard([&] {
             encoded[i].ids = tokenizer.encode(batch[i].text);
             const bool cut_at_line = !batch[i].starts_document && batch[i].text.starts_with('\n');
             encoded[i].skip = cut_at_line ? std::min(cuts.newline_skip, encoded[i].ids.size()) : 0;
-        } catch (...) {
-#pragma omp critical(tokenize_error)
-            error = std::current_exception();
-        }
-    }
-    if (error) std::rethrow_exception(error);
+        });
+    failure.rethrow();
     return encoded;
 }
 

@@ -1,5 +1,6 @@
-// A fault on purpose, for tests: SWITCHYARD_TEST_FAULT=rank:updates:throw|hang|nan|wait makes that rank
-// throw, stop moving, spoil a weight or wait for a signal after so many updates; rank -1 is every rank.
+// A fault on purpose, for tests: SWITCHYARD_TEST_FAULT=rank:updates:throw|kernel|hang|nan|wait makes that
+// rank throw (itself or in a kernel on one thread), stop moving, spoil a weight or wait for a signal after so
+// many updates; rank -1 is every rank.
 #pragma once
 
 #include <cstdint>

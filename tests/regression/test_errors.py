@@ -371,6 +371,14 @@ class Faults(Errors):
                 self.assert_refused(outcome, "fails alone", rank=rank, status=run)
                 self.assert_kept(run)
 
+    def test_a_kernel_throws_on_one_thread(self):
+        """Within a parallel region, which no exception may leave."""
+        for ranks, rank in ((1, 0), (2, 1)):
+            with self.subTest(ranks=ranks, rank=rank):
+                run, outcome = self.strike(ranks, f"{rank}:6:kernel", f"{ranks}.{rank}")
+                self.assert_refused(outcome, "a kernel fails on one thread in step 7", "unset", rank=rank, status=run)
+                self.assert_kept(run)
+
     def test_one_rank_is_stuck(self):
         """Every rank may say where it is; the stuck one does, and its reason or another's is in status.json."""
         run, (code, output) = self.strike(2, "1:6:hang", **{"run.hang_timeout": 5})

@@ -11,6 +11,7 @@
 
 #include "core/call_counts.hpp"
 #include "core/error.hpp"
+#include "core/first_exception.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/gemm.hpp"
 #include "kernels/cpu/scratch.hpp"
@@ -100,8 +101,11 @@ void add_product(const LowRankFactors& f, std::int64_t begin, std::int64_t rows,
 template <class Body>
 void for_panels(std::int64_t m, std::int64_t n, Body body) {
     const std::int64_t step = panel_rows(n), panels = (m + step - 1) / step;
+    FirstException failure;
 #pragma omp parallel for schedule(dynamic, 1)
-    for (std::int64_t p = 0; p < panels; ++p) body(p * step, std::min(step, m - p * step));
+    for (std::int64_t p = 0; p < panels; ++p)
+        failure.guard([&] { body(p * step, std::min(step, m - p * step)); });
+    failure.rethrow();
 }
 
 /// The calling thread's panel in `scratch`.

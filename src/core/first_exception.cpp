@@ -1,0 +1,28 @@
+// The failure that tests plant; the message is set before the flag.
+#include "core/first_exception.hpp"
+
+#include "core/error.hpp"
+
+namespace switchyard {
+namespace {
+
+std::string planted_message;
+
+}  // namespace
+
+namespace detail {
+
+std::atomic<bool> failure_planted{false};
+
+void throw_planted_failure() {
+    throw UserError(planted_message);
+}
+
+}  // namespace detail
+
+void plant_failure(const std::string& message) {
+    planted_message = message;
+    detail::failure_planted = true;
+}
+
+}  // namespace switchyard
