@@ -17,6 +17,7 @@
 #include "bench_support.hpp"
 #include "comm/collectives.hpp"
 #include "config/option_table.hpp"
+#include "core/backend_memory.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/matmul.hpp"
@@ -31,18 +32,18 @@ using kernels::Op;
 class Buffer {
   public:
     Buffer(DType dtype, Shape shape)
-        : memory_(std::aligned_alloc(64, (shape.size() * size_of(dtype) + 63) / 64 * 64)) {
-        tensor_ = Tensor(memory_, dtype, shape);
+        : memory_(backend::allocate(static_cast<std::size_t>(shape.size()) * size_of(dtype))),
+          tensor_(memory_, dtype, shape) {
         kernels::fill_uniform(tensor_.reshape({1, shape.size()}), {shape.size(), 0, 0, 1, shape.size()}, 1,
                               0.5);
     }
-    ~Buffer() { std::free(memory_); }
+    ~Buffer() { backend::release(memory_); }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
     Tensor tensor() const { return tensor_; }
 
   private:
-    void* memory_;
+    std::byte* memory_;
     Tensor tensor_;
 };
 
@@ -104,18 +105,23 @@ double time_attention(const ModelConfig& m, std::int64_t batch, std::int64_t t, 
     const Buffer q(dtype, shape), k(dtype, shape), v(dtype, shape), o(dtype, shape), d_o(dtype, shape),
         d_q(dtype, shape), d_k(dtype, shape), d_v(dtype, shape),
         lse(accumulate_type(dtype), {batch, heads, t});
+    const auto scratch_bytes =
+        static_cast<std::int64_t>(kernels::attention_scratch_bytes(shape, shape, dtype));
+    const Buffer scratch(DType::f32, {(scratch_bytes + 3) / 4});
     return best_time([&] {
-        kernels::attention_forward(q.tensor(), k.tensor(), v.tensor(), {}, o.tensor(), lse.tensor());
+        kernels::attention_forward(q.tensor(), k.tensor(), v.tensor(), {}, o.tensor(), lse.tensor(),
+                                   scratch.tensor());
         kernels::attention_backward({.d_o = d_o.tensor(),
                                      .q = q.tensor(),
                                      .k = k.tensor(),
                                      .v = v.tensor(),
                                      .o = o.tensor(),
                                      .lse = lse.tensor(),
-                                     .document_start = {},
+                                     .first_key = {},
                                      .d_q = d_q.tensor(),
                                      .d_k = d_k.tensor(),
-                                     .d_v = d_v.tensor()});
+                                     .d_v = d_v.tensor(),
+                                     .scratch = scratch.tensor()});
     });
 }
 

@@ -100,7 +100,7 @@ void TokenLoader::start_batch(std::int64_t count, Batch& batch) const {
     const auto size = static_cast<std::size_t>(count * seq_len_);
     batch.tokens.assign(size, file_.info().end_token);
     batch.targets.assign(size, -1);
-    batch.document_start.assign(mask_documents_ ? size : 0, 0);
+    batch.first_key.assign(mask_documents_ ? size : 0, 0);
 }
 
 /// Sequence b from up to T + 1 ids; what is missing stays end token and ignored target.
@@ -113,7 +113,7 @@ void TokenLoader::fill_sequence(const std::vector<std::int32_t>& ids, std::int64
     // edge.
     std::int32_t start = 0;
     for (std::int64_t t = 0; t < seq_len_; ++t) {
-        batch.document_start[static_cast<std::size_t>(offset + t)] = start;
+        batch.first_key[static_cast<std::size_t>(offset + t)] = start;
         if (batch.tokens[static_cast<std::size_t>(offset + t)] == file_.info().end_token) {
             start = static_cast<std::int32_t>(t + 1);
         }

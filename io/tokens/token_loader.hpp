@@ -19,7 +19,7 @@ struct Batch {
     std::int64_t num_sequences = 0, seq_len = 0;
     std::vector<std::int32_t> tokens, targets;
     std::vector<std::int32_t>
-        document_start;  // position in the sequence where each token's document starts; empty: unused
+        first_key;  // position in the sequence where each token's document starts; empty: unused
 };
 
 class TokenLoader {

@@ -64,11 +64,11 @@ std::int64_t upload_context(InferenceState& state, const std::vector<std::int32_
     std::copy(ids.end() - used, ids.end(), tokens.begin());
     kernels::upload(tokens.data(), state.model.batch().tokens);
     kernels::upload(ignored.data(), state.model.batch().targets);
-    if (!state.model.batch().document_start.empty()) {
+    if (!state.model.batch().first_key.empty()) {
         std::vector<std::int32_t> starts(tokens.size(), 0);
         for (std::size_t i = 1; i < starts.size(); ++i)
             starts[i] = tokens[i - 1] == padding ? static_cast<std::int32_t>(i) : starts[i - 1];
-        kernels::upload(starts.data(), state.model.batch().document_start);
+        kernels::upload(starts.data(), state.model.batch().first_key);
     }
     return used - 1;
 }

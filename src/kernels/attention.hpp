@@ -6,18 +6,23 @@
 
 namespace switchyard::kernels {
 
-/// o = softmax(q k' / sqrt(D) + causal mask) v, per head; head h uses key-value head h / (H / K).
+/// o = softmax(q k' / sqrt(D) + mask) v, per head; head h uses key-value head h / (H / K).
 /// q, o (B, T, H, D); k, v (B, T, K, D) in the compute type; lse (B, H, T) in accumulate_type: log of the
-/// softmax sums. document_start (B, T) i32, or empty: query t attends only to keys document_start[t] ... t.
-/// Softmax and sums in accumulate_type. Overwrites o and lse.
-void attention_forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor o, Tensor lse);
+/// softmax sums. first_key (T) or (B, T) i32, or empty for zeros: query t sees keys first_key[t] ... t, of
+/// which there is at least one. Softmax and sums in accumulate_type. Overwrites o and lse. `scratch`: at
+/// least attention_scratch_bytes(), of any content.
+void attention_forward(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor o, Tensor lse, Tensor scratch);
 
 /// Overwrites d_q (B, T, H, D), d_k and d_v (B, T, K, D). d_q may alias d_o or q only if it is safe tile by
 /// tile: the caller never aliases. Scores are recomputed from q, k and lse (Dao et al. 2022, backward pass).
 struct AttentionBackward {
-    Tensor d_o, q, k, v, o, lse, document_start;
+    Tensor d_o, q, k, v, o, lse, first_key;
     Tensor d_q, d_k, d_v;
+    Tensor scratch;
 };
 void attention_backward(const AttentionBackward&);
+
+/// Of either pass, with the number of threads that kernels use now.
+std::size_t attention_scratch_bytes(const Shape& q, const Shape& k, DType compute);
 
 }  // namespace switchyard::kernels

@@ -14,7 +14,9 @@ void add_rms_norm_forward(Tensor x, Tensor y, Tensor weight, Tensor sum, Tensor 
 
 /// d_x += gradient through the norm (d_x holds the gradient of the residual stream); d_weight (C,
 /// accumulate_type) +=. x is the input of the norm (`sum` above); d_h (N, C). Deterministic for a given
-/// number of threads.
-void rms_norm_backward(Tensor d_h, Tensor x, Tensor weight, Tensor rstd, Tensor d_x, Tensor d_weight);
+/// number of threads. `scratch`: at least rms_norm_scratch_bytes(), of any content.
+void rms_norm_backward(Tensor d_h, Tensor x, Tensor weight, Tensor rstd, Tensor d_x, Tensor d_weight,
+                       Tensor scratch);
+std::size_t rms_norm_scratch_bytes(std::int64_t rows, std::int64_t width, DType compute);
 
 }  // namespace switchyard::kernels

@@ -54,8 +54,8 @@ Pending Attention::forward(Tensor h, const AttentionSaved& saved, const Scratch&
     v_.forward(h, saved.v);
     kernels::rope(heads(saved.q), scratch.rope_table, kernels::Rotation::forward);
     kernels::rope(heads(saved.k), scratch.rope_table, kernels::Rotation::forward);
-    kernels::attention_forward(heads(saved.q), heads(saved.k), heads(saved.v), scratch.document_start,
-                               heads(saved.o), saved.lse);
+    kernels::attention_forward(heads(saved.q), heads(saved.k), heads(saved.v), scratch.first_key,
+                               heads(saved.o), saved.lse, scratch.kernels);
     o_.forward(saved.o, y);
     return start_all_reduce(topology_.tp, y, scratch.reduce, traffic_, TrafficGroup::activations);
 }
@@ -68,10 +68,11 @@ Pending Attention::backward(Tensor h, const AttentionSaved& saved, const Scratch
                                  .v = heads(saved.v),
                                  .o = heads(saved.o),
                                  .lse = saved.lse,
-                                 .document_start = scratch.document_start,
+                                 .first_key = scratch.first_key,
                                  .d_q = heads(scratch.d_q),
                                  .d_k = heads(scratch.d_k),
-                                 .d_v = heads(scratch.d_v)});
+                                 .d_v = heads(scratch.d_v),
+                                 .scratch = scratch.kernels});
     kernels::rope(heads(scratch.d_q), scratch.rope_table, kernels::Rotation::backward);
     kernels::rope(heads(scratch.d_k), scratch.rope_table, kernels::Rotation::backward);
     q_.backward(h, scratch.d_q, scratch.d_h, Write::overwrite);

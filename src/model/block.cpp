@@ -73,10 +73,10 @@ void Block::recompute(const BlockSaved& saved, const Scratch& scratch, Tensor y)
 void Block::backward(const BlockSaved& saved, const Scratch& scratch, Tensor d_x) {
     mlp_.backward(saved.h_mlp, saved.mlp, scratch, d_x).wait();
     kernels::rms_norm_backward(scratch.d_h, saved.x_mid, mlp_norm_.value, saved.rstd_mlp, d_x,
-                               mlp_norm_.gradient);
+                               mlp_norm_.gradient, scratch.kernels);
     attention_.backward(saved.h_attention, saved.attention, scratch, d_x).wait();
     kernels::rms_norm_backward(scratch.d_h, saved.x, attention_norm_.value, saved.rstd_attention, d_x,
-                               attention_norm_.gradient);
+                               attention_norm_.gradient, scratch.kernels);
 }
 
 std::vector<Linear*> Block::linears() {

@@ -20,10 +20,11 @@ struct MlpSaved {
 struct Scratch {
     Tensor d_h;  // (N, C)
     Tensor d_q, d_k, d_v, d_o;
-    Tensor a, d_a;          // (N, F)
-    Tensor reduce;          // of the tp collectives
-    Tensor rope_table;      // (T, 2, D/2)
-    Tensor document_start;  // (B, T) i32, or empty
+    Tensor a, d_a;      // (N, F)
+    Tensor reduce;      // of the tp collectives
+    Tensor rope_table;  // (T, 2, D/2)
+    Tensor first_key;   // (B, T) i32, or empty
+    Tensor kernels;     // what attention and norms need beside their arguments
 };
 
 class Attention {

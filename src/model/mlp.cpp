@@ -1,5 +1,9 @@
 // SwiGLU feed-forward: down(silu(gate(h)) * up(h)). The feed-forward dimension is split over tp with local
 // padding.
+#include <algorithm>
+
+#include "kernels/attention.hpp"
+#include "kernels/norm.hpp"
 #include "kernels/swiglu.hpp"
 #include "model/half_block.hpp"
 
@@ -72,8 +76,15 @@ Scratch allocate_scratch(const ModelContext& context) {
     s.rope_table =
         context.arena.take(MemoryClass::workspace, context.accumulate(), {context.seq_len, 2, head_size / 2});
     if (context.config.data.mask_documents)
-        s.document_start =
+        s.first_key =
             context.arena.take(MemoryClass::workspace, DType::i32, {context.micro_batch, context.seq_len});
+    const auto heads = [&](std::int64_t width) {
+        return Shape{context.micro_batch, context.seq_len, width / head_size, head_size};
+    };
+    const std::size_t bytes =
+        std::max(kernels::attention_scratch_bytes(heads(q_width), heads(kv_width), context.dtype),
+                 kernels::rms_norm_scratch_bytes(n, m.hidden_size, context.dtype));
+    s.kernels = context.arena.shared(DType::i16, {static_cast<std::int64_t>((bytes + 1) / 2)});
     return s;
 }
 

@@ -49,7 +49,7 @@ void Transformer::allocate(const ModelContext& context,
     d_x_ = take(context.dtype, {n, hidden});
     batch_.tokens = take(DType::i32, {n});
     batch_.targets = take(DType::i32, {n});
-    batch_.document_start = scratch_.document_start;
+    batch_.first_key = scratch_.first_key;
 
     std::vector<std::vector<Linear*>> groups;
     for (Block& block : blocks_) groups.push_back(block.linears());
@@ -111,7 +111,7 @@ void Transformer::backward() {
         .wait();
     kernels::zero(d_x_);
     kernels::rms_norm_backward(scratch_.d_h, x_final_, final_norm_.value, rstd_final_, d_x_,
-                               final_norm_.gradient);
+                               final_norm_.gradient, scratch_.kernels);
     for (int b = static_cast<int>(blocks_.size()) - 1; b >= 0; --b) {
         stage_->acquire(b);
         stage_->prefetch(b - 1);

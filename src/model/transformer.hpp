@@ -14,7 +14,7 @@ namespace switchyard {
 /// One micro-batch in back-end memory; N = B T.
 struct MicroBatch {
     Tensor tokens, targets;  // (N) i32; target -1: ignored
-    Tensor document_start;   // (B, T) i32, or empty
+    Tensor first_key;        // (B, T) i32, or empty
 };
 
 class Transformer {

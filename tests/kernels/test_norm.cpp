@@ -52,6 +52,10 @@ TEST_P(Norm, AdditionComesFirstAndMayBeInPlace) {
     }
 }
 
+HostTensor norm_scratch(const HostTensor& x) {
+    return scratch_of(kernels::rms_norm_scratch_bytes(x.shape()[0], x.shape()[1], x.dtype()));
+}
+
 TEST_P(Norm, BackwardAddsTheFormula) {
     const auto [dtype, rows, width] = GetParam();
     const DType wide = accumulate_type(dtype);
@@ -66,7 +70,7 @@ TEST_P(Norm, BackwardAddsTheFormula) {
     for (std::size_t i = 0; i < expected.x.size(); ++i) expected.x[i] += d_x.at(static_cast<std::int64_t>(i));
     for (std::size_t j = 0; j < expected.weight.size(); ++j)
         expected.weight[j] += d_weight.at(static_cast<std::int64_t>(j));
-    kernels::rms_norm_backward(d_h, x, weight, rstd, d_x, d_weight);
+    kernels::rms_norm_backward(d_h, x, weight, rstd, d_x, d_weight, norm_scratch(x));
     EXPECT_TRUE(close(d_x, expected.x, 2, width));
     EXPECT_TRUE(close(d_weight, expected.weight, 2, rows));
 }
@@ -91,7 +95,7 @@ TEST(NormGradient, PassesCentralDifferences) {
         return dot(d_h, h);
     };
     loss();
-    kernels::rms_norm_backward(d_h, x, weight, rstd, d_x, d_weight);
+    kernels::rms_norm_backward(d_h, x, weight, rstd, d_x, d_weight, norm_scratch(x));
     EXPECT_TRUE(gradient_matches(x, d_x, loss));
     EXPECT_TRUE(gradient_matches(weight, d_weight, loss));
 }
@@ -111,7 +115,7 @@ TEST(NormGradient, PassesCentralDifferencesBehindTheAddition) {
         return dot(d_h, h) + dot(d_sum, sum);
     };
     loss();
-    kernels::rms_norm_backward(d_h, sum, weight, rstd, d_x, d_weight);
+    kernels::rms_norm_backward(d_h, sum, weight, rstd, d_x, d_weight, norm_scratch(sum));
     EXPECT_TRUE(gradient_matches(x, d_x, loss));
     EXPECT_TRUE(gradient_matches(y, d_x, loss));
     EXPECT_TRUE(gradient_matches(weight, d_weight, loss));

@@ -19,7 +19,7 @@ std::vector<double> logits_of(InferenceState& state, const std::vector<std::int3
     const MicroBatch& batch = state.model.batch();
     kernels::upload(ids.data(), batch.tokens);
     kernels::upload(ignored.data(), batch.targets);
-    if (!batch.document_start.empty()) kernels::upload(starts.data(), batch.document_start);
+    if (!batch.first_key.empty()) kernels::upload(starts.data(), batch.first_key);
     state.model.read();
     const std::int64_t padded = state.model.vocabulary().padded, vocab = state.model.vocabulary().size;
     Tensor row, wide;

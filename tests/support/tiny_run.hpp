@@ -41,13 +41,13 @@ inline BatchSource synthetic_tokens(const Config& config, std::uint64_t seed = 7
             const double u = uniform(key, sample * (t + 1) + position);
             return static_cast<std::int32_t>(u * u * static_cast<double>(config.model.vocab_size));
         };
-        if (config.data.mask_documents) batch.document_start.resize(count * t);
+        if (config.data.mask_documents) batch.first_key.resize(count * t);
         for (std::int64_t b = 0; b < count; ++b) {
             const auto start = static_cast<std::int32_t>(uniform_below(key, first + b, t));
             for (std::int64_t i = 0; i < t; ++i) {
                 batch.tokens[b * t + i] = token(first + b, i);
                 batch.targets[b * t + i] = token(first + b, i + 1);
-                if (config.data.mask_documents) batch.document_start[b * t + i] = i < start ? 0 : start;
+                if (config.data.mask_documents) batch.first_key[b * t + i] = i < start ? 0 : start;
             }
         }
     };

@@ -93,7 +93,7 @@ double direct_loss(const TokenFile& file, const Config& config) {
             if (t > 0) starts[t] = tokens[t - 1] == 0 ? static_cast<std::int32_t>(t) : starts[t - 1];
         }
         kernels::upload(tokens.data(), model.batch().tokens);
-        if (config.data.mask_documents) kernels::upload(starts.data(), model.batch().document_start);
+        if (config.data.mask_documents) kernels::upload(starts.data(), model.batch().first_key);
         model.read();
         for (std::int64_t t = 0; t < count; ++t) {
             const test::HostTensor logits(DType::f64, {1, model.vocabulary().padded});

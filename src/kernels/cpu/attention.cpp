@@ -14,8 +14,8 @@
 
 #include "core/call_counts.hpp"
 #include "core/error.hpp"
+#include "core/first_exception.hpp"
 #include "kernels/cpu/gemm.hpp"
-#include "kernels/cpu/scratch.hpp"
 #include "kernels/cpu/vector_math.hpp"
 
 namespace switchyard::kernels {
@@ -31,21 +31,31 @@ struct Extents {
     std::int64_t group() const { return h / k; }
 };
 
-Extents extents(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor lse) {
-    internal_check(q.shape().rank() == 4 && k.shape().rank() == 4 && k.shape() == v.shape() &&
-                       k.dim(0) == q.dim(0) && k.dim(1) == q.dim(1) && k.dim(3) == q.dim(3) && k.dim(2) > 0 &&
-                       q.dim(2) % k.dim(2) == 0,
-                   "attention: q {}, k {}, v {}", q.shape(), k.shape(), v.shape());
+Extents extents_of(const Shape& q, const Shape& k) {
+    internal_check(q.rank() == 4 && k.rank() == 4 && k[0] == q[0] && k[1] == q[1] && k[3] == q[3] &&
+                       k[2] > 0 && q[2] % k[2] == 0,
+                   "attention: q {}, k {}", q, k);
+    return {q[0], q[1], q[2], k[2], q[3]};
+}
+
+Extents extents(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor lse) {
+    const Extents e = extents_of(q.shape(), k.shape());
+    internal_check(k.shape() == v.shape() && q.dtype() == k.dtype() && q.dtype() == v.dtype() &&
+                       lse.dtype() == accumulate_type(q.dtype()) && lse.shape() == Shape({e.b, e.h, e.t}),
+                   "attention: q {} {}, k {} {}, v {} {}, lse {} {}", q.shape(), name_of(q.dtype()),
+                   k.shape(), name_of(k.dtype()), v.shape(), name_of(v.dtype()), lse.shape(),
+                   name_of(lse.dtype()));
     internal_check(
-        q.dtype() == k.dtype() && q.dtype() == v.dtype() && lse.dtype() == accumulate_type(q.dtype()),
-        "attention: q {}, k {}, v {}, lse {}", name_of(q.dtype()), name_of(k.dtype()), name_of(v.dtype()),
-        name_of(lse.dtype()));
-    const Extents e{q.dim(0), q.dim(1), q.dim(2), k.dim(2), q.dim(3)};
-    internal_check(lse.shape() == Shape({e.b, e.h, e.t}), "attention: lse {}", lse.shape());
-    internal_check(document_start.empty() ||
-                       (document_start.dtype() == DType::i32 && document_start.shape() == Shape({e.b, e.t})),
-                   "attention: document_start {}", document_start.shape());
+        first_key.empty() || (first_key.dtype() == DType::i32 &&
+                              (first_key.shape() == Shape({e.t}) || first_key.shape() == Shape({e.b, e.t}))),
+        "attention: first_key {}", first_key.shape());
     return e;
+}
+
+/// (T) of one sequence, or null.
+const std::int32_t* first_keys(Tensor first_key, std::int64_t b, const Extents& e) {
+    if (first_key.empty()) return nullptr;
+    return first_key.data<std::int32_t>() + (first_key.shape().rank() == 1 ? 0 : b * e.t);
 }
 
 /// One head's (T, D) matrix in a (B, T, heads, D) tensor.
@@ -110,7 +120,7 @@ void product(std::int64_t m, std::int64_t n, std::int64_t k, Operand<T> a, Opera
 }
 
 /// First key that a query of [t0, t1) sees, rounded down to a multiple of 64 (few distinct shapes).
-std::int64_t first_key(const std::int32_t* start, std::int64_t t0, std::int64_t t1) {
+std::int64_t first_key_of_tile(const std::int32_t* start, std::int64_t t0, std::int64_t t1) {
     if (!start) return 0;
     return *std::min_element(start + t0, start + t1) / 64 * 64;
 }
@@ -143,13 +153,17 @@ class Carver {
     std::size_t used_ = 0;
 };
 
-/// A thread's arrays, laid out by F(Carver&).
+/// What is the calling thread's of a scratch that begins with `thread_bytes` for each thread.
+Carver part_of_thread(Tensor scratch, std::size_t thread_bytes) {
+    return Carver(scratch.data<std::byte>() + static_cast<std::size_t>(omp_get_thread_num()) * thread_bytes);
+}
+
+/// Bytes of what `layout(Carver&)` takes.
 template <class F>
-auto carve(F layout) {
+std::size_t bytes_of(F layout) {
     Carver counter(nullptr);
     layout(counter);
-    Carver carver(thread_scratch(ScratchUse::attention, counter.used()));
-    return layout(carver);
+    return counter.used();
 }
 
 // ---------------------------------------------------------------------------------------------- forward
@@ -163,22 +177,24 @@ struct ForwardScratch {
 };
 
 template <class T>
-ForwardScratch<T> forward_scratch(const Extents& e) {
-    return carve([&](Carver& c) {
-        ForwardScratch<T> s{};
-        s.q = c.take<T>(tile * e.d);
-        s.k = c.take<T>(e.t * e.d);
-        s.v = c.take<T>(e.t * e.d);
-        s.scores = c.take<Acc<T>>(tile * panel);
-        if constexpr (std::is_same_v<T, Acc<T>>)
-            s.weights = s.scores;
-        else
-            s.weights = c.take<T>(tile * panel);
-        s.sums = c.take<Acc<T>>(tile);
-        s.largest = c.take<Acc<T>>(tile);
-        s.out = c.take<Acc<T>>(tile * e.d);
-        return s;
-    });
+ForwardScratch<T> forward_scratch(Carver& c, const Extents& e) {
+    ForwardScratch<T> s{};
+    s.q = c.take<T>(tile * e.d);
+    s.k = c.take<T>(e.t * e.d);
+    s.v = c.take<T>(e.t * e.d);
+    s.scores = c.take<Acc<T>>(tile * panel);
+    if constexpr (std::is_same_v<T, Acc<T>>)
+        s.weights = s.scores;
+    else
+        s.weights = c.take<T>(tile * panel);
+    s.sums = c.take<Acc<T>>(tile);
+    s.largest = c.take<Acc<T>>(tile);
+    s.out = c.take<Acc<T>>(tile * e.d);
+    return s;
+}
+template <class T>
+std::size_t forward_bytes(const Extents& e) {
+    return bytes_of([&](Carver& c) { forward_scratch<T>(c, e); });
 }
 
 /// One row of scores becomes exp(scale (s - largest)) on keys [begin, end) of the panel, zero elsewhere.
@@ -225,7 +241,7 @@ void forward_tile(const ForwardUnit<T>& u, const ForwardScratch<T>& s, std::int6
     pack(u.q, t0, t1, u.d, s.q);
     std::fill_n(s.sums, rows, Acc<T>(0));
     std::fill_n(s.largest, rows, -std::numeric_limits<Acc<T>>::infinity());
-    const std::int64_t first = first_key(u.start, t0, t1);
+    const std::int64_t first = first_key_of_tile(u.start, t0, t1);
     for (std::int64_t k0 = first; k0 < t1; k0 += panel) {
         const std::int64_t width = std::min(panel, t1 - k0);
         product<T>(rows, width, u.d, {s.q, u.d}, {s.k + k0 * u.d, u.d, true}, s.scores, Write::overwrite);
@@ -250,26 +266,31 @@ void forward_tile(const ForwardUnit<T>& u, const ForwardScratch<T>& s, std::int6
 }
 
 template <class T>
-void forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor o, Tensor lse, const Extents& e) {
+void forward(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor o, Tensor lse, Tensor scratch,
+             const Extents& e) {
     const std::int64_t pieces = segments(e, 4 * omp_get_max_threads()), units = e.b * e.h * pieces;
-#pragma omp parallel for schedule(dynamic, 1)
-    for (std::int64_t unit = 0; unit < units; ++unit) {
+    const std::size_t thread_bytes = forward_bytes<T>(e);
+    FirstException failure;
+    const auto work = [&](std::int64_t unit) {
         const std::int64_t piece = unit % pieces, h = unit / pieces % e.h, b = unit / (pieces * e.h);
-        const ForwardUnit<T> u{
-            .q = head_of<T>(q, b, h),
-            .k = head_of<T>(k, b, h / e.group()),
-            .v = head_of<T>(v, b, h / e.group()),
-            .o = head_of<T>(o, b, h),
-            .lse = lse.data<Acc<T>>() + (b * e.h + h) * e.t,
-            .start = document_start.empty() ? nullptr : document_start.data<std::int32_t>() + b * e.t,
-            .d = e.d,
-            .scale = static_cast<Acc<T>>(1 / std::sqrt(static_cast<double>(e.d)))};
-        const ForwardScratch<T> s = forward_scratch<T>(e);
+        const ForwardUnit<T> u{.q = head_of<T>(q, b, h),
+                               .k = head_of<T>(k, b, h / e.group()),
+                               .v = head_of<T>(v, b, h / e.group()),
+                               .o = head_of<T>(o, b, h),
+                               .lse = lse.data<Acc<T>>() + (b * e.h + h) * e.t,
+                               .start = first_keys(first_key, b, e),
+                               .d = e.d,
+                               .scale = static_cast<Acc<T>>(1 / std::sqrt(static_cast<double>(e.d)))};
+        Carver mine = part_of_thread(scratch, thread_bytes);
+        const ForwardScratch<T> s = forward_scratch<T>(mine, e);
         pack(u.k, 0, e.t, e.d, s.k);
         pack(u.v, 0, e.t, e.d, s.v);
         for (std::int64_t i = piece; i < e.tiles(); i += pieces)
             forward_tile(u, s, i * tile, std::min(e.t, (i + 1) * tile));
-    }
+    };
+#pragma omp parallel for schedule(dynamic, 1)
+    for (std::int64_t unit = 0; unit < units; ++unit) failure.guard([&] { work(unit); });
+    failure.rethrow();
 }
 
 // ---------------------------------------------------------------------------------------------- backward
@@ -285,32 +306,42 @@ struct BackwardScratch {
 };
 
 template <class T>
-BackwardScratch<T> backward_scratch(const Extents& e, bool with_sums) {
-    return carve([&](Carver& c) {
-        BackwardScratch<T> s{};
-        s.q = c.take<T>(tile * e.d);
-        s.d_o = c.take<T>(tile * e.d);
-        s.k = c.take<T>(e.t * e.d);
-        s.v = c.take<T>(e.t * e.d);
-        s.scores = c.take<Acc<T>>(panel * tile);
-        s.d_weights = c.take<Acc<T>>(panel * tile);
-        if constexpr (std::is_same_v<T, Acc<T>>) {
-            s.weights = s.scores;
-            s.d_scores = s.d_weights;
-        } else {
-            s.weights = c.take<T>(panel * tile);
-            s.d_scores = c.take<T>(panel * tile);
-        }
-        s.delta = c.take<Acc<T>>(tile);
-        s.d_q = c.take<Acc<T>>(tile * e.d);
-        s.start = c.take<std::int32_t>(tile);
-        if (with_sums) {
-            s.d_k = c.take<Acc<T>>(e.t * e.d);
-            s.d_v = c.take<Acc<T>>(e.t * e.d);
-        }
-        return s;
-    });
+BackwardScratch<T> backward_scratch(Carver& c, const Extents& e, bool with_sums) {
+    BackwardScratch<T> s{};
+    s.q = c.take<T>(tile * e.d);
+    s.d_o = c.take<T>(tile * e.d);
+    s.k = c.take<T>(e.t * e.d);
+    s.v = c.take<T>(e.t * e.d);
+    s.scores = c.take<Acc<T>>(panel * tile);
+    s.d_weights = c.take<Acc<T>>(panel * tile);
+    if constexpr (std::is_same_v<T, Acc<T>>) {
+        s.weights = s.scores;
+        s.d_scores = s.d_weights;
+    } else {
+        s.weights = c.take<T>(panel * tile);
+        s.d_scores = c.take<T>(panel * tile);
+    }
+    s.delta = c.take<Acc<T>>(tile);
+    s.d_q = c.take<Acc<T>>(tile * e.d);
+    s.start = c.take<std::int32_t>(tile);
+    if (with_sums) {
+        s.d_k = c.take<Acc<T>>(e.t * e.d);
+        s.d_v = c.take<Acc<T>>(e.t * e.d);
+    }
+    return s;
 }
+template <class T>
+std::size_t backward_bytes(const Extents& e, bool with_sums) {
+    return bytes_of([&](Carver& c) { backward_scratch<T>(c, e, with_sums); });
+}
+
+/// Units of work of a backward pass, and how many sums there are of a key-value head's d_k and d_v: one per
+/// query head of its group and segment. Whatever the number of threads: it decides partial sums.
+struct BackwardParts {
+    std::int64_t pieces, parts, units;
+    explicit BackwardParts(const Extents& e)
+        : pieces(segments(e, 16)), parts(e.group() * pieces), units(e.b * e.h * pieces) {}
+};
 
 template <class T>
 struct BackwardUnit {
@@ -362,7 +393,7 @@ void backward_tile(const BackwardUnit<T>& u, const BackwardScratch<T>& s, std::i
         });
         s.start[i] = u.start ? u.start[t0 + i] : 0;
     }
-    const std::int64_t first = first_key(u.start, t0, t1);
+    const std::int64_t first = first_key_of_tile(u.start, t0, t1);
     const Operand<T> q{s.q, u.d}, q_turned{s.q, u.d, true}, d_o{s.d_o, u.d}, d_o_turned{s.d_o, u.d, true};
     for (std::int64_t k0 = first; k0 < t1; k0 += panel) {
         const std::int64_t width = std::min(panel, t1 - k0);
@@ -387,7 +418,7 @@ BackwardUnit<T> backward_unit(const AttentionBackward& a, const Extents& e, std:
             .d_o = head_of<T>(a.d_o, b, h),
             .d_q = head_of<T>(a.d_q, b, h),
             .lse = a.lse.data<Acc<T>>() + (b * e.h + h) * e.t,
-            .start = a.document_start.empty() ? nullptr : a.document_start.data<std::int32_t>() + b * e.t,
+            .start = first_keys(a.first_key, b, e),
             .d = e.d,
             .scale = static_cast<Acc<T>>(1 / std::sqrt(static_cast<double>(e.d)))};
 }
@@ -406,20 +437,20 @@ void write_sums(const Acc<T>* sums, std::int64_t parts, std::int64_t stride, con
     }
 }
 
-/// A key-value head's d_k and d_v come as `parts` partial sums: one per query head of its group and segment.
 template <class T>
 void backward(const AttentionBackward& a, const Extents& e) {
-    constexpr std::int64_t wanted_units = 16;  // whatever the number of threads: it decides partial sums
-    const std::int64_t pieces = segments(e, wanted_units), parts = e.group() * pieces, size = e.t * e.d,
-                       units = e.b * e.h * pieces;
+    const auto [pieces, parts, units] = BackwardParts(e);
+    const std::int64_t size = e.t * e.d;
+    const std::size_t thread_bytes = backward_bytes<T>(e, parts == 1);
     Acc<T>* all_parts = nullptr;  // (B, H, pieces, 2, T, D), only where a key-value head has several parts
     if (parts > 1)
-        all_parts = reinterpret_cast<Acc<T>*>(thread_scratch(
-            ScratchUse::attention_parts, static_cast<std::size_t>(units * 2 * size) * sizeof(Acc<T>)));
-#pragma omp parallel for schedule(dynamic, 1)
-    for (std::int64_t unit = 0; unit < units; ++unit) {
+        all_parts = reinterpret_cast<Acc<T>*>(a.scratch.data<std::byte>() +
+                                              static_cast<std::size_t>(omp_get_max_threads()) * thread_bytes);
+    FirstException failure;
+    const auto work = [&, pieces = pieces, parts = parts](std::int64_t unit) {
         const std::int64_t piece = unit % pieces, h = unit / pieces % e.h, b = unit / (pieces * e.h);
-        const BackwardScratch<T> s = backward_scratch<T>(e, parts == 1);
+        Carver mine = part_of_thread(a.scratch, thread_bytes);
+        const BackwardScratch<T> s = backward_scratch<T>(mine, e, parts == 1);
         const BackwardUnit<T> u = backward_unit<T>(a, e, b, h);
         Acc<T>* d_k = parts == 1 ? s.d_k : all_parts + unit * 2 * size;
         Acc<T>* d_v = parts == 1 ? s.d_v : d_k + size;
@@ -433,7 +464,10 @@ void backward(const AttentionBackward& a, const Extents& e) {
             write_sums<T>(d_k, 1, 0, e, head_of<T>(a.d_k, b, h));
             write_sums<T>(d_v, 1, 0, e, head_of<T>(a.d_v, b, h));
         }
-    }
+    };
+#pragma omp parallel for schedule(dynamic, 1)
+    for (std::int64_t unit = 0; unit < units; ++unit) failure.guard([&] { work(unit); });
+    failure.rethrow();
     if (parts == 1) return;
 #pragma omp parallel for schedule(static)
     for (std::int64_t unit = 0; unit < e.b * e.k; ++unit) {
@@ -443,27 +477,54 @@ void backward(const AttentionBackward& a, const Extents& e) {
     }
 }
 
+template <class T>
+std::size_t scratch_bytes(const Extents& e) {
+    const BackwardParts split(e);
+    const auto threads = static_cast<std::size_t>(omp_get_max_threads());
+    const std::size_t sums =
+        split.parts > 1 ? static_cast<std::size_t>(split.units * 2 * e.t * e.d) * sizeof(Acc<T>) : 0;
+    return threads * std::max(forward_bytes<T>(e), backward_bytes<T>(e, split.parts == 1)) + sums;
+}
+
+/// Calls f.operator()<T>() for a compute type.
+template <class F>
+auto for_type(DType dtype, F&& f) {
+    switch (dtype) {
+        case DType::f32:
+            return f.template operator()<float>();
+        case DType::bf16:
+            return f.template operator()<bf16>();
+        case DType::f64:
+            return f.template operator()<double>();
+        default:
+            throw InternalError(fmt::format("internal error: attention in {}", name_of(dtype)));
+    }
+}
+
+void check_scratch(Tensor scratch, Tensor q, Tensor k) {
+    const std::size_t needed = attention_scratch_bytes(q.shape(), k.shape(), q.dtype());
+    internal_check(scratch.bytes() >= needed && (needed == 0 || scratch.raw() != nullptr),
+                   "attention: scratch of {} bytes where {} are needed", scratch.bytes(), needed);
+}
+
 }  // namespace
 
-void attention_forward(Tensor q, Tensor k, Tensor v, Tensor document_start, Tensor o, Tensor lse) {
+std::size_t attention_scratch_bytes(const Shape& q, const Shape& k, DType compute) {
+    const Extents e = extents_of(q, k);
+    return for_type(compute, [&]<class T>() { return scratch_bytes<T>(e); });
+}
+
+void attention_forward(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor o, Tensor lse, Tensor scratch) {
     count_kernel(__func__);
-    const Extents e = extents(q, k, v, document_start, lse);
+    const Extents e = extents(q, k, v, first_key, lse);
     internal_check(o.shape() == q.shape() && o.dtype() == q.dtype(), "attention: o {}", o.shape());
-    switch (q.dtype()) {
-        case DType::f32:
-            return forward<float>(q, k, v, document_start, o, lse, e);
-        case DType::bf16:
-            return forward<bf16>(q, k, v, document_start, o, lse, e);
-        case DType::f64:
-            return forward<double>(q, k, v, document_start, o, lse, e);
-        default:
-            internal_check(false, "attention in {}", name_of(q.dtype()));
-    }
+    check_scratch(scratch, q, k);
+    for_type(q.dtype(), [&]<class T>() { forward<T>(q, k, v, first_key, o, lse, scratch, e); });
 }
 
 void attention_backward(const AttentionBackward& a) {
     count_kernel(__func__);
-    const Extents e = extents(a.q, a.k, a.v, a.document_start, a.lse);
+    const Extents e = extents(a.q, a.k, a.v, a.first_key, a.lse);
     internal_check(a.o.shape() == a.q.shape() && a.d_o.shape() == a.q.shape() &&
                        a.d_q.shape() == a.q.shape() && a.d_k.shape() == a.k.shape() &&
                        a.d_v.shape() == a.k.shape(),
@@ -472,16 +533,8 @@ void attention_backward(const AttentionBackward& a) {
     for (const Tensor& x : {a.o, a.d_o, a.d_q, a.d_k, a.d_v})
         internal_check(x.dtype() == a.q.dtype(), "attention: {} with q {}", name_of(x.dtype()),
                        name_of(a.q.dtype()));
-    switch (a.q.dtype()) {
-        case DType::f32:
-            return backward<float>(a, e);
-        case DType::bf16:
-            return backward<bf16>(a, e);
-        case DType::f64:
-            return backward<double>(a, e);
-        default:
-            internal_check(false, "attention in {}", name_of(a.q.dtype()));
-    }
+    check_scratch(a.scratch, a.q, a.k);
+    for_type(a.q.dtype(), [&]<class T>() { backward<T>(a, e); });
 }
 
 }  // namespace switchyard::kernels

@@ -3,7 +3,7 @@
 // on the number of threads.
 #include "kernels/norm.hpp"
 
-#include <memory>
+#include <algorithm>
 
 #include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
@@ -68,7 +68,11 @@ Sizes check_norm(Tensor x, Tensor weight, Tensor h, Tensor rstd) {
     return sizes;
 }
 
-constexpr std::int64_t max_groups = 64, min_group_rows = 32;
+/// Rows whose part of the weight's gradient is summed apart.
+std::int64_t group_rows_of(std::int64_t rows) {
+    constexpr std::int64_t max_groups = 64, min_group_rows = 32;
+    return std::max(min_group_rows, (rows + max_groups - 1) / max_groups);
+}
 
 }  // namespace
 
@@ -106,19 +110,28 @@ void add_rms_norm_forward(Tensor x, Tensor y, Tensor weight, Tensor sum, Tensor 
     });
 }
 
-void rms_norm_backward(Tensor d_h, Tensor x, Tensor weight, Tensor rstd, Tensor d_x, Tensor d_weight) {
+std::size_t rms_norm_scratch_bytes(std::int64_t rows, std::int64_t width, DType compute) {
+    const std::int64_t group_rows = group_rows_of(rows), groups = (rows + group_rows - 1) / group_rows;
+    return static_cast<std::size_t>(groups * width) * size_of(accumulate_type(compute));
+}
+
+void rms_norm_backward(Tensor d_h, Tensor x, Tensor weight, Tensor rstd, Tensor d_x, Tensor d_weight,
+                       Tensor scratch) {
     count_kernel(__func__);
     const auto [rows, width] = check_norm(x, weight, d_h, rstd);
     check("gradient of a norm's input", d_x, x.dtype(), x.shape());
     check("gradient of a norm's weight", d_weight, accumulate_type(x.dtype()), {width});
     if (x.empty()) return;
-    const std::int64_t group_rows = std::max(min_group_rows, (rows + max_groups - 1) / max_groups);
-    const std::int64_t groups = (rows + group_rows - 1) / group_rows;
+    const std::size_t needed = rms_norm_scratch_bytes(rows, width, x.dtype());
+    internal_check(scratch.bytes() >= needed && scratch.raw(),
+                   "norm: scratch of {} bytes where {} are needed", scratch.bytes(), needed);
+    const std::int64_t group_rows = group_rows_of(rows), groups = (rows + group_rows - 1) / group_rows;
     dispatch(x.dtype(), [&, rows = rows, width = width]<class T>() {
         using Sum = Wide<T>;
-        const auto partial = std::make_unique<Sum[]>(static_cast<std::size_t>(groups * width));
-        for_rows(groups, group_rows * width, [=, sums = partial.get()](std::int64_t group) {
-            Sum* d_weight_part = sums + group * width;
+        Sum* const partial = scratch.data<Sum>();
+        for_rows(groups, group_rows * width, [=](std::int64_t group) {
+            Sum* d_weight_part = partial + group * width;
+            std::fill_n(d_weight_part, width, Sum(0));
             for (std::int64_t i = group * group_rows; i < std::min(rows, (group + 1) * group_rows); ++i) {
                 const T *gradient = d_h.data<T>() + i * width, *input = x.data<T>() + i * width;
                 const Sum factor = rstd.data<Sum>()[i];

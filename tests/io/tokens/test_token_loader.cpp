@@ -139,7 +139,7 @@ TEST_F(TokenLoaderTest, AnEpochHoldsEverySampleOnceAndEpochsDiffer) {
         loader.training_batch(epoch * size, size, batch);
         EXPECT_EQ(batch.num_sequences, size);
         EXPECT_EQ(batch.seq_len, seq_len);
-        EXPECT_TRUE(batch.document_start.empty());
+        EXPECT_TRUE(batch.first_key.empty());
         std::vector<std::int64_t> order;
         for (std::int64_t b = 0; b < size; ++b) order.push_back(find_sample(training_, batch, b, seq_len));
         orders.push_back(order);
@@ -172,11 +172,11 @@ TEST_F(TokenLoaderTest, RanksTogetherReadTheSameGlobalBatch) {
                 mine.training_batch(step * global_batch + rank * local, local, part);
                 tokens.insert(tokens.end(), part.tokens.begin(), part.tokens.end());
                 targets.insert(targets.end(), part.targets.begin(), part.targets.end());
-                starts.insert(starts.end(), part.document_start.begin(), part.document_start.end());
+                starts.insert(starts.end(), part.first_key.begin(), part.first_key.end());
             }
             ASSERT_EQ(tokens, whole.tokens);
             ASSERT_EQ(targets, whole.targets);
-            ASSERT_EQ(starts, whole.document_start);
+            ASSERT_EQ(starts, whole.first_key);
         }
     }
 }
@@ -227,7 +227,7 @@ TEST_F(TokenLoaderTest, DocumentStartsAgreeWithTheFile) {
         const std::int64_t begin = find_sample(training_, batch, b, seq_len) * seq_len;
         for (std::int64_t t = 0; t < seq_len; ++t) {
             const std::int64_t in_file = file_.document_start(TokenSplit::training, begin + t) - begin;
-            ASSERT_EQ(batch.document_start[static_cast<std::size_t>(b * seq_len + t)],
+            ASSERT_EQ(batch.first_key[static_cast<std::size_t>(b * seq_len + t)],
                       std::max<std::int64_t>(in_file, 0));
             inner += in_file > 0;
         }

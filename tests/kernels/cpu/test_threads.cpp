@@ -50,6 +50,10 @@ Results elementwise(DType dtype) {
     return results(std::move(sum), std::move(copy), std::move(turned), std::move(parts));
 }
 
+HostTensor norm_scratch(const HostTensor& x) {
+    return scratch_of(kernels::rms_norm_scratch_bytes(x.shape()[0], x.shape()[1], x.dtype()));
+}
+
 Results norm(DType dtype) {
     const DType wide = accumulate_type(dtype);
     const HostTensor x = input(dtype, "x"), y = input(dtype, "y"), d_h = input(dtype, "d_h");
@@ -57,7 +61,7 @@ Results norm(DType dtype) {
     HostTensor sum(dtype, {rows, width}), h = sum.clone(), rstd(wide, {rows}), d_x = input(dtype, "d_x"),
                                           d_weight = HostTensor::normal(wide, {width}, "d_w");
     kernels::add_rms_norm_forward(x, y, weight, sum, h, rstd, 1e-5);
-    kernels::rms_norm_backward(d_h, sum, weight, rstd, d_x, d_weight);
+    kernels::rms_norm_backward(d_h, sum, weight, rstd, d_x, d_weight, norm_scratch(sum));
     return results(std::move(h), std::move(rstd), std::move(d_x), std::move(d_weight));
 }
 

@@ -1,0 +1,52 @@
+// RANKS: 1 2
+// A step allocates no back-end memory but in the first two of a run, which make what kernels keep.
+#include <gtest/gtest.h>
+
+#include "core/call_counts.hpp"
+#include "support/layouts.hpp"
+#include "support/tiny_run.hpp"
+
+namespace switchyard {
+namespace {
+
+using testing::tiny_config;
+using testing::TinyRun;
+
+const std::vector<std::vector<std::string>> methods{
+    {"--method.name=full"},
+    {"--method.name=lora", "--method.rank=6"},
+    {"--method.name=switchlora", "--method.rank=6", "--method.switch_interval=2", "--method.freeze_steps=1",
+     "--method.switch_ratio=1"},
+    {"--method.name=full", "--model.hidden_size=48", "--model.num_heads=24", "--model.num_kv_heads=12",
+     "--data.mask_documents=true", "--model.recompute=true"}};
+
+TEST(StepAllocations, NoneAfterTheFirstSteps) {
+    for (const std::vector<std::string>& method : methods)
+        for (const char* dtype : {"f64", "f32", "bf16"}) {
+            std::vector<std::string> keys = method;
+            keys.push_back(std::string("--run.dtype=") + dtype);
+            const Config config = tiny_config(keys);
+            testing::for_each_layout(config, [&](const Config& here, const Topology& topology) {
+                count_calls(true);
+                TinyRun run(here, topology);
+                EXPECT_GE(calls_since_phase()[Call::allocation], 1) << "the arena";
+                std::int64_t switched = 0;
+                for (int step = 0; step < 8; ++step) {
+                    switched += run.step().method.vectors_switched;
+                    const StepCalls calls = calls_of_last_step();
+                    EXPECT_GT(calls[Phase::forward][Call::kernel], 0);
+                    EXPECT_EQ(
+                        calls[Phase::data][Call::upload],
+                        (here.data.mask_documents ? 3 : 2) * (here.data.global_batch / topology.dp_size()));
+                    if (step < 2) continue;
+                    EXPECT_EQ(calls.total(Call::allocation), 0)
+                        << here.method.name << " " << dtype << ", step " << step + 1;
+                }
+                EXPECT_EQ(switched > 0, here.method.name == "switchlora");
+                count_calls(false);
+            });
+        }
+}
+
+}  // namespace
+}  // namespace switchyard
