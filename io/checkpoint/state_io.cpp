@@ -125,7 +125,7 @@ void StateIo::write_piece(const std::string& path, const DistributedRows& d, con
                           const Piece& piece, Pieces& so_far) {
     const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
     std::byte* const rows = rows_.of(piece.held.size() * row_bytes);
-    for (std::size_t i = 0; i < piece.held.size(); ++i) access.get(piece.held[i], rows + i * row_bytes);
+    transfer_.get(access.from, piece.held, d.cols, access.dtype, rows);
     std::byte* block = rows;
     if (d.group->size() > 1) {
         block = block_.of(piece.count * row_bytes);
@@ -159,7 +159,7 @@ void StateIo::read_piece(const std::string& path, const DistributedRows& d, cons
         exchange_rows(*d.group, piece.holder, piece.owner, block, rows, row_bytes, uncounted,
                       TrafficGroup::other);
     }
-    for (std::size_t i = 0; i < piece.held.size(); ++i) access.set(piece.held[i], rows + i * row_bytes);
+    transfer_.set(access.to, piece.held, d.cols, access.dtype, rows);
 }
 
 void StateIo::integers(const std::string& path, std::vector<std::int64_t>& values, int world_rank) {

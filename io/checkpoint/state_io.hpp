@@ -10,6 +10,7 @@
 
 #include "comm/comm.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
+#include "io/checkpoint/row_transfer.hpp"
 
 namespace switchyard {
 
@@ -27,11 +28,11 @@ struct DistributedRows {
     int replica = 0;
 };
 
-/// How a held row is read into and set from host memory of `cols` elements of `dtype`.
+/// Where the `cols` values of a held row lie when they are saved, and where they go when they are loaded. The
+/// dataset is of `dtype`; the tensors may be of others.
 struct RowAccess {
     DType dtype = DType::f32;
-    std::function<void(std::int32_t row, void* host)> get;
-    std::function<void(std::int32_t row, const void* host)> set;
+    RowPlace from, to;
 };
 
 /// Grows when needed; keeps its pages from one dataset to the next. Contents are lost when it grows.
@@ -84,6 +85,7 @@ class StateIo {
     const CheckpointReader* reader_ = nullptr;
     std::uint64_t* counted_bytes_ = nullptr;
     std::function<void()> on_dataset_ = [] {};
+    RowTransfer transfer_;
     ScratchMemory rows_, block_, transposed_;  // as held here, as in the file, transposed for it
 };
 

@@ -145,23 +145,21 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     d.width = width_;
     d.transposed = transposed;
     d.replica = shard.replica;
-    const auto access = [&](auto row_of) {
-        const auto valid = [row_of, &d](std::int32_t row) {
-            return row_of(row).reshape({row_of(row).size()}).rows(0, d.cols);
+    const auto access = [&](Tensor state) {
+        const RowPlace place = [this, state, &d](std::int32_t row) {
+            return kernels::RowPart{state, kernels::Rows::range(index_[row], 1), 0, d.cols};
         };
-        return RowAccess{context.accumulate(),
-                         [valid](std::int32_t row, void* host) { kernels::download(valid(row), host); },
-                         [valid](std::int32_t row, const void* host) { kernels::upload(host, valid(row)); }};
+        return RowAccess{state.dtype(), place, place};
     };
-    io.rows("/model/" + shard.name, d, access([this](std::int32_t row) { return master(row); }));
+    io.rows("/model/" + shard.name, d, access(master_));
     const std::string base = "/optimizer/" + shard.name;
     if (gradient_width() != width_) {  // projected: every column is valid, and none is cut over tp
         d.cols = d.width = gradient_width();
         d.global = transposed ? Shape{d.cols, d.global[1]} : Shape{d.global[0], d.cols};
         d.col0 = 0;
     }
-    io.rows(base + "/m", d, access([this](std::int32_t row) { return m(row); }));
-    io.rows(base + "/v", d, access([this](std::int32_t row) { return v(row); }));
+    io.rows(base + "/m", d, access(m_));
+    io.rows(base + "/v", d, access(v_));
 
     if (!step_per_row_) {
         std::int32_t common = 0;
@@ -179,9 +177,7 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     d.col0 = 0;
     d.transposed = false;
     if (parameter_->tp_gradient == TpGradient::own) d.replica = context.tp_rank();
-    RowAccess steps = access([this](std::int32_t row) { return step(row); });
-    steps.dtype = DType::i32;
-    io.rows(base + "/step", d, steps);
+    io.rows(base + "/step", d, access(step_.reshape({step_.size(), 1})));
     if (io.loading()) refresh();
 }
 

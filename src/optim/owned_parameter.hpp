@@ -33,6 +33,9 @@ class OwnedParameter {
 
     /// State of one owned row: (1, width), moments (1, gradient width); step (1) i32, or the common counter.
     Tensor master(std::int32_t row) const { return master_.rows(index_[row], 1); }
+    kernels::RowPart master_part(std::int32_t row, std::int64_t columns) const {
+        return {master_, kernels::Rows::range(index_[row], 1), 0, columns};
+    }
     Tensor m(std::int32_t row) const { return m_.rows(index_[row], 1); }
     Tensor v(std::int32_t row) const { return v_.rows(index_[row], 1); }
     Tensor step(std::int32_t row) const { return step_per_row_ ? step_.rows(index_[row], 1) : step_; }

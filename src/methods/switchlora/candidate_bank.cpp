@@ -1,9 +1,6 @@
 // Which candidates are here, and their way to and from a checkpoint.
 #include "methods/switchlora/candidate_bank.hpp"
 
-#include "kernels/elementwise.hpp"
-#include "kernels/transfer.hpp"
-
 namespace switchyard {
 
 CandidateBank::CandidateBank(Parameter& factor, const Comm& group, const HomeRule& rule,
@@ -17,7 +14,7 @@ CandidateBank::CandidateBank(Parameter& factor, const Comm& group, const HomeRul
 }
 
 void CandidateBank::visit_state(StateIo& io, const std::string& path, OwnedParameter& owned,
-                                const std::vector<int>& slots, Tensor staged) {
+                                const std::vector<int>& slots) {
     std::vector<int> home(row.size());
     for (std::size_t c = 0; c < home.size(); ++c) home[c] = rule.home(static_cast<std::int64_t>(c));
     std::vector<std::int32_t> slot_of(row.size(), -1);  // active candidates
@@ -33,18 +30,13 @@ void CandidateBank::visit_state(StateIo& io, const std::string& path, OwnedParam
     d.rows = static_cast<std::int64_t>(home.size());
     d.cols = factor->shard.cols;
     d.width = bank.dim(1);
-    const Tensor valid = staged.reshape({staged.size()}).rows(0, d.cols);
-    RowAccess access{staged.dtype(), {}, {}};
-    access.get = [&](std::int32_t c, void* host) {
-        kernels::copy(slot_of[c] >= 0 ? owned.master(slot_of[c]) : vector(c), staged);
-        kernels::download(valid, host);
+    const auto stored = [&](std::int32_t c) {
+        return kernels::RowPart{bank, kernels::Rows::range(row[c], 1), 0, d.cols};
     };
-    access.set = [&](std::int32_t c, const void* host) {
-        kernels::zero(staged);
-        kernels::upload(host, valid);
-        kernels::copy(staged, vector(c));
+    const auto current = [&](std::int32_t c) {
+        return slot_of[c] >= 0 ? owned.master_part(slot_of[c], d.cols) : stored(c);
     };
-    io.rows(path, d, access);
+    io.rows(path, d, {accumulate_type(bank.dtype()), current, stored});
 }
 
 }  // namespace switchyard

@@ -15,9 +15,8 @@ struct CandidateBank {
     Tensor vector(int candidate) const { return bank.rows(row[candidate], 1); }
 
     /// Dataset (C, width): rows of active candidates are the masters. `slots`: candidate of each slot.
-    /// staged: (1, width) in accumulate_type. Loading sets the rows of inactive and active candidates alike.
-    void visit_state(StateIo&, const std::string& path, OwnedParameter&, const std::vector<int>& slots,
-                     Tensor staged);
+    /// Loading sets the rows of inactive and active candidates alike.
+    void visit_state(StateIo&, const std::string& path, OwnedParameter&, const std::vector<int>& slots);
 
     Parameter* factor;
     const Comm* group;  // over which candidates are spread

@@ -67,7 +67,7 @@ class SwitchLora : public Method {
     const Topology* topology_ = nullptr;
     Traffic* traffic_ = nullptr;
     DType accumulate_ = DType::f32;
-    Tensor difference_a_, difference_b_, scratch_, gathered_, row_;  // work space, flat
+    Tensor difference_a_, difference_b_, scratch_, gathered_;  // work space, flat
     ResidualProbe probe_;
     kernels::StepLists lists_;
     std::vector<std::array<kernels::Rows, 2>> slots_;  // of the last switch, per matrix and side
@@ -149,7 +149,6 @@ void SwitchLora::allocate(const ModelContext& context, Transformer&, Optimizer& 
     };
     difference_a_ = take(accumulate_, 2 * most * widest);
     difference_b_ = take(accumulate_, 2 * most * widest);
-    row_ = take(accumulate_, widest);
     const Comm& world = topology_->world;
     if (world.size() > 1)
         gathered_ =
@@ -355,8 +354,7 @@ void SwitchLora::visit_state(StateIo& io, Optimizer& optimizer) {
         for (int side : {0, 1}) {
             CandidateBank& x = matrix.side[side];
             x.visit_state(io, "/method/" + matrix.linear->name() + (side == 0 ? "/bank_A" : "/bank_B"),
-                          optimizer.owned()[x.owned], matrix.schedule.candidates(side),
-                          row_.view(accumulate_, {1, x.bank.dim(1)}));
+                          optimizer.owned()[x.owned], matrix.schedule.candidates(side));
         }
     }
     if (io.loading()) optimizer.rebuild_buckets();
