@@ -10,11 +10,11 @@
 #include <cstring>
 
 #include "core/call_counts.hpp"
+#include "core/cpu/thread_scratch.hpp"
 #include "core/error.hpp"
 #include "core/first_exception.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/gemm.hpp"
-#include "kernels/cpu/scratch.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -10,10 +10,10 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "core/cpu/thread_scratch.hpp"
 #include "core/error.hpp"
 #include "core/rng.hpp"
 #include "kernels/cpu/dispatch.hpp"
-#include "kernels/cpu/scratch.hpp"
 #include "kernels/matmul.hpp"
 
 namespace switchyard::kernels {

@@ -2,9 +2,9 @@
 // order of k, so results do not depend on the number of threads.
 #include <algorithm>
 
+#include "core/cpu/thread_scratch.hpp"
 #include "core/first_exception.hpp"
 #include "kernels/cpu/gemm.hpp"
-#include "kernels/cpu/scratch.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -3,10 +3,6 @@
 
 #include <omp.h>
 
-#include <algorithm>
-#include <chrono>
-#include <vector>
-
 #include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "kernels/cpu/gemm.hpp"
@@ -52,27 +48,6 @@ void matmul(const Matmul& p) {
     if (g.in == DType::f64 && k > 0)
         return gemm_f64(g, p.alpha, p.a.data<double>(), p.b.data<double>(), p.c.data<double>());
     gemm(g, p.a.raw(), p.b.raw(), p.c.raw());
-}
-
-double measure_peak_flops(DType dtype) {
-    using Clock = std::chrono::steady_clock;
-    const std::int64_t n = dtype == DType::f64 ? 512 : 1024;
-    // 0x3F is a small positive number in every format: 0.7470 (f32), 0.7461 (bf16), 4.8e-4 (f64).
-    std::vector<std::uint64_t> memory(3 * static_cast<std::size_t>(n * n) * size_of(dtype) / 8,
-                                      0x3F3F3F3F3F3F3F3Full);
-    const Tensor all(memory.data(), dtype, {3, n, n});
-    const auto part = [&](std::int64_t i) { return all.rows(i, 1).reshape({n, n}); };
-    const Matmul product{.a = part(0), .b = part(1), .c = part(2)};
-    matmul(product);
-    const double flops = 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
-    double best = 0;
-    const auto start = Clock::now();
-    for (int runs = 0; runs < 3 || Clock::now() - start < std::chrono::milliseconds(100); ++runs) {
-        const auto begin = Clock::now();
-        matmul(product);
-        best = std::max(best, flops / std::chrono::duration<double>(Clock::now() - begin).count());
-    }
-    return best;
 }
 
 int num_threads() {

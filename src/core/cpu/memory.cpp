@@ -11,8 +11,8 @@
 
 #include "core/backend_memory.hpp"
 #include "core/call_counts.hpp"
+#include "core/cpu/available_memory.hpp"
 #include "core/host.hpp"
-#include "kernels/cpu/available_memory.hpp"
 
 namespace switchyard::backend {
 namespace {
@@ -77,7 +77,7 @@ void clear(std::byte* start, std::size_t bytes) {
 }
 
 Pool pool() {
-    return {host_name(), kernels::available_bytes(), host_name()};
+    return {host_name(), available_bytes(), host_name()};
 }
 
 double used_bytes() {

@@ -3,10 +3,10 @@
 
 #include <string>
 
-namespace switchyard::kernels {
+namespace switchyard::backend {
 
 /// The machine's available memory and free swap, or what a control group (batch job, container) leaves,
 /// whichever is less. Infinite when the system does not say. `root`: where /proc and /sys are.
 double available_bytes(const std::string& root = "");
 
-}  // namespace switchyard::kernels
+}  // namespace switchyard::backend

@@ -1,5 +1,5 @@
 // Buffers only grow, so that after the first step of a run nothing is allocated.
-#include "kernels/cpu/scratch.hpp"
+#include "core/cpu/thread_scratch.hpp"
 
 #include <omp.h>
 
@@ -23,9 +23,8 @@ struct Buffer {
     std::size_t capacity = 0;
 };
 
-/// What all of the first `threads` threads have.
 struct Reserved {
-    std::size_t bytes = 0;
+    std::size_t bytes = 0;  // of each of the first `threads` threads
     int threads = 0;
 };
 

@@ -1,13 +1,13 @@
 // Control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.max), and version 1
 // (limit_in_bytes).
-#include "kernels/cpu/available_memory.hpp"
+#include "core/cpu/available_memory.hpp"
 
 #include <algorithm>
 #include <fstream>
 #include <limits>
 #include <sstream>
 
-namespace switchyard::kernels {
+namespace switchyard::backend {
 namespace {
 
 constexpr double unlimited = std::numeric_limits<double>::infinity();
@@ -68,4 +68,4 @@ double available_bytes(const std::string& root) {
     return available;
 }
 
-}  // namespace switchyard::kernels
+}  // namespace switchyard::backend

@@ -7,10 +7,10 @@
 #include <fstream>
 #include <string>
 
-#include "kernels/cpu/available_memory.hpp"
+#include "core/cpu/available_memory.hpp"
 #include "support/temporary_directory.hpp"
 
-namespace switchyard::kernels {
+namespace switchyard::backend {
 namespace {
 
 constexpr double kib = 1024;
@@ -84,4 +84,4 @@ TEST_F(AvailableMemoryTest, LinesThatAreNoneOfThisAreSkipped) {
 }
 
 }  // namespace
-}  // namespace switchyard::kernels
+}  // namespace switchyard::backend
