@@ -7,6 +7,10 @@
 
 namespace switchyard::kernels {
 
+/// Of the logits of the tokens that are worked on together: few enough to stay close to the cores, many
+/// enough to keep the back end busy.
+std::size_t logits_chunk_bytes();
+
 /// stats (3, n) in accumulate_type = max, sum exp(logit - max), logit of the target (0 where another rank
 /// holds it), over the first range.count rows of logits (V local padded, n). targets (n) i32, global token
 /// ids.

@@ -1,4 +1,4 @@
-// Chunk size: what keeps the logits of a chunk near 32 MiB, so that they stay close to the cores. They lie
+// Chunk size: what keeps the logits of a chunk near kernels::logits_chunk_bytes(). They lie
 // (vocabulary, tokens): the weight's gradient then needs no transpose, and softmax runs along tokens.
 #include "model/vocab.hpp"
 
@@ -28,7 +28,8 @@ Parameter make_table(const ModelContext& context, const std::string& name, const
 
 std::int64_t chunk_tokens(const ModelContext& context, std::int64_t padded_vocab) {
     const std::int64_t row_bytes = padded_vocab * static_cast<std::int64_t>(size_of(context.dtype));
-    const std::int64_t fitting = (std::int64_t{1} << 25) / row_bytes / 64 * 64;
+    const std::int64_t fitting =
+        static_cast<std::int64_t>(kernels::logits_chunk_bytes()) / row_bytes / 64 * 64;
     return std::min(context.tokens(), std::max<std::int64_t>(64, fitting));
 }
 

@@ -13,7 +13,7 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int num_uses = 4;
+constexpr int num_uses = 5;
 
 struct Release {
     void operator()(std::byte* p) const { backend::release(p); }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/call_counts.hpp"
+#include "core/cpu/thread_scratch.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
 
@@ -75,6 +76,10 @@ void check_logits(Tensor logits, Tensor targets, VocabRange range) {
 
 }  // namespace
 
+std::size_t logits_chunk_bytes() {
+    return std::size_t{32} << 20;
+}
+
 void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor stats) {
     count_kernel(__func__);
     check_logits(logits, targets, range);
@@ -86,11 +91,14 @@ void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor 
         constexpr Stat lowest = -std::numeric_limits<Stat>::infinity();
         const T* x = logits.data<T>();
         const std::int64_t blocks = (range.count + block_rows - 1) / block_rows;
-        std::vector<Stat> parts(static_cast<std::size_t>(3 * blocks * n));  // max, sum, scratch of each block
+        // Max, sum, scratch of each block.
+        auto* const parts = reinterpret_cast<Stat*>(
+            thread_scratch(ScratchUse::statistics, static_cast<std::size_t>(3 * blocks * n) * sizeof(Stat)));
 #pragma omp parallel for schedule(static) if (range.count * n > parallel_elements)
         for (std::int64_t b = 0; b < blocks; ++b) {
-            Stat *max = parts.data() + 3 * b * n, *sum = max + n, *before = sum + n;
+            Stat *max = parts + 3 * b * n, *sum = max + n, *before = sum + n;
             std::fill_n(max, n, lowest);
+            std::fill_n(sum, n, Stat(0));
             const std::int64_t end = std::min(range.count, (b + 1) * block_rows);
             for (std::int64_t row = b * block_rows; row < end; row += strip_rows)
                 add_strip(x + row * n, std::min(strip_rows, end - row), n, max, sum, before);
@@ -99,7 +107,7 @@ void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor 
         std::fill_n(total, n, lowest);
         std::fill_n(total + n, 2 * n, Stat{});
         for (std::int64_t b = 0; b < blocks; ++b) {
-            const Stat* part = parts.data() + 3 * b * n;
+            const Stat* part = parts + 3 * b * n;
             merge(part, part + n, total, total + n, n);
         }
         for_targets(targets, range, [=](std::int64_t i, std::int64_t at) { total[2 * n + i] = load(x[at]); });
