@@ -3,7 +3,9 @@
 
 Started by tools/bench_step.sh, which finds both programs. Each round runs every program once, as its own process, one
 after the other; a ratio is always taken within a round, so that a slow or busy machine hits both sides of it.
-Prints a table of tokens/s, a table of ratios, and with --json a file of everything measured.
+Prints a table of tokens/s, a table of ratios, and with --json a file of everything measured. --other=PROGRAM: against
+another build of Switchyard instead of PyTorch (a revision before, to show that a change costs nothing); needs no PyTorch,
+so that this script can be called by itself.
 """
 import argparse
 import json
@@ -20,13 +22,13 @@ from bench_runs import Failure, ROOT, make_tokens, on_ranks, run
 VOCAB = {"60m": 32100}  # the preset that bench_torch.py builds
 
 
-def measure_switchyard(options, tokens, dtype, ranks, folder):
+def measure_switchyard(options, program, tokens, dtype, ranks, folder):
     """Times of the measured steps of one run on `ranks` dp ranks, and its share of the bound where the log tells."""
     directory = folder / "run"
     shutil.rmtree(directory, ignore_errors=True)  # an existing run would be resumed
     threads = max(1, options.threads // ranks)
-    command = [options.switchyard, "train", "--model.preset=60m", f"--model.vocab_size={VOCAB['60m']}",
-               "--method.name=full", f"--run.dtype={dtype}", f"--run.dir={directory}",
+    command = [program, "train", "--model.preset=60m", f"--model.vocab_size={VOCAB['60m']}",
+               f"--method.name={options.method}", f"--run.dtype={dtype}", f"--run.dir={directory}",
                f"--run.steps={options.warmup + options.steps}", "--run.eval_interval=0", "--run.save_interval=0",
                "--parallel.tp=1", f"--data.tokens={tokens}", f"--data.seq_len={options.seq_len}",
                f"--data.global_batch={options.batch}", f"--data.micro_batch={options.batch // ranks}",
@@ -74,19 +76,22 @@ def print_tables(rounds, options):
     """`rounds`: one dict per round, label -> result."""
     labels = list(rounds[0])
     rate = {label: [r[label]["tokens_per_s"] for r in rounds] for label in labels}
-    print(f"\n60m, method full, {options.batch} sequences of {options.seq_len}, {options.threads} threads in all; "
+    print(f"\n60m, method {options.method}, {options.batch} sequences of {options.seq_len}, {options.threads} threads in all; "
           f"{len(rounds)} rounds, median step of {options.steps}; median over rounds (lowest to highest)\n")
     print(f"{'':34} {'tokens/s':>24}  of the bound")
     for label in labels:
         shares = [r[label]["bound_share"] for r in rounds if "bound_share" in r[label]]
         print(f"{label:34} {spread(rate[label]):>24}  {spread(shares) if shares else ''}")
-    print(f"\n{'ratio of tokens/s, per round':34} {'Switchyard / PyTorch':>24}")
+    rival = "other" if options.other else "PyTorch"
+    print(f"\n{'ratio of tokens/s, per round':34} {f'Switchyard / {rival}':>24}")
     failed = False
     for dtype in options.dtypes:
-        torch_labels = [x for x in labels if x.startswith("PyTorch") and rounds[0][x]["dtype"] == dtype]
         for label in (x for x in labels if x.startswith("Switchyard") and rounds[0][x]["dtype"] == dtype):
+            rivals = [x for x in labels if x.startswith(rival) and rounds[0][x]["dtype"] == dtype]
+            if options.other:
+                rivals = [label.replace("Switchyard", "other")]
             # Against PyTorch's fastest way in this round.
-            ratios = [r[label]["tokens_per_s"] / max(r[x]["tokens_per_s"] for x in torch_labels) for r in rounds]
+            ratios = [r[label]["tokens_per_s"] / max(r[x]["tokens_per_s"] for x in rivals) for r in rounds]
             print(f"{label:34} {spread(ratios):>24}")
             if rounds[0][label]["ranks"] == 1:
                 failed |= statistics.median(ratios) < options.require
@@ -96,6 +101,8 @@ def print_tables(rounds, options):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--switchyard", type=pathlib.Path, default=ROOT / "build/release/switchyard")
+    parser.add_argument("--other", type=pathlib.Path, help="another build's program, to compare with instead of PyTorch")
+    parser.add_argument("--method", default="full", help="training method of Switchyard's runs")
     parser.add_argument("--python", default=sys.executable, help="interpreter that has PyTorch")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="cores used, all ranks together")
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="dp sizes to run")
@@ -115,9 +122,12 @@ def main():
     for ranks in options.ranks:
         if options.batch % ranks:
             parser.error(f"--batch={options.batch} sequences do not divide among {ranks} ranks; choose another --ranks")
-    options.switchyard = options.switchyard.resolve()
-    if not os.access(options.switchyard, os.X_OK):
-        raise Failure(f"{options.switchyard} is missing; build it: cmake --preset release && cmake --build build/release")
+    programs = {"Switchyard": options.switchyard.resolve()}
+    if options.other:
+        programs["other"] = options.other.resolve()
+    for program in programs.values():
+        if not os.access(program, os.X_OK):
+            raise Failure(f"{program} is missing; build it: cmake --preset release && cmake --build build/release")
 
     modes = {"f32": ["f32"], "bf16": options.torch_bf16}
     rounds = []
@@ -125,14 +135,16 @@ def main():
         folder = pathlib.Path(name)
         # The model's vocabulary is larger than the file's: a step costs the same.
         sentences = max(2000, 2 * (options.warmup + options.steps) * options.batch * options.seq_len // 8)
-        tokens = make_tokens(options.switchyard, folder, sentences)
+        tokens = make_tokens(programs["Switchyard"], folder, sentences)
         for number in range(1, options.rounds + 1):
             results = {}
             for dtype in options.dtypes:
-                jobs = [(f"PyTorch {mode}", lambda mode=mode: measure_torch(options, dtype, mode)) for mode in modes[dtype]]
-                jobs += [(f"Switchyard {dtype}, {ranks} rank{'s' if ranks > 1 else ''}",
-                          lambda ranks=ranks: measure_switchyard(options, tokens, dtype, ranks, folder))
-                         for ranks in options.ranks]
+                jobs = [(f"PyTorch {mode}", lambda mode=mode: measure_torch(options, dtype, mode))
+                        for mode in ([] if options.other else modes[dtype])]  # fmt: skip
+                for ranks in options.ranks:
+                    for name, program in programs.items():
+                        jobs.append((f"{name} {dtype}, {ranks} rank{'s' if ranks > 1 else ''}", lambda p=program, ranks=ranks:
+                                     measure_switchyard(options, p, tokens, dtype, ranks, folder)))  # fmt: skip
                 for label, job in jobs if number % 2 else reversed(jobs):  # no side always runs first
                     result = job()
                     result["tokens_per_s"] = options.batch * options.seq_len / statistics.median(result["step_s"])
