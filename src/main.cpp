@@ -1,10 +1,10 @@
 // switchyard: what each command is called and who does it. An error that arrives here ends every rank.
-#include <csignal>
 #include <exception>
 
 #include "comm/failure.hpp"
 #include "commands/commands.hpp"
 #include "core/timer.hpp"
+#include "io/files/files.hpp"
 #include "run/stop_requests.hpp"
 
 namespace {
@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
     const double start_s = seconds_now();
     note_requeue_signals();
     int rank = 0;
-    std::signal(SIGXFSZ, SIG_IGN);  // a write beyond `ulimit -f` is to be an error with a message
+    ignore_file_size_signal();
     try {
         MpiSession session(argc, argv);
         const Comm world = Comm::duplicate(MPI_COMM_WORLD);

@@ -21,6 +21,7 @@ struct HostBlock {
 };
 
 using Attribute = std::variant<std::int64_t, double, std::string>;
+std::string text_of(const Attribute&);
 
 class PartValues;  // stored_values.hpp
 

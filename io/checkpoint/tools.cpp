@@ -32,9 +32,6 @@ class InputFile {
         : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
         require(fd_ >= 0, "cannot read {} ({}) check the path", path, system_reason);
     }
-    InputFile(const InputFile&) = delete;
-    InputFile& operator=(const InputFile&) = delete;
-    ~InputFile() { ::close(fd_); }
 
     /// Values [first, first + count) of a dataset.
     void read(const std::string& name, const StoredDataset& dataset, std::int64_t first, std::int64_t count,
@@ -47,7 +44,7 @@ class InputFile {
 
   private:
     std::string path_;
-    int fd_;
+    FileDescriptor fd_;
 };
 
 template <class Work>
@@ -137,12 +134,12 @@ std::string dataset_difference(const InputFile& a, const InputFile& b, const std
         found.not_finite ? ", some of them not finite" : "");
 }
 
-std::string text_of(const Attribute& value) {
-    if (const auto* integer = std::get_if<std::int64_t>(&value)) return fmt::format("{}", *integer);
-    if (const auto* real = std::get_if<double>(&value)) return fmt::format("{}", *real);
-    const std::string& text = std::get<std::string>(value);
-    return text.size() <= 60 ? fmt::format("\"{}\"", text)
-                             : fmt::format("\"{}...\" ({} bytes)", text.substr(0, 60), text.size());
+/// In a message: quoted, and not long.
+std::string shown(const Attribute& value) {
+    const auto* text = std::get_if<std::string>(&value);
+    if (!text) return text_of(value);
+    return text->size() <= 60 ? fmt::format("\"{}\"", *text)
+                              : fmt::format("\"{}...\" ({} bytes)", text->substr(0, 60), text->size());
 }
 
 bool same(const Attribute& a, const Attribute& b, double tolerance) {
@@ -165,7 +162,7 @@ std::string attribute_difference(const std::string& key, const Attribute& a, con
         return fmt::format("attribute {} differs, first at \"{}\" against \"{}\"", key, line_of(*x),
                            line_of(*y));
     }
-    return fmt::format("attribute {} is {} in the first file, {} in the second", key, text_of(a), text_of(b));
+    return fmt::format("attribute {} is {} in the first file, {} in the second", key, shown(a), shown(b));
 }
 
 template <class Map>
@@ -203,6 +200,12 @@ void compare_attributes(const Catalog& a, const Catalog& b, double tolerance,
 }
 
 }  // namespace
+
+std::string text_of(const Attribute& value) {
+    if (const auto* integer = std::get_if<std::int64_t>(&value)) return fmt::format("{}", *integer);
+    if (const auto* real = std::get_if<double>(&value)) return fmt::format("{}", *real);
+    return std::get<std::string>(value);
+}
 
 FileContents file_contents(const std::string& path) {
     const Catalog catalog = read_catalog(path);

@@ -31,30 +31,6 @@ using hdf5::Handle;
 constexpr hsize_t alignment_bytes = 1 << 20;  // a Lustre stripe is a multiple of it
 constexpr hsize_t aligned_from_bytes = 4 << 20;
 
-class Descriptor {
-  public:
-    Descriptor() = default;
-    explicit Descriptor(int fd) : fd_(fd) {}
-    Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    Descriptor& operator=(Descriptor&& other) noexcept {
-        std::swap(fd_, other.fd_);
-        return *this;
-    }
-    ~Descriptor() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    int get() const { return fd_; }
-    int close() { return ::close(std::exchange(fd_, -1)); }
-
-  private:
-    int fd_ = -1;
-};
-
-std::string folder_of(const std::string& path) {
-    const std::string folder = std::filesystem::path(path).parent_path().string();
-    return folder.empty() ? "." : folder;
-}
-
 void check_file_size_limit(const std::string& path, std::uint64_t bytes) {
     rlimit limit{};
     if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
@@ -64,8 +40,8 @@ void check_file_size_limit(const std::string& path, std::uint64_t bytes) {
 
 void check_free_space(const std::string& path, std::uint64_t bytes) {
     struct statvfs info {};
-    require(::statvfs(folder_of(path).c_str(), &info) == 0, "cannot write {} ({}: {}) check run.dir", path,
-            folder_of(path), system_reason);
+    require(::statvfs(directory_of(path).c_str(), &info) == 0, "cannot write {} ({}: {}) check run.dir", path,
+            directory_of(path), system_reason);
     const std::uint64_t free = std::uint64_t{info.f_bavail} * info.f_frsize;
     require(free >= bytes,
             "cannot write {} (no space left: {} needed, {} free) remove files or lower run.keep_last", path,
@@ -96,7 +72,7 @@ struct Announcement {
 struct CheckpointWriter::State {
     Comm world;
     std::string path, partial;
-    Descriptor data;
+    FileDescriptor data;
     Handle file;      // rank 0
     Catalog catalog;  // rank 0: what was asked for, to which the digest belongs
     bool made_partial = false;
@@ -120,8 +96,8 @@ struct CheckpointWriter::State {
     void abandon() {
         void* descriptor = nullptr;
         if (file >= 0 && H5Fget_vfd_handle(file, H5P_DEFAULT, &descriptor) >= 0) {
-            const Descriptor memory(::memfd_create("abandoned checkpoint", MFD_CLOEXEC));
-            if (memory.get() >= 0) ::dup3(memory.get(), *static_cast<int*>(descriptor), O_CLOEXEC);
+            const FileDescriptor memory(::memfd_create("abandoned checkpoint", MFD_CLOEXEC));
+            if (memory >= 0) ::dup3(memory, *static_cast<int*>(descriptor), O_CLOEXEC);
         }
         file.reset();
     }
@@ -186,17 +162,17 @@ CheckpointWriter::CheckpointWriter(const Comm& world, std::string path, std::uin
             check_file_size_limit(s.path, expected_bytes);
             if (!s.root()) return;
             check_free_space(s.path, expected_bytes);
-            s.data = Descriptor(::open(s.partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-            require(s.data.get() >= 0, "cannot create {} ({}) check run.dir", s.partial, system_reason);
+            s.data =
+                FileDescriptor(::open(s.partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
+            require(s.data >= 0, "cannot create {} ({}) check run.dir", s.partial, system_reason);
             s.made_partial = true;
             s.file = create_file(s.partial);
             s.catalog.attributes["/"];
         });
         agree_on(world, [&] {
             if (s.root()) return;
-            s.data = Descriptor(::open(s.partial.c_str(), O_WRONLY | O_CLOEXEC));
-            require(s.data.get() >= 0, "cannot open {} ({}) all ranks must see run.dir", s.partial,
-                    system_reason);
+            s.data = FileDescriptor(::open(s.partial.c_str(), O_WRONLY | O_CLOEXEC));
+            require(s.data >= 0, "cannot open {} ({}) all ranks must see run.dir", s.partial, system_reason);
         });
     } catch (...) {
         if (s.made_partial) ::unlink(s.partial.c_str());
@@ -275,8 +251,7 @@ void CheckpointWriter::write_values(const std::string& path, const Shard& shard,
     });
     offset = broadcast(s.world, offset);
 
-    const FileArray array{s.data.get(), static_cast<std::uint64_t>(offset), mine.rows, mine.cols,
-                          size_of(dtype)};
+    const FileArray array{s.data, static_cast<std::uint64_t>(offset), mine.rows, mine.cols, size_of(dtype)};
     const std::string error = write_parts(s.world, parts, array, [&](auto begin, auto count, std::byte* to) {
         values.pack(begin, count, to);
         so_far.checksum += checksum_rows(to, dtype, count, shard.cols,
@@ -306,16 +281,15 @@ std::uint64_t CheckpointWriter::commit() {
         SWITCHYARD_HDF5(H5Fclose(s.file.release()));
     });
     agree_on(s.world, [&] {
-        require(::fsync(s.data.get()) == 0, "cannot write {} (fsync: {})", s.path, system_reason);
+        require(::fsync(s.data) == 0, "cannot write {} (fsync: {})", s.path, system_reason);
         require(s.data.close() == 0, "cannot write {} (close: {})", s.path, system_reason);
     });
     std::int64_t bytes = 0;
     s.on_root([&] {
         require(::rename(s.partial.c_str(), s.path.c_str()) == 0, "rename: {}", system_reason);
         s.made_partial = false;
-        const Descriptor folder(::open(folder_of(s.path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-        require(folder.get() >= 0 && ::fsync(folder.get()) == 0, "sync of {}: {}", folder_of(s.path),
-                system_reason);
+        const FileDescriptor folder(::open(directory_of(s.path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+        require(folder >= 0 && ::fsync(folder) == 0, "sync of {}: {}", directory_of(s.path), system_reason);
         bytes = static_cast<std::int64_t>(std::filesystem::file_size(s.path));
     });
     return static_cast<std::uint64_t>(broadcast(s.world, bytes));

@@ -19,6 +19,8 @@ class FileDescriptor {
     }
     ~FileDescriptor();
     operator int() const { return fd_; }
+    /// What close(2) says, once; the destructor then has nothing to do.
+    int close();
 
   private:
     int fd_ = -1;

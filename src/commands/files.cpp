@@ -17,12 +17,6 @@
 namespace switchyard {
 namespace {
 
-std::string text_of(const Attribute& value) {
-    if (const auto* integer = std::get_if<std::int64_t>(&value)) return fmt::format("{}", *integer);
-    if (const auto* real = std::get_if<double>(&value)) return fmt::format("{}", *real);
-    return std::get<std::string>(value);
-}
-
 int tokenize_files(const Arguments& arguments) {
     TokenizeOptions options;
     options.inputs = arguments.files;
