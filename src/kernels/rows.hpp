@@ -15,7 +15,7 @@ struct Rows {
     std::int64_t first = 0, count = 0;
     Tensor list;  // (count) i32 in back-end memory, or empty
     static Rows range(std::int64_t first, std::int64_t count) { return {first, count, {}}; }
-    static Rows listed(Tensor list) { return {0, list.size(), list}; }
+    static Rows listed(Tensor list) { return {0, list.empty() ? 0 : list.size(), list}; }
 };
 
 /// A rectangle of a 2-D tensor: some rows, and of each the columns [column, column + width).

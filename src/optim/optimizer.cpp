@@ -19,11 +19,6 @@ DType gradient_dtype(const ModelContext& context) {
     return context.config.optim.gradient_dtype == "bf16" ? DType::bf16 : context.accumulate();
 }
 
-/// m, v and the step counter of one row.
-std::size_t moved_row_bytes(std::int64_t width, std::size_t element_bytes) {
-    return 2 * static_cast<std::size_t>(width) * element_bytes + sizeof(std::int32_t);
-}
-
 }  // namespace
 
 Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>& parameters,
@@ -37,6 +32,11 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
     };
     std::int64_t buffer = 0;
     for (const Group& group : groups_) buffer = std::max(buffer, group.capacity * group.comm->size());
+    std::size_t moving = 0;
+    for (const OwnedParameter& owned : owned_)
+        moving += static_cast<std::size_t>(owned.most_moving()) * moved_row_bytes(owned);
+    const std::size_t element = size_of(context.accumulate());
+    buffer = std::max(buffer, static_cast<std::int64_t>((moving + element - 1) / element));
     if (buffer > 0) {
         send_ = take(context.accumulate(), buffer);
         received_ = take(context.accumulate(), buffer);
@@ -116,12 +116,7 @@ void Optimizer::rebuild_buckets() {
 }
 
 void Optimizer::assign_owners(int parameter, const std::vector<int>& owner) {
-    OwnedParameter& owned = owned_[parameter];
-    const int self = owned.owners().group->rank();
-    for (const bool arriving : {false, true})  // leave first, so that storage never exceeds its capacity
-        for (std::int32_t row = 0; row < static_cast<std::int32_t>(owner.size()); ++row)
-            if ((owner[row] == self) == arriving) owned.set_owner(row, owner[row]);
-    owned.refresh();
+    owned_[parameter].assign_owners(owner);
 }
 
 int Optimizer::index_of(const Parameter* parameter) const {
@@ -198,78 +193,14 @@ void Optimizer::update(double lr_factor, const Adjust& adjust) {
     kernels::adamw(updates_, clip_);
 }
 
-void Optimizer::move_rows(const std::vector<RowMove>& moves) {
-    const std::size_t element = size_of(context_.accumulate());
-    // One exchange per group and width of the moments: {m, v, step}.
-    std::map<std::pair<const Comm*, std::int64_t>, std::vector<RowMove>> classes;
-    for (const RowMove& move : moves)
-        if (move.from != move.to)
-            classes[{owned_[move.parameter].owners().group, owned_[move.parameter].gradient_width()}]
-                .push_back(move);
-
-    struct Arrival {
-        const RowMove* move;
-        std::vector<std::byte> state;
-    };
-    std::vector<Arrival> arrivals;
-    std::vector<std::pair<const Comm*, std::int64_t>>
-        order;  // the same on all ranks: dp before world, then width
-    for (const auto& [key, unused] : classes) order.push_back(key);
-    std::sort(order.begin(), order.end(), [&](const auto& a, const auto& b) {
-        const bool a_world = a.first == &context_.topology.world,
-                   b_world = b.first == &context_.topology.world;
-        return std::make_pair(a_world, a.second) < std::make_pair(b_world, b.second);
-    });
-    for (const auto& key : order) {
-        const auto& [comm, width] = key;
-        const std::vector<RowMove>& rows = classes[key];
-        const std::size_t row_bytes = moved_row_bytes(width, element);
-        std::vector<int> from, to;
-        std::vector<std::byte> held, wanted;
-        std::vector<const RowMove*> expected;
-        for (const RowMove& move : rows) {
-            from.push_back(move.from);
-            to.push_back(move.to);
-            if (move.from == comm->rank()) {
-                const OwnedParameter& owned = owned_[move.parameter];
-                held.resize(held.size() + row_bytes);
-                std::byte* out = held.data() + held.size() - row_bytes;
-                kernels::download(owned.m(move.row), out);
-                kernels::download(owned.v(move.row), out + width * element);
-                kernels::download(owned.step(move.row), out + 2 * width * element);
-            }
-            if (move.to == comm->rank()) expected.push_back(&move);
-        }
-        wanted.resize(expected.size() * row_bytes);
-        exchange_rows(*comm, from, to, held.data(), wanted.data(), row_bytes, context_.traffic,
-                      TrafficGroup::moves);
-        for (std::size_t i = 0; i < expected.size(); ++i)
-            arrivals.push_back(
-                {expected[i], {wanted.begin() + i * row_bytes, wanted.begin() + (i + 1) * row_bytes}});
-    }
-
-    std::vector<bool> touched(owned_.size(), false);
-    const auto apply = [&](bool leaving) {  // leave first, so that storage never exceeds its capacity
-        for (const RowMove& move : moves) {
-            OwnedParameter& owned = owned_[move.parameter];
-            if (move.from == move.to || (move.to == owned.owners().group->rank()) == leaving) continue;
-            owned.set_owner(move.row, move.to);
-            touched[move.parameter] = true;
-        }
-    };
-    apply(true);
-    apply(false);
-    for (const Arrival& arrival : arrivals) {
-        OwnedParameter& owned = owned_[arrival.move->parameter];
-        const std::int64_t width = owned.gradient_width();
-        kernels::upload(arrival.state.data(), owned.m(arrival.move->row));
-        kernels::upload(arrival.state.data() + width * element, owned.v(arrival.move->row));
-        kernels::upload(arrival.state.data() + 2 * width * element, owned.step(arrival.move->row));
-    }
-    bool any = false;
-    for (std::size_t i = 0; i < owned_.size(); ++i)
-        if (touched[i]) owned_[i].refresh(), any = true;
-    if (any) rebuild_buckets();
+RowMoves Optimizer::plan_moves(const std::vector<RowMove>& moves, kernels::StepLists& lists) {
+    RowMoves planned(owned_, moves, send_, received_, lists);
+    for (Group& group : groups_)
+        if (std::any_of(group.members.begin(), group.members.end(), [&](int i) {
+                return std::binary_search(planned.touched().begin(), planned.touched().end(), i);
+            }))
+            rebuild(group);
+    return planned;
 }
 
 Traffic Optimizer::plan_traffic(const std::map<int, std::vector<int>>& other_owners) const {
@@ -291,7 +222,7 @@ Traffic Optimizer::plan_traffic(const std::map<int, std::vector<int>>& other_own
 double Optimizer::move_bytes(const RowMove& move) const {
     const OwnedParameter& owned = owned_[move.parameter];
     if (move.from == move.to || move.from != owned.owners().group->rank()) return 0;
-    return static_cast<double>(moved_row_bytes(owned.gradient_width(), size_of(context_.accumulate())));
+    return static_cast<double>(moved_row_bytes(owned));
 }
 
 void Optimizer::visit_state(StateIo& io) {

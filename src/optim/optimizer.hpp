@@ -13,15 +13,9 @@
 #include "optim/buckets.hpp"
 #include "optim/owned_parameter.hpp"
 #include "optim/rank_values.hpp"
+#include "optim/row_moves.hpp"
 
 namespace switchyard {
-
-/// A row that changes owner: rank numbers within the parameter's group.
-struct RowMove {
-    int parameter = 0;  // index in Optimizer::owned()
-    std::int32_t row = 0;
-    int from = 0, to = 0;
-};
 
 class Optimizer {
   public:
@@ -64,9 +58,9 @@ class Optimizer {
     kernels::StepScalars& scalars() { return scalars_; }
     void gather_values();
 
-    /// Rows change owner: moments and step counters travel, masters do not. Collective over the world; all
-    /// ranks give the same moves.
-    void move_rows(const std::vector<RowMove>&);
+    /// Rows change owner: the tables at once, the state as RowMoves says. All ranks give the same moves; at
+    /// most OwnershipPlan::most_moving rows of a parameter leave or arrive at a time.
+    RowMoves plan_moves(const std::vector<RowMove>&, kernels::StepLists&);
     /// Other owners for the rows of one parameter, before its state is loaded; rebuild_buckets() once all are
     /// set.
     void assign_owners(int parameter, const std::vector<int>& owner);
@@ -75,7 +69,7 @@ class Optimizer {
     /// Bytes that this rank sends per step, with the owners of now or, where given, these.
     Traffic plan_traffic(const std::map<int, std::vector<int>>& other_owners = {}) const;
 
-    /// What move_rows() sends from this rank for one row.
+    /// What a move sends from this rank.
     double move_bytes(const RowMove&) const;
 
     void visit_state(StateIo&);

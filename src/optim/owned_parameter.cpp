@@ -2,6 +2,8 @@
 #include "optim/owned_parameter.hpp"
 
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
@@ -14,6 +16,15 @@ std::int64_t width_of(const Tensor& value) {
     return value.shape().rank() == 2 ? value.dim(1) : 1;
 }
 
+bool is_range(const std::vector<std::int32_t>& rows) {
+    for (std::size_t i = 1; i < rows.size(); ++i)
+        if (rows[i] != rows[i - 1] + 1) return false;
+    return true;
+}
+kernels::Rows range_of(const std::vector<std::int32_t>& rows) {
+    return kernels::Rows::range(rows.empty() ? 0 : rows[0], static_cast<std::int64_t>(rows.size()));
+}
+
 }  // namespace
 
 OwnedParameter::OwnedParameter(const ModelContext& context, Parameter& parameter, OwnershipPlan plan)
@@ -22,6 +33,7 @@ OwnedParameter::OwnedParameter(const ModelContext& context, Parameter& parameter
       width_(width_of(parameter.value)),
       step_per_row_(plan.step_per_row),
       aliased_(owners_.group->size() == 1 && parameter.value.dtype() == context.accumulate()),
+      most_moving_(plan.most_moving),
       index_(owners_.owner.size(), -1) {
     Arena& arena = context.arena;
     const DType dtype = context.accumulate();
@@ -52,54 +64,118 @@ std::vector<std::int32_t> OwnedParameter::held_rows() const {
 
 void OwnedParameter::refresh() {
     const auto rows = [&](const std::vector<std::int32_t>& list, Tensor memory) {
-        bool range = true;
-        for (std::int64_t i = 0; i < count_; ++i) range = range && list[i] == list[0] + i;
-        if (range) return kernels::Rows::range(count_ == 0 ? 0 : list[0], count_);
+        if (is_range(list)) return range_of(list);
         kernels::upload(list.data(), memory.rows(0, count_));
         return kernels::Rows::listed(memory.rows(0, count_));
     };
-    stored_rows_ = rows(row_of_, stored_list_);
+    stored_rows_ = rows({row_of_.begin(), row_of_.begin() + count_}, stored_list_);
     sorted_rows_ = rows(held_rows(), sorted_list_);
 }
 
-void OwnedParameter::set_owner(std::int32_t row, int owner) {
-    const int self = owners_.group->rank();
-    const bool had = mine(row), has = owner == self;
-    owners_.owner[row] = owner;
-    if (had == has) return;
-    if (has) {
-        internal_check(count_ < static_cast<std::int64_t>(row_of_.size()), "{}: storage for {} rows is full",
-                       parameter_->shard.name, row_of_.size());
-        row_of_[count_] = row;
-        index_[row] = static_cast<std::int32_t>(count_++);
-        return;
-    }
-    const std::int32_t hole = index_[row], last = static_cast<std::int32_t>(--count_);
-    if (hole != last) {
-        for (const Tensor& t : {master_, m_, v_, step_})
-            if (step_per_row_ || &t != &step_) kernels::copy(t.rows(last, 1), t.rows(hole, 1));
-        row_of_[hole] = row_of_[last];
-        index_[row_of_[hole]] = hole;
-    }
-    index_[row] = -1;
+void OwnedParameter::refresh(kernels::StepLists& lists, kernels::RowBatch& batch) {
+    const auto rows = [&](const std::vector<std::int32_t>& list, Tensor memory) {
+        if (is_range(list)) return range_of(list);
+        const Tensor kept = memory.rows(0, count_);
+        batch.copy(kernels::whole_rows(lists.add(list)), kernels::whole_rows(kept));
+        return kernels::Rows::listed(kept);
+    };
+    stored_rows_ = rows({row_of_.begin(), row_of_.begin() + count_}, stored_list_);
+    sorted_rows_ = rows(held_rows(), sorted_list_);
 }
 
-std::int64_t OwnedParameter::reset_moments(const std::vector<std::int32_t>& rows) {
-    std::int64_t reset = 0;
-    for (std::int32_t row : rows) {
-        if (!mine(row)) continue;
-        kernels::zero(m(row));
-        kernels::zero(v(row));
-        kernels::zero(step(row));
-        ++reset;
+std::vector<std::int32_t> OwnedParameter::stored(std::span<const std::int32_t> rows) const {
+    std::vector<std::int32_t> storage;
+    for (const std::int32_t row : rows)
+        if (mine(row)) storage.push_back(index_[row]);
+    return storage;
+}
+
+std::vector<Tensor> OwnedParameter::travelling() const {
+    std::vector<Tensor> parts{m_, v_};
+    if (step_per_row_) parts.push_back(step_.reshape({step_.dim(0), 1}));
+    return parts;
+}
+
+OwnedParameter::Gaps OwnedParameter::change_tables(std::span<const std::int32_t> rows,
+                                                   std::span<const int> owners) {
+    const int self = owners_.group->rank();
+    std::vector<std::int32_t> holes, arriving;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        const bool had = mine(rows[i]), has = owners[i] == self;
+        owners_.owner[rows[i]] = owners[i];
+        if (has && !had) arriving.push_back(rows[i]);
+        if (!had || has) continue;
+        holes.push_back(std::exchange(index_[rows[i]], -1));
+        row_of_[holes.back()] = -1;
     }
-    return reset;
+    // What lies beyond the new end goes to the holes before it: no place is both read and written.
+    Gaps gaps;
+    const auto kept = static_cast<std::int32_t>(count_ - static_cast<std::int64_t>(holes.size()));
+    std::sort(holes.begin(), holes.end());
+    auto hole = holes.begin();
+    for (std::int32_t last = kept; last < static_cast<std::int32_t>(count_); ++last) {
+        if (row_of_[last] < 0) continue;
+        gaps.from.push_back(last);
+        gaps.to.push_back(*hole);
+        row_of_[*hole] = row_of_[last];
+        index_[row_of_[last]] = *hole++;
+    }
+    count_ = kept;
+    internal_check(
+        count_ + static_cast<std::int64_t>(arriving.size()) <= static_cast<std::int64_t>(row_of_.size()),
+        "{}: storage for {} rows is full", parameter_->shard.name, row_of_.size());
+    for (const std::int32_t row : arriving) {
+        row_of_[count_] = row;
+        index_[row] = static_cast<std::int32_t>(count_++);
+    }
+    return gaps;
+}
+
+void OwnedParameter::change_owners(std::span<const std::int32_t> rows, std::span<const int> owners,
+                                   kernels::StepLists& lists, kernels::RowBatch& close_gaps) {
+    const Gaps gaps = change_tables(rows, owners);
+    if (gaps.from.empty()) return;
+    const kernels::Rows from = lists.rows(gaps.from), to = lists.rows(gaps.to);
+    std::vector<Tensor> state = travelling();
+    state.push_back(master_);
+    for (const Tensor& part : state)
+        close_gaps.copy(kernels::whole_rows(part, from), kernels::whole_rows(part, to));
+}
+
+void OwnedParameter::assign_owners(std::span<const int> owner_of_row) {
+    std::vector<std::int32_t> rows(owner_of_row.size());
+    std::iota(rows.begin(), rows.end(), 0);
+    change_tables(rows, owner_of_row);
+    refresh();
+}
+
+void OwnedParameter::reset_moments(std::span<const std::int32_t> rows, kernels::StepLists& lists,
+                                   kernels::RowBatch& batch) const {
+    const std::vector<std::int32_t> storage = stored(rows);
+    if (storage.empty()) return;
+    const kernels::Rows some = lists.rows(storage);
+    for (const Tensor& part : travelling()) batch.zero(kernels::whole_rows(part, some));
+    if (!step_per_row_) batch.zero(kernels::whole_rows(step_));
+}
+
+std::vector<std::int32_t> OwnedParameter::frozen_in_storage(const std::vector<int>& frozen) const {
+    std::vector<std::int32_t> stored(count_, 0);
+    for (std::int64_t i = 0; i < count_ && !frozen.empty(); ++i) stored[i] = frozen[row_of_[i]] != 0;
+    return stored;
 }
 
 void OwnedParameter::set_frozen(const std::vector<int>& frozen) {
-    std::vector<std::int32_t> stored(count_, 0);
-    for (std::int64_t i = 0; i < count_ && !frozen.empty(); ++i) stored[i] = frozen[row_of_[i]];
-    kernels::upload(stored.data(), frozen_.rows(0, count_));
+    frozen_now_ = frozen_in_storage(frozen);
+    kernels::upload(frozen_now_.data(), frozen_.rows(0, count_));
+}
+
+void OwnedParameter::set_frozen(const std::vector<int>& frozen, kernels::StepLists& lists,
+                                kernels::RowBatch& batch) {
+    std::vector<std::int32_t> next = frozen_in_storage(frozen);
+    if (next == frozen_now_) return;
+    frozen_now_ = std::move(next);
+    if (count_ > 0)
+        batch.copy(kernels::whole_rows(lists.add(frozen_now_)), kernels::whole_rows(frozen_.rows(0, count_)));
 }
 
 void OwnedParameter::masters_from_values() {
@@ -178,7 +254,6 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     d.transposed = false;
     if (parameter_->tp_gradient == TpGradient::own) d.replica = context.tp_rank();
     io.rows(base + "/step", d, access(step_.reshape({step_.size(), 1})));
-    if (io.loading()) refresh();
 }
 
 }  // namespace switchyard

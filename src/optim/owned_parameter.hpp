@@ -5,6 +5,7 @@
 #include "core/arena.hpp"
 #include "io/checkpoint/state_io.hpp"
 #include "kernels/adamw.hpp"
+#include "kernels/step_memory.hpp"
 #include "model/context.hpp"
 #include "optim/ownership.hpp"
 
@@ -13,8 +14,9 @@ namespace switchyard {
 /// Who owns a parameter's rows at the start, and how its state is kept.
 struct OwnershipPlan {
     RowOwners owners;
-    std::int64_t capacity = 0;  // rows this rank may own at a time
-    bool step_per_row = false;  // slots of a factor; else one step counter for all
+    std::int64_t capacity = 0;     // rows this rank may own at a time
+    bool step_per_row = false;     // slots of a factor; else one step counter for all
+    std::int64_t most_moving = 0;  // rows that leave or arrive here at a time, at most
 };
 
 class OwnedParameter {
@@ -24,6 +26,8 @@ class OwnedParameter {
     Parameter& parameter() const { return *parameter_; }
     const RowOwners& owners() const { return owners_; }
     bool step_per_row() const { return step_per_row_; }
+    /// Rows that leave or arrive here at a time, at most.
+    std::int64_t most_moving() const { return most_moving_; }
     /// Rows owned here.
     std::int64_t num_rows() const { return count_; }
     std::int64_t width() const { return width_; }
@@ -40,11 +44,20 @@ class OwnedParameter {
     Tensor v(std::int32_t row) const { return v_.rows(index_[row], 1); }
     Tensor step(std::int32_t row) const { return step_per_row_ ? step_.rows(index_[row], 1) : step_; }
 
-    /// Moments and step counters of these rows <- 0, where owned. Returns how many were owned here.
-    std::int64_t reset_moments(const std::vector<std::int32_t>& rows);
+    /// Where those of `rows` that are owned here lie in the storage, in their order.
+    std::vector<std::int32_t> stored(std::span<const std::int32_t> rows) const;
+    /// (storage, width).
+    Tensor masters() const { return master_; }
+    /// What travels when a row changes owner, each (storage, .): moments, and the counter of a slot.
+    std::vector<Tensor> travelling() const;
+    /// Moments and step counters of these rows <- 0, where owned, once `batch` is run.
+    void reset_moments(std::span<const std::int32_t> rows, kernels::StepLists&,
+                       kernels::RowBatch& batch) const;
     /// From now on rows with a non-zero entry (one per row) stay as they are but for their counters and what
     /// momentum they have: their gradients count as zero, and they do not decay. Slots of a factor only.
     void set_frozen(const std::vector<int>& frozen);
+    /// The same once `batch` is run.
+    void set_frozen(const std::vector<int>& frozen, kernels::StepLists&, kernels::RowBatch& batch);
 
     void masters_from_values();
     void values_from_masters();  // owned rows only: gather afterwards
@@ -56,21 +69,36 @@ class OwnedParameter {
 
     void visit_state(StateIo&, const ModelContext&);
 
-    /// Row changes owner: storage is given up or taken; its content is not moved. Then refresh().
-    void set_owner(std::int32_t row, int owner);
-    void refresh();
+    /// rows[i] goes to owners[i]: the tables at once, the storage once `close_gaps` is run; the content of
+    /// what leaves or arrives is not moved (RowMoves). Then refresh().
+    void change_owners(std::span<const std::int32_t> rows, std::span<const int> owners, kernels::StepLists&,
+                       kernels::RowBatch& close_gaps);
+    /// The same where no content is to be kept; refreshes.
+    void assign_owners(std::span<const int> owner_of_row);
+    /// Lists of the owned rows for kernels, once `batch` is run.
+    void refresh(kernels::StepLists&, kernels::RowBatch& batch);
 
   private:
     Tensor as_matrix(Tensor t) const { return t.reshape({t.dim(0), t.size() / t.dim(0)}); }
     std::vector<std::int32_t> held_rows() const;  // ascending
 
+    /// Storage that is moved to fill what has been left.
+    struct Gaps {
+        std::vector<std::int32_t> from, to;
+    };
+    Gaps change_tables(std::span<const std::int32_t> rows, std::span<const int> owners);
+    std::vector<std::int32_t> frozen_in_storage(const std::vector<int>& frozen) const;
+    void refresh();
+
     Parameter* parameter_;
     RowOwners owners_;
     std::int64_t width_;
     bool step_per_row_, aliased_;
-    std::int64_t count_ = 0;            // rows owned now: storage 0 ... count - 1
-    std::vector<std::int32_t> index_;   // row -> storage, -1: not here
-    std::vector<std::int32_t> row_of_;  // storage -> row
+    std::int64_t most_moving_;
+    std::int64_t count_ = 0;                // rows owned now: storage 0 ... count - 1
+    std::vector<std::int32_t> index_;       // row -> storage, -1: not here
+    std::vector<std::int32_t> row_of_;      // storage -> row
+    std::vector<std::int32_t> frozen_now_;  // what frozen_ holds of the owned rows
     Tensor master_, m_, v_, step_, frozen_, stored_list_, sorted_list_;
     kernels::Rows stored_rows_,
         sorted_rows_;  // of the parameter: in the order of their storage, and ascending

@@ -25,6 +25,7 @@ TEST(StepMemory, ListsLieInBackEndMemoryAfterCommit) {
         const kernels::Rows range = lists.rows(std::vector<std::int32_t>{4, 5, 6}),
                             listed = lists.rows(second);
         EXPECT_TRUE(lists.add({}).empty());
+        EXPECT_EQ(lists.rows({}).count, 0);  // not the row that an empty tensor seems to have
         lists.commit();
         EXPECT_EQ(on_host(a), first);
         EXPECT_EQ(on_host(listed.list), second);

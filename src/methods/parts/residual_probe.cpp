@@ -42,9 +42,11 @@ Tensor ResidualProbe::effective(Linear& linear, LowRankAdapter& adapter, Tensor 
                  b = b_.view(dtype_, {r, count});
     kernels::load_frozen(linear.base().words.rows(0, count), out);
     kernels::max_abs(out, largest_stored);
-    kernels::copy(adapter.a().value, a);
-    kernels::copy_rows({adapter.b().value, kernels::Rows::range(0, r), linear.base().slice.begin, count},
-                       kernels::whole_rows(b));
+    kernels::RowBatch factors;
+    factors.copy(kernels::whole_rows(adapter.a().value), kernels::whole_rows(a));
+    factors.copy({adapter.b().value, kernels::Rows::range(0, r), linear.base().slice.begin, count},
+                 kernels::whole_rows(b));
+    factors.run();
     kernels::matmul({.a = b,
                      .b = a,
                      .c = out,
@@ -55,8 +57,7 @@ Tensor ResidualProbe::effective(Linear& linear, LowRankAdapter& adapter, Tensor 
 }
 
 void ResidualProbe::before(Linear& linear, LowRankAdapter& adapter) {
-    kernels::zero(numbers_);
-    if (rows(linear) == 0) return;
+    if (rows(linear) == 0) return kernels::zero(numbers_);
     const Tensor then = effective(linear, adapter, before_, numbers_.rows(2, 1));
     kernels::max_abs(then, numbers_.rows(0, 1));
 }

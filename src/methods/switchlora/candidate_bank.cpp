@@ -13,6 +13,13 @@ CandidateBank::CandidateBank(Parameter& factor, const Comm& group, const HomeRul
     }
 }
 
+kernels::RowPart CandidateBank::rows(const std::vector<int>& candidates, kernels::StepLists& lists) const {
+    std::vector<std::int32_t> here_now;
+    for (int candidate : candidates)
+        if (here(candidate)) here_now.push_back(row[candidate]);
+    return kernels::whole_rows(bank, lists.rows(here_now));
+}
+
 void CandidateBank::visit_state(StateIo& io, const std::string& path, OwnedParameter& owned,
                                 const std::vector<int>& slots) {
     std::vector<int> home(row.size());

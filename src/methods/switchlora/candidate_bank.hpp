@@ -14,6 +14,9 @@ struct CandidateBank {
     /// (1, width); of a candidate that is here.
     Tensor vector(int candidate) const { return bank.rows(row[candidate], 1); }
 
+    /// Of those candidates that are here, in their order.
+    kernels::RowPart rows(const std::vector<int>& candidates, kernels::StepLists&) const;
+
     /// Dataset (C, width): rows of active candidates are the masters. `slots`: candidate of each slot.
     /// Loading sets the rows of inactive and active candidates alike.
     void visit_state(StateIo&, const std::string& path, OwnedParameter&, const std::vector<int>& slots);

@@ -8,10 +8,9 @@
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
-#include "kernels/elementwise.hpp"
-#include "kernels/transfer.hpp"
 #include "methods/parts/residual_probe.hpp"
 #include "methods/registry.hpp"
+#include "methods/switchlora/absorption.hpp"
 #include "methods/switchlora/candidate_bank.hpp"
 #include "methods/switchlora/switch_schedule.hpp"
 
@@ -58,20 +57,37 @@ class SwitchLora : public Method {
     };
     Incoming incoming(const Comm& group, const Switches&) const;
     std::vector<RowMove> moves(const Switches&) const;
-    void gather_incoming(const Switches&);
-    void list_slots(const Switches&);
-    void absorb(Matrix&, const Switch&);
-    void replace_values(Matrix&, const Switch&);
+    /// What a switch does, in this order: candidates come from their homes; W gives way; masters of what
+    /// leaves go home and counterparts forget their moments; values are replaced while rows move; masters of
+    /// what came.
+    struct Work {
+        struct Gather {
+            const Comm* group = nullptr;
+            std::vector<Tensor> tensors;
+            Buckets buckets;
+        };
+        kernels::RowBatch bring;
+        std::vector<Gather> gathers;
+        std::vector<AbsorbedSwitch> absorbed;
+        kernels::RowBatch release;
+        RowMoves moves;
+    };
+    /// Lists what kernels will need, and moves the tables of owners on.
+    Work plan(Optimizer&, const Switches&);
+    /// visit(side, what is switched there, what on the other side) for both sides of every matrix that
+    /// switches.
+    template <class Visit>
+    void for_each_switch(const Switches&, const Visit&);
 
     std::vector<Matrix> matrices_;
     const Topology* topology_ = nullptr;
     Traffic* traffic_ = nullptr;
     DType accumulate_ = DType::f32;
-    Tensor difference_a_, difference_b_, scratch_, gathered_;  // work space, flat
+    Tensor gathered_;  // work space, flat
+    Absorption absorption_;
     ResidualProbe probe_;
     kernels::StepLists lists_;
-    std::vector<std::array<kernels::Rows, 2>> slots_;  // of the last switch, per matrix and side
-    const Matrix* sampled_ = nullptr;                  // whose residual the last step measured
+    const Matrix* sampled_ = nullptr;  // whose residual the last step measured
     std::int64_t sampled_terms_ = 0;
 };
 
@@ -102,9 +118,14 @@ OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter
             if (x.factor != &parameter) continue;
             const SwitchSettings s = switch_settings(context, *matrix.linear);
             const std::int64_t ranks = x.group->size(), r = s.low_rank;
-            OwnershipPlan plan{slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)), r, true};
+            const std::int64_t at_once = s.most_at_once();
+            OwnershipPlan plan{slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)), r, true, 0};
             if (ranks > 1 && s.random_order) plan.capacity = std::min<std::int64_t>(r, x.homed.size());
             if (ranks > 1 && !s.random_order) plan.capacity = std::min(r, (r + ranks - 1) / ranks + 1);
+            // Candidates that follow each other on the ring are spread evenly, but for two ends of laps.
+            if (ranks > 1) plan.most_moving = std::min(plan.capacity, at_once);
+            if (ranks > 1 && !s.random_order)
+                plan.most_moving = std::min(plan.most_moving, (at_once + ranks - 1) / ranks + 2);
             return plan;
         }
     }
@@ -127,7 +148,7 @@ void SwitchLora::allocate(const ModelContext& context, Transformer&, Optimizer& 
     accumulate_ = context.accumulate();
     if (matrices_.empty()) return;
     Arena& arena = context.arena;
-    std::int64_t widest = 0, widest_in = 0, most = 0, scratch_bytes = 0;
+    std::int64_t widest = 0, widest_in = 0, lists = 0;
     for (Matrix& matrix : matrices_) {
         const std::int64_t at_once = switch_settings(context, *matrix.linear).most_at_once();
         for (CandidateBank& x : matrix.side) {
@@ -138,27 +159,23 @@ void SwitchLora::allocate(const ModelContext& context, Transformer&, Optimizer& 
             x.incoming = arena.take(MemoryClass::workspace, context.dtype, {at_once, width});
             widest = std::max(widest, width);
         }
-        const std::int64_t m = matrix.linear->out().padded, n = matrix.linear->in().padded;
-        widest_in = std::max(widest_in, n);
-        most = std::max(most, at_once);
-        scratch_bytes = std::max(
-            scratch_bytes, static_cast<std::int64_t>(kernels::frozen_scratch_bytes(m, n, context.dtype)));
+        widest_in = std::max(widest_in, matrix.linear->in().padded);
+        absorption_.expect(context, *matrix.linear, at_once);
+        // A switch lists slots, bank rows, storage, gaps and places of candidates; then what is owned, and
+        // frozen.
+        for (const CandidateBank& x : matrix.side)
+            lists += 16 * at_once + 3 * optimizer.owned()[x.owned].masters().dim(0);
     }
     const auto take = [&](DType dtype, std::int64_t size) {
         return arena.take(MemoryClass::workspace, dtype, {size});
     };
-    difference_a_ = take(accumulate_, 2 * most * widest);
-    difference_b_ = take(accumulate_, 2 * most * widest);
     const Comm& world = topology_->world;
     if (world.size() > 1)
         gathered_ =
             take(context.dtype, std::max(topology_->dp.size() * gather_capacity(topology_->dp, widest),
                                          world.size() * gather_capacity(world, widest)));
-    scratch_ = arena.shared(DType::i16, {(scratch_bytes + 1) / 2});
+    absorption_.allocate(context);
     probe_.allocate(context, optimizer.scalars(), widest_in, low_rank(context));
-    std::int64_t lists = 0;
-    for (const Matrix& matrix : matrices_)
-        lists += 4 * switch_settings(context, *matrix.linear).most_at_once();
     lists_ = kernels::StepLists(arena, lists);
 }
 
@@ -185,13 +202,8 @@ void SwitchLora::initialise(const ModelContext& context) {
     }
 }
 
-void SwitchLora::before_update(Optimizer& optimizer, std::int64_t) {
-    for (Matrix& matrix : matrices_) {
-        for (int side : {0, 1}) {
-            optimizer.owned()[matrix.side[side].owned].set_frozen(matrix.schedule.frozen(side));
-        }
-        matrix.schedule.count_down();
-    }
+void SwitchLora::before_update(Optimizer&, std::int64_t) {
+    for (Matrix& matrix : matrices_) matrix.schedule.count_down();
 }
 
 SwitchLora::Incoming SwitchLora::incoming(const Comm& group, const Switches& switches) const {
@@ -212,55 +224,58 @@ SwitchLora::Incoming SwitchLora::incoming(const Comm& group, const Switches& swi
     return result;
 }
 
-void SwitchLora::gather_incoming(const Switches& switches) {
-    for (std::size_t i = 0; i < matrices_.size(); ++i)
-        for (int side : {0, 1}) {
-            const CandidateBank& x = matrices_[i].side[side];
-            const SideSwitch& s = side_of(switches[i], side);
-            for (std::size_t j = 0; j < s.incoming.size(); ++j)
-                if (x.here(s.incoming[j]))
-                    kernels::copy(x.vector(s.incoming[j]), x.incoming.rows(static_cast<std::int64_t>(j), 1));
-        }
-    for (const Comm* group : {&topology_->dp, &topology_->world}) {
-        const Incoming all = incoming(*group, switches);
-        if (all.tensors.empty()) continue;
-        const auto table = std::make_shared<BucketTable>(all.items, group->size(), all.capacity);
-        const Tensor rows = lists_.add(table->lists());
-        lists_.commit();
-        Buckets(table, rows).gather(*group, all.tensors, gathered_, *traffic_, TrafficGroup::candidates);
+SwitchLora::Work SwitchLora::plan(Optimizer& optimizer, const Switches& switches) {
+    Work work;
+    for (std::size_t i = 0; i < matrices_.size(); ++i) {
+        Matrix& matrix = matrices_[i];
+        const Switch& s = switches[i];
+        if (s.count() == 0) continue;
+        work.absorbed.push_back({matrix.linear, matrix.adapter, s.count(), lists_.rows(s.a.slots),
+                                 lists_.rows(s.b.slots), matrix.side[0].incoming.rows(0, s.count()),
+                                 matrix.side[1].incoming.rows(0, s.count())});
     }
+    for_each_switch(switches, [&](CandidateBank& x, const SideSwitch& own, const SideSwitch& other) {
+        const OwnedParameter& owned = optimizer.owned()[x.owned];
+        std::vector<std::int32_t> places, slots;
+        for (std::size_t j = 0; j < own.slots.size(); ++j) {
+            if (x.here(own.incoming[j])) places.push_back(static_cast<std::int32_t>(j));
+            if (x.here(own.outgoing[j])) slots.push_back(own.slots[j]);
+        }
+        work.bring.copy(x.rows(own.incoming, lists_), kernels::whole_rows(x.incoming, lists_.rows(places)));
+        work.release.copy(kernels::whole_rows(owned.masters(), lists_.rows(owned.stored(slots))),
+                          x.rows(own.outgoing, lists_));
+        owned.reset_moments(other.slots, lists_, work.release);
+    });
+    for (const Comm* group : {&topology_->dp, &topology_->world}) {
+        Incoming all = incoming(*group, switches);
+        if (all.tensors.empty() || group->size() == 1) continue;
+        const auto table = std::make_shared<BucketTable>(all.items, group->size(), all.capacity);
+        work.gathers.push_back({group, std::move(all.tensors), Buckets(table, lists_.add(table->lists()))});
+    }
+    work.moves =
+        optimizer.plan_moves(moves(switches), lists_);  // owners and storage are the new ones from here on
+    std::size_t next = 0;
+    for_each_switch(switches, [&](CandidateBank& x, const SideSwitch& own, const SideSwitch&) {
+        const OwnedParameter& owned = optimizer.owned()[x.owned];
+        const AbsorbedSwitch& absorbed = work.absorbed[next / 2];
+        const kernels::Rows& slots = next++ % 2 == 0 ? absorbed.slots_a : absorbed.slots_b;
+        const auto k = static_cast<std::int64_t>(own.slots.size());
+        work.moves.leave.copy(kernels::whole_rows(x.incoming.rows(0, k)),
+                              kernels::whole_rows(x.factor->value, slots));
+        work.moves.arrive.copy(x.rows(own.incoming, lists_),
+                               kernels::whole_rows(owned.masters(), lists_.rows(owned.stored(own.slots))));
+    });
+    return work;
 }
 
-/// W += s [B_I, B_J - B'_J] [A_I - A'_I; A_J] on this rank's rows, from the compute copies.
-void SwitchLora::absorb(Matrix& matrix, const Switch& s) {
-    const FrozenBase& base = matrix.linear->base();
-    const std::int64_t k = s.count(), n = matrix.linear->in().padded;
-    const std::int64_t row0 = base.slice.begin, rows = base.slice.local;
-    if (rows == 0) return;
-    const Tensor a = difference_a_.view(accumulate_, {2 * k, n}),
-                 b = difference_b_.view(accumulate_, {2 * k, rows});
-    const auto& [side_a, side_b] = matrix.side;
-    const auto& slots = slots_[&matrix - matrices_.data()];
-    const auto a_rows = [&](int side) { return kernels::whole_rows(side_a.factor->value, slots[side]); };
-    const auto b_rows = [&](Tensor of, const kernels::Rows& some) {
-        return kernels::RowPart{of, some, row0, rows};
-    };
-    kernels::RowBatch batch;
-    batch.subtract(a_rows(0), kernels::whole_rows(side_a.incoming.rows(0, k)),
-                   kernels::whole_rows(a.rows(0, k)));
-    batch.copy(a_rows(1), kernels::whole_rows(a.rows(k, k)));
-    batch.copy(b_rows(side_b.factor->value, slots[0]), kernels::whole_rows(b.rows(0, k)));
-    batch.subtract(b_rows(side_b.factor->value, slots[1]),
-                   b_rows(side_b.incoming, kernels::Rows::range(0, k)), kernels::whole_rows(b.rows(k, k)));
-    batch.run();
-    kernels::add_low_rank(base.local_rows(), {a, b, matrix.adapter->scale()}, scratch_);
-}
-
-void SwitchLora::replace_values(Matrix& matrix, const Switch& s) {
-    for (int side : {0, 1}) {
-        const CandidateBank& x = matrix.side[side];
-        kernels::copy_rows(kernels::whole_rows(x.incoming.rows(0, s.count())),
-                           kernels::whole_rows(x.factor->value, slots_[&matrix - matrices_.data()][side]));
+/// Owners' rows of slots whose candidates live here come in the order of the switch, as x.rows() does.
+template <class Visit>
+void SwitchLora::for_each_switch(const Switches& switches, const Visit& visit) {
+    for (std::size_t i = 0; i < matrices_.size(); ++i) {
+        const Switch& s = switches[i];
+        if (s.count() == 0) continue;
+        visit(matrices_[i].side[0], s.a, s.b);
+        visit(matrices_[i].side[1], s.b, s.a);
     }
 }
 
@@ -281,61 +296,40 @@ MethodReport SwitchLora::after_gather(Optimizer& optimizer, std::int64_t step) {
     Switches switches;
     for (Matrix& matrix : matrices_) switches.push_back(matrix.schedule.advance(step));
     // The matrix whose residual is measured: another one each step, among those that switch.
-    std::size_t sampled = matrices_.size();
-    for (std::size_t i = 0; i < matrices_.size() && sampled == matrices_.size(); ++i) {
-        const std::size_t candidate = (static_cast<std::size_t>(step) + i) % matrices_.size();
-        if (switches[candidate].count() > 0) sampled = candidate;
-    }
     sampled_ = nullptr;
-    if (sampled == matrices_.size()) return report;
-    sampled_ = &matrices_[sampled];
-    sampled_terms_ = 2 * switches[sampled].count() + sampled_->adapter->low_rank();
-
-    list_slots(switches);
-    gather_incoming(switches);
-    probe_.before(*matrices_[sampled].linear, *matrices_[sampled].adapter);
-    const auto for_each = [&](const auto& visit) {
-        for (std::size_t i = 0; i < matrices_.size(); ++i)
-            for (int side : {0, 1}) {
-                const SideSwitch& s = side_of(switches[i], side);
-                OwnedParameter& owned = optimizer.owned()[matrices_[i].side[side].owned];
-                for (std::size_t j = 0; j < s.slots.size(); ++j)
-                    visit(matrices_[i].side[side], owned, s.slots[j], s.outgoing[j], s.incoming[j]);
-            }
-    };
-    for (std::size_t i = 0; i < matrices_.size(); ++i)
-        if (switches[i].count() > 0) absorb(matrices_[i], switches[i]);
-    for_each([](CandidateBank& x, OwnedParameter& owned, std::int32_t slot, int outgoing, int) {
-        if (x.here(outgoing)) kernels::copy(owned.master(slot), x.vector(outgoing));
-    });
-    for (std::size_t i = 0; i < matrices_.size(); ++i) {
-        const Switch& s = switches[i];
-        if (s.count() == 0) continue;
-        replace_values(matrices_[i], s);
-        optimizer.owned()[matrices_[i].side[1].owned].reset_moments(s.a.slots);
-        optimizer.owned()[matrices_[i].side[0].owned].reset_moments(s.b.slots);
-        report.vectors_switched += 2 * s.count();
-        report.moments_reset += 2 * s.count();
+    for (std::size_t i = 0; i < matrices_.size() && !sampled_; ++i) {
+        const std::size_t candidate = (static_cast<std::size_t>(step) + i) % matrices_.size();
+        if (switches[candidate].count() == 0) continue;
+        sampled_ = &matrices_[candidate];
+        sampled_terms_ = 2 * switches[candidate].count() + sampled_->adapter->low_rank();
     }
-    optimizer.move_rows(moves(switches));
-    for_each([](CandidateBank& x, OwnedParameter& owned, std::int32_t slot, int, int incoming) {
-        if (x.here(incoming)) kernels::copy(x.vector(incoming), owned.master(slot));
-    });
-    probe_.after(*sampled_->linear, *sampled_->adapter);
+    lists_.begin();
+    Work work = plan(optimizer, switches);
+    for (const Matrix& matrix : matrices_)
+        for (int side : {0, 1})
+            optimizer.owned()[matrix.side[side].owned].set_frozen(matrix.schedule.frozen(side), lists_,
+                                                                  work.moves.arrive);
+    lists_.commit();
+    work.bring.run();
+    for (const Work::Gather& x : work.gathers)
+        x.buckets.gather(*x.group, x.tensors, gathered_, *traffic_, TrafficGroup::candidates);
+    if (sampled_) probe_.before(*sampled_->linear, *sampled_->adapter);
+    absorption_.run(work.absorbed);
+    work.release.run();
+    work.moves.leave.run();
+    work.moves.exchange(*traffic_);
+    work.moves.close_gaps.run();
+    work.moves.arrive.run();
+    if (!sampled_) return report;
+    for (const Switch& s : switches) report.vectors_switched += 2 * s.count();
+    report.moments_reset = report.vectors_switched;
     report.residual_of = sampled_->linear->name();
+    probe_.after(*sampled_->linear, *sampled_->adapter);
     return report;
 }
 
 void SwitchLora::end_step(std::span<const double> scalars, MethodReport& report) {
     if (sampled_) report.residual = probe_.judge(scalars, *sampled_->linear, sampled_terms_);
-}
-
-void SwitchLora::list_slots(const Switches& switches) {
-    lists_.begin();
-    slots_.resize(matrices_.size());
-    for (std::size_t i = 0; i < matrices_.size(); ++i)
-        for (int side : {0, 1}) slots_[i][side] = lists_.rows(side_of(switches[i], side).slots);
-    lists_.commit();
 }
 
 void SwitchLora::visit_state(StateIo& io, Optimizer& optimizer) {
@@ -349,6 +343,7 @@ void SwitchLora::visit_state(StateIo& io, Optimizer& optimizer) {
                 const CandidateBank& x = matrix.side[side];
                 optimizer.assign_owners(
                     x.owned, slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)).owner);
+                optimizer.owned()[x.owned].set_frozen(matrix.schedule.frozen(side));
             }
         }
         for (int side : {0, 1}) {

@@ -1,0 +1,77 @@
+// RANKS: 1 2 4
+// What a step asks of a back end, whatever its size: the host waits for results once, memory is never asked
+// for, and a switch takes few kernel calls however many vectors of whatever low rank it replaces.
+#include <gtest/gtest.h>
+
+#include "core/call_counts.hpp"
+#include "support/layouts.hpp"
+#include "support/tiny_run.hpp"
+
+namespace switchyard {
+namespace {
+
+using testing::tiny_config;
+using testing::TinyRun;
+
+/// Counting for the length of a scope.
+struct Counting {
+    Counting() { count_calls(true); }
+    ~Counting() { count_calls(false); }
+};
+
+std::string text_of(const CallCounts& counts) {
+    std::string text;
+    for (const auto& [name, calls] : counts.kernels) text += name + " " + std::to_string(calls) + ", ";
+    return text;
+}
+
+struct Expected {
+    std::int64_t switch_kernels = 0, switch_uploads = 0;
+};
+
+/// Steps with these settings on every layout; the largest switch in vectors.
+std::int64_t expect_calls(std::vector<std::string> settings, int steps) {
+    settings.insert(settings.end(), {"--data.seq_len=4", "--run.steps=40"});
+    std::int64_t largest = 0;
+    testing::for_each_layout(tiny_config(settings), [&](const Config& here, const Topology& topology) {
+        TinyRun run(here, topology);
+        const auto matrices = static_cast<std::int64_t>(run.state().model.linears().size());
+        const Counting scope;
+        for (int t = 0; t < steps; ++t) {
+            const std::int64_t switched = run.step().method.vectors_switched;
+            largest = std::max(largest, switched);
+            const StepCalls calls = calls_of_last_step();
+            EXPECT_EQ(calls.total(Call::host_read), 1) << "step " << t;
+            if (t > 0) {  // the scratch of a kernel may grow at its first call
+                EXPECT_EQ(calls.total(Call::allocation), 0) << "step " << t;
+            }
+            const CallCounts& switching = calls[Phase::switching];
+            EXPECT_LE(switching[Call::kernel], switched > 0 ? 2 * matrices + 20 : 1)
+                << "step " << t << ", " << switched << " vectors: " << text_of(switching);
+            // The step's lists, and those of each group of ranks that the factors' rows are spread over.
+            EXPECT_LE(switching[Call::upload], 1 + (topology.world.size() > 1) + (topology.tp_size() > 1))
+                << "step " << t;
+        }
+    });
+    return largest;
+}
+
+TEST(StepCalls, OfASwitchDoNotDependOnItsSize) {
+    std::vector<std::int64_t> largest;
+    for (const char* low_rank : {"6", "12"})
+        for (const char* interval : {"2", "8"})
+            largest.push_back(
+                expect_calls({"--method.name=switchlora", std::string("--method.rank=") + low_rank,
+                              std::string("--method.switch_interval=") + interval, "--method.freeze_steps=1",
+                              "--method.switch_ratio=1000000"},
+                             8));
+    EXPECT_GT(largest[0], largest[1]);  // more often
+    EXPECT_GT(largest[2], largest[0]);  // of more
+}
+
+TEST(StepCalls, AreReadOnceByEveryMethod) {
+    for (const char* name : {"full", "lora"}) expect_calls({std::string("--method.name=") + name}, 2);
+}
+
+}  // namespace
+}  // namespace switchyard
