@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "comm/collectives.hpp"
@@ -13,9 +14,12 @@
 #include "core/bf16.hpp"
 #include "core/error.hpp"
 #include "core/rng.hpp"
+#include "support/tensors.hpp"
 
 namespace switchyard {
 namespace {
+
+using test::HostTensor;
 
 constexpr TrafficGroup group = TrafficGroup::gradients;
 
@@ -41,6 +45,15 @@ auto widen(T x) {
 }
 
 template <class T>
+T* elements(HostTensor& x) {
+    return reinterpret_cast<T*>(x.bytes());
+}
+template <class T>
+const T* elements(const HostTensor& x) {
+    return reinterpret_cast<const T*>(x.bytes());
+}
+
+template <class T>
 T expected_sum(int ranks, std::int64_t i) {
     auto sum = widen(cast<T>(value(0, i)));
     for (int p = 1; p < ranks; ++p) sum += widen(cast<T>(value(p, i)));
@@ -56,12 +69,10 @@ struct Sum : ::testing::Test {
 
     template <class T>
     void all_reduce(DType dtype, std::int64_t size, std::size_t limit = message_limit) {
-        std::vector<T> values(size);
-        std::vector<char> scratch(size * sizeof(T) + 64 * comm.size());
-        for (std::int64_t i = 0; i < size; ++i) values[i] = cast<T>(value(comm.rank(), i));
-        const Tensor tensor(values.data(), dtype, {size});
-        const Tensor scratch_tensor(scratch.data(), DType::bf16,
-                                    {static_cast<std::int64_t>(scratch.size() / 2)});
+        HostTensor values(dtype, {size}),
+            scratch(DType::bf16, {size * static_cast<std::int64_t>(sizeof(T)) / 2 + 32 * comm.size()});
+        for (std::int64_t i = 0; i < size; ++i) elements<T>(values)[i] = cast<T>(value(comm.rank(), i));
+        const Tensor tensor = values, scratch_tensor = scratch;
         if (limit == message_limit) {
             start_all_reduce(comm, tensor, scratch_tensor, traffic, group).wait();
         } else {
@@ -71,9 +82,9 @@ struct Sum : ::testing::Test {
         }
         for (std::int64_t i = 0; i < size; ++i) {
             const T expected = expected_sum<T>(comm.size(), i);
-            ASSERT_EQ(std::memcmp(&values[i], &expected, sizeof(T)), 0)
-                << "element " << i << " of " << size << ": " << widen(values[i]) << ", not "
-                << widen(expected);
+            const T got = elements<T>(std::as_const(values))[i];
+            ASSERT_EQ(std::memcmp(&got, &expected, sizeof(T)), 0)
+                << "element " << i << " of " << size << ": " << widen(got) << ", not " << widen(expected);
         }
     }
 };
@@ -111,30 +122,28 @@ TEST_F(Sum, EmptyTensorIsNothing) {
 
 TEST_F(Sum, RefusesAScratchTooSmall) {
     if (comm.size() == 1) GTEST_SKIP() << "one rank needs no scratch";
-    std::vector<float> values(64), scratch(64);
-    const Tensor tensor(values.data(), DType::f32, {64}), too_small(scratch.data(), DType::f32, {64});
+    const HostTensor tensor(DType::f32, {64}), too_small(DType::f32, {64});
     EXPECT_THROW(start_all_reduce(comm, tensor, too_small, traffic, group), InternalError);
 }
 
 TEST_F(Sum, SeveralUnderWayAndOneForgotten) {
     const int under_way = 3;
     const std::int64_t size = 3001;
-    std::vector<std::vector<float>> values(under_way, std::vector<float>(size)), scratch = values;
-    for (auto& s : scratch) s.resize(size + 16 * comm.size());
+    std::vector<HostTensor> values(under_way), scratch(under_way);
     {
         std::vector<Pending> pending;
         for (int k = 0; k < under_way; ++k) {
-            std::fill(values[k].begin(), values[k].end(), static_cast<float>((k + 1) * (comm.rank() + 1)));
-            const Tensor tensor(values[k].data(), DType::f32, {size});
-            const Tensor room(scratch[k].data(), DType::f32, {size + 16 * comm.size()});
-            pending.push_back(start_all_reduce(comm, tensor, room, traffic, group));
+            values[k] = HostTensor(DType::f32, {size},
+                                   test::Values(static_cast<std::size_t>(size), (k + 1) * (comm.rank() + 1)));
+            scratch[k] = HostTensor(DType::f32, {size + 16 * comm.size()});
+            pending.push_back(start_all_reduce(comm, values[k], scratch[k], traffic, group));
         }
         pending[0].wait();
         pending[1].wait();
     }
     const int ranks = comm.size();
     for (int k = 0; k < under_way; ++k)
-        for (float x : values[k]) ASSERT_EQ(x, (k + 1) * ranks * (ranks + 1) / 2);
+        for (double x : values[k].values()) ASSERT_EQ(x, (k + 1) * ranks * (ranks + 1) / 2);
 }
 
 struct Parts : ::testing::Test {
@@ -158,20 +167,23 @@ struct Parts : ::testing::Test {
 
 TEST_F(Parts, ExchangeDeliversPairByPair) {
     const auto length = [](std::int64_t from, std::int64_t to) { return (from + 2 * to) % 3 * 400; };
-    std::vector<std::vector<std::int32_t>> out(ranks), in(ranks);
+    std::vector<HostTensor> out(ranks), in(ranks);
     std::vector<Tensor> send(ranks), received(ranks);
     double sent = 0;
     for (std::int64_t p = 0; p < ranks; ++p) {
-        for (std::int64_t i = 0; i < length(rank, p); ++i) out[p].push_back(code(rank, p, i));
-        in[p].assign(length(p, rank), -1);
-        send[p] = {out[p].data(), DType::i32, {length(rank, p)}};
-        received[p] = {in[p].data(), DType::i32, {length(p, rank)}};
+        std::vector<std::int32_t> codes;
+        for (std::int64_t i = 0; i < length(rank, p); ++i) codes.push_back(code(rank, p, i));
+        out[p] = HostTensor::integers({length(rank, p)}, codes);
+        in[p] = HostTensor::integers({length(p, rank)}, std::vector<std::int32_t>(length(p, rank), -1));
+        send[p] = out[p];
+        received[p] = in[p];
         if (p != rank) sent += static_cast<double>(send[p].bytes());
     }
     start_exchange(comm, send, received, traffic, group).wait();
     for (std::int64_t p = 0; p < ranks; ++p)
         for (std::int64_t i = 0; i < length(p, rank); ++i)
-            ASSERT_EQ(in[p][i], p == rank ? -1 : code(p, rank, i)) << "element " << i << " from rank " << p;
+            ASSERT_EQ(in[p].at(i), p == rank ? -1 : code(p, rank, i))
+                << "element " << i << " from rank " << p;
     EXPECT_EQ(traffic.bytes[static_cast<int>(group)], sent);
 }
 
@@ -196,9 +208,11 @@ TEST_F(Parts, AllGatherInPlaceAndFromElsewhere) {
             std::int32_t* mine = in_place ? all.data() + rank * n : elsewhere.data();
             for (std::int64_t i = 0; i < n; ++i) mine[i] = code(rank, 0, i);
             if (limit == message_limit) {
-                const Tensor target(all.data(), DType::i32, {ranks, n});
-                const Tensor source = in_place ? target.rows(rank, 1) : Tensor(mine, DType::i32, {n});
+                const HostTensor whole = HostTensor::integers({ranks, n}, all),
+                                 part = HostTensor::integers({n}, elsewhere);
+                const Tensor target = whole, source = in_place ? target.rows(rank, 1) : Tensor(part);
                 start_all_gather(comm, source, target, traffic, group).wait();
+                std::memcpy(all.data(), whole.bytes(), whole.num_bytes());
             } else {
                 Requests requests;
                 start_gather_parts(comm, mine, all.data(), n * 4, limit, requests);
@@ -211,8 +225,8 @@ TEST_F(Parts, AllGatherInPlaceAndFromElsewhere) {
 }
 
 TEST_F(Parts, RefuseShapesThatDoNotFit) {
-    std::vector<float> a(8 * ranks), b(8 * ranks + 8);
-    const Tensor small(a.data(), DType::f32, {ranks, 8}), large(b.data(), DType::f32, {ranks + 1, 8});
+    const HostTensor a(DType::f32, {ranks, 8}), b(DType::f32, {ranks + 1, 8});
+    const Tensor small = a, large = b;
     const std::vector<Tensor> parts(ranks, small), too_many(ranks + 1, small);
     EXPECT_THROW(start_exchange(comm, parts, too_many, traffic, group), InternalError);
     EXPECT_THROW(start_all_gather(comm, small.rows(0, 1), large, traffic, group), InternalError);

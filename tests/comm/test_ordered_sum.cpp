@@ -14,6 +14,7 @@
 #include "core/bf16.hpp"
 #include "core/error.hpp"
 #include "core/rng.hpp"
+#include "support/tensors.hpp"
 
 namespace switchyard {
 namespace {
@@ -164,14 +165,14 @@ TEST(ImaginaryTopology, RefusesRanksThatDoNotFit) {
 TEST(SerialCollectives, DeliverWithoutMpi) {
     const Comm comm;
     Traffic traffic;
-    std::vector<float> values = {1, 2, 3}, other(3);
-    const Tensor here(values.data(), DType::f32, {1, 3}), there(other.data(), DType::f32, {1, 3});
+    const test::HostTensor values(DType::f32, {1, 3}, {1, 2, 3}), other(DType::f32, {1, 3});
+    const Tensor here = values, there = other;
     start_all_reduce(comm, here, {}, traffic, TrafficGroup::loss).wait();
-    EXPECT_EQ(values, (std::vector<float>{1, 2, 3}));
+    EXPECT_EQ(values.values(), (test::Values{1, 2, 3}));
     start_exchange(comm, {{here}}, {{there}}, traffic, TrafficGroup::loss).wait();
-    EXPECT_EQ(other, (std::vector<float>{0, 0, 0}));
-    start_all_gather(comm, here, there, traffic, TrafficGroup::loss).wait();
-    EXPECT_EQ(other, values);
+    EXPECT_EQ(other.values(), (test::Values{0, 0, 0}));
+    start_all_gather(comm, values, other, traffic, TrafficGroup::loss).wait();
+    EXPECT_EQ(other.values(), values.values());
     EXPECT_EQ(broadcast(comm, std::string("text")), "text");
     EXPECT_THROW(agree(comm, false, "no"), UserError);
     EXPECT_EQ(traffic.bytes, Traffic{}.bytes);
