@@ -120,6 +120,18 @@ def check_file(path, text, method_names):
             yield number, "ends the process in library code; throw, main ends the run"
 
 
+def uncounted_kernels(root):
+    """Yields (file, line number, name) for each kernel of a back end that does not begin with count_kernel(__func__)."""
+    headers = "".join(p.read_text(encoding="utf-8") for p in sorted((root / "src/kernels").glob("*.hpp")))
+    declared = set(re.findall(r"^void (\w+)\(", headers, re.M)) - {"upload", "download"}  # counted as what they are
+    fine = re.compile(r"\s*count_kernel\(__func__\)|.*\b(" + "|".join(declared) + r")\(", re.S)  # or leaves it to another
+    for path in (p for p in sorted((root / "src/kernels").glob("*/*")) if p.suffix in (".cpp", ".cu")):
+        text = path.read_text(encoding="utf-8")
+        for match in re.finditer(r"^(?<!>\n)void (\w+)\([^{;]*\) \{\n(.*?)^\}", text, re.M | re.S):
+            if match.group(1) in declared and not fine.match(match.group(2)):
+                yield path.relative_to(root), text.count("\n", 0, match.start()) + 1, match.group(1)
+
+
 def registered_methods(root):
     """A pattern for the names of all registered methods as string literals."""
     registry = root / "src/methods/registry.cpp"
@@ -164,6 +176,8 @@ def check_tree(root):
         if relative.parts[0] == "src":
             folder = folder_of(relative)
             folder_lines[folder] = folder_lines.get(folder, 0) + text.count("\n")
+    for file, number, name in uncounted_kernels(root):
+        problems.append(f"{file}:{number}: {name} does not begin with count_kernel(__func__) (SWITCHYARD_COUNT_CALLS would miss it)")
     problems += [f"{circle.split(' ')[0]}:1: files include each other: {circle}" for circle in circles(includes)]
     for folder, lines in folder_lines.items():
         limit = MAX_BACK_END_LINES if folder in BACK_ENDS else MAX_FOLDER_LINES
@@ -238,6 +252,10 @@ def self_test():
     crowd = {f"src/model/m{i}.cpp": "\n" * 500 for i in range(5)}
     cases = [({name: text}, expected) for name, text, expected in PLANTED]
     cases.append((crowd, "more than one trade"))
+    kernel = {"src/kernels/x.hpp": "void scale(Tensor,\n           double);\n"}
+    counted = "void scale(Tensor x,\n           double y) {\n    count_kernel(__func__);\n}\ntemplate <class T>\nvoid scale(T x) {\n}\n"
+    cases.append(({**kernel, "src/kernels/cpu/x.cpp": counted}, None))
+    cases.append(({**kernel, "src/kernels/cpu/x.cpp": counted.replace("count_kernel", "count")}, "scale does not begin with count_kernel"))
     for files, expected in cases:
         problems = judge({"src/core/fine.cpp": "int x;\n", "src/methods/registry.cpp": REGISTRY, **files})
         right = problems == [] if expected is None else len(problems) == 1 and expected in problems[0]

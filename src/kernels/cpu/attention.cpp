@@ -23,17 +23,17 @@ struct ForwardScratch {
 template <class T>
 ForwardScratch<T> forward_scratch(Carver& c, const Extents& e) {
     ForwardScratch<T> s{};
-    s.q = c.take<T>(tile * e.d);
+    s.q = c.take<T>(e.rows() * e.d);
     s.k = c.take<T>(e.t * e.d);
     s.v = c.take<T>(e.t * e.d);
-    s.scores = c.take<Acc<T>>(tile * panel);
+    s.scores = c.take<Acc<T>>(e.rows() * e.keys());
     if constexpr (std::is_same_v<T, Acc<T>>)
         s.weights = s.scores;
     else
-        s.weights = c.take<T>(tile * panel);
-    s.sums = c.take<Acc<T>>(tile);
-    s.largest = c.take<Acc<T>>(tile);
-    s.out = c.take<Acc<T>>(tile * e.d);
+        s.weights = c.take<T>(e.rows() * e.keys());
+    s.sums = c.take<Acc<T>>(e.rows());
+    s.largest = c.take<Acc<T>>(e.rows());
+    s.out = c.take<Acc<T>>(e.rows() * e.d);
     return s;
 }
 template <class T>

@@ -24,22 +24,22 @@ struct BackwardScratch {
 template <class T>
 BackwardScratch<T> backward_scratch(Carver& c, const Extents& e, bool with_sums) {
     BackwardScratch<T> s{};
-    s.q = c.take<T>(tile * e.d);
-    s.d_o = c.take<T>(tile * e.d);
+    s.q = c.take<T>(e.rows() * e.d);
+    s.d_o = c.take<T>(e.rows() * e.d);
     s.k = c.take<T>(e.t * e.d);
     s.v = c.take<T>(e.t * e.d);
-    s.scores = c.take<Acc<T>>(panel * tile);
-    s.d_weights = c.take<Acc<T>>(panel * tile);
+    s.scores = c.take<Acc<T>>(e.rows() * e.keys());
+    s.d_weights = c.take<Acc<T>>(e.rows() * e.keys());
     if constexpr (std::is_same_v<T, Acc<T>>) {
         s.weights = s.scores;
         s.d_scores = s.d_weights;
     } else {
-        s.weights = c.take<T>(panel * tile);
-        s.d_scores = c.take<T>(panel * tile);
+        s.weights = c.take<T>(e.rows() * e.keys());
+        s.d_scores = c.take<T>(e.rows() * e.keys());
     }
-    s.delta = c.take<Acc<T>>(tile);
-    s.d_q = c.take<Acc<T>>(tile * e.d);
-    s.start = c.take<std::int32_t>(tile);
+    s.delta = c.take<Acc<T>>(e.rows());
+    s.d_q = c.take<Acc<T>>(e.rows() * e.d);
+    s.start = c.take<std::int32_t>(e.rows());
     if (with_sums) {
         s.d_k = c.take<Acc<T>>(e.t * e.d);
         s.d_v = c.take<Acc<T>>(e.t * e.d);

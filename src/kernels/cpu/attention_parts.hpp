@@ -22,6 +22,8 @@ inline constexpr std::int32_t vector = 16;  // elements that are masked together
 struct Extents {
     std::int64_t b, t, h, k, d;
     std::int64_t tiles() const { return (t + tile - 1) / tile; }
+    std::int64_t rows() const { return std::min(tile, t); }   // of the longest tile
+    std::int64_t keys() const { return std::min(panel, t); }  // of the widest panel
     std::int64_t group() const { return h / k; }
 };
 
