@@ -10,9 +10,12 @@
 #include "core/rng.hpp"
 #include "optim/buckets.hpp"
 #include "optim/ownership.hpp"
+#include "support/tensors.hpp"
 
 namespace switchyard {
 namespace {
+
+using test::HostTensor;
 
 constexpr TrafficGroup group = TrafficGroup::gradients;
 constexpr std::int64_t capacity = 96;  // elements of a segment
@@ -23,10 +26,9 @@ struct BucketsTest : ::testing::Test {
     Traffic traffic;
     std::vector<std::int64_t> widths;
     std::vector<std::vector<int>> owners;
-    std::vector<std::vector<float>> storage;
+    std::vector<HostTensor> storage;
     std::vector<Tensor> tensors;
-    std::vector<std::int32_t> lists;
-    std::vector<float> send = std::vector<float>(ranks * capacity), received = send;
+    HostTensor lists, send{DType::f32, {ranks * capacity}}, received = send.clone();
 
     void SetUp() override {
         const auto blocks = [&](std::int64_t rows) { return block_owners(comm, rows).owner; };
@@ -61,31 +63,29 @@ struct BucketsTest : ::testing::Test {
         storage.clear();
         tensors.clear();
         for (std::size_t i = 0; i < widths.size(); ++i) {
-            storage.emplace_back(owners[i].size() * widths[i]);
-            for (std::size_t j = 0; j < storage[i].size(); ++j)
-                storage[i][j] = value(rank, i, static_cast<std::int64_t>(j));
+            const auto rows = static_cast<std::int64_t>(owners[i].size());
+            storage.emplace_back(DType::f32, widths[i] == 1 ? Shape{rows} : Shape{rows, widths[i]});
+            for (std::int64_t j = 0; j < storage[i].size(); ++j) storage[i].set(j, value(rank, i, j));
+            tensors.push_back(storage[i]);
         }
-        for (std::size_t i = 0; i < widths.size(); ++i)
-            tensors.push_back({storage[i].data(), DType::f32,
-                               widths[i] == 1
-                                   ? Shape{static_cast<std::int64_t>(owners[i].size())}
-                                   : Shape{static_cast<std::int64_t>(owners[i].size()), widths[i]}});
     }
     /// Elements that are not expected(owner, item, element). No ASSERT: a rank must not leave early.
     std::int64_t num_wrong(auto expected) const {
         std::int64_t wrong = 0;
         for (std::size_t i = 0; i < widths.size(); ++i)
-            for (std::size_t j = 0; j < storage[i].size(); ++j)
-                wrong += storage[i][j] != expected(owners[i][j / widths[i]], i, static_cast<std::int64_t>(j));
+            for (std::int64_t j = 0; j < storage[i].size(); ++j)
+                wrong +=
+                    storage[i].at(j) != expected(owners[i][static_cast<std::size_t>(j / widths[i])], i, j);
         return wrong;
     }
     Buckets buckets() {
         const auto table = std::make_shared<BucketTable>(items(), ranks, capacity);
-        lists.assign(table->lists().begin(), table->lists().end());
-        return {table, Tensor(lists.data(), DType::i32, {static_cast<std::int64_t>(lists.size())})};
+        const std::vector<std::int32_t> values(table->lists().begin(), table->lists().end());
+        lists = HostTensor::integers({static_cast<std::int64_t>(values.size())}, values);
+        return {table, lists};
     }
-    Tensor as(std::vector<float>& memory, DType dtype) {
-        return Tensor(memory.data(), DType::f32, {ranks * capacity}).view(dtype, {ranks * capacity});
+    Tensor as(const HostTensor& memory, DType dtype) const {
+        return static_cast<Tensor>(memory).view(dtype, {ranks * capacity});
     }
 };
 
@@ -131,11 +131,11 @@ TEST_F(BucketsTest, WholeSegmentsNeedNoCopy) {
     widths = {16};
     owners = {block_owners(comm, 12 * ranks).owner};  // two whole segments for each rank
     fill();
-    std::fill(send.begin(), send.end(), -1.0F);
+    send.set(test::Values(static_cast<std::size_t>(send.size()), -1));
     const Buckets buckets = this->buckets();
     buckets.reduce(comm, tensors, as(send, DType::f32), as(received, DType::f32), traffic, group);
     buckets.gather(comm, tensors, as(send, DType::f32), traffic, group);
-    EXPECT_EQ(std::count(send.begin(), send.end(), -1.0F), ranks * capacity);
+    EXPECT_EQ(send.values(), test::Values(static_cast<std::size_t>(ranks * capacity), -1));
 }
 
 }  // namespace
