@@ -32,7 +32,7 @@ def missing_methods():
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", read("docs/methods.md"), re.M))
     for name in re.findall(r"^    X\((\w+)\)", read("src/methods/registry.cpp"), re.M):
         source = "".join(p.read_text() for p in (ROOT / "src/methods").rglob(f"{name}.cpp"))
-        keys = re.findall(r'\{\s*"(\w+)",\s*(?:MethodOption::)?Type::', source)
+        keys = re.findall(r'\.key = "(\w+)"', source)
         keys += [key for key in ("rank", "alpha") if f"{key}_option(" in source]
         for key in keys if name in rows else []:
             if f"`{key}`" not in rows[name]:

@@ -13,30 +13,34 @@ import sys
 
 METHOD = """\
 // @Class@: say here what the method does around a step, and name its source (paper, equation).
-// Until a hook is overridden it does what plain LoRA does; src/methods/method.hpp says what each hook is for.
+// Until a hook is overridden it does what plain LoRA does; src/methods/method.hpp says what each hook is for. A
+// method without low-rank pairs derives from Method itself.
+#include "methods/low_rank_method.hpp"
 #include "methods/registry.hpp"
 
 namespace switchyard::methods {
 namespace {
 
-class @Class@ : public Method {
+class @Class@ : public LowRankMethod {
   public:
     explicit @Class@(const Config& config) : interval_(option_integer(config.method, "interval")) {}
 
     /// Owners' gradients, already reduced and clipped: mask, precondition or project them here.
     void before_update(Optimizer& optimizer, std::int64_t step) override {
-        Method::before_update(optimizer, step);
+        LowRankMethod::before_update(optimizer, step);
     }
 
     /// All ranks hold the updated vectors: merge, reset or rotate here, and report what was done. A merge
     /// keeps the effective weight (methods/residual_probe.hpp measures it).
     MethodReport after_gather(Optimizer& optimizer, std::int64_t step) override {
         if ((step + 1) % interval_ != 0) return {};
-        return Method::after_gather(optimizer, step);
+        return LowRankMethod::after_gather(optimizer, step);
     }
 
     /// What a resumed run needs beyond parameters and moments.
-    void visit_state(StateIo& io, Optimizer& optimizer) override { Method::visit_state(io, optimizer); }
+    void visit_state(StateIo& io, Optimizer& optimizer) override {
+        LowRankMethod::visit_state(io, optimizer);
+    }
 
   private:
     std::int64_t interval_;  // steps between two changes
@@ -45,11 +49,18 @@ class @Class@ : public Method {
 }  // namespace
 
 MethodEntry @name@() {
-    const MethodOption interval{
-        "interval", MethodOption::Type::integer, "100", "steps", "between two changes", 1, 1e9, {}};
+    const MethodOption interval{.key = "interval",
+                                .type = MethodOption::Type::integer,
+                                .default_value = "100",
+                                .unit = "steps",
+                                .help = "between two changes",
+                                .minimum = 1,
+                                .maximum = 1e9};
     return {
-        {"@name@", "low-rank factors beside frozen weights", {rank_option(), alpha_option("32"), interval}},
-        [](const Config& config) -> std::unique_ptr<Method> { return std::make_unique<@Class@>(config); }};
+        .options = {.name = "@name@",
+                    .help = "low-rank factors beside frozen weights",
+                    .options = {rank_option(), alpha_option("32"), interval}},
+        .create = [](const Config& c) -> std::unique_ptr<Method> { return std::make_unique<@Class@>(c); }};
 }
 
 }  // namespace switchyard::methods

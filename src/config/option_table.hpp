@@ -11,21 +11,20 @@
 
 namespace switchyard {
 
-/// A key that a method declares beside its code; typed like the built-in ones.
+/// A key that a method declares beside its code, field by field by name; typed like the built-in ones.
 struct MethodOption {
     enum class Type { integer, real, text, boolean };
-    std::string key;  // without "method."
+    std::string key{};  // without "method."
     Type type = Type::real;
-    std::string default_value;
-    std::string unit, help;
+    std::string default_value{}, unit{}, help{};
     double minimum = -1e300, maximum = 1e300;  // inclusive; numbers only
-    std::vector<std::string> choices;          // text only; empty: any
+    std::vector<std::string> choices{};        // text only; empty: any
 };
 
 /// What the registry knows of the methods, handed over so that config does not include methods.
 struct MethodOptions {
-    std::string name, help;
-    std::vector<MethodOption> options;
+    std::string name{}, help{};
+    std::vector<MethodOption> options{};
 };
 
 struct ParsedConfig {

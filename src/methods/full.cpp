@@ -1,19 +1,11 @@
-// Full-rank training: every linear stays dense.
+// Full-rank training: every linear stays dense, so no hook is needed.
 #include "methods/registry.hpp"
 
 namespace switchyard::methods {
-namespace {
-
-class Full : public Method {
-  public:
-    std::unique_ptr<Adapter> attach(const ModelContext&, Linear&) override { return nullptr; }
-};
-
-}  // namespace
 
 MethodEntry full() {
-    return {{"full", "full-rank training of every weight", {}},
-            [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<Full>(); }};
+    return {.options = {.name = "full", .help = "full-rank training of every weight"},
+            .create = [](const Config&) { return std::make_unique<Method>(); }};
 }
 
 }  // namespace switchyard::methods

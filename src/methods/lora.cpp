@@ -1,11 +1,12 @@
 // LoRA (Hu et al. 2021): y = x (W + alpha/r B A)', W frozen at its initial value, A and B trained.
 #include "core/rng.hpp"
+#include "methods/low_rank_method.hpp"
 #include "methods/registry.hpp"
 
 namespace switchyard::methods {
 namespace {
 
-class Lora : public Method {
+class Lora : public LowRankMethod {
   public:
     void initialise(const ModelContext& context) override {
         if (option_text(context.config.method, "init") == "plain") return initialise_plain(context);
@@ -26,16 +27,15 @@ class Lora : public Method {
 }  // namespace
 
 MethodEntry lora() {
-    MethodOption init{"init",
-                      MethodOption::Type::text,
-                      "plain",
-                      "",
-                      "plain: A uniform, B zero; switchlora: both drawn as there",
-                      0,
-                      0,
-                      {"plain", "switchlora"}};
-    return {{"lora", "low-rank factors beside frozen weights", {rank_option(), alpha_option("32"), init}},
-            [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<Lora>(); }};
+    const MethodOption init{.key = "init",
+                            .type = MethodOption::Type::text,
+                            .default_value = "plain",
+                            .help = "plain: A uniform, B zero; switchlora: both drawn as there",
+                            .choices = {"plain", "switchlora"}};
+    return {.options = {.name = "lora",
+                        .help = "low-rank factors beside frozen weights",
+                        .options = {rank_option(), alpha_option("32"), init}},
+            .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<Lora>(); }};
 }
 
 }  // namespace switchyard::methods

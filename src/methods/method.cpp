@@ -1,102 +1,17 @@
-// The default hooks: plain LoRA on every linear of the blocks.
+// The hooks' default bodies: every weight dense, rows in blocks.
 #include "methods/method.hpp"
-
-#include <cmath>
-
-#include "config/option_table.hpp"
-#include "core/rng.hpp"
-#include "kernels/elementwise.hpp"
-#include "kernels/random.hpp"
 
 namespace switchyard {
 
-std::int64_t Method::low_rank(const ModelContext& context) const {
-    return option_integer(context.config.method, "rank");
-}
-
-double Method::scale(const ModelContext& context) const {
-    return option_real(context.config.method, "alpha") / static_cast<double>(low_rank(context));
-}
-
-std::unique_ptr<Adapter> Method::attach(const ModelContext& context, Linear& linear) {
-    auto adapter = std::make_unique<LowRankAdapter>(context, linear, low_rank(context), scale(context));
-    Adapted& x = adapted_.emplace_back(Adapted{&linear, adapter.get(), {}});
-    for (int side : {0, 1}) {
-        const Parameter& factor = *adapter->parameters()[side];
-        const Comm& group = owner_group(context.topology, factor.tp_gradient);
-        x.side_number[side] = num_sides_[{&group, factor.value.dim(1)}]++;
-    }
-    return adapter;
-}
-
-std::pair<int, int> Method::find_factor(const Parameter& parameter) const {
-    for (int i = 0; i < static_cast<int>(adapted_.size()); ++i) {
-        if (&adapted_[i].adapter->a() == &parameter) return {i, 0};
-        if (&adapted_[i].adapter->b() == &parameter) return {i, 1};
-    }
-    return {-1, 0};
-}
-
-HomeRule Method::home_rule(const ModelContext& context, int side_number, const Comm& group,
-                           std::int64_t low_rank) {
-    return {low_rank, side_number * stagger_step(group.size()), context.config.parallel.rotate, group.size()};
-}
-
 OwnershipPlan Method::ownership(const ModelContext& context, const Parameter& parameter) {
-    const Comm& group = owner_group(context.topology, parameter.tp_gradient);
-    const std::int64_t rows = parameter.value.dim(0);
-    const auto [matrix, side] = find_factor(parameter);
     OwnershipPlan plan;
-    plan.step_per_row = matrix >= 0;
-    if (matrix >= 0) {
-        std::vector<int> slots(rows);
-        for (std::int64_t slot = 0; slot < rows; ++slot) slots[slot] = static_cast<int>(slot);
-        const int number = adapted_[matrix].side_number[side];
-        plan.owners = slot_owners(group, home_rule(context, number, group, rows), slots);
-    } else {
-        plan.owners = block_owners(group, rows);
-    }
-    for (int owner : plan.owners.owner) plan.capacity += owner == group.rank();
+    plan.owners = block_owners(owner_group(context.topology, parameter.tp_gradient), parameter.value.dim(0));
+    for (int owner : plan.owners.owner) plan.capacity += owner == plan.owners.group->rank();
     return plan;
-}
-
-void Method::initialise(const ModelContext& context) {
-    initialise_plain(context);
-}
-
-void Method::initialise_plain(const ModelContext& context) {
-    for (const Adapted& x : adapted_) {
-        Parameter& a = x.adapter->a();
-        const std::uint64_t key = stream_key(context.config.run.seed, a.shard.name);
-        const double bound = 1 / std::sqrt(static_cast<double>(a.shard.global[1]));
-        for (std::int64_t slot = 0; slot < a.value.dim(0); ++slot)
-            fill_factor_row(a, a.value.rows(slot, 1), slot, key, bound);
-        kernels::zero(x.adapter->b().value);
-    }
-}
-
-void Method::visit_state(StateIo& io, Optimizer&) {
-    for (const Adapted& x : adapted_)
-        for (const Parameter* factor : x.adapter->parameters())
-            io.note("/model/" + factor->shard.name, "scale", x.adapter->scale());
 }
 
 std::vector<Traffic> Method::plan_traffic(const Optimizer& optimizer, std::int64_t steps) const {
     return std::vector<Traffic>(steps, optimizer.plan_traffic());
-}
-
-void fill_factor_row(const Parameter& factor, Tensor row, std::int64_t global_row, std::uint64_t key,
-                     double bound) {
-    kernels::fill_uniform(row, {factor.shard.global[1], global_row, factor.shard.col0, 1, factor.shard.cols},
-                          key, bound);
-}
-
-FactorBounds switchlora_bounds(std::int64_t out, std::int64_t in, std::int64_t low_rank) {
-    const double m = static_cast<double>(out), n = static_cast<double>(in), r = static_cast<double>(low_rank);
-    const double gain = 1 / std::sqrt(3.0);
-    const double std_a = std::pow(std::sqrt(m) * r / (std::sqrt(n) * n), 0.25) * std::sqrt(gain);
-    const double std_b = std::pow(r / std::sqrt(m * n), 0.25) * std::sqrt(gain);
-    return {std::sqrt(3.0) * std_a, std::sqrt(3.0) * std_b};
 }
 
 }  // namespace switchyard

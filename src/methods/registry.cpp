@@ -53,21 +53,4 @@ const char* method_of_whole_weights() {
     return "full";
 }
 
-MethodOption rank_option() {
-    return {
-        "rank", MethodOption::Type::integer, "auto", "", "low rank of A and B; auto: hidden_size / 4", 1, 1e9,
-        {}};
-}
-
-MethodOption alpha_option(const std::string& default_value) {
-    return {"alpha",
-            MethodOption::Type::real,
-            default_value,
-            "",
-            "the low-rank product is scaled by alpha / rank",
-            0,
-            1e9,
-            {}};
-}
-
 }  // namespace switchyard

@@ -20,8 +20,4 @@ std::unique_ptr<Method> make_method(const Config&);
 /// The method whose checkpoints hold whole weights and nothing beside them: for weights from elsewhere.
 const char* method_of_whole_weights();
 
-/// Options that every low-rank method has.
-MethodOption rank_option();
-MethodOption alpha_option(const std::string& default_value);
-
 }  // namespace switchyard

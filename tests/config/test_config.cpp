@@ -18,20 +18,38 @@ namespace {
 using Type = MethodOption::Type;
 
 std::vector<MethodOptions> methods() {
-    const MethodOption rank{"rank", Type::integer, "auto", "", "low rank; auto: a quarter of the hidden size",
-                            1};
-    const MethodOption alpha{"alpha", Type::real, "1.0", "", "scale of the low-rank part", 0, 1e6};
-    return {
-        {"full", "trains every weight", {}},
-        {"lora", "trains low-rank pairs", {rank, alpha}},
-        {"switchlora",
-         "switches low-rank vectors",
-         {rank,
-          alpha,
-          {"switch_interval", Type::real, "40", "steps", "mean interval between switches", 1},
-          {"switch_order", Type::text, "ring", "", "order of candidates", -1e300, 1e300, {"ring", "random"}},
-          {"notes", Type::text, "", "", "anything"},
-          {"verbose", Type::boolean, "false", "", "say more"}}}};
+    const MethodOption rank{.key = "rank",
+                            .type = Type::integer,
+                            .default_value = "auto",
+                            .help = "low rank; auto: a quarter of the hidden size",
+                            .minimum = 1};
+    const MethodOption alpha{.key = "alpha",
+                             .type = Type::real,
+                             .default_value = "1.0",
+                             .help = "scale of the low-rank part",
+                             .minimum = 0,
+                             .maximum = 1e6};
+    const MethodOption interval{.key = "switch_interval",
+                                .type = Type::real,
+                                .default_value = "40",
+                                .unit = "steps",
+                                .help = "mean interval between switches",
+                                .minimum = 1};
+    const MethodOption order{.key = "switch_order",
+                             .type = Type::text,
+                             .default_value = "ring",
+                             .help = "order of candidates",
+                             .choices = {"ring", "random"}};
+    return {{"full", "trains every weight", {}},
+            {"lora", "trains low-rank pairs", {rank, alpha}},
+            {"switchlora",
+             "switches low-rank vectors",
+             {rank,
+              alpha,
+              interval,
+              order,
+              {.key = "notes", .type = Type::text, .help = "anything"},
+              {.key = "verbose", .type = Type::boolean, .default_value = "false", .help = "say more"}}}};
 }
 
 ParsedConfig parse(const std::string& text, const std::vector<std::string>& arguments = {}) {

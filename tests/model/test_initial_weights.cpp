@@ -3,6 +3,7 @@
 // that the model starts as the same function whatever the method.
 #include <gtest/gtest.h>
 
+#include "methods/low_rank_method.hpp"
 #include "support/layouts.hpp"
 #include "support/tiny_run.hpp"
 #include "support/whole_state.hpp"

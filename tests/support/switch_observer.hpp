@@ -7,6 +7,7 @@
 
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
+#include "methods/low_rank_method.hpp"
 #include "methods/switchlora/switch_schedule.hpp"
 #include "support/hooked_method.hpp"
 #include "support/tensors.hpp"

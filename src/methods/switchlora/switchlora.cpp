@@ -8,6 +8,7 @@
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
+#include "methods/low_rank_method.hpp"
 #include "methods/parts/residual_probe.hpp"
 #include "methods/registry.hpp"
 #include "methods/switchlora/absorption.hpp"
@@ -33,7 +34,7 @@ const SideSwitch& side_of(const Switch& s, int side) {
     return side == 0 ? s.a : s.b;
 }
 
-class SwitchLora : public Method {
+class SwitchLora : public LowRankMethod {
   public:
     std::unique_ptr<Adapter> attach(const ModelContext&, Linear&) override;
     OwnershipPlan ownership(const ModelContext&, const Parameter&) override;
@@ -96,7 +97,7 @@ SwitchSettings switch_settings(const ModelContext& context, const Linear& linear
 }
 
 std::unique_ptr<Adapter> SwitchLora::attach(const ModelContext& context, Linear& linear) {
-    auto adapter = Method::attach(context, linear);
+    auto adapter = LowRankMethod::attach(context, linear);
     LowRankAdapter* low_rank_adapter = adapted_.back().adapter;
     const SwitchSettings s = switch_settings(context, linear);
     if (s.low_rank >= s.num_candidates) return adapter;  // nothing to switch to
@@ -129,7 +130,7 @@ OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter
             return plan;
         }
     }
-    return Method::ownership(context, parameter);
+    return LowRankMethod::ownership(context, parameter);
 }
 
 DType bank_type(const ModelContext& context) {
@@ -333,7 +334,7 @@ void SwitchLora::end_step(std::span<const double> scalars, MethodReport& report)
 }
 
 void SwitchLora::visit_state(StateIo& io, Optimizer& optimizer) {
-    Method::visit_state(io, optimizer);
+    LowRankMethod::visit_state(io, optimizer);
     for (Matrix& matrix : matrices_) {
         std::vector<std::int64_t> tables = matrix.schedule.state();
         io.integers("/method/" + matrix.linear->name() + "/switch", tables, topology_->world.rank());
@@ -424,38 +425,42 @@ std::vector<std::string> SwitchLora::notes(const Config& config) const {
 
 MethodEntry switchlora() {
     using Type = MethodOption::Type;
-    const std::vector<MethodOption> options{
-        rank_option(),
-        alpha_option("1"),
-        {"switch_interval", Type::real, "40", "steps", "between switches of a slot at the start", 1, 1e9, {}},
-        {"switch_ratio",
-         Type::real,
-         "0.1",
-         "of run.steps",
-         "after which the frequency has fallen to 0.3",
-         1e-6,
-         1e6,
-         {}},
-        {"freeze_steps",
-         Type::integer,
-         "5",
-         "updates",
-         "for which a switched vector's counterpart stays fixed",
-         0,
-         1e6,
-         {}},
-        {"switch_order", Type::text, "ring", "", "which candidate comes next", 0, 0, {"ring", "random"}},
-        {"bank_dtype",
-         Type::text,
-         "auto",
-         "",
-         "of inactive candidates; auto: bf16 in bf16 runs",
-         0,
-         0,
-         {"auto", "f32", "bf16"}},
-    };
-    return {{"switchlora", "low-rank factors whose vectors rotate through a bank of candidates", options},
-            [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<SwitchLora>(); }};
+    const MethodOption interval{.key = "switch_interval",
+                                .type = Type::real,
+                                .default_value = "40",
+                                .unit = "steps",
+                                .help = "between switches of a slot at the start",
+                                .minimum = 1,
+                                .maximum = 1e9};
+    const MethodOption ratio{.key = "switch_ratio",
+                             .type = Type::real,
+                             .default_value = "0.1",
+                             .unit = "of run.steps",
+                             .help = "after which the frequency has fallen to 0.3",
+                             .minimum = 1e-6,
+                             .maximum = 1e6};
+    const MethodOption freeze{.key = "freeze_steps",
+                              .type = Type::integer,
+                              .default_value = "5",
+                              .unit = "updates",
+                              .help = "for which a switched vector's counterpart stays fixed",
+                              .minimum = 0,
+                              .maximum = 1e6};
+    const MethodOption order{.key = "switch_order",
+                             .type = Type::text,
+                             .default_value = "ring",
+                             .help = "which candidate comes next",
+                             .choices = {"ring", "random"}};
+    const MethodOption bank{.key = "bank_dtype",
+                            .type = Type::text,
+                            .default_value = "auto",
+                            .help = "of inactive candidates; auto: bf16 in bf16 runs",
+                            .choices = {"auto", "f32", "bf16"}};
+    return {
+        .options = {.name = "switchlora",
+                    .help = "low-rank factors whose vectors rotate through a bank of candidates",
+                    .options = {rank_option(), alpha_option("1"), interval, ratio, freeze, order, bank}},
+        .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<SwitchLora>(); }};
 }
 
 }  // namespace switchyard::methods

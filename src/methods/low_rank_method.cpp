@@ -1,0 +1,108 @@
+// Plain LoRA on every linear of the blocks (Hu et al. 2021).
+#include "methods/low_rank_method.hpp"
+
+#include <cmath>
+
+#include "core/rng.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/random.hpp"
+
+namespace switchyard {
+
+std::int64_t LowRankMethod::low_rank(const ModelContext& context) const {
+    return option_integer(context.config.method, "rank");
+}
+
+double LowRankMethod::scale(const ModelContext& context) const {
+    return option_real(context.config.method, "alpha") / static_cast<double>(low_rank(context));
+}
+
+std::unique_ptr<Adapter> LowRankMethod::attach(const ModelContext& context, Linear& linear) {
+    auto adapter = std::make_unique<LowRankAdapter>(context, linear, low_rank(context), scale(context));
+    Adapted& x = adapted_.emplace_back(Adapted{&linear, adapter.get(), {}});
+    for (int side : {0, 1}) {
+        const Parameter& factor = *adapter->parameters()[side];
+        const Comm& group = owner_group(context.topology, factor.tp_gradient);
+        x.side_number[side] = num_sides_[{&group, factor.value.dim(1)}]++;
+    }
+    return adapter;
+}
+
+std::pair<int, int> LowRankMethod::find_factor(const Parameter& parameter) const {
+    for (int i = 0; i < static_cast<int>(adapted_.size()); ++i) {
+        if (&adapted_[i].adapter->a() == &parameter) return {i, 0};
+        if (&adapted_[i].adapter->b() == &parameter) return {i, 1};
+    }
+    return {-1, 0};
+}
+
+HomeRule LowRankMethod::home_rule(const ModelContext& context, int side_number, const Comm& group,
+                                  std::int64_t low_rank) {
+    return {low_rank, side_number * stagger_step(group.size()), context.config.parallel.rotate, group.size()};
+}
+
+OwnershipPlan LowRankMethod::ownership(const ModelContext& context, const Parameter& parameter) {
+    const auto [matrix, side] = find_factor(parameter);
+    if (matrix < 0) return Method::ownership(context, parameter);
+    const Comm& group = owner_group(context.topology, parameter.tp_gradient);
+    const std::int64_t rows = parameter.value.dim(0);
+    std::vector<int> slots(rows);
+    for (std::int64_t slot = 0; slot < rows; ++slot) slots[slot] = static_cast<int>(slot);
+    const int number = adapted_[matrix].side_number[side];
+    OwnershipPlan plan;
+    plan.owners = slot_owners(group, home_rule(context, number, group, rows), slots);
+    for (int owner : plan.owners.owner) plan.capacity += owner == group.rank();
+    plan.step_per_row = true;
+    return plan;
+}
+
+void LowRankMethod::initialise_plain(const ModelContext& context) {
+    for (const Adapted& x : adapted_) {
+        Parameter& a = x.adapter->a();
+        const std::uint64_t key = stream_key(context.config.run.seed, a.shard.name);
+        const double bound = 1 / std::sqrt(static_cast<double>(a.shard.global[1]));
+        for (std::int64_t slot = 0; slot < a.value.dim(0); ++slot)
+            fill_factor_row(a, a.value.rows(slot, 1), slot, key, bound);
+        kernels::zero(x.adapter->b().value);
+    }
+}
+
+void LowRankMethod::visit_state(StateIo& io, Optimizer&) {
+    for (const Adapted& x : adapted_)
+        for (const Parameter* factor : {&x.adapter->a(), &x.adapter->b()})
+            io.note("/model/" + factor->shard.name, "scale", x.adapter->scale());
+}
+
+MethodOption rank_option() {
+    return {.key = "rank",
+            .type = MethodOption::Type::integer,
+            .default_value = "auto",
+            .help = "low rank of A and B; auto: hidden_size / 4",
+            .minimum = 1,
+            .maximum = 1e9};
+}
+
+MethodOption alpha_option(const std::string& default_value) {
+    return {.key = "alpha",
+            .type = MethodOption::Type::real,
+            .default_value = default_value,
+            .help = "the low-rank product is scaled by alpha / rank",
+            .minimum = 0,
+            .maximum = 1e9};
+}
+
+void fill_factor_row(const Parameter& factor, Tensor row, std::int64_t global_row, std::uint64_t key,
+                     double bound) {
+    kernels::fill_uniform(row, {factor.shard.global[1], global_row, factor.shard.col0, 1, factor.shard.cols},
+                          key, bound);
+}
+
+FactorBounds switchlora_bounds(std::int64_t out, std::int64_t in, std::int64_t low_rank) {
+    const double m = static_cast<double>(out), n = static_cast<double>(in), r = static_cast<double>(low_rank);
+    const double gain = 1 / std::sqrt(3.0);
+    const double std_a = std::pow(std::sqrt(m) * r / (std::sqrt(n) * n), 0.25) * std::sqrt(gain);
+    const double std_b = std::pow(r / std::sqrt(m * n), 0.25) * std::sqrt(gain);
+    return {std::sqrt(3.0) * std_a, std::sqrt(3.0) * std_b};
+}
+
+}  // namespace switchyard

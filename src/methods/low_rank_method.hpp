@@ -1,0 +1,60 @@
+// LowRankMethod: what methods with a low-rank pair beside each frozen linear share. As it stands it is plain
+// LoRA; the slots of a pair are owned one by one, spread over the ranks (HomeRule).
+#pragma once
+
+#include <array>
+#include <map>
+
+#include "config/option_table.hpp"
+#include "methods/method.hpp"
+#include "methods/parts/low_rank_adapter.hpp"
+
+namespace switchyard {
+
+class LowRankMethod : public Method {
+  public:
+    std::unique_ptr<Adapter> attach(const ModelContext&, Linear&) override;
+    OwnershipPlan ownership(const ModelContext&, const Parameter&) override;
+    void initialise(const ModelContext& context) override { initialise_plain(context); }
+    /// Notes the scale of the product beside the factors, for those who read weights alone.
+    void visit_state(StateIo&, Optimizer&) override;
+
+  protected:
+    /// One adapted linear, in the order of the forward pass.
+    struct Adapted {
+        Linear* linear = nullptr;
+        LowRankAdapter* adapter = nullptr;
+        /// Number of A's and of B's side among all sides with the same owners and width; staggers their
+        /// homes.
+        std::array<int, 2> side_number{};
+    };
+    virtual std::int64_t low_rank(const ModelContext&) const;
+    virtual double scale(const ModelContext&) const;
+    /// Position of a factor in adapted_: {matrix, side 0 A or 1 B}; {-1, 0} for other parameters.
+    std::pair<int, int> find_factor(const Parameter&) const;
+    /// A ~ U(+-1/sqrt(n)), B = 0.
+    void initialise_plain(const ModelContext&);
+    /// Where the vectors of a side live.
+    static HomeRule home_rule(const ModelContext&, int side_number, const Comm& group, std::int64_t low_rank);
+
+    std::vector<Adapted> adapted_;
+
+  private:
+    std::map<std::pair<const Comm*, std::int64_t>, int> num_sides_;  // by owner group and width
+};
+
+/// Keys that every low-rank method has.
+MethodOption rank_option();
+MethodOption alpha_option(const std::string& default_value);
+
+/// Fills rows of a factor (r, local width) of its global stream (rows numbered by `global_row`), U(-bound,
+/// bound).
+void fill_factor_row(const Parameter&, Tensor row, std::int64_t global_row, std::uint64_t key, double bound);
+
+/// Bounds of the SwitchLoRA initialisation (arXiv 2406.06564, eq. 3): std[A] and std[B] times sqrt(3).
+struct FactorBounds {
+    double a = 0, b = 0;
+};
+FactorBounds switchlora_bounds(std::int64_t m, std::int64_t n, std::int64_t low_rank);
+
+}  // namespace switchyard
