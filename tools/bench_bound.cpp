@@ -182,7 +182,8 @@ int run(const Comm& world, const std::string& dtype_name, int rounds) {
         "--method.name=full",        "--data.tokens=none",
         "--data.seq_len=512",        "--data.global_batch=4",
         "--run.dtype=" + dtype_name, fmt::format("--data.micro_batch={}", 4 / ranks)};
-    const Config config = parse_config("", "", keys, method_options()).config;
+    Config config = parse_config("", "", keys, method_options()).config;
+    resolve_auto(config);
     const DType dtype = dtype_from_name(dtype_name), gradient = accumulate_type(dtype);
     const std::int64_t tokens = 2048 / ranks, t = config.data.seq_len;
     const ModelConfig& model = config.model;

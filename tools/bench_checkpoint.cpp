@@ -66,7 +66,7 @@ Config configuration(const Request& request, int ranks) {
                                   fmt::format("--parallel.tp={}", request.tp)},
                                  method_options())
                         .config;
-    resolve_method_options(config);
+    resolve_auto(config);
     validate(config, ranks);
     return config;
 }

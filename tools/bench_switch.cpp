@@ -37,7 +37,9 @@ Config configuration(const Sizes& sizes, const std::string& method, int ranks) {
         keys.push_back(fmt::format("--method.rank={}", low_rank));
         keys.push_back(fmt::format("--method.switch_interval={}", interval));
     }
-    return parse_config("", "", keys, method_options()).config;
+    Config config = parse_config("", "", keys, method_options()).config;
+    resolve_auto(config);
+    return config;
 }
 
 /// One method's state and what its steps took, s: the slowest rank's.

@@ -56,7 +56,7 @@ std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
         const std::int64_t at_once = world.size() / config.parallel.tp * config.data.micro_batch;
         if (config.data.global_batch % std::max<std::int64_t>(1, at_once) != 0)
             config.data.global_batch = at_once;
-        validate(config, world.size());
+        validate_run(config, world.size());
     });
     model->topology.emplace(Topology::create(world, config.parallel.tp));
     model->allocated = allocate_inference(config, *model->topology, model->traffic);

@@ -52,6 +52,7 @@ ordered_json json_of(const PlanRequest& request, const Plan& plan) {
                             {"factors", n.factors}, {"embedding", n.embedding},        {"head", n.head},
                             {"norms", n.norms},     {"dense_linears", n.dense_linears}};
     result["linears"] = {{"merged", plan.merged_linears}, {"unmerged", plan.unmerged_linears}};
+    result["rates"] = {{"lr", request.config.optim.lr}, {"dense_lr", request.config.optim.dense_lr}};
     result["memory"] = switchyard::json_of(plan.rank.memory);
     result["largest_memory"] = switchyard::json_of(plan.largest_memory);
     result["bytes_mean"] = switchyard::json_of(plan.rank.mean());
@@ -157,8 +158,8 @@ int run_plan(const CommandContext& context, const Arguments& arguments) {
     if (config.model.vocab_size == 0) open_tokens(context.world, config);
     agree_on(context.world, [&] {
         request.ranks = static_cast<int>(arguments.integer("ranks", context.world.size(), 1, 1 << 24));
-        resolve_method_options(config);
-        validate(config, request.ranks);
+        resolve_auto(config);
+        validate_run(config, request.ranks);
         request.steps = std::min(arguments.integer("steps", max_planned_steps, 1, 1000000), config.run.steps);
         request.network = arguments.real("network", 0, 0, 1e9) * 1e9;
     });

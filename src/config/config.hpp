@@ -42,9 +42,13 @@ struct DataConfig {
     bool mask_documents = false;
 };
 
+/// `auto` of a number that is never negative: the method names its value (methods/registry.hpp,
+/// resolve_auto).
+constexpr double auto_value = -1;
+
 struct OptimConfig {
-    double lr = 1e-3;
-    double dense_lr = 0;              // 0: lr
+    double lr = auto_value;
+    double dense_lr = auto_value;     // 0: lr
     std::string schedule = "cosine";  // cosine, wsd, constant
     std::int64_t warmup_steps = 100;
     double min_lr_ratio = 0.1;

@@ -28,6 +28,10 @@ ValueRule real(double minimum, double maximum = 1e300) {
 ValueRule above(double minimum) {
     return {Type::real, minimum, 1e300, true};
 }
+/// A rate: a number, or what the method takes for it.
+ValueRule rate() {
+    return {.type = Type::real, .minimum = 0, .accepts_auto = true};
+}
 ValueRule duration() {
     return {.type = Type::real, .minimum = 0, .is_duration = true};
 }
@@ -45,7 +49,7 @@ std::string value_text(const std::string& value) {
     return value;
 }
 std::string value_text(double value) {
-    return canonical_text(value);
+    return value == auto_value ? "auto" : canonical_text(value);  // no other value is negative
 }
 std::string value_text(bool value) {
     return value ? "true" : "false";
@@ -65,6 +69,12 @@ void read(const std::string& text, int& value) {
     std::int64_t number = 0;
     read_number(text, number);
     value = static_cast<int>(number);
+}
+void read(const std::string& text, double& value) {
+    if (text == "auto")
+        value = auto_value;
+    else
+        read_number(text, value);
 }
 template <class T>
 void read(const std::string& text, T& value) {
@@ -149,8 +159,9 @@ void add_optim_keys(std::vector<Key>& keys) {
     };
     using O = OptimConfig;
     ValueRule below_one = real(0, 0.9999999999999999);
-    add("optim.lr", &O::lr, real(0), {"", "peak learning rate"});
-    add("optim.dense_lr", &O::dense_lr, real(0), {"", "the same for embedding, head and norms; 0: lr"});
+    add("optim.lr", &O::lr, rate(), {"", "peak learning rate; auto: the method's"});
+    add("optim.dense_lr", &O::dense_lr, rate(),
+        {"", "the same for embedding, head and norms; auto: the method's, 0: lr"});
     add("optim.schedule", &O::schedule, one_of({"cosine", "wsd", "constant"}),
         {"", "learning rate after the warm-up: cosine, wsd (constant, then linear decay) or constant"});
     add("optim.warmup_steps", &O::warmup_steps, integer(0), {"steps", "linear warm-up"});

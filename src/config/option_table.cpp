@@ -199,7 +199,8 @@ std::string annotated_config_text(const Config& config, const std::vector<Method
     std::string text = sections_text(config, methods, true);
     text += "\n# Methods and the keys of [method] that each uses, with their defaults:\n";
     for (const MethodOptions& method : methods) {
-        text += fmt::format("# {}: {}\n", method.name, method.help);
+        text += fmt::format("# {}: {} (auto: optim.lr = {}, optim.dense_lr = {})\n", method.name, method.help,
+                            canonical_text(method.lr), canonical_text(method.dense_lr));
         for (const MethodOption& option : method.options)
             text += fmt::format("#   {:<28} # {} ({})\n", option.key + " = " + option.default_value,
                                 note_text(option.unit, option.help), allowed_text(rule_of(option)));
@@ -229,6 +230,19 @@ std::vector<ConfigChange> compare_configs(const Config& stored, const Config& re
         if (split_name(entry.name).section == "method" && section_ends) add_new();
     }
     return changes;
+}
+
+void take_stored_values(Config& requested, const Config& stored, const std::vector<MethodOptions>& methods) {
+    for (const Key& key : built_in_keys())
+        if (key.rule.accepts_auto && key.text(requested) == "auto") key.assign(requested, key.text(stored));
+    const MethodOptions* method = find_method(methods, requested.method.name);
+    if (method == nullptr || stored.method.name != method->name) return;
+    for (const MethodOption& option : method->options) {
+        std::string& text = requested.method.options.at(option.key);
+        const auto known = stored.method.options.find(option.key);
+        if (rule_of(option).accepts_auto && text == "auto" && known != stored.method.options.end())
+            text = known->second;
+    }
 }
 
 std::int64_t option_integer(const MethodConfig& method, const std::string& key) {

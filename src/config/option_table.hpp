@@ -25,6 +25,7 @@ struct MethodOption {
 struct MethodOptions {
     std::string name{}, help{};
     std::vector<MethodOption> options{};
+    double lr = 1e-3, dense_lr = 1e-3;  // what optim.lr = auto and optim.dense_lr = auto stand for
 };
 
 struct ParsedConfig {
@@ -59,6 +60,10 @@ struct ConfigChange {
 /// All keys whose text differs, in table order.
 std::vector<ConfigChange> compare_configs(const Config& stored, const Config& requested,
                                           const std::vector<MethodOptions>& methods);
+
+/// Keys that are `auto` in `requested` take the value that they have in `stored`, so that a run goes on as it
+/// began whatever the defaults are by then.
+void take_stored_values(Config& requested, const Config& stored, const std::vector<MethodOptions>& methods);
 
 /// Typed access to method.options, filled with defaults by parse_config.
 std::int64_t option_integer(const MethodConfig&, const std::string& key);

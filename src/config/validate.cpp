@@ -118,21 +118,6 @@ void check_optim_and_run(const OptimConfig& optim, const RunConfig& run) {
     require(!run.dir.empty(), "run.dir is empty (log and checkpoints need a directory) give one");
 }
 
-/// The adapted matrices are hidden x hidden, hidden x key-value heads' width and hidden x feed-forward.
-void check_low_rank(const Config& config) {
-    const auto option = config.method.options.find("rank");
-    std::int64_t low_rank = 0;
-    if (option == config.method.options.end() || !read_number(option->second, low_rank)) return;
-    const ModelConfig& m = config.model;
-    const std::int64_t kv_size = m.hidden_size / m.num_heads * m.num_kv_heads;
-    const std::int64_t largest = std::min({m.hidden_size, kv_size, m.ffn_size});
-    require(low_rank >= 1 && low_rank <= largest,
-            "method.rank = {} does not fit a matrix of {} x {} (a low-rank pair has at least 1 and at most "
-            "min(m, n) "
-            "vectors; hidden {}, key-value heads {}, feed-forward {}) use 1 to {}",
-            low_rank, m.hidden_size, largest, m.hidden_size, kv_size, m.ffn_size, largest);
-}
-
 }  // namespace
 
 void validate(const Config& config, int ranks) {
@@ -140,7 +125,6 @@ void validate(const Config& config, int ranks) {
     check_layout(config, ranks);
     check_data(config.data, ranks / config.parallel.tp);
     check_optim_and_run(config.optim, config.run);
-    check_low_rank(config);
 }
 
 }  // namespace switchyard

@@ -83,7 +83,8 @@ Config configuration(const ImportRequest& request, const LlamaModel& llama) {
     settings.insert(settings.end(), request.settings.begin(), request.settings.end());
     Config config = parse_config("", "", settings, method_options()).config;
     config.model = llama.model;
-    validate(config, 1);
+    resolve_auto(config);
+    validate_run(config, 1);
     return config;
 }
 

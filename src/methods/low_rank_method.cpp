@@ -1,8 +1,10 @@
 // Plain LoRA on every linear of the blocks (Hu et al. 2021).
 #include "methods/low_rank_method.hpp"
 
+#include <algorithm>
 #include <cmath>
 
+#include "core/error.hpp"
 #include "core/rng.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/random.hpp"
@@ -71,6 +73,24 @@ void LowRankMethod::visit_state(StateIo& io, Optimizer&) {
     for (const Adapted& x : adapted_)
         for (const Parameter* factor : {&x.adapter->a(), &x.adapter->b()})
             io.note("/model/" + factor->shard.name, "scale", x.adapter->scale());
+}
+
+void resolve_low_rank(Config& config) {
+    std::string& low_rank = config.method.options.at("rank");
+    if (low_rank == "auto")
+        low_rank = std::to_string(std::max<std::int64_t>(1, config.model.hidden_size / 4));
+}
+
+void check_low_rank(const Config& config) {
+    const std::int64_t low_rank = option_integer(config.method, "rank");
+    const ModelConfig& m = config.model;
+    const std::int64_t kv_size = m.hidden_size / m.num_heads * m.num_kv_heads;
+    const std::int64_t largest = std::min({m.hidden_size, kv_size, m.ffn_size});
+    require(low_rank >= 1 && low_rank <= largest,
+            "method.rank = {} does not fit a matrix of {} x {} (a low-rank pair has at least 1 and at most "
+            "min(m, n) "
+            "vectors; hidden {}, key-value heads {}, feed-forward {}) use 1 to {}",
+            low_rank, m.hidden_size, largest, m.hidden_size, kv_size, m.ffn_size, largest);
 }
 
 MethodOption rank_option() {

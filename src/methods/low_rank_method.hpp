@@ -43,9 +43,12 @@ class LowRankMethod : public Method {
     std::map<std::pair<const Comm*, std::int64_t>, int> num_sides_;  // by owner group and width
 };
 
-/// Keys that every low-rank method has.
+/// Keys that every low-rank method has, and its entry's resolve (rank) and check: a pair fits every adapted
+/// matrix (hidden x hidden, hidden x key-value heads' width, hidden x feed-forward).
 MethodOption rank_option();
 MethodOption alpha_option(const std::string& default_value);
+void resolve_low_rank(Config&);
+void check_low_rank(const Config&);
 
 /// Fills rows of a factor (r, local width) of its global stream (rows numbered by `global_row`), U(-bound,
 /// bound).

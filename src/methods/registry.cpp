@@ -1,8 +1,6 @@
 // One line a method.
 #include "methods/registry.hpp"
 
-#include <algorithm>
-
 #include "core/error.hpp"
 
 #define SWITCHYARD_METHODS(X) \
@@ -27,6 +25,14 @@ const std::vector<MethodEntry>& entries() {
     return all;
 }
 
+const MethodEntry& entry_of(const Config& config) {
+    for (const MethodEntry& entry : entries())
+        if (entry.options.name == config.method.name) return entry;
+    fail(
+        "unknown method '{}' (it has no entry in the registry) see `switchyard train --help` for the methods",
+        config.method.name);
+}
+
 }  // namespace
 
 std::vector<MethodOptions> method_options() {
@@ -35,18 +41,25 @@ std::vector<MethodOptions> method_options() {
     return all;
 }
 
-void resolve_method_options(Config& config) {
-    const auto rank = config.method.options.find("rank");
-    if (rank != config.method.options.end() && rank->second == "auto")
-        rank->second = std::to_string(std::max<std::int64_t>(1, config.model.hidden_size / 4));
+void resolve_auto(Config& config) {
+    const MethodEntry& method = entry_of(config);
+    OptimConfig& optim = config.optim;
+    if (optim.lr == auto_value) optim.lr = method.options.lr;
+    if (optim.dense_lr == auto_value) optim.dense_lr = method.options.dense_lr;
+    if (optim.dense_lr == 0) optim.dense_lr = optim.lr;
+    method.resolve(config);
+}
+
+void validate_run(const Config& config, int ranks) {
+    const OptimConfig& optim = config.optim;
+    internal_check(optim.lr >= 0 && optim.dense_lr >= 0, "optim.lr = {}, optim.dense_lr = {}: not resolved",
+                   optim.lr, optim.dense_lr);
+    validate(config, ranks);
+    entry_of(config).check(config);
 }
 
 std::unique_ptr<Method> make_method(const Config& config) {
-    for (const MethodEntry& entry : entries())
-        if (entry.options.name == config.method.name) return entry.create(config);
-    fail(
-        "unknown method '{}' (it has no entry in the registry) see `switchyard train --help` for the methods",
-        config.method.name);
+    return entry_of(config).create(config);
 }
 
 const char* method_of_whole_weights() {

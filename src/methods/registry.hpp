@@ -7,14 +7,21 @@
 namespace switchyard {
 
 struct MethodEntry {
-    MethodOptions options;  // name, help, keys of section [method]
+    MethodOptions options;  // name, help, keys of section [method], rates
     std::unique_ptr<Method> (*create)(const Config&);
+    /// Replaces `auto` in the method's own keys by what it means for this model.
+    void (*resolve)(Config&) = [](Config&) {};
+    /// Throws UserError where the method's keys do not fit the model, which is valid by itself.
+    void (*check)(const Config&) = [](const Config&) {};
 };
 
 /// For parse_config and friends.
 std::vector<MethodOptions> method_options();
-/// Replaces "auto" values by what they mean for this model (rank: hidden_size / 4).
-void resolve_method_options(Config&);
+/// Replaces `auto` in optim.lr, optim.dense_lr and the method's keys by the values that the method names; and
+/// optim.dense_lr = 0 by optim.lr.
+void resolve_auto(Config&);
+/// validate(), and what the method asks of the model beyond that.
+void validate_run(const Config&, int ranks);
 std::unique_ptr<Method> make_method(const Config&);
 
 /// The method whose checkpoints hold whole weights and nothing beside them: for weights from elsewhere.

@@ -57,7 +57,7 @@ std::vector<Alternative> alternatives(const Config& config, const Plan& plan) {
         try {
             const std::string argument = fmt::format("--{}={}", change.key, change.value);
             const Config other = parse_config(text, "", {argument}, method_options()).config;
-            validate(other, plan.ranks);
+            validate_run(other, plan.ranks);
             found = as_planned(
                 make_plan(other, plan.ranks, 0, static_cast<std::int64_t>(plan.rank.steps.size())));
         } catch (const UserError&) {

@@ -59,8 +59,9 @@ void Record::started() {
     step_ = 0;
     if (!directory_) return;
     log_->move_aside_beyond(-1);  // of a run without a checkpoint: it starts again
-    const std::string& source = config_.run.init_from;
-    log_event("start", source.empty() ? ordered_json::object() : ordered_json{{"init_from", source}});
+    ordered_json details{{"lr", config_.optim.lr}, {"dense_lr", config_.optim.dense_lr}};
+    if (!config_.run.init_from.empty()) details["init_from"] = config_.run.init_from;
+    log_event("start", details);
 }
 
 void Record::announce(const ordered_json& environment, const RunScale& scale) {

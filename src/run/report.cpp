@@ -82,6 +82,8 @@ std::vector<std::string> start_lines(const Config& config, const Plan& plan, int
     if (plan.merged_linears + plan.unmerged_linears > 0)
         lines.push_back(fmt::format("products    {} low-rank linears run merged, {} unmerged",
                                     plan.merged_linears, plan.unmerged_linears));
+    lines.push_back(fmt::format("rates       optim.lr {}, optim.dense_lr {} (embedding, head, norms)",
+                                config.optim.lr, config.optim.dense_lr));
     lines.push_back(fmt::format("checkpoint  {} a file", bytes_text(plan.checkpoint_bytes)));
     lines.push_back(fmt::format(
         "step        {} tokens, {}FLOP executed ({}FLOP dense), products at {}FLOP/s here",

@@ -1,7 +1,10 @@
 // Messages name key, stored and requested value.
 #include "run/resume_rules.hpp"
 
+#include "comm/collectives.hpp"
 #include "core/error.hpp"
+#include "io/checkpoint/checkpoint_file.hpp"
+#include "io/run/run_directory.hpp"
 
 namespace switchyard {
 namespace {
@@ -11,7 +14,33 @@ bool is_only_a_name(const std::string& key) {
     return key == "model.preset";
 }
 
+/// Text of the newest configuration that a checkpoint in `directory` tells, "" where none does.
+std::string newest_configuration(const std::string& directory) {
+    for (const auto& [step, path] : list_checkpoints(directory)) {
+        try {
+            return read_header(Comm(), path).config;
+        } catch (const UserError&) {
+            // Damaged, or of another program: restoring it says so.
+        }
+    }
+    return "";
+}
+
 }  // namespace
+
+void keep_stored_values(const Comm& world, Config& requested) {
+    std::string text;
+    if (world.rank() == 0) text = newest_configuration(RunDirectory::checkpoints_of(requested.run.dir));
+    text = broadcast(world, text);
+    if (text.empty()) return;
+    CheckpointHeader header;
+    header.config = text;
+    try {
+        take_stored_values(requested, stored_config(header, requested.run.dir), method_options());
+    } catch (const UserError&) {
+        // Of a method that is not known here: restoring it says so.
+    }
+}
 
 std::vector<std::string> check_resumable(const CheckpointHeader& header, const std::string& path,
                                          const Config& requested) {

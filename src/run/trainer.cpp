@@ -16,9 +16,10 @@ int train(const Comm& world, const Config& given, const StartInfo& start) {
     StopRequests requests(world, given.run.dir, start.time_s, given.run.wall_limit);
     Config config = given;
     const std::unique_ptr<TokenFile> tokens = open_tokens(world, config);
+    keep_stored_values(world, config);
     agree_on(world, [&] {
-        resolve_method_options(config);
-        validate(config, world.size());
+        resolve_auto(config);
+        validate_run(config, world.size());
     });
     const Topology topology = Topology::create(world, config.parallel.tp);
     auto trainer =

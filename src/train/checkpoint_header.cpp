@@ -76,7 +76,10 @@ CheckpointHeader read_header(const Comm& world, const std::string& path) {
 
 Config stored_config(const CheckpointHeader& header, const std::string& path,
                      const std::vector<std::string>& arguments) {
-    return parse_config(header.config, "the configuration in " + path, arguments, method_options()).config;
+    Config config =
+        parse_config(header.config, "the configuration in " + path, arguments, method_options()).config;
+    resolve_auto(config);  // files of before: dense_lr = 0
+    return config;
 }
 
 }  // namespace switchyard

@@ -507,13 +507,6 @@ TEST(Validate, StepsAndFormats) {
     expect_words(broken([](Config& c) { c.optim.gradient_dtype = "f64"; }), {"optim.gradient_dtype = 'f64'"});
 }
 
-TEST(Validate, LowRank) {
-    expect_invalid({"--method.rank=97"}, 1, {"method.rank = 97", "96 x 96", "use 1 to 96"});
-    expect_invalid({"--method.rank=33", "--model.num_kv_heads=4"}, 1, {"method.rank = 33", "use 1 to 32"});
-    const Config config = config_of("", {"--model.vocab_size=1000", "--method.rank=96"});
-    EXPECT_NO_THROW(validate(config, 1));
-}
-
 // ---- resume ----
 
 TEST(Compare, AllowsWhatTheResumeContractLists) {
@@ -534,6 +527,41 @@ TEST(Compare, AllowsWhatTheResumeContractLists) {
     }
     for (const Key& key : built_in_keys())
         EXPECT_EQ(key.may_change_on_resume, free_names.count(key.name) == 1) << key.name;
+}
+
+TEST(Auto, RatesAreAutoUnlessGivenAndReadBack) {
+    const Config unset = config_of("");
+    EXPECT_EQ(unset.optim.lr, auto_value);
+    EXPECT_EQ(config_of("[optim]\nlr = auto\ndense_lr = 0.5\n").optim.lr, auto_value);
+    EXPECT_EQ(config_of("[optim]\nlr = auto\ndense_lr = 0.5\n").optim.dense_lr, 0.5);
+    EXPECT_EQ(config_of("", {"--optim.dense_lr=0"}).optim.dense_lr, 0);
+    EXPECT_NE(text_of(unset).find("lr = auto\ndense_lr = auto\n"), std::string::npos);
+    EXPECT_EQ(text_of(config_of(text_of(unset))), text_of(unset));
+    expect_argument_error("--optim.lr=automatic", {"optim.lr = 'automatic'", "at least 0, or auto"});
+    expect_argument_error("--optim.lr=-1", {"optim.lr = -1", "at least 0"});
+    expect_argument_error("--optim.weight_decay=auto", {"optim.weight_decay = 'auto'", "a number"});
+}
+
+TEST(Auto, HelpTellsWhatEachMethodTakes) {
+    std::vector<MethodOptions> here = methods();
+    here[1].lr = 0.125;
+    const std::string text = annotated_config_text(config_of(""), here);
+    expect_words(text, {"# lora: trains low-rank pairs (auto: optim.lr = 0.125, optim.dense_lr = 0.001)"});
+}
+
+TEST(Auto, AResumedRunTakesTheStoredValueOfWhatIsNotGiven) {
+    const Config stored =
+        config_of("", {"--optim.lr=0.25", "--optim.dense_lr=0.125", "--method.rank=7", "--run.seed=3"});
+    Config requested = config_of("", {"--optim.dense_lr=0.5"});
+    take_stored_values(requested, stored, methods());
+    EXPECT_EQ(requested.optim.lr, 0.25);
+    EXPECT_EQ(requested.optim.dense_lr, 0.5) << "given";
+    EXPECT_EQ(option_integer(requested.method, "rank"), 7);
+    EXPECT_EQ(requested.run.seed, 0u) << "has a default of its own";
+
+    Config other = config_of("[method]\nname = lora\n");
+    take_stored_values(other, stored, methods());
+    EXPECT_EQ(option_text(other.method, "rank"), "auto") << "of another method";
 }
 
 TEST(Compare, NamesKeyOldAndNewInTableOrder) {

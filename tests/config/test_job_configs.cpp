@@ -22,7 +22,7 @@ std::string contents(const std::string& name) {
 Config parsed(const std::string& text, const std::string& name,
               const std::vector<std::string>& arguments = {}) {
     Config config = parse_config(text, name, arguments, method_options()).config;
-    resolve_method_options(config);
+    resolve_auto(config);
     config.model.vocab_size = 2048;
     return config;
 }

@@ -17,7 +17,7 @@ Plan plan_of(std::vector<std::string> arguments, int rank = 0) {
                                        "--data.micro_batch=4", "--data.global_batch=128", "--run.dtype=bf16",
                                        "--run.steps=40000"});
     Config config = parse_config("", "", arguments, method_options()).config;
-    resolve_method_options(config);
+    resolve_auto(config);
     validate(config, ranks);
     return make_plan(config, ranks, rank, steps);
 }

@@ -234,7 +234,7 @@ class Export(unittest.TestCase):
         self.runs.must("import", self.once("full", "out_full"), "--output=start.h5")
         model = ["--model.num_kv_heads=4", "--model.rope_theta=5000", "--model.norm_eps=1e-5"]
         run = ["train", *model, "--run.init_from=start.h5", f"--data.tokens={self.runs.tokens}", "--data.seq_len=48",
-               "--data.global_batch=4", "--run.steps=2", "--optim.warmup_steps=0", "--run.hang_timeout=0", "--optim.lr=1e-9",
+               "--data.global_batch=4", "--run.steps=2", "--optim.warmup_steps=0", "--run.hang_timeout=0", "--optim.lr=1e-9", "--optim.dense_lr=0",
                "--method.name=switchlora", "--method.rank=8", "--run.eval_interval=2", "--run.dir=from", "--run.dtype=f32"]
         self.runs.must(*run)
         lines = [json.loads(line) for line in (self.folder / "from/log.jsonl").read_text().splitlines()]

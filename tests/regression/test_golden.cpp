@@ -43,10 +43,13 @@ class Golden {
 };
 
 Config golden_config(const Golden& golden, bool tied) {
-    std::vector<std::string> arguments{
-        "--method.name=full",     "--run.dtype=f64",
-        "--data.tokens=golden",   "--optim.schedule=constant",
-        "--optim.warmup_steps=0", std::string("--model.tie_embeddings=") + (tied ? "true" : "false")};
+    std::vector<std::string> arguments{"--method.name=full",
+                                       "--run.dtype=f64",
+                                       "--data.tokens=golden",
+                                       "--optim.schedule=constant",
+                                       "--optim.warmup_steps=0",
+                                       "--optim.dense_lr=0",
+                                       std::string("--model.tie_embeddings=") + (tied ? "true" : "false")};
     const auto add = [&](const std::string& key, const std::string& attribute) {
         arguments.push_back(fmt::format("--{}={}", key, golden.number(attribute)));
     };
@@ -59,7 +62,7 @@ Config golden_config(const Golden& golden, bool tied) {
     add("data.micro_batch", "batch");
     add("data.global_batch", "batch");
     Config config = parse_config("", "", arguments, method_options()).config;
-    resolve_method_options(config);
+    resolve_auto(config);
     return config;
 }
 

@@ -40,7 +40,7 @@ MODEL = {"hidden_size": 24, "num_heads": 12, "num_kv_heads": 12, "num_layers": 2
 TINY = {
     **{f"model.{key}": value for key, value in MODEL.items()},
     "data.seq_len": 8, "data.global_batch": 12, "data.micro_batch": 1,
-    "optim.lr": 0.01, "optim.warmup_steps": 4, "optim.weight_decay": 0.1, "optim.clip_norm": 0.5,
+    "optim.lr": 0.01, "optim.dense_lr": 0, "optim.warmup_steps": 4, "optim.weight_decay": 0.1, "optim.clip_norm": 0.5,
     "run.steps": 100000, "run.dtype": "f32",
 }  # fmt: skip
 # About half of the slots are frozen on one side at any step.

@@ -20,10 +20,10 @@ inline Config tiny_config(const std::vector<std::string>& arguments) {
         "--model.vocab_size=53",   "--data.seq_len=8",        "--data.global_batch=12",
         "--data.micro_batch=1",    "--data.tokens=synthetic", "--run.dtype=f64",
         "--run.steps=20",          "--optim.warmup_steps=4",  "--optim.lr=0.01",
-        "--optim.clip_norm=0.5",   "--optim.weight_decay=0.1"};
+        "--optim.dense_lr=0",      "--optim.clip_norm=0.5",   "--optim.weight_decay=0.1"};
     all.insert(all.end(), arguments.begin(), arguments.end());
     Config config = parse_config("", "", all, method_options()).config;
-    resolve_method_options(config);
+    resolve_auto(config);
     return config;
 }
 

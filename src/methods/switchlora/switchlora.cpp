@@ -456,11 +456,13 @@ MethodEntry switchlora() {
                             .default_value = "auto",
                             .help = "of inactive candidates; auto: bf16 in bf16 runs",
                             .choices = {"auto", "f32", "bf16"}};
-    return {
-        .options = {.name = "switchlora",
-                    .help = "low-rank factors whose vectors rotate through a bank of candidates",
-                    .options = {rank_option(), alpha_option("1"), interval, ratio, freeze, order, bank}},
-        .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<SwitchLora>(); }};
+    return {.options = {.name = "switchlora",
+                        .help = "low-rank factors whose vectors rotate through a bank of candidates",
+                        .options = {rank_option(), alpha_option("1"), interval, ratio, freeze, order, bank},
+                        .lr = 1e-2},
+            .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<SwitchLora>(); },
+            .resolve = resolve_low_rank,
+            .check = check_low_rank};
 }
 
 }  // namespace switchyard::methods
