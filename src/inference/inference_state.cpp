@@ -1,7 +1,6 @@
-// Built twice, like a state for training: measuring, then real.
+// Values are read as products see them: rounded to the compute type.
 #include "inference/inference_state.hpp"
 
-#include "train/node_memory.hpp"
 #include "train/weight_reader.hpp"
 
 namespace switchyard {
@@ -20,36 +19,16 @@ std::vector<Shard> whole_weights(const ModelConfig& model) {
     return all;
 }
 
-InferenceState::InferenceState(const Config& config, const Topology& topology, Arena& arena, Traffic& traffic)
-    : context{config,
-              topology,
-              arena,
-              traffic,
-              dtype_from_name(config.run.dtype),
-              config.data.micro_batch,
-              config.data.seq_len},
-      method(make_method(config)),
-      model(context) {
-    model.allocate(context, [&](Linear& linear) { return method->attach(context, linear); });
-}
-
 void InferenceState::load(const CheckpointReader& reader) {
     const WeightReader weights(context, reader);
     for (Linear* linear : model.linears())
         if (linear->frozen()) weights.frozen_base(*linear, false);
     for (Parameter* p : model.parameters()) weights.parameter(*p);
+    StateIo io(reader);
+    method->visit_function(io);
     model.prepare(context);
-    model.weights_changed();
-}
-
-std::unique_ptr<AllocatedInference> allocate_inference(const Config& config, const Topology& topology,
-                                                       Traffic& traffic) {
-    Arena measured;
-    { InferenceState shapes(config, topology, measured, traffic); }
-    auto result = std::make_unique<AllocatedInference>();
-    result->arena = allocate_arena(topology, measured);
-    result->state = std::make_unique<InferenceState>(config, topology, result->arena, traffic);
-    return result;
+    step = std::get<std::int64_t>(reader.attribute("/", "step"));
+    weights_changed();
 }
 
 }  // namespace switchyard

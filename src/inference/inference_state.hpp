@@ -1,11 +1,10 @@
 // A model to evaluate or to convert: weights and adapters without optimizer state.
 #pragma once
 
-#include <memory>
 #include <vector>
 
 #include "io/checkpoint/checkpoint_file.hpp"
-#include "methods/registry.hpp"
+#include "train/model_state.hpp"
 
 namespace switchyard {
 
@@ -13,23 +12,16 @@ namespace switchyard {
 std::vector<Shard> whole_weights(const ModelConfig&);
 
 /// A model to evaluate: weights and adapters, no optimizer.
-struct InferenceState {
-    /// config: validated, vocab_size and method options resolved; outlives the state.
-    InferenceState(const Config&, const Topology&, Arena&, Traffic&);
-    InferenceState(const InferenceState&) = delete;
-    InferenceState& operator=(const InferenceState&) = delete;
+struct InferenceState : ModelState {
+    using ModelState::ModelState;
     /// Products then see exactly the values that training saw.
     void load(const CheckpointReader&);
-
-    ModelContext context;
-    std::unique_ptr<Method> method;
-    Transformer model;
 };
 
-struct AllocatedInference {
-    Arena arena;
-    std::unique_ptr<InferenceState> state;
-};
-std::unique_ptr<AllocatedInference> allocate_inference(const Config&, const Topology&, Traffic&);
+using AllocatedInference = Allocated<InferenceState>;
+inline std::unique_ptr<AllocatedInference> allocate_inference(const Config& config, const Topology& topology,
+                                                              Traffic& traffic) {
+    return allocate<InferenceState>(config, topology, traffic);
+}
 
 }  // namespace switchyard

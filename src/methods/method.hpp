@@ -32,7 +32,17 @@ class Method {
     /// (initial function preserved).
     virtual void initialise(const ModelContext&) {}
 
-    /// Before the first micro-batch of step `step` (0-based).
+    /// Weights and factors are others than before, after `step` updates: what adapters derive from them
+    /// (norms of rows, a value of a schedule) is formed anew, in memory of the adapters. Collective; called
+    /// after initialise, after loading, in training and for inference, and after each update.
+    virtual void weights_changed(const ModelContext&, std::int64_t /*step*/) {}
+    /// The method's state that the model's function depends on beside parameters (a mask, say): in
+    /// checkpoints, and read for inference too, before weights_changed().
+    virtual void visit_function(StateIo&) {}
+
+    /// Before the first micro-batch of step `step` (0-based). Who changes an effective weight here, for this
+    /// step alone, says so by Transformer::weights_changed(), here and when it is over: merged copies formed
+    /// for an evaluation would serve the step otherwise, and those of the step an evaluation.
     virtual void begin_step(std::int64_t /*step*/) {}
     /// After a micro-batch was uploaded, before its forward pass: another pass of the model (a teacher's).
     virtual void begin_micro_batch(Transformer&) {}

@@ -125,8 +125,8 @@ std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& 
                 const CheckpointReader reader(world_, path);
                 StateIo io(reader);
                 io.on_dataset([] { sign_of_life("reading a checkpoint"); });
-                state.visit(io);
                 state.step = header->step;
+                state.visit(io);
                 newest_step_ = header->step;
                 return path;
             } catch (const UserError& error) {

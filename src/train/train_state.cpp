@@ -3,26 +3,14 @@
 
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
-#include "train/node_memory.hpp"
 #include "train/weight_reader.hpp"
 
 namespace switchyard {
 
 TrainState::TrainState(const Config& config, const Topology& topology, Arena& arena, Traffic& traffic)
-    : context{config,
-              topology,
-              arena,
-              traffic,
-              dtype_from_name(config.run.dtype),
-              config.data.micro_batch,
-              config.data.seq_len},
-      method(make_method(config)),
-      model(context),
-      optimizer([&]() -> Optimizer {
-          model.allocate(context, [&](Linear& linear) { return method->attach(context, linear); });
-          return Optimizer(context, model.parameters(),
-                           [&](const Parameter& parameter) { return method->ownership(context, parameter); });
-      }()),
+    : ModelState(config, topology, arena, traffic),
+      optimizer(context, model.parameters(),
+                [&](const Parameter& parameter) { return method->ownership(context, parameter); }),
       loss_slot(optimizer.scalars().take()),
       loss_of_ranks(arena, topology.dp, 1) {
     method->allocate(context, model, optimizer);
@@ -32,18 +20,19 @@ void TrainState::initialise() {
     model.initialise(context);
     method->initialise(context);
     optimizer.masters_from_values();
-    model.weights_changed();
     step = 0;
+    weights_changed();
 }
 
 void TrainState::visit(StateIo& io) {
     if (io.loading()) method->visit_state(io, optimizer);
     optimizer.visit_state(io);
     visit_frozen_weights(io);
+    method->visit_function(io);
     if (!io.loading()) return method->visit_state(io, optimizer);
     optimizer.values_from_masters();
     model.prepare(context);
-    model.weights_changed();
+    weights_changed();
 }
 
 void TrainState::visit_frozen_weights(StateIo& io) {
@@ -60,20 +49,17 @@ void TrainState::initialise_from(const CheckpointReader& reader) {
     for (OwnedParameter& owned : optimizer.owned())
         if (owned.parameter().shard.name.ends_with(".weight")) read_dense(weights, owned);
     model.prepare(context);
-    model.weights_changed();
     step = 0;
+    weights_changed();
 }
 
 /// Values and, from the same full precision, masters.
 void TrainState::read_dense(const WeightReader& weights, OwnedParameter& owned) {
     Parameter& p = owned.parameter();
-    Arena measured;
-    measured.take(MemoryClass::workspace, context.accumulate(), p.value.shape());
-    Arena arena = Arena::allocate(measured);
-    const Tensor full = arena.take(MemoryClass::workspace, context.accumulate(), p.value.shape());
-    Shard part = p.shard;
-    part.replica = context.topology.dp_rank();
-    weights.weight(part, true, full);
+    Tensor full;
+    const Arena arena = allocate_scratch(
+        [&](Arena& a) { full = a.take(MemoryClass::workspace, context.accumulate(), p.value.shape()); });
+    weights.parameter(p, full);
     kernels::copy(full, p.value);
     const Tensor rows = full.reshape({full.size() / owned.width(), owned.width()});
     for (std::int32_t row = 0; row < static_cast<std::int32_t>(rows.dim(0)); ++row)
@@ -85,16 +71,6 @@ std::uint64_t checkpoint_bytes(TrainState& state) {
     StateIo counter(bytes);
     state.visit(counter);
     return bytes;
-}
-
-std::unique_ptr<AllocatedState> allocate_state(const Config& config, const Topology& topology,
-                                               Traffic& traffic) {
-    Arena measured;
-    { TrainState shapes(config, topology, measured, traffic); }
-    auto result = std::make_unique<AllocatedState>();
-    result->arena = allocate_arena(topology, measured);
-    result->state = std::make_unique<TrainState>(config, topology, result->arena, traffic);
-    return result;
 }
 
 }  // namespace switchyard

@@ -123,14 +123,13 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     s.optimizer.gather_values();
     laps.end(Phase::optimizer);
     result.method = s.method->after_gather(s.optimizer, s.step);
-    s.model.weights_changed();
-
     const std::span<const double> scalars = s.optimizer.scalars().read();  // the host waits here alone
     result.loss = scale * scalars[s.loss_slot];
     result.grad_norm = s.optimizer.gradient_norm(scalars);
     require_finite(s, result.loss, result.grad_norm);
     s.method->end_step(scalars, result.method);
     ++s.step;
+    s.weights_changed();
     laps.end(Phase::switching);
     return result;
 }

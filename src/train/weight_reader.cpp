@@ -86,22 +86,31 @@ void WeightReader::weight(const Shard& part, bool merged, Tensor out) const {
     if (merged && part.name.ends_with(".weight") && part.global.rank() == 2) add_factors(part, out);
 }
 
-void WeightReader::parameter(Parameter& p) const {
+void WeightReader::parameter(const Parameter& p, bool merged, Tensor out) const {
     Shard part = p.shard;
     part.replica = context_.topology.dp_rank();
-    if (p.transposed) {
-        part.global = {part.global[1], part.global[0]};
-        std::swap(part.row0, part.col0);
-        std::swap(part.rows, part.cols);
-    }
-    Tensor full;
-    const Shape& local = p.value.shape();
+    if (!p.transposed) return weight(part, merged, out);
+    part.global = {part.global[1], part.global[0]};
+    std::swap(part.row0, part.col0);
+    std::swap(part.rows, part.cols);
+    Tensor stored;
     const Arena arena = allocate_scratch([&](Arena& a) {
-        full = a.take(MemoryClass::workspace, context_.accumulate(),
-                      p.transposed ? Shape{local[1], local[0]} : local);
+        stored = a.take(MemoryClass::workspace, context_.accumulate(), {out.dim(1), out.dim(0)});
     });
-    read(part, full);
-    p.transposed ? kernels::transpose(full, p.value) : kernels::copy(full, p.value);
+    weight(part, merged, stored);
+    kernels::transpose(stored, out);
+}
+
+void WeightReader::parameter(const Parameter& p, Tensor out) const {
+    parameter(p, true, out);
+}
+
+void WeightReader::parameter(Parameter& p) const {
+    Tensor full;
+    const Arena arena = allocate_scratch(
+        [&](Arena& a) { full = a.take(MemoryClass::workspace, context_.accumulate(), p.value.shape()); });
+    parameter(p, false, full);
+    kernels::copy(full, p.value);
 }
 
 void WeightReader::frozen_base(Linear& linear, bool merged) const {

@@ -19,13 +19,17 @@ class WeightReader {
     /// out (rows, cols of the part; accumulate type) <- the part of a factor, /model/<part.name>, as products
     /// see it: rounded to the compute type of the run that wrote it.
     void factor(const Shard& part, Tensor out) const;
-    /// value (its local shape, compute type) <- the parameter, factors stored transposed included.
+    /// The parameter's value <- what the file holds, parameters stored transposed included.
     void parameter(Parameter&) const;
+    /// The same of a weight, low-rank factors merged, in full precision: out (the value's shape, accumulate
+    /// type).
+    void parameter(const Parameter&, Tensor out) const;
     /// Words of a frozen base <- the weight.
     void frozen_base(Linear&, bool merged) const;
 
   private:
     void read(const Shard& part, Tensor out) const;
+    void parameter(const Parameter&, bool merged, Tensor out) const;
     void add_factors(const Shard& part, Tensor out) const;
 
     const ModelContext& context_;

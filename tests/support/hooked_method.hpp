@@ -32,7 +32,12 @@ class HookedMethod : public Method {
     }
     void allocate(const ModelContext& c, Transformer& t, Optimizer& o) override { inner_->allocate(c, t, o); }
     void initialise(const ModelContext& c) override { inner_->initialise(c); }
+    void weights_changed(const ModelContext& c, std::int64_t step) override {
+        inner_->weights_changed(c, step);
+    }
+    void visit_function(StateIo& io) override { inner_->visit_function(io); }
     void begin_step(std::int64_t step) override { inner_->begin_step(step); }
+    void begin_micro_batch(Transformer& t) override { inner_->begin_micro_batch(t); }
     void reduce_gradients(Optimizer& o) override {
         before_reduction();
         inner_->reduce_gradients(o);
@@ -53,6 +58,9 @@ class HookedMethod : public Method {
     double lr_multiplier(std::int64_t step) const override { return inner_->lr_multiplier(step); }
     void visit_state(StateIo& io, Optimizer& o) override { inner_->visit_state(io, o); }
     std::vector<std::string> notes(const Config& c) const override { return inner_->notes(c); }
+    std::vector<Traffic> plan_traffic(const Optimizer& o, std::int64_t steps) const override {
+        return inner_->plan_traffic(o, steps);
+    }
 
   private:
     std::unique_ptr<Method> inner_;

@@ -1,0 +1,24 @@
+// Derived values first: a merged copy is formed with them.
+#include "train/model_state.hpp"
+
+namespace switchyard {
+
+ModelState::ModelState(const Config& config, const Topology& topology, Arena& arena, Traffic& traffic)
+    : context{config,
+              topology,
+              arena,
+              traffic,
+              dtype_from_name(config.run.dtype),
+              config.data.micro_batch,
+              config.data.seq_len},
+      method(make_method(config)),
+      model(context) {
+    model.allocate(context, [&](Linear& linear) { return method->attach(context, linear); });
+}
+
+void ModelState::weights_changed() {
+    method->weights_changed(context, step);
+    model.weights_changed();
+}
+
+}  // namespace switchyard
