@@ -14,14 +14,19 @@ bool is_only_a_name(const std::string& key) {
     return key == "model.preset";
 }
 
-/// Text of the newest configuration that a checkpoint in `directory` tells, "" where none does.
+/// Text of the newest configuration that a checkpoint in `directory` tells, "" where none does. Why not (a
+/// damaged file, one of another program, a directory that cannot be read) says whoever opens the run.
 std::string newest_configuration(const std::string& directory) {
-    for (const auto& [step, path] : list_checkpoints(directory)) {
-        try {
-            return read_header(Comm(), path).config;
-        } catch (const UserError&) {
-            // Damaged, or of another program: restoring it says so.
+    try {
+        for (const auto& [step, path] : list_checkpoints(directory)) {
+            try {
+                return read_header(Comm(), path).config;
+            } catch (const UserError&) {
+                continue;
+            }
         }
+    } catch (const UserError&) {
+        return "";
     }
     return "";
 }

@@ -62,6 +62,12 @@ TEST_F(StoredValues, ADamagedFileIsPassedOver) {
     EXPECT_EQ(kept().optim.lr, 0.5);
 }
 
+TEST_F(StoredValues, AFolderThatCannotBeListedIsLeftToTheRun) {
+    std::filesystem::create_directories(file("run"));
+    std::ofstream(checkpoints()) << "a file";
+    EXPECT_EQ(kept().optim.lr, auto_value);
+}
+
 TEST_F(StoredValues, AnUnknownMethodIsLeftToTheRefusalToResume) {
     write(10, "lr = 0.5\n[method]\nname = unheard_of\n");
     EXPECT_EQ(kept().optim.lr, auto_value);
