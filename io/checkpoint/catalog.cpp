@@ -93,7 +93,7 @@ Attribute read_attribute(hid_t object, const std::string& key) {
 }
 
 DType dtype_of(hid_t type) {
-    for (DType dtype : {DType::f32, DType::f64, DType::i16, DType::i32, DType::i64})
+    for (DType dtype : {DType::f32, DType::f64, DType::i16, DType::i32, DType::i64, DType::u8})
         if (H5Tequal(type, file_type(dtype)) > 0) return dtype;
     fail("its type is none that checkpoints use");
 }
@@ -297,6 +297,8 @@ hid_t file_type(DType dtype) {
             return H5T_STD_I32LE;
         case DType::i64:
             return H5T_STD_I64LE;
+        case DType::u8:
+            return H5T_STD_U8LE;
         case DType::bf16:
             break;  // stored as f32
     }

@@ -173,6 +173,8 @@ std::uint64_t checksum_rows(const std::byte* stored, DType dtype, std::int64_t r
             return checksum_of<std::uint64_t>(stored, rows, cols, first, global_cols);
         case 4:
             return checksum_of<std::uint32_t>(stored, rows, cols, first, global_cols);
+        case 1:
+            return checksum_of<std::uint8_t>(stored, rows, cols, first, global_cols);
         default:
             return checksum_of<std::uint16_t>(stored, rows, cols, first, global_cols);
     }

@@ -78,6 +78,8 @@ double value_at(const std::vector<std::byte>& block, DType dtype, std::int64_t i
             return load(std::int64_t{});
         case DType::i32:
             return load(std::int32_t{});
+        case DType::u8:
+            return load(std::uint8_t{});
         default:
             return load(std::int16_t{});
     }

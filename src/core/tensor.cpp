@@ -16,6 +16,8 @@ std::size_t size_of(DType dtype) {
         case DType::bf16:
         case DType::i16:
             return 2;
+        case DType::u8:
+            return 1;
     }
     throw InternalError("unknown dtype");
 }
@@ -34,6 +36,8 @@ const char* name_of(DType dtype) {
             return "i32";
         case DType::i16:
             return "i16";
+        case DType::u8:
+            return "u8";
     }
     throw InternalError("unknown dtype");
 }

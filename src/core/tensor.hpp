@@ -14,7 +14,7 @@
 
 namespace switchyard {
 
-enum class DType : std::uint8_t { f32, bf16, f64, i16, i32, i64 };
+enum class DType : std::uint8_t { f32, bf16, f64, i16, i32, i64, u8 };
 
 std::size_t size_of(DType);
 const char* name_of(DType);

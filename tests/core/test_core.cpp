@@ -31,6 +31,7 @@ TEST(DTypes, HaveSizesAndNames) {
     EXPECT_EQ(size_of(DType::i32), 4u);
     EXPECT_EQ(size_of(DType::bf16), 2u);
     EXPECT_EQ(size_of(DType::i16), 2u);
+    EXPECT_EQ(size_of(DType::u8), 1u);
     for (DType dtype : {DType::f32, DType::bf16, DType::f64})
         EXPECT_EQ(dtype_from_name(name_of(dtype)), dtype);
     EXPECT_THROW(dtype_from_name("i32"), UserError);

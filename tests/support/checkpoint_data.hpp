@@ -14,7 +14,8 @@ namespace switchyard::test {
 inline void put(HostTensor& t, std::int64_t at, std::int64_t i) {
     const auto word = mix64(static_cast<std::uint64_t>(i) + 1);
     static const double special[] = {0.0, -0.0, INFINITY, -INFINITY, 1e-40, -3e38, 1.0};
-    if (t.dtype() == DType::i64 || t.dtype() == DType::i32 || t.dtype() == DType::i16)
+    if (t.dtype() == DType::i64 || t.dtype() == DType::i32 || t.dtype() == DType::i16 ||
+        t.dtype() == DType::u8)
         t.set_bits(at, word);
     else
         t.set(at, i % 11 == 3 ? special[i / 11 % 7]

@@ -106,6 +106,8 @@ class HostTensor {
                 return elements<std::int32_t>()[i];
             case DType::i64:
                 return static_cast<double>(elements<std::int64_t>()[i]);
+            case DType::u8:
+                return elements<std::uint8_t>()[i];
             default:
                 return elements<std::int16_t>()[i];
         }
@@ -126,6 +128,9 @@ class HostTensor {
                 break;
             case DType::i64:
                 elements<std::int64_t>()[i] = static_cast<std::int64_t>(value);
+                break;
+            case DType::u8:
+                elements<std::uint8_t>()[i] = static_cast<std::uint8_t>(static_cast<int>(value));
                 break;
             default:
                 elements<std::int16_t>()[i] = static_cast<std::int16_t>(value);

@@ -96,12 +96,14 @@ Stored read_with_hdf5(const std::string& path, const std::string& dataset, DType
                        : dtype == DType::f32 ? H5T_NATIVE_FLOAT
                        : dtype == DType::i64 ? H5T_NATIVE_INT64
                        : dtype == DType::i32 ? H5T_NATIVE_INT32
+                       : dtype == DType::u8  ? H5T_NATIVE_UINT8
                                              : H5T_NATIVE_INT16;
     SWITCHYARD_HDF5(H5Dread(object, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, stored.values.bytes()));
     return stored;
 }
 
-constexpr DType all_types[] = {DType::f32, DType::f64, DType::bf16, DType::i16, DType::i32, DType::i64};
+constexpr DType all_types[] = {DType::f32, DType::f64, DType::bf16, DType::i16,
+                               DType::i32, DType::i64, DType::u8};
 const Shape small_shapes[] = {{13, 7}, {1, 9}, {9, 1}, {2, 3}, {11}, {1}, {0}, {0, 5}, {5, 0}};
 
 /// Rows, grids and replicas without, columns and the others with padding.

@@ -73,10 +73,17 @@ TEST(CheckpointContents, NamesTypesShapesAndAttributes) {
 
 TEST(CheckpointDiff, EqualContentOfAnotherHostIsIdentical) {
     const TemporaryDirectory folder;
-    for (DType dtype : {DType::f32, DType::f64, DType::i64}) {
+    for (DType dtype : {DType::f32, DType::f64, DType::i64, DType::u8}) {
         const HostTensor x = test::whole_tensor(dtype, {30, 5});
         EXPECT_EQ(differences(write_file(folder, "a.h5", x), write_file(folder, "b.h5", x)), "");
     }
+}
+
+TEST(CheckpointDiff, BytesAreNumbersFromZeroTo255) {
+    const TemporaryDirectory folder;
+    const HostTensor x(DType::u8, {1, 2}, {255, 3}), y(DType::u8, {1, 2}, {255, 4});
+    EXPECT_CONTAINS(differences(write_file(folder, "a.h5", x), write_file(folder, "b.h5", y)),
+                    "largest difference 1,");
 }
 
 TEST(CheckpointDiff, BitsCountUnlessToleranceIsGiven) {
