@@ -36,7 +36,7 @@ bool given(const Arguments& arguments, const std::string& key) {
                        [&](const std::string& s) { return s.rfind("--" + key + "=", 0) == 0; });
 }
 
-std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
+std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments, Use use,
                                   const std::function<void(LoadedModel&)>& adjust) {
     auto model = std::make_unique<LoadedModel>();
     model->path = find_checkpoint(
@@ -47,6 +47,7 @@ std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
     if (!given(arguments, "parallel.tp") && world.size() % config.parallel.tp != 0) config.parallel.tp = 1;
     model->tokens = open_tokens(world, config);
     agree_on(world, [&] {
+        require_supported(config, use, model->path);
         require(identity_of(model->tokens->info()).tokenizer == model->header.data.tokenizer,
                 "token file `{}` was made with another tokenizer than that of checkpoint `{}` (its ids mean "
                 "other words) make one with the run's: switchyard tokenize TEXT --tokenizer=FILE, FILE the "
@@ -87,7 +88,7 @@ std::vector<CommandOption> eval_options() {
 }
 
 int run_eval(const CommandContext& context, const Arguments& arguments) {
-    const auto model = load(context.world, arguments, [](LoadedModel&) {});
+    const auto model = load(context.world, arguments, Use::evaluate, [](LoadedModel&) {});
     const DataConfig& data = model->config.data;
     const TokenLoader loader = agreed(context.world, [&] {
         TokenLoader opened(*model->tokens, data.seq_len, model->config.run.seed, data.mask_documents);
@@ -131,7 +132,7 @@ int run_generate(const CommandContext& context, const Arguments& arguments) {
     GenerationSettings settings = agreed(context.world, [&] { return generation_settings(arguments); });
     std::optional<Tokenizer> tokenizer;
     std::vector<std::int32_t> context_ids;
-    const auto model = load(context.world, arguments, [&](LoadedModel& m) {
+    const auto model = load(context.world, arguments, Use::generate, [&](LoadedModel& m) {
         const TokenFileInfo& info = m.tokens->info();
         tokenizer.emplace(info.tokenizer_model);
         context_ids = tokenizer->encode(arguments.text("prompt", ""));

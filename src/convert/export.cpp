@@ -24,6 +24,7 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
 #include "train/checkpoint_header.hpp"
+#include "train/stored_linear.hpp"
 #include "train/weight_reader.hpp"
 
 namespace switchyard {
@@ -96,6 +97,8 @@ class Exporter {
         : world_(world), request_(request), header_(read_header(world, request.checkpoint)) {
         agree_on(world_, [&] {
             config_ = stored_config(header_, request_.checkpoint, request_.settings);
+            require_supported(config_, request_.adapters ? Use::export_adapters : Use::export_weights,
+                              request_.checkpoint);
             reader_.emplace(Comm(), request_.checkpoint);
             find_tensors();
             if (world_.rank() == 0) read_tokenizer();
@@ -143,22 +146,22 @@ class Exporter {
 /// Weights that the model must have, factors that the file has beside them, and nothing else.
 void Exporter::find_tensors() {
     weights_ = whole_weights(config_.model);
-    std::set<std::string> known;
+    std::set<std::string> names;
     for (const Shard& weight : weights_) {
-        known.insert("/model/" + weight.name);
+        names.insert(weight.name);
         const std::string module = weight.name.substr(0, weight.name.rfind('.'));
-        const std::string a = "/model/" + module + ".lora_A", b = "/model/" + module + ".lora_B";
-        if (!reader_->has(a)) continue;
-        known.insert({a, b});
-        modules_.push_back({module, reader_->shape(a)[0], std::get<double>(reader_->attribute(a, "scale"))});
+        const StoredLinear stored = stored_linear(*reader_, module);
+        if (stored.alone()) continue;
+        modules_.push_back({module, stored.low_rank, stored.scale});
+        require(
+            !request_.adapters || stored.plain_product(),
+            "checkpoint `{}` holds {} with more than a low-rank product beside it (a PEFT adapter of type "
+            "LoRA has no place for that, and without it the model would compute something else); leave "
+            "--adapters out: everything is merged then",
+            request_.checkpoint, weight.name);
     }
     if (world_.rank() != 0) return;
-    for (const DatasetInfo& dataset : file_contents(request_.checkpoint).datasets)
-        require(
-            !dataset.path.starts_with("/model/") || known.contains(dataset.path),
-            "checkpoint `{}` holds {} (a LLaMA directory has no place for it, and without it the model would "
-            "compute something else) this method's weights cannot be exported",
-            request_.checkpoint, dataset.path);
+    require_understood(*reader_, names);
     require(!request_.adapters || !modules_.empty(),
             "checkpoint `{}` has no low-rank factors (--adapters writes them apart) leave --adapters out",
             request_.checkpoint);

@@ -19,11 +19,30 @@ struct FrozenWeight {
 void store_frozen(Tensor value, FrozenWeight);
 void load_frozen(FrozenWeight, Tensor value);
 
-/// Rows from B transposed and A: both (r, .) "slot-major", compute type.
+/// scale B A for rows of a weight: both (r, .) "slot-major", one type. A and B are dense.
 struct LowRankFactors {
     Tensor a;             // (r, n)
-    Tensor b_transposed;  // (r, m)
+    Tensor b_transposed;  // (r, at least row0 + m)
     double scale = 1;
+    std::int64_t row0 = 0;  // the weight's first row here: a column of b_transposed
+};
+
+/// What products use in place of a frozen W: row_scale o (base W + scale B diag(gate) A). The one description
+/// that merged copies, the proof that a switch keeps the function, readers of checkpoints and exports share.
+struct EffectiveWeight {
+    LowRankFactors factors;  // a empty: no product
+    double base = 1;
+    Tensor gate;       // (r), f32 or f64; empty: ones
+    Tensor row_scale;  // (at least factors.row0 + m), f32 or f64; empty: ones
+
+    /// W itself and a low-rank product, as every LoRA file means it.
+    bool plain() const { return base == 1 && gate.empty() && row_scale.empty(); }
+    /// Of the rows from `row0` on of those described.
+    EffectiveWeight from_row(std::int64_t row0) const {
+        EffectiveWeight rows = *this;
+        rows.factors.row0 += row0;
+        return rows;
+    }
 };
 
 /// W += scale * b_transposed' a on the stored words, in f32 (f64), one rounding per element. `scratch`: at
@@ -31,13 +50,17 @@ struct LowRankFactors {
 /// copies).
 void add_low_rank(FrozenWeight, const LowRankFactors&, Tensor scratch);
 
-/// merged (m, n, compute type) = round(W + scale * B A); factors in the compute type. scratch as above.
-void merge(FrozenWeight, const LowRankFactors&, Tensor merged, Tensor scratch);
+/// merged (m, n, compute type) = the effective weight, rounded once; factors in the compute type (B
+/// diag(gate) too). scratch as above.
+void merge(FrozenWeight, const EffectiveWeight&, Tensor merged, Tensor scratch);
 std::size_t frozen_scratch_bytes(std::int64_t m, std::int64_t n, DType compute);
 
-/// value (m, n; f32 or f64) -= scale * B A, each element summed over slots 0 ... r-1 in that order in f64
-/// with fma and rounded once: the same bits whatever slice of rows or columns a rank holds. Factors in the
-/// compute type.
-void subtract_low_rank_in_order(Tensor value, const LowRankFactors&);
+/// value (m, n; f32 or f64), W on entry <- the effective weight, each element summed over slots 0 ... r-1 in
+/// that order in f64 with fma and rounded once: the same bits whatever slice of rows or columns a rank holds.
+/// Factors in the compute type.
+void form_in_order(Tensor value, const EffectiveWeight&);
+
+/// matrix (m, n) *= common factor_i, row by row; factors (m) f32 or f64, empty: ones.
+void scale_rows(Tensor matrix, Tensor factors, double common = 1);
 
 }  // namespace switchyard::kernels

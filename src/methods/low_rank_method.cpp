@@ -19,11 +19,16 @@ double LowRankMethod::scale(const ModelContext& context) const {
     return option_real(context.config.method, "alpha") / static_cast<double>(low_rank(context));
 }
 
+std::unique_ptr<LowRankAdapter> LowRankMethod::make_adapter(const ModelContext& context,
+                                                            const Linear& linear) {
+    return std::make_unique<LowRankAdapter>(context, linear, low_rank(context), scale(context));
+}
+
 std::unique_ptr<Adapter> LowRankMethod::attach(const ModelContext& context, Linear& linear) {
-    auto adapter = std::make_unique<LowRankAdapter>(context, linear, low_rank(context), scale(context));
+    auto adapter = make_adapter(context, linear);
     Adapted& x = adapted_.emplace_back(Adapted{&linear, adapter.get(), {}});
     for (int side : {0, 1}) {
-        const Parameter& factor = *adapter->parameters()[side];
+        const Parameter& factor = side == 0 ? adapter->a() : adapter->b();
         const Comm& group = owner_group(context.topology, factor.tp_gradient);
         x.side_number[side] = num_sides_[{&group, factor.value.dim(1)}]++;
     }

@@ -28,6 +28,8 @@ class LowRankMethod : public Method {
         /// homes.
         std::array<int, 2> side_number{};
     };
+    /// The pair of a linear; a method may give it more to train, or another map.
+    virtual std::unique_ptr<LowRankAdapter> make_adapter(const ModelContext&, const Linear&);
     virtual std::int64_t low_rank(const ModelContext&) const;
     virtual double scale(const ModelContext&) const;
     /// Position of a factor in adapted_: {matrix, side 0 A or 1 B}; {-1, 0} for other parameters.

@@ -14,6 +14,17 @@ struct MethodReport {
     std::int64_t moments_reset = 0;     // vectors, over all ranks
     double residual = 0;                // max |W_eff before - after| / max |W_eff| of the sampled matrix
     std::string residual_of;            // its name; empty: nothing was changed
+    /// Parts of the objective beside the task's loss (a penalty, a distillation term): name and value, as
+    /// they were minimised in this step. The same on all ranks.
+    std::vector<std::pair<std::string, double>> objective;
+};
+
+/// What is done with the weights that a method has trained, beside training on.
+enum class Use { evaluate, generate, export_weights, export_adapters, start_run };
+
+/// Why a method does not serve a use, and what to do instead: "(why); instead" of a message.
+struct Refusal {
+    std::string why, instead;
 };
 
 class Method {
@@ -65,6 +76,8 @@ class Method {
     /// What a checkpoint holds beyond parameters and moments. Loading: called before the optimizer's state,
     /// so that owners that depend on it can be assigned first. Saving: after it.
     virtual void visit_state(StateIo&, Optimizer&) {}
+    /// What this method cannot do with its weights, because it would compute another function.
+    virtual std::optional<Refusal> refusal(Use) const { return std::nullopt; }
     /// What a user should know before the run (coverage of the bank, ...), one line each.
     virtual std::vector<std::string> notes(const Config&) const { return {}; }
     /// Bytes that this rank sends for reduction, update and after_gather in each of the first `steps` steps.

@@ -1,6 +1,8 @@
 // One line a method.
 #include "methods/registry.hpp"
 
+#include <deque>
+
 #include "core/error.hpp"
 
 #define SWITCHYARD_METHODS(X) \
@@ -18,9 +20,9 @@ SWITCHYARD_METHODS(DECLARE)
 
 namespace {
 
-const std::vector<MethodEntry>& entries() {
+std::deque<MethodEntry>& entries() {
 #define ENTRY(name) methods::name(),
-    static const std::vector<MethodEntry> all{SWITCHYARD_METHODS(ENTRY)};
+    static std::deque<MethodEntry> all{SWITCHYARD_METHODS(ENTRY)};
 #undef ENTRY
     return all;
 }
@@ -34,6 +36,10 @@ const MethodEntry& entry_of(const Config& config) {
 }
 
 }  // namespace
+
+void add_method(const MethodEntry& entry) {
+    entries().push_back(entry);
+}
 
 std::vector<MethodOptions> method_options() {
     std::vector<MethodOptions> all;
@@ -60,6 +66,15 @@ void validate_run(const Config& config, int ranks) {
 
 std::unique_ptr<Method> make_method(const Config& config) {
     return entry_of(config).create(config);
+}
+
+void require_supported(const Config& stored, Use use, const std::string& path) {
+    constexpr const char* names[] = {"`eval`", "`generate`", "`export`", "`export --adapters`",
+                                     "run.init_from"};
+    const std::optional<Refusal> refusal = make_method(stored)->refusal(use);
+    require(!refusal, "{} cannot use `{}`, trained by method.name = {} ({}); {}",
+            names[static_cast<int>(use)], path, stored.method.name, refusal ? refusal->why : "",
+            refusal ? refusal->instead : "");
 }
 
 const char* method_of_whole_weights() {

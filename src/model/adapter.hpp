@@ -2,6 +2,7 @@
 // summed over tp joins the half-block's collective (activations) or the step's gradient reduction (factors).
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "kernels/frozen_weight.hpp"
@@ -13,6 +14,13 @@ class Linear;
 
 enum class Write { overwrite, accumulate };
 
+/// Operations of a linear's products, a multiply-add counted as two, over all ranks and without padding.
+struct Cost {
+    double forward = 0, backward = 0;  // per token
+    double merge = 0;                  // each time that the effective weight is formed whole
+    double step = 0;                   // once a step
+};
+
 class Adapter {
   public:
     virtual ~Adapter() = default;
@@ -23,6 +31,10 @@ class Adapter {
     /// d_x = or += d_y W_eff, and the gradients of parameters() += .
     virtual void backward(const Linear&, Tensor x, Tensor d_y, Tensor d_x, Write) = 0;
 
+    /// What products compute in place of the frozen W, in all local rows, with the values of now; nothing
+    /// where the adapter's map is no such weight. Checkpoints, exports and run.init_from go by this
+    /// description.
+    virtual std::optional<kernels::EffectiveWeight> effective_weight() { return std::nullopt; }
     /// Whether products run on the effective weight formed beforehand by merge().
     virtual bool merged() const { return false; }
     /// out (rows, in local; compute type) = effective weight of local rows row0 ..., from those rows of the
@@ -33,6 +45,9 @@ class Adapter {
     /// one; again when a block is recomputed. A loss on it adds its gradient to d_y inside backward(), in
     /// memory of its own: others read d_y too.
     virtual void on_output(const Linear&, Tensor /*y*/) {}
+
+    /// For `plan` and utilisation.
+    virtual Cost cost(const Linear&) const = 0;
 
     /// Whether the weight itself is one of parameters(), named <linear>.weight and trained by the method's
     /// rules (a projected gradient, say): the linear then has no weight of its own.

@@ -11,6 +11,7 @@ Parameter make_norm(const ModelContext& context, const std::string& name, std::i
     p.value = context.arena.take(MemoryClass::trainable, context.dtype, {size});
     p.gradient = context.arena.take(MemoryClass::gradients, context.accumulate(), {size});
     p.tp_gradient = TpGradient::same;
+    p.role = ParameterRole::norm;
     return p;
 }
 
@@ -20,6 +21,10 @@ Block::Block(const ModelContext& context, int layer)
       mlp_(context, "model.layers." + std::to_string(layer)) {
     attention_norm_.shard.name = "model.layers." + std::to_string(layer) + ".input_layernorm";
     mlp_norm_.shard.name = "model.layers." + std::to_string(layer) + ".post_attention_layernorm";
+    // The last block's activations are still there when backward begins.
+    if (!context.config.model.recompute || layer + 1 == context.config.model.num_layers) return;
+    for (Linear* linear : attention_.linears()) linear->set_recomputed();
+    for (Linear* linear : mlp_.recomputed_linears()) linear->set_recomputed();
 }
 
 void Block::allocate_norms(const ModelContext& context) {

@@ -62,6 +62,8 @@ class Mlp {
     Pending backward(Tensor h, const MlpSaved&, const Scratch&, Tensor d_y);
 
     std::vector<Linear*> linears() { return {&gate_, &up_, &down_}; }
+    /// Those of gate_and_up(): the half-block's output is not needed in backward.
+    std::vector<Linear*> recomputed_linears() { return {&gate_, &up_}; }
 
   private:
     const Topology& topology_;

@@ -40,7 +40,7 @@ void Linear::allocate(const ModelContext& context, std::unique_ptr<Adapter> adap
     if (adapter_ && adapter_->owns_weight()) return;
     if (!frozen()) {
         dense_.shard = shard();
-        dense_.factor = true;
+        dense_.role = ParameterRole::weight;
         dense_.value = arena.take(MemoryClass::trainable, context.dtype, {out_.padded, in_.padded});
         dense_.gradient = arena.take(MemoryClass::gradients, context.accumulate(), {out_.padded, in_.padded});
         weight_ = dense_.value;
@@ -75,6 +75,12 @@ void Linear::visit_base(StateIo& io, const ModelContext& context) {
     if (io.loading()) kernels::zero(full);  // the padding, which the file does not hold
     io.tensor("/model/" + part.name, part, full);
     if (io.loading()) kernels::store_frozen(full, base_.words);
+}
+
+Cost Linear::cost() const {
+    if (adapter_) return adapter_->cost(*this);
+    const double mn = static_cast<double>(out_.size) * static_cast<double>(in_.size);
+    return {.forward = 2 * mn, .backward = 4 * mn};
 }
 
 void Linear::forward(Tensor x, Tensor y) const {

@@ -48,6 +48,12 @@ class Linear {
     }
     void backward(Tensor x, Tensor d_y, Tensor d_x, Write);
 
+    /// Operations of its products, all ranks together.
+    Cost cost() const;
+    /// Whether backward forms its output again (model.recompute).
+    bool recomputed() const { return recomputed_; }
+    void set_recomputed() { recomputed_ = true; }
+
     const std::string& name() const { return name_; }
     Split split() const { return split_; }
     const Extent& out() const { return out_; }
@@ -74,6 +80,7 @@ class Linear {
     FrozenBase base_;
     Tensor weight_;
     std::unique_ptr<Adapter> adapter_;
+    bool recomputed_ = false;
 };
 
 }  // namespace switchyard

@@ -11,14 +11,21 @@ namespace switchyard {
 /// compute the same gradient.
 enum class TpGradient { own, partial, same };
 
+/// What a parameter is, for counts and for its learning rate.
+enum class ParameterRole { embedding, head, norm, weight, factor };
+
 struct Parameter {
     Shard shard;
     Tensor value;     // compute type, local shape with padding
     Tensor gradient;  // accumulate type; value's rows, but maybe of another width (a projected gradient)
     TpGradient tp_gradient = TpGradient::own;
-    bool factor = false;  // of an adapted linear: learning rate `lr`, not `dense_lr`
+    /// weight: of a linear, whole; factor: whatever else an adapter trains.
+    ParameterRole role = ParameterRole::factor;
     bool transposed =
         false;  // the checkpoint holds the transpose (lora_B is trained slot by slot, one slot a row)
+
+    /// Of a linear of a block: learning rate `lr`; others have `dense_lr`.
+    bool of_linear() const { return role == ParameterRole::weight || role == ParameterRole::factor; }
 };
 
 }  // namespace switchyard

@@ -17,12 +17,14 @@ using kernels::Op;
 
 namespace {
 
-Parameter make_table(const ModelContext& context, const std::string& name, const Extent& extent) {
+Parameter make_table(const ModelContext& context, const std::string& name, ParameterRole role,
+                     const Extent& extent) {
     const std::int64_t hidden = context.config.model.hidden_size;
     Parameter p;
     p.shard = {name, {extent.size, hidden}, extent.begin, 0, extent.count, hidden, 0};
     p.value = context.arena.take(MemoryClass::trainable, context.dtype, {extent.padded, hidden});
     p.gradient = context.arena.take(MemoryClass::gradients, context.accumulate(), {extent.padded, hidden});
+    p.role = role;
     return p;
 }
 
@@ -42,8 +44,8 @@ Vocab::Vocab(const ModelContext& context)
       extent_(padded_block(context.config.model.vocab_size, context.tp_size(), context.tp_rank())),
       tokens_(context.tokens()),
       chunk_(chunk_tokens(context, extent_.padded)) {
-    embedding_ = make_table(context, "model.embed_tokens.weight", extent_);
-    if (!tied_) head_ = make_table(context, "lm_head.weight", extent_);
+    embedding_ = make_table(context, "model.embed_tokens.weight", ParameterRole::embedding, extent_);
+    if (!tied_) head_ = make_table(context, "lm_head.weight", ParameterRole::head, extent_);
     Arena& arena = context.arena;
     logits_ = arena.take(MemoryClass::activations, context.dtype, {extent_.padded, chunk_});
     stats_ = arena.take(MemoryClass::activations, context.accumulate(), {3, chunk_});

@@ -186,7 +186,7 @@ void Optimizer::update(double lr_factor, const Adjust& adjust) {
     const double dense_lr = optim.dense_lr > 0 ? optim.dense_lr : optim.lr;
     updates_.clear();
     for (OwnedParameter& owned : owned_) {
-        const double lr = lr_factor * (owned.parameter().factor ? optim.lr : dense_lr);
+        const double lr = lr_factor * (owned.parameter().of_linear() ? optim.lr : dense_lr);
         kernels::AdamWSettings settings{lr, optim.beta1, optim.beta2, optim.eps, optim.weight_decay};
         if (adjust(owned, settings) && owned.num_rows() > 0) updates_.push_back(owned.adamw_rows(settings));
     }

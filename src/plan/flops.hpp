@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "model/adapter.hpp"
+
 namespace switchyard {
 
 /// Values of the whole model, over all ranks, without padding.
@@ -15,16 +17,16 @@ struct ParameterCounts {
     std::int64_t model() const { return embedding + head + norms + dense_linears + frozen; }
 };
 
-/// One linear of a block; low_rank 0: trained dense.
-struct LinearShape {
-    std::int64_t out = 0, in = 0, low_rank = 0;
-    bool merged = false;         // products run on W + s B A
+/// One linear of a block.
+struct LinearCost {
+    double weights = 0;  // out x in
+    Cost cost;
     bool recomputed = false;     // its output is formed again in backward (model.recompute)
-    double merges_per_step = 0;  // times W + s B A is formed whole, over all ranks
+    double merges_per_step = 0;  // times its effective weight is formed whole, over all ranks
 };
 
 struct FlopsModel {
-    std::vector<LinearShape> linears;
+    std::vector<LinearCost> linears;
     double num_layers = 0, attention_width = 0;  // H D
     double hidden_size = 0, vocab_size = 0, seq_len = 0;
     double recomputed_layers = 0;

@@ -75,19 +75,22 @@ double total_bytes(const Traffic& traffic) {
 
 ParameterCounts count_parameters(TrainState& state) {
     ParameterCounts counts;
-    for (const Parameter* p : state.model.parameters()) {
-        const std::int64_t size = p->shard.global.size();
-        if (p->shard.name == "model.embed_tokens.weight")
-            counts.embedding += size;
-        else if (p->shard.name == "lm_head.weight")
-            counts.head += size;
-        else if (p->shard.global.rank() == 1)
-            counts.norms += size;
-        else if (p->shard.name.ends_with(".weight"))
-            counts.dense_linears += size;
-        else
-            counts.factors += size;
-    }
+    const auto count = [&](ParameterRole role) -> std::int64_t& {
+        switch (role) {
+            case ParameterRole::embedding:
+                return counts.embedding;
+            case ParameterRole::head:
+                return counts.head;
+            case ParameterRole::norm:
+                return counts.norms;
+            case ParameterRole::weight:
+                return counts.dense_linears;
+            case ParameterRole::factor:
+                break;
+        }
+        return counts.factors;
+    };
+    for (const Parameter* p : state.model.parameters()) count(p->role) += p->shard.global.size();
     for (const Linear* linear : state.model.linears())
         if (linear->frozen()) counts.frozen += linear->out().size * linear->in().size;
     return counts;
@@ -105,22 +108,12 @@ FlopsModel flops_model(TrainState& state) {
                                         layers
                                   : topology.dp_size();
     FlopsModel model;
-    std::int64_t index = 0;
-    for (Linear* linear : state.model.linears()) {
-        LinearShape shape{linear->out().size, linear->in().size};
-        if (linear->frozen()) {
-            for (const Parameter* factor : linear->adapter()->parameters())
-                shape.low_rank = factor->shard.global[0];
-            shape.merged = linear->adapter()->merged();
-            if (shape.merged) shape.merges_per_step = merges;
-        }
-        // The last block's activations are still there when backward begins, and an MLP's output is never
-        // needed.
-        shape.recomputed = m.recompute && index / 7 + 1 < m.num_layers && index % 7 != 6;
-        model.linears.push_back(shape);
-        ++index;
+    for (const Linear* linear : state.model.linears()) {
+        const double weights =
+            static_cast<double>(linear->out().size) * static_cast<double>(linear->in().size);
+        const bool merged = linear->frozen() && linear->adapter()->merged();
+        model.linears.push_back({weights, linear->cost(), linear->recomputed(), merged ? merges : 0});
     }
-    internal_check(index == 7 * m.num_layers, "{} linears in {} blocks", index, m.num_layers);
     model.num_layers = layers;
     model.attention_width = static_cast<double>(m.hidden_size);
     model.hidden_size = static_cast<double>(m.hidden_size);
@@ -144,8 +137,9 @@ Plan make_plan(const Config& config, int ranks, int rank, std::int64_t steps) {
         plan.tp = x.topology.tp_size();
         plan.parameters = count_parameters(x.state);
         const FlopsModel model = flops_model(x.state);
-        for (const LinearShape& linear : model.linears)
-            if (linear.low_rank > 0) ++(linear.merged ? plan.merged_linears : plan.unmerged_linears);
+        for (const Linear* linear : x.state.model.linears())
+            if (linear->frozen())
+                ++(linear->adapter()->merged() ? plan.merged_linears : plan.unmerged_linears);
         plan.flops_per_token = flops_per_token(model);
         plan.tokens_per_step = model.tokens_per_step;
         plan.checkpoint_bytes = checkpoint_bytes(x.state);

@@ -52,6 +52,7 @@ ordered_json step_record(const StepFigures& x, const RunScale& scale) {
     record["bytes"] = json_of(x.sent);
     record["vectors_switched"] = x.result.method.vectors_switched;
     record["moments_reset"] = x.result.method.moments_reset;
+    for (const auto& [part, value] : x.result.method.objective) record["objective"][part] = value;
     if (!x.result.method.residual_of.empty()) {
         record["residual"] = x.result.method.residual;
         record["residual_of"] = x.result.method.residual_of;

@@ -80,6 +80,7 @@ void check_data(const CheckpointHeader& header, const std::string& path, const T
 }
 
 void check_same_model(const Config& stored, const std::string& path, const Config& requested) {
+    require_supported(stored, Use::start_run, path);
     for (const ConfigChange& change : compare_configs(stored, requested, method_options())) {
         const bool of_model = change.key.rfind("model.", 0) == 0 && !change.allowed &&
                               !is_only_a_name(change.key) && change.key != "model.init_std";

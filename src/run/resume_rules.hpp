@@ -18,7 +18,8 @@ std::vector<std::string> check_resumable(const CheckpointHeader&, const std::str
 void keep_stored_values(const Comm& world, Config& requested);
 /// Throws UserError unless the token file is the one the checkpoint was trained on.
 void check_data(const CheckpointHeader&, const std::string& path, const TokenFile&);
-/// Throws UserError naming the key in which the model in a checkpoint differs (run.init_from).
+/// Throws UserError naming the key in which the model in a checkpoint differs (run.init_from), or the method
+/// that refuses to start another run.
 void check_same_model(const Config& stored, const std::string& path, const Config& requested);
 
 }  // namespace switchyard

@@ -1,8 +1,10 @@
 // Building, initialising, saving and loading.
 #include "train/train_state.hpp"
 
+#include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
+#include "train/stored_linear.hpp"
 #include "train/weight_reader.hpp"
 
 namespace switchyard {
@@ -37,10 +39,21 @@ void TrainState::visit(StateIo& io) {
 
 void TrainState::visit_frozen_weights(StateIo& io) {
     for (Linear* linear : model.linears())
-        if (linear->frozen()) linear->visit_base(io, context);
+        if (linear->frozen()) {
+            linear->visit_base(io, context);
+            describe_linear(io, *linear, context.topology);
+        }
 }
 
 void TrainState::initialise_from(const CheckpointReader& reader) {
+    agree_on(context.topology.world, [&] {
+        if (context.topology.world.rank() != 0) return;
+        std::set<std::string> weights;
+        for (const Linear* linear : model.linears()) weights.insert(linear->shard().name);
+        for (const Parameter* p : model.parameters())
+            if (p->shard.name.ends_with(".weight")) weights.insert(p->shard.name);
+        require_understood(reader, weights);
+    });
     const WeightReader weights(context, reader);
     for (Linear* linear : model.linears())
         if (linear->frozen()) weights.frozen_base(*linear, true);

@@ -7,6 +7,7 @@
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
 #include "train/node_memory.hpp"
+#include "train/stored_linear.hpp"
 
 namespace switchyard {
 namespace {
@@ -47,29 +48,37 @@ void WeightReader::read(const Shard& part, Tensor out) const {
     kernels::copy(wide, out);
 }
 
-void WeightReader::add_factors(const Shard& part, Tensor out) const {
-    const std::string name = stem(part.name), path_a = "/model/" + name + ".lora_A";
-    if (!reader_.has(path_a)) return;
-    const std::int64_t r = reader_.shape(path_a)[0], cols = out.dim(1), rows = out.dim(0);
-    const double scale = std::get<double>(reader_.attribute(path_a, "scale"));
-    const DType type = context_.accumulate();
+void WeightReader::form_effective(const Shard& part, Tensor out) const {
+    const std::string name = stem(part.name);
+    const StoredLinear stored = stored_linear(reader_, name);
+    if (stored.alone()) return;
+    const std::int64_t r = stored.low_rank, cols = out.dim(1), rows = out.dim(0);
     const Topology& topology = context_.topology;
-    // A is never cut over dp. B is cut as the weight's rows are; of a row-parallel linear over dp alone, if
-    // at all.
-    const int replica_b = part.cols < part.global[1] ? topology.tp_rank() : part.replica;
-    Tensor a, b_t, b;
+    // A is never cut over dp. B and the rows' factors are cut as the weight's rows are; of a row-parallel
+    // linear over dp alone, if at all.
+    const int replica_rows = part.cols < part.global[1] ? topology.tp_rank() : part.replica;
+    kernels::EffectiveWeight effective{.base = stored.base};
+    Tensor b;
     const Arena arena = allocate_scratch([&](Arena& arena) {
-        const auto take = [&](DType dtype, Shape shape) {
-            return arena.take(MemoryClass::workspace, dtype, shape);
+        const auto take = [&](Shape shape) {
+            return arena.take(MemoryClass::workspace, context_.accumulate(), shape);
         };
-        a = take(type, {r, cols});
-        b = take(type, {rows, r});
-        b_t = take(type, {r, rows});
+        if (r > 0) effective.factors = {take({r, cols}), take({r, rows}), stored.scale};
+        if (r > 0) b = take({rows, r});
+        if (stored.gate) effective.gate = take({r});
+        if (stored.row_scale) effective.row_scale = take({rows});
     });
-    factor({name + ".lora_A", {r, part.global[1]}, 0, part.col0, r, part.cols, topology.dp_rank()}, a);
-    factor({name + ".lora_B", {part.global[0], r}, part.row0, 0, part.rows, r, replica_b}, b);
-    kernels::transpose(b, b_t);
-    kernels::subtract_low_rank_in_order(out, {a, b_t, -scale});
+    if (r > 0) {
+        factor({name + ".lora_A", {r, part.global[1]}, 0, part.col0, r, part.cols, topology.dp_rank()},
+               effective.factors.a);
+        factor({name + ".lora_B", {part.global[0], r}, part.row0, 0, part.rows, r, replica_rows}, b);
+        kernels::transpose(b, effective.factors.b_transposed);
+    }
+    if (stored.gate) read({name + ".lora_gate", {r}, 0, 0, r, 1, 0}, effective.gate);
+    if (stored.row_scale)
+        read({name + ".row_scale", {part.global[0]}, part.row0, 0, part.rows, 1, replica_rows},
+             effective.row_scale);
+    kernels::form_in_order(out, effective);
 }
 
 void WeightReader::factor(const Shard& part, Tensor out) const {
@@ -83,7 +92,7 @@ void WeightReader::factor(const Shard& part, Tensor out) const {
 
 void WeightReader::weight(const Shard& part, bool merged, Tensor out) const {
     read(part, out);
-    if (merged && part.name.ends_with(".weight") && part.global.rank() == 2) add_factors(part, out);
+    if (merged && part.name.ends_with(".weight") && part.global.rank() == 2) form_effective(part, out);
 }
 
 void WeightReader::parameter(const Parameter& p, bool merged, Tensor out) const {

@@ -13,8 +13,8 @@ class WeightReader {
     WeightReader(const ModelContext&, const CheckpointReader&);
 
     /// out (at least part.rows, part.cols; or n; accumulate type) <- the part of /model/<part.name>, padding
-    /// zero. part.replica: among the ranks that read the same part. merged: plus scale * B A where the file
-    /// has factors of this weight.
+    /// zero. part.replica: among the ranks that read the same part. merged: the effective weight, with all
+    /// that the file has beside it (train/stored_linear.hpp).
     void weight(const Shard& part, bool merged, Tensor out) const;
     /// out (rows, cols of the part; accumulate type) <- the part of a factor, /model/<part.name>, as products
     /// see it: rounded to the compute type of the run that wrote it.
@@ -30,7 +30,7 @@ class WeightReader {
   private:
     void read(const Shard& part, Tensor out) const;
     void parameter(const Parameter&, bool merged, Tensor out) const;
-    void add_factors(const Shard& part, Tensor out) const;
+    void form_effective(const Shard& part, Tensor out) const;
 
     const ModelContext& context_;
     const CheckpointReader& reader_;

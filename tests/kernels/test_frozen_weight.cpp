@@ -164,7 +164,7 @@ TEST_P(FrozenLowRank, MergingRoundsTheSumOnce) {
     const Factors factors(dtype, m, n, low_rank);
     HostTensor merged(dtype, {m, n});
     for (std::int64_t i = 0; i < merged.size(); ++i) merged.set(i, NAN);
-    kernels::merge(w.words(), factors.scaled(-1.0 / 3), merged, w.scratch);
+    kernels::merge(w.words(), {factors.scaled(-1.0 / 3)}, merged, w.scratch);
     const Values expected = factors.added_to(w.value, -1.0 / 3);
     EXPECT_TRUE(close(merged, expected, 2, low_rank + 1));
     EXPECT_TRUE(same_bits(w.loaded(), w.value));
@@ -187,7 +187,7 @@ TEST_P(FrozenLowRank, BitsDoNotDependOnTheNumberOfThreads) {
         const Threads scope(threads);
         const Stored w(dtype, {m, n});
         HostTensor merged(dtype, {m, n});
-        kernels::merge(w.words(), factors.scaled(0.3), merged, w.scratch);
+        kernels::merge(w.words(), {factors.scaled(0.3)}, merged, w.scratch);
         kernels::add_low_rank(w.words(), differences.scaled(0.3), w.scratch);
         if (threads == 1) {
             merged_by_one = std::move(merged), added_by_one = w.loaded();
@@ -217,7 +217,7 @@ void merge_slice(const Stored& w, const Factors& factors, std::int64_t begin, st
                  Tensor merged) {
     const DType dtype = w.hi.dtype();
     const Factors part = sliced(factors, dtype, begin, count, 0, merged.dim(1));
-    kernels::merge(w.words().rows(begin, count), part.scaled(0.3), merged.rows(begin, count), w.scratch);
+    kernels::merge(w.words().rows(begin, count), {part.scaled(0.3)}, merged.rows(begin, count), w.scratch);
 }
 
 TEST_P(FrozenLowRank, MergedSlicesAreSlicesOfTheMerge) {
@@ -227,7 +227,7 @@ TEST_P(FrozenLowRank, MergedSlicesAreSlicesOfTheMerge) {
     const Stored w(dtype, {m, n});
     const Factors factors(dtype, m, n, low_rank);
     const HostTensor whole(dtype, {m, n}), pieces(dtype, {m, n});
-    kernels::merge(w.words(), factors.scaled(0.3), whole, w.scratch);
+    kernels::merge(w.words(), {factors.scaled(0.3)}, whole, w.scratch);
     for (std::int64_t slices : {2, 3, 7}) {
         const std::int64_t step = (m + slices - 1) / slices;
         for (std::int64_t begin = 0; begin < m; begin += step)
@@ -257,11 +257,71 @@ std::string name(const ::testing::TestParamInfo<Case>& info) {
     return fmt::format("{}_{}x{}_r{}", name_of(info.param.dtype), info.param.m, info.param.n,
                        info.param.low_rank);
 }
+/// row_scale_i (base W + scale sum over slots of gate_slot b a), element by element in f64.
+struct Described {
+    HostTensor gate, row_scale;
+    double base = -0.75, scale = 1.0 / 3;
+    Described(DType wide, std::int64_t m, std::int64_t low_rank)
+        : gate(HostTensor::normal(wide, {low_rank}, "gate")),
+          row_scale(HostTensor::normal(wide, {m}, "rows")) {}
+    kernels::EffectiveWeight of(const Factors& f) const { return {f.scaled(scale), base, gate, row_scale}; }
+    Values value(const HostTensor& w, const Factors& f) const {
+        const std::int64_t m = static_cast<Tensor>(w).dim(0), n = static_cast<Tensor>(w).dim(1),
+                           slots = static_cast<Tensor>(f.a).dim(0);
+        Values out(static_cast<std::size_t>(m * n));
+        for (std::int64_t i = 0; i < m * n; ++i) {
+            double sum = base * w.at(i);
+            for (std::int64_t slot = 0; slot < slots; ++slot)
+                sum += scale * gate.at(slot) * f.b_transposed.at(slot * m + i / n) * f.a.at(slot * n + i % n);
+            out[static_cast<std::size_t>(i)] = row_scale.at(i / n) * sum;
+        }
+        return out;
+    }
+};
+
+TEST_P(FrozenLowRank, EveryPartOfAnEffectiveWeightIsMerged) {
+    const auto [dtype, m, n, low_rank] = GetParam();
+    const Stored w(dtype, {m, n});
+    const Factors factors(dtype, m, n, low_rank);
+    const Described x(accumulate_type(dtype), m, low_rank);
+    const Values expected = x.value(w.value, factors);
+    const HostTensor merged(dtype, {m, n});
+    kernels::merge(w.words(), x.of(factors), merged, w.scratch);
+    // In bf16 gate times B is rounded before the product.
+    EXPECT_TRUE(close(merged, expected, 8, low_rank + 2));
+    if (dtype == DType::bf16) return;
+    // Rows from the middle on: the description is of the whole weight.
+    const std::int64_t half = m / 2;
+    const HostTensor lower(dtype, {m, n});
+    kernels::merge(w.words().rows(half, m - half), x.of(factors).from_row(half),
+                   static_cast<Tensor>(lower).rows(half, m - half), w.scratch);
+    kernels::merge(w.words().rows(0, half), x.of(factors), static_cast<Tensor>(lower).rows(0, half),
+                   w.scratch);
+    EXPECT_TRUE(close(lower, expected, 8, low_rank + 2));
+    const HostTensor in_order = w.value.clone();
+    kernels::form_in_order(in_order, x.of(factors));
+    EXPECT_TRUE(close(in_order, expected, 8, low_rank + 2));
+}
+
+TEST_P(FrozenLowRank, RowsAreScaledOneByOne) {
+    const auto [dtype, m, n, low_rank] = GetParam();
+    const HostTensor before = HostTensor::normal(dtype, {m, n}, "x"), x = before.clone();
+    const HostTensor factors = HostTensor::normal(accumulate_type(dtype), {m}, "rows");
+    kernels::scale_rows(x, factors, 3);
+    Values expected = before.values();
+    for (std::int64_t i = 0; i < m * n; ++i) expected[static_cast<std::size_t>(i)] *= 3 * factors.at(i / n);
+    EXPECT_TRUE(close(x, expected, 2, 1));
+    kernels::scale_rows(x, {}, -1);
+    for (double& value : expected) value = -value;
+    EXPECT_TRUE(close(x, expected, 2, 1));
+}
+
 INSTANTIATE_TEST_SUITE_P(Types, FrozenLowRank, ::testing::ValuesIn(cases()), name);
 
-// -------------------------------------------------------------------------- subtraction in a fixed order
+// -------------------------------------------------------------------------- effective weights in a fixed
+// order
 
-class FrozenSubtraction : public ::testing::TestWithParam<std::pair<DType, DType>> {};
+class FrozenInOrder : public ::testing::TestWithParam<std::pair<DType, DType>> {};
 
 /// What the header promises, element by element: fma over slots in f64, rounded once.
 HostTensor subtracted(const HostTensor& value, const Factors& f, double scale) {
@@ -277,14 +337,14 @@ HostTensor subtracted(const HostTensor& value, const Factors& f, double scale) {
     return out;
 }
 
-TEST_P(FrozenSubtraction, HasTheBitsOfTheFormulaWhateverTheSlice) {
+TEST_P(FrozenInOrder, HasTheBitsOfTheFormulaWhateverTheSlice) {
     const auto [value_type, factor_type] = GetParam();
     const std::int64_t m = 53, n = 141, slots = 37;
     const double scale = 1.0 / 3;
     const HostTensor before = HostTensor::normal(value_type, {m, n}, "w");
     const Factors factors(factor_type, m, n, slots);
     const HostTensor whole = before.clone();
-    kernels::subtract_low_rank_in_order(whole, factors.scaled(scale));
+    kernels::form_in_order(whole, {factors.scaled(-scale)});
     EXPECT_TRUE(same_bits(whole, subtracted(before, factors, scale)));
     EXPECT_TRUE(close(whole, factors.added_to(before, -scale), 1, slots));
 
@@ -300,11 +360,11 @@ TEST_P(FrozenSubtraction, HasTheBitsOfTheFormulaWhateverTheSlice) {
                     expected.set(i, whole.at(at));
                 }
                 const Factors slice = sliced(factors, factor_type, row, rows, col, cols);
-                kernels::subtract_low_rank_in_order(part, slice.scaled(scale));
+                kernels::form_in_order(part, {slice.scaled(-scale)});
                 ASSERT_TRUE(same_bits(part, expected)) << "rows from " << row << ", columns from " << col;
             }
 }
-INSTANTIATE_TEST_SUITE_P(Types, FrozenSubtraction,
+INSTANTIATE_TEST_SUITE_P(Types, FrozenInOrder,
                          ::testing::Values(std::pair{DType::f32, DType::f32},
                                            std::pair{DType::f32, DType::bf16},
                                            std::pair{DType::f64, DType::f64}),
@@ -319,20 +379,20 @@ TEST(FrozenShapes, AreChecked) {
     const HostTensor merged(DType::bf16, {6, 16}), f32(DType::f32, {6, 16}), i16(DType::i16, {5, 16});
     const Tensor small = static_cast<Tensor>(w.scratch).rows(0, 255);
     const auto refused = [](auto call) { EXPECT_THROW(call(), InternalError); };
-    EXPECT_NO_THROW(kernels::merge(w.words(), f.scaled(1), merged, w.scratch));
-    refused([&] { kernels::merge(w.words(), wide.scaled(1), merged, w.scratch); });
-    refused([&] { kernels::merge(w.words(), turned.scaled(1), merged, w.scratch); });
-    refused([&] { kernels::merge(w.words(), f.scaled(1), f32, w.scratch); });
-    refused([&] { kernels::merge(w.words(), f.scaled(1), merged, small); });
-    refused([&] { kernels::merge({w.hi, {}}, f.scaled(1), merged, w.scratch); });
-    refused([&] { kernels::merge({w.hi, i16}, f.scaled(1), merged, w.scratch); });
+    EXPECT_NO_THROW(kernels::merge(w.words(), {f.scaled(1)}, merged, w.scratch));
+    refused([&] { kernels::merge(w.words(), {wide.scaled(1)}, merged, w.scratch); });
+    refused([&] { kernels::merge(w.words(), {turned.scaled(1)}, merged, w.scratch); });
+    refused([&] { kernels::merge(w.words(), {f.scaled(1)}, f32, w.scratch); });
+    refused([&] { kernels::merge(w.words(), {f.scaled(1)}, merged, small); });
+    refused([&] { kernels::merge({w.hi, {}}, {f.scaled(1)}, merged, w.scratch); });
+    refused([&] { kernels::merge({w.hi, i16}, {f.scaled(1)}, merged, w.scratch); });
     refused([&] { kernels::add_low_rank(w.words(), f.scaled(1), w.scratch); });
     refused([&] { kernels::add_low_rank(w.words(), wide.scaled(1), {}); });
     refused([&] { kernels::store_frozen(merged, w.words()); });
     refused([&] { kernels::load_frozen(w.words(), merged); });
     refused([&] { kernels::load_frozen({f32, w.lo}, f32); });
-    refused([&] { kernels::subtract_low_rank_in_order(f32, turned.scaled(1)); });
-    refused([&] { kernels::subtract_low_rank_in_order(merged, f.scaled(1)); });
+    refused([&] { kernels::form_in_order(f32, {turned.scaled(1)}); });
+    refused([&] { kernels::form_in_order(merged, {f.scaled(1)}); });
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ class ProjectedWeight : public Adapter {
   public:
     ProjectedWeight(const ModelContext& context, const Linear& linear) {
         weight_.shard = linear.shard();
-        weight_.factor = true;
+        weight_.role = ParameterRole::weight;
         weight_.value = context.arena.take(MemoryClass::trainable, context.dtype,
                                            {linear.out().padded, linear.in().padded});
         weight_.gradient = context.arena.take(MemoryClass::gradients, context.accumulate(),
@@ -52,6 +52,7 @@ class ProjectedWeight : public Adapter {
         matmul({.a = x, .b = q_, .c = z_, .op_b = Op::transpose});
         matmul({.a = d_y, .b = z_, .c = weight_.gradient, .op_a = Op::transpose, .accumulate = true});
     }
+    Cost cost(const Linear&) const override { return {}; }
     bool owns_weight() const override { return true; }
     std::vector<Parameter*> parameters() override { return {&weight_}; }
     Parameter& weight() { return weight_; }
@@ -78,6 +79,7 @@ class WatchedOutput : public Adapter {
     void backward(const Linear& linear, Tensor, Tensor d_y, Tensor d_x, Write write) override {
         matmul({.a = d_y, .b = linear.weight(), .c = d_x, .accumulate = write == Write::accumulate});
     }
+    Cost cost(const Linear&) const override { return {}; }
     void on_output(const Linear& linear, Tensor y) override {
         const test::HostTensor square(DType::f64, {1});
         kernels::squared_norm(y, square);

@@ -101,8 +101,8 @@ class Restart : public ::testing::TestWithParam<Case> {
     static void load(TinyRun& run, const std::string& path) {
         const CheckpointReader reader(run.state().context.topology.world, path);
         StateIo io(reader);
-        run.state().visit(io);
         run.state().step = std::get<std::int64_t>(reader.attribute("/", "step"));
+        run.state().visit(io);
     }
     /// On rank 0: no difference between two files, to the last bit.
     void expect_identical(const std::string& a, const std::string& b, const std::string& what) {

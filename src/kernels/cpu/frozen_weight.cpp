@@ -37,11 +37,33 @@ void check(const FrozenWeight& w) {
 
 void check(const LowRankFactors& f, std::int64_t m, std::int64_t n, DType dtype) {
     internal_check(f.a.shape().rank() == 2 && f.b_transposed.shape().rank() == 2 &&
-                       f.a.dim(0) == f.b_transposed.dim(0) && f.a.dim(1) == n && f.b_transposed.dim(1) == m &&
-                       f.a.dtype() == dtype && f.b_transposed.dtype() == dtype,
-                   "low-rank factors {} {} and {} {} of a weight {}x{}, expected in {}", f.a.shape(),
-                   name_of(f.a.dtype()), f.b_transposed.shape(), name_of(f.b_transposed.dtype()), m, n,
-                   name_of(dtype));
+                       f.a.dim(0) == f.b_transposed.dim(0) && f.a.dim(1) == n && f.row0 >= 0 &&
+                       f.b_transposed.dim(1) >= f.row0 + m && f.a.dtype() == dtype &&
+                       f.b_transposed.dtype() == dtype,
+                   "low-rank factors {} {} and {} {} from row {} of a weight {}x{}, expected in {}",
+                   f.a.shape(), name_of(f.a.dtype()), f.b_transposed.shape(), name_of(f.b_transposed.dtype()),
+                   f.row0, m, n, name_of(dtype));
+}
+
+bool is_wide(const Tensor& t) {
+    return t.dtype() == DType::f32 || t.dtype() == DType::f64;
+}
+
+void check(const EffectiveWeight& e, std::int64_t m, std::int64_t n, DType dtype) {
+    const LowRankFactors& f = e.factors;
+    if (!f.a.empty()) check(f, m, n, dtype);
+    internal_check(e.gate.empty() || (e.gate.size() == f.a.dim(0) && is_wide(e.gate)),
+                   "gate {} {} of {} slots", e.gate.shape(), name_of(e.gate.dtype()), f.a.dim(0));
+    internal_check(e.row_scale.empty() || (e.row_scale.size() >= f.row0 + m && is_wide(e.row_scale)),
+                   "row scale {} {} of rows {} ... {}", e.row_scale.shape(), name_of(e.row_scale.dtype()),
+                   f.row0, f.row0 + m - 1);
+}
+
+/// Element i of a vector in f32 or f64; 1 where there is none.
+double entry(const Tensor& vector, std::int64_t i) {
+    if (vector.empty()) return 1;
+    return vector.dtype() == DType::f64 ? vector.data<double>()[i]
+                                        : static_cast<double>(vector.data<float>()[i]);
 }
 
 void split_words(const float* value, bf16* hi, std::int16_t* lo, std::int64_t count) {
@@ -62,11 +84,28 @@ void join_words(const bf16* hi, const std::int16_t* lo, float* value, std::int64
     }
 }
 
-/// c (rows, n) f32 or f64, contiguous, += scale * (rows [begin, begin + rows) of B) A. The slice of B is made
-/// contiguous first: for a strided one with scale and sum oneDNN has only its reference product, which is
-/// ten times slower.
-void add_product(const LowRankFactors& f, std::int64_t begin, std::int64_t rows, void* c) {
-    const std::int64_t m = f.b_transposed.dim(1), n = f.a.dim(1), slots = f.a.dim(0);
+/// slice (slots, rows) <- columns from `begin` on of b (slots, width), rows scaled by the gate.
+template <class T>
+void copy_columns(const T* b, std::int64_t width, std::int64_t begin, const Tensor& gate, T* slice,
+                  std::int64_t slots, std::int64_t rows) {
+    for (std::int64_t slot = 0; slot < slots; ++slot) {
+        const T* from = b + slot * width + begin;
+        T* to = slice + slot * rows;
+        if (gate.empty()) {
+            std::memcpy(to, from, static_cast<std::size_t>(rows) * sizeof(T));
+            continue;
+        }
+        const auto factor = static_cast<Wide<T>>(entry(gate, slot));
+        for (std::int64_t i = 0; i < rows; ++i) to[i] = convert<T>(factor * load(from[i]));
+    }
+}
+
+/// c (rows, n) f32 or f64, contiguous, += scale * (rows [begin, begin + rows) of B diag(gate)) A. The slice
+/// of B is made contiguous first: for a strided one with scale and sum oneDNN has only its reference product,
+/// which is ten times slower.
+void add_product(const LowRankFactors& f, const Tensor& gate, std::int64_t begin, std::int64_t rows,
+                 void* c) {
+    const std::int64_t width = f.b_transposed.dim(1), n = f.a.dim(1), slots = f.a.dim(0);
     const DType in = f.a.dtype();
     const Gemm g{.m = rows,
                  .n = n,
@@ -80,21 +119,32 @@ void add_product(const LowRankFactors& f, std::int64_t begin, std::int64_t rows,
                  .out = accumulate_type(in),
                  .alpha = static_cast<float>(f.scale),
                  .accumulate = true};
-    const std::size_t element = size_of(in), width = static_cast<std::size_t>(rows) * element;
-    const auto* b =
-        static_cast<const std::byte*>(f.b_transposed.raw()) + static_cast<std::size_t>(begin) * element;
-    if (rows < m) {
-        std::byte* slice = thread_scratch(ScratchUse::factor, static_cast<std::size_t>(slots) * width);
-        for (std::int64_t slot = 0; slot < slots; ++slot)
-            std::memcpy(slice + static_cast<std::size_t>(slot) * width,
-                        b + static_cast<std::size_t>(slot * m) * element, width);
+    const void* b = f.b_transposed.raw();
+    if (rows < width || !gate.empty()) {
+        void* slice =
+            thread_scratch(ScratchUse::factor, static_cast<std::size_t>(slots * rows) * size_of(in));
+        dispatch(in, [&]<class T>() {
+            copy_columns(f.b_transposed.data<T>(), width, f.row0 + begin, gate, static_cast<T*>(slice), slots,
+                         rows);
+        });
         b = slice;
     }
     if (in == DType::f64)
-        gemm_f64(g, f.scale, static_cast<const double*>(static_cast<const void*>(b)), f.a.data<double>(),
-                 static_cast<double*>(c));
+        gemm_f64(g, f.scale, static_cast<const double*>(b), f.a.data<double>(), static_cast<double*>(c));
     else
         gemm(g, b, f.a.raw(), c);
+}
+
+/// panel (rows, n), W on entry <- the effective weight of its rows.
+template <class T>
+void form_panel(const EffectiveWeight& e, std::int64_t begin, std::int64_t rows, std::int64_t n, T* panel) {
+    if (e.base != 1)
+        for (std::int64_t i = 0; i < rows * n; ++i) panel[i] *= static_cast<T>(e.base);
+    if (!e.factors.a.empty()) add_product(e.factors, e.gate, begin, rows, panel);
+    for (std::int64_t i = 0; i < rows && !e.row_scale.empty(); ++i) {
+        const T factor = static_cast<T>(entry(e.row_scale, e.factors.row0 + begin + i));
+        for (std::int64_t j = 0; j < n; ++j) panel[i * n + j] *= factor;
+    }
 }
 
 /// Calls body(begin, rows) for every panel, in parallel.
@@ -119,19 +169,23 @@ void check_scratch(Tensor scratch, const FrozenWeight& w) {
                    needed ? scratch.bytes() : 0, needed);
 }
 
-/// value -= scale * sum over slots, in f64; row i of W, columns [begin, begin + width), width <= block.
+/// Row i of W, columns [begin, begin + width), width <= block.
 constexpr std::int64_t block = 32;
 template <class Value, class Factor>
-void subtract_in_order(Tensor value, const LowRankFactors& f) {
-    const std::int64_t m = value.dim(0), n = value.dim(1), slots = f.a.dim(0);
-    const Factor *a = f.a.data<Factor>(), *b = f.b_transposed.data<Factor>();
+void form_rows_in_order(Tensor value, const EffectiveWeight& e) {
+    const LowRankFactors& f = e.factors;
+    const std::int64_t m = value.dim(0), n = value.dim(1), slots = f.a.empty() ? 0 : f.a.dim(0);
+    const Factor *a = slots ? f.a.data<Factor>() : nullptr,
+                 *b = slots ? f.b_transposed.data<Factor>() : nullptr;
+    const std::int64_t width_b = slots ? f.b_transposed.dim(1) : 0;
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < m; ++i) {
+        const double row_scale = entry(e.row_scale, f.row0 + i);
         for (std::int64_t begin = 0; begin < n; begin += block) {
             const std::int64_t width = std::min(block, n - begin);
             double sum[block] = {};
             for (std::int64_t slot = 0; slot < slots; ++slot) {
-                const auto b_value = convert<double>(b[slot * m + i]);
+                const double b_value = convert<double>(b[slot * width_b + f.row0 + i]) * entry(e.gate, slot);
                 const Factor* a_row = a + slot * n + begin;
 #pragma omp simd
                 for (std::int64_t j = 0; j < width; ++j)
@@ -139,7 +193,8 @@ void subtract_in_order(Tensor value, const LowRankFactors& f) {
             }
             Value* out = value.data<Value>() + i * n + begin;
             for (std::int64_t j = 0; j < width; ++j)
-                out[j] = static_cast<Value>(std::fma(-f.scale, sum[j], static_cast<double>(out[j])));
+                out[j] = static_cast<Value>(row_scale *
+                                            std::fma(f.scale, sum[j], e.base * static_cast<double>(out[j])));
         }
     }
 }
@@ -189,19 +244,19 @@ void add_low_rank(FrozenWeight w, const LowRankFactors& factors, Tensor scratch)
     if (factors.a.dim(0) == 0) return;
     for_panels(m, n, [&](std::int64_t begin, std::int64_t rows) {
         const FrozenWeight part = w.rows(begin, rows);
-        if (!is_split(w)) return add_product(factors, begin, rows, part.hi.raw());
+        if (!is_split(w)) return add_product(factors, {}, begin, rows, part.hi.raw());
         float* panel = panel_of_thread(scratch, n);
         join_words(part.hi.data<bf16>(), part.lo.data<std::int16_t>(), panel, rows * n);
-        add_product(factors, begin, rows, panel);
+        add_product(factors, {}, begin, rows, panel);
         split_words(panel, part.hi.data<bf16>(), part.lo.data<std::int16_t>(), rows * n);
     });
 }
 
-void merge(FrozenWeight w, const LowRankFactors& factors, Tensor merged, Tensor scratch) {
+void merge(FrozenWeight w, const EffectiveWeight& effective, Tensor merged, Tensor scratch) {
     count_kernel(__func__);
     check(w);
     const std::int64_t m = w.hi.dim(0), n = w.hi.dim(1);
-    check(factors, m, n, w.hi.dtype());
+    check(effective, m, n, w.hi.dtype());
     check_scratch(scratch, w);
     internal_check(merged.shape() == w.hi.shape() && merged.dtype() == w.hi.dtype(),
                    "merge of {} {} into {} {}", w.hi.shape(), name_of(w.hi.dtype()), merged.shape(),
@@ -211,11 +266,12 @@ void merge(FrozenWeight w, const LowRankFactors& factors, Tensor merged, Tensor 
         const Tensor out = merged.rows(begin, rows);
         if (!is_split(w)) {
             std::memcpy(out.raw(), part.hi.raw(), out.bytes());
-            return add_product(factors, begin, rows, out.raw());
+            if (w.hi.dtype() == DType::f64) return form_panel(effective, begin, rows, n, out.data<double>());
+            return form_panel(effective, begin, rows, n, out.data<float>());
         }
         float* panel = panel_of_thread(scratch, n);
         join_words(part.hi.data<bf16>(), part.lo.data<std::int16_t>(), panel, rows * n);
-        add_product(factors, begin, rows, panel);
+        form_panel(effective, begin, rows, n, panel);
         copy_block(panel, out.data<bf16>(), rows * n);
     });
 }
@@ -225,16 +281,34 @@ std::size_t frozen_scratch_bytes(std::int64_t m, std::int64_t n, DType compute) 
     return static_cast<std::size_t>(omp_get_max_threads() * panel_rows(n) * n) * sizeof(float);
 }
 
-void subtract_low_rank_in_order(Tensor value, const LowRankFactors& f) {
+void form_in_order(Tensor value, const EffectiveWeight& e) {
     count_kernel(__func__);
-    internal_check(value.shape().rank() == 2, "subtract_low_rank_in_order from {}", value.shape());
-    check(f, value.dim(0), value.dim(1), f.a.dtype());
-    const DType factor = f.a.dtype();
+    internal_check(value.shape().rank() == 2, "form_in_order of {}", value.shape());
+    const DType factor = e.factors.a.empty() ? value.dtype() : e.factors.a.dtype();
+    check(e, value.dim(0), value.dim(1), factor);
     if (value.dtype() == DType::f64 && factor == DType::f64)
-        return subtract_in_order<double, double>(value, f);
-    if (value.dtype() == DType::f32 && factor == DType::f32) return subtract_in_order<float, float>(value, f);
-    if (value.dtype() == DType::f32 && factor == DType::bf16) return subtract_in_order<float, bf16>(value, f);
-    internal_check(false, "subtract_low_rank_in_order: {} from {}", name_of(factor), name_of(value.dtype()));
+        return form_rows_in_order<double, double>(value, e);
+    if (value.dtype() == DType::f32 && factor == DType::f32)
+        return form_rows_in_order<float, float>(value, e);
+    if (value.dtype() == DType::f32 && factor == DType::bf16)
+        return form_rows_in_order<float, bf16>(value, e);
+    internal_check(false, "form_in_order: {} from {}", name_of(value.dtype()), name_of(factor));
+}
+
+void scale_rows(Tensor matrix, Tensor factors, double common) {
+    count_kernel(__func__);
+    internal_check(matrix.shape().rank() == 2 &&
+                       (factors.empty() || (factors.size() >= matrix.dim(0) && is_wide(factors))),
+                   "scale_rows of {} by {} {}", matrix.shape(), factors.shape(), name_of(factors.dtype()));
+    const std::int64_t n = matrix.dim(1);
+    dispatch(matrix.dtype(), [&]<class T>() {
+        T* values = matrix.data<T>();
+        for_rows(matrix.dim(0), n, [&](std::int64_t i) {
+            const auto factor = static_cast<Wide<T>>(common * entry(factors, i));
+            for (std::int64_t j = 0; j < n; ++j)
+                values[i * n + j] = convert<T>(factor * load(values[i * n + j]));
+        });
+    });
 }
 
 }  // namespace switchyard::kernels

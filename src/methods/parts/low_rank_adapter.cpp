@@ -1,10 +1,7 @@
 // Both evaluations of the low-rank linear; s multiplies products, never stored factors.
 #include "methods/parts/low_rank_adapter.hpp"
 
-#include <algorithm>
-
 #include "kernels/matmul.hpp"
-#include "kernels/rows.hpp"
 
 namespace switchyard {
 
@@ -20,7 +17,6 @@ Parameter make_factor(const ModelContext& context, const std::string& name, std:
     p.value = context.arena.take(MemoryClass::trainable, context.dtype, {low_rank, extent.padded});
     p.gradient = context.arena.take(MemoryClass::gradients, context.accumulate(), {low_rank, extent.padded});
     p.tp_gradient = split ? TpGradient::own : TpGradient::partial;
-    p.factor = true;
     return p;
 }
 
@@ -45,13 +41,11 @@ LowRankAdapter::LowRankAdapter(const ModelContext& context, const Linear& linear
     const auto bytes = static_cast<std::int64_t>(kernels::frozen_scratch_bytes(rows, in, context.dtype));
     merge_scratch_ = context.arena.shared(DType::i16, {(bytes + 1) / 2});
     full_precision_ = context.arena.shared(context.accumulate(), {rows, in});
-    if (rows < linear.out().padded)
-        b_slice_ = context.arena.take(MemoryClass::workspace, context.dtype, {low_rank, rows});
 }
 
 void LowRankAdapter::forward(const Linear& linear, Tensor x, Tensor y) {
     matmul({.a = x, .b = linear.weight(), .c = y, .op_b = Op::transpose});
-    if (merged_) return;
+    if (merged()) return;
     matmul({.a = x, .b = a_.value, .c = z_, .op_b = Op::transpose});
     matmul({.a = z_, .b = b_.value, .c = y, .alpha = scale_, .accumulate = true});
 }
@@ -61,21 +55,26 @@ void LowRankAdapter::backward(const Linear& linear, Tensor x, Tensor d_y, Tensor
     // Neighbours share their large operand, d_y or x, while a cache still holds it.
     matmul({.a = d_y, .b = b_.value, .c = z_, .op_b = Op::transpose, .alpha = scale_});
     matmul({.a = z_, .b = x, .c = a_.gradient, .op_a = Op::transpose, .accumulate = true});
-    if (!merged_) matmul({.a = z_, .b = a_.value, .c = d_x, .accumulate = true});
+    if (!merged()) matmul({.a = z_, .b = a_.value, .c = d_x, .accumulate = true});
     matmul({.a = x, .b = a_.value, .c = z_, .op_b = Op::transpose});
     matmul({.a = z_, .b = d_y, .c = b_.gradient, .op_a = Op::transpose, .alpha = scale_, .accumulate = true});
 }
 
-Tensor LowRankAdapter::b_columns(std::int64_t row0, std::int64_t count) {
-    if (count == b_.value.dim(1)) return b_.value;
-    const Tensor slice = b_slice_.view(b_slice_.dtype(), {low_rank(), count});
-    kernels::copy_rows({b_.value, kernels::Rows::range(0, low_rank()), row0, count},
-                       kernels::whole_rows(slice));
-    return slice;
+Cost LowRankAdapter::cost(const Linear& linear) const {
+    const double r = static_cast<double>(low_rank()), m = static_cast<double>(linear.out().size),
+                 n = static_cast<double>(linear.in().size), factors = r * (m + n);
+    // Backward: x A' and dY B (2 factors' worth together) and both gradients (2 more), merged or not.
+    // Unmerged, y and d_x take one product with B and A more, and forward forms x A' itself.
+    if (merged()) return {.forward = 2 * m * n, .backward = 2 * m * n + 4 * factors, .merge = 2 * m * n * r};
+    return {.forward = 2 * m * n + 2 * factors, .backward = 2 * m * n + 4 * factors + 2 * r * n};
+}
+
+std::optional<kernels::EffectiveWeight> LowRankAdapter::effective_weight() {
+    return kernels::EffectiveWeight{{a_.value, b_.value, scale_}};
 }
 
 void LowRankAdapter::merge(kernels::FrozenWeight base_rows, std::int64_t row0, Tensor out) {
-    kernels::merge(base_rows, {a_.value, b_columns(row0, base_rows.hi.dim(0)), scale_}, out, merge_scratch_);
+    kernels::merge(base_rows, effective_weight()->from_row(row0), out, merge_scratch_);
 }
 
 void LowRankAdapter::subtract_from_base(Linear& linear) {
@@ -84,7 +83,7 @@ void LowRankAdapter::subtract_from_base(Linear& linear) {
     if (count == 0) return;
     const Tensor value = full_precision_.rows(0, count);
     kernels::load_frozen(base.local_rows(), value);
-    kernels::subtract_low_rank_in_order(value, {a_.value, b_columns(base.slice.begin, count), scale_});
+    kernels::form_in_order(value, {{a_.value, b_.value, -scale_, base.slice.begin}});
     kernels::store_frozen(value, base.local_rows());
 }
 

@@ -13,8 +13,10 @@ class LowRankAdapter : public Adapter {
 
     void forward(const Linear&, Tensor x, Tensor y) override;
     void backward(const Linear&, Tensor x, Tensor d_y, Tensor d_x, Write) override;
+    std::optional<kernels::EffectiveWeight> effective_weight() override;
     bool merged() const override { return merged_; }
     void merge(kernels::FrozenWeight base_rows, std::int64_t row0, Tensor out) override;
+    Cost cost(const Linear&) const override;
     std::vector<Parameter*> parameters() override { return {&a_, &b_}; }
 
     Parameter& a() { return a_; }
@@ -25,16 +27,12 @@ class LowRankAdapter : public Adapter {
     /// W -= s B A on the stored base, in a fixed order per element: the same bits on every layout.
     void subtract_from_base(Linear&);
 
-    /// B's columns [row0, row0 + count) (r, count): those of a slice of the base's rows. Compute type.
-    Tensor b_columns(std::int64_t row0, std::int64_t count);
-
   private:
     double scale_;
     bool merged_;
     Parameter a_, b_;
     Tensor z_;               // (N, r), shared
     Tensor merge_scratch_;   // shared
-    Tensor b_slice_;         // (r, rows kept), with sharded frozen weights only
     Tensor full_precision_;  // (rows kept, in), shared: for subtract_from_base()
 };
 

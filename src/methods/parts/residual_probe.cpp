@@ -36,35 +36,41 @@ std::int64_t ResidualProbe::rows(const Linear& linear) const {
     return std::min(most_rows, linear.base().slice.local);
 }
 
-Tensor ResidualProbe::effective(Linear& linear, LowRankAdapter& adapter, Tensor flat, Tensor largest_stored) {
-    const std::int64_t count = rows(linear), n = linear.in().padded, r = adapter.low_rank();
+Tensor ResidualProbe::effective(const Linear& linear, Tensor flat, Tensor largest_stored) {
+    const FrozenBase& base = linear.base();
+    const kernels::EffectiveWeight effective =
+        linear.adapter()->effective_weight().value().from_row(base.slice.begin);
+    const kernels::LowRankFactors& factors = effective.factors;
+    const std::int64_t count = rows(linear), n = linear.in().padded, r = factors.a.dim(0);
     const Tensor out = flat.view(dtype_, {count, n}), a = a_.view(dtype_, {r, n}),
                  b = b_.view(dtype_, {r, count});
-    kernels::load_frozen(linear.base().words.rows(0, count), out);
+    kernels::load_frozen(base.words.rows(0, count), out);
     kernels::max_abs(out, largest_stored);
-    kernels::RowBatch factors;
-    factors.copy(kernels::whole_rows(adapter.a().value), kernels::whole_rows(a));
-    factors.copy({adapter.b().value, kernels::Rows::range(0, r), linear.base().slice.begin, count},
-                 kernels::whole_rows(b));
-    factors.run();
+    kernels::RowBatch wide;
+    wide.copy(kernels::whole_rows(factors.a), kernels::whole_rows(a));
+    wide.copy({factors.b_transposed, kernels::Rows::range(0, r), factors.row0, count}, kernels::whole_rows(b));
+    wide.run();
+    if (!effective.gate.empty()) kernels::scale_rows(b, effective.gate);
+    if (effective.base != 1) kernels::scale_rows(out, {}, effective.base);
     kernels::matmul({.a = b,
                      .b = a,
                      .c = out,
                      .op_a = kernels::Op::transpose,
-                     .alpha = adapter.scale(),
+                     .alpha = factors.scale,
                      .accumulate = true});
+    if (!effective.row_scale.empty()) kernels::scale_rows(out, effective.row_scale.rows(factors.row0, count));
     return out;
 }
 
-void ResidualProbe::before(Linear& linear, LowRankAdapter& adapter) {
+void ResidualProbe::before(const Linear& linear) {
     if (rows(linear) == 0) return kernels::zero(numbers_);
-    const Tensor then = effective(linear, adapter, before_, numbers_.rows(2, 1));
+    const Tensor then = effective(linear, before_, numbers_.rows(2, 1));
     kernels::max_abs(then, numbers_.rows(0, 1));
 }
 
-void ResidualProbe::after(Linear& linear, LowRankAdapter& adapter) {
+void ResidualProbe::after(const Linear& linear) {
     if (rows(linear) > 0) {
-        const Tensor now = effective(linear, adapter, after_, numbers_.rows(3, 1));
+        const Tensor now = effective(linear, after_, numbers_.rows(3, 1));
         kernels::add(before_.view(dtype_, now.shape()), now, -1.0);
         kernels::max_abs(now, numbers_.rows(1, 1));
     }

@@ -1,10 +1,10 @@
 // ResidualProbe: proof that a merge, switch or reset left a linear's effective weight alone, from the stored
-// base and the compute copies of the factors, on the first rows of a matrix (design section 5). What it finds
-// is judged once the host has read the step's scalars.
+// base and the adapter's description of the effective weight, on the first rows of a matrix (design section
+// 5). What it finds is judged once the host has read the step's scalars.
 #pragma once
 
 #include "kernels/step_memory.hpp"
-#include "methods/parts/low_rank_adapter.hpp"
+#include "model/linear.hpp"
 #include "optim/rank_values.hpp"
 
 namespace switchyard {
@@ -15,9 +15,9 @@ class ResidualProbe {
     /// of a step.
     void allocate(const ModelContext&, kernels::StepScalars&, std::int64_t widest_in, std::int64_t low_rank);
 
-    void before(Linear&, LowRankAdapter&);
+    void before(const Linear&);
     /// Compares with before() and leaves the result among the step's scalars. Collective over the world.
-    void after(Linear&, LowRankAdapter&);
+    void after(const Linear&);
     /// max |W_eff before - W_eff after| / max |W_eff| over all ranks, of the last after(), from the scalars
     /// of its step. Throws AgreedError naming the matrix when the difference exceeds 8 sqrt(terms) eps of the
     /// stored type, relative to the larger of max |W_eff| and max |W|: with a large method.alpha W and s B A
@@ -26,7 +26,7 @@ class ResidualProbe {
 
   private:
     std::int64_t rows(const Linear&) const;
-    Tensor effective(Linear&, LowRankAdapter&, Tensor flat, Tensor largest_stored);
+    Tensor effective(const Linear&, Tensor flat, Tensor largest_stored);
 
     Traffic* traffic_ = nullptr;
     DType dtype_ = DType::f32;

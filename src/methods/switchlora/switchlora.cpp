@@ -314,7 +314,7 @@ MethodReport SwitchLora::after_gather(Optimizer& optimizer, std::int64_t step) {
     work.bring.run();
     for (const Work::Gather& x : work.gathers)
         x.buckets.gather(*x.group, x.tensors, gathered_, *traffic_, TrafficGroup::candidates);
-    if (sampled_) probe_.before(*sampled_->linear, *sampled_->adapter);
+    if (sampled_) probe_.before(*sampled_->linear);
     absorption_.run(work.absorbed);
     work.release.run();
     work.moves.leave.run();
@@ -325,7 +325,7 @@ MethodReport SwitchLora::after_gather(Optimizer& optimizer, std::int64_t step) {
     for (const Switch& s : switches) report.vectors_switched += 2 * s.count();
     report.moments_reset = report.vectors_switched;
     report.residual_of = sampled_->linear->name();
-    probe_.after(*sampled_->linear, *sampled_->adapter);
+    probe_.after(*sampled_->linear);
     return report;
 }
 

@@ -126,8 +126,8 @@ Results frozen_weight(DType dtype) {
     const DType wide = accumulate_type(dtype);
     HostTensor value = input(wide, "w"), hi(dtype, {rows, width}), lo, loaded = value.clone();
     if (dtype == DType::bf16) lo = HostTensor(DType::i16, {rows, width});
-    kernels::subtract_low_rank_in_order(
-        value, {HostTensor::normal(dtype, {9, width}, "a"), HostTensor::normal(dtype, {9, rows}, "b"), 0.3});
+    kernels::form_in_order(value, {{HostTensor::normal(dtype, {9, width}, "a"),
+                                    HostTensor::normal(dtype, {9, rows}, "b"), -0.3}});
     kernels::store_frozen(value, {hi, lo});
     kernels::load_frozen({hi, lo}, loaded);
     return results(std::move(hi), std::move(loaded));

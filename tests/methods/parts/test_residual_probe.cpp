@@ -5,6 +5,7 @@
 
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
+#include "methods/parts/low_rank_adapter.hpp"
 #include "methods/parts/residual_probe.hpp"
 #include "support/layouts.hpp"
 #include "support/temporary_directory.hpp"
@@ -31,9 +32,9 @@ class Probed {
         allocate(arena_);
         before();
     }
-    void before() { probe_.before(linear_, adapter_); }
+    void before() { probe_.before(linear_); }
     double after() {
-        probe_.after(linear_, adapter_);
+        probe_.after(linear_);
         return probe_.judge(scalars_.read(), linear_, adapter_.low_rank() + 2);
     }
     std::string complaint() {
