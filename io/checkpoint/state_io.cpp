@@ -5,6 +5,7 @@
 
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
+#include "io/checkpoint/stored_values.hpp"
 
 namespace switchyard {
 
@@ -89,7 +90,7 @@ Shape local_shape(const Shard& shard) {
 }
 
 std::uint64_t stored_bytes(const Shape& global, DType dtype) {
-    return static_cast<std::uint64_t>(global.size()) * size_of(dtype);
+    return static_cast<std::uint64_t>(global.size()) * size_of(stored_dtype(dtype));
 }
 
 }  // namespace

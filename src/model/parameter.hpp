@@ -16,7 +16,7 @@ enum class ParameterRole { embedding, head, norm, weight, factor };
 
 struct Parameter {
     Shard shard;
-    Tensor value;     // compute type, local shape with padding
+    Tensor value;     // compute or accumulate type, local shape with padding
     Tensor gradient;  // accumulate type; value's rows, but maybe of another width (a projected gradient)
     TpGradient tp_gradient = TpGradient::own;
     /// weight: of a linear, whole; factor: whatever else an adapter trains.

@@ -19,6 +19,16 @@ DType gradient_dtype(const ModelContext& context) {
     return context.config.optim.gradient_dtype == "bf16" ? DType::bf16 : context.accumulate();
 }
 
+/// Types of the trained values: what is gathered together has one.
+std::vector<DType> value_types(const std::deque<OwnedParameter>& all) {
+    std::vector<DType> types;
+    for (const OwnedParameter& owned : all) {
+        const DType type = owned.parameter().value.dtype();
+        if (std::find(types.begin(), types.end(), type) == types.end()) types.push_back(type);
+    }
+    return types;
+}
+
 }  // namespace
 
 Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>& parameters,
@@ -26,7 +36,8 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
     : context_(context), scalars_(context.arena), norm_slot_(scalars_.take()) {
     for (Parameter* parameter : parameters) owned_.emplace_back(context, *parameter, ownership(*parameter));
     for (const Comm* comm : {&context.topology.dp, &context.topology.world})
-        for (const bool slots : {false, true}) add_group(*comm, slots);
+        for (const bool slots : {false, true})
+            for (const DType type : value_types(owned_)) add_group(*comm, slots, type);
     const auto take = [&](DType dtype, std::int64_t size) {
         return context.arena.take(MemoryClass::workspace, dtype, {size});
     };
@@ -55,14 +66,17 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
     kernels::upload(weights.data(), weights_);
 }
 
-void Optimizer::add_group(const Comm& comm, bool slots) {
+void Optimizer::add_group(const Comm& comm, bool slots, DType type) {
     Group group;
     group.comm = &comm;
     group.slots = slots;
+    group.type = type;
     std::int64_t widest = 1, rows = 0;
     for (int i = 0; i < static_cast<int>(owned_.size()); ++i) {
         const OwnedParameter& owned = owned_[i];
-        if (owned.owners().group != &comm || owned.step_per_row() != slots) continue;
+        if (owned.owners().group != &comm || owned.step_per_row() != slots ||
+            owned.parameter().value.dtype() != type)
+            continue;
         group.members.push_back(i);
         group.projected = group.projected || owned.gradient_width() != owned.width();
         widest = std::max({widest, owned.width(), owned.gradient_width()});
@@ -214,7 +228,7 @@ Traffic Optimizer::plan_traffic(const std::map<int, std::vector<int>>& other_own
                                          group.capacity, size_of(dtype));
         };
         traffic.add(TrafficGroup::gradients, bytes(*group.gradient_table, true, gradient_dtype(context_)));
-        traffic.add(TrafficGroup::values, bytes(*group.value_table, false, context_.dtype));
+        traffic.add(TrafficGroup::values, bytes(*group.value_table, false, group.type));
     }
     return traffic;
 }

@@ -79,6 +79,7 @@ class Optimizer {
     struct Group {
         const Comm* comm = nullptr;
         bool slots = false;        // rows of factors, which change owners; else those that never do
+        DType type = DType::f32;   // of the values
         std::vector<int> members;  // indices in owned_
         std::vector<Tensor> gradients, values;
         std::int64_t capacity = 0;
@@ -87,7 +88,7 @@ class Optimizer {
         Tensor value_lists, gradient_lists;                              // i32, as many as rows
         Buckets values_in, gradients_in;
     };
-    void add_group(const Comm&, bool slots);
+    void add_group(const Comm&, bool slots, DType type);
     std::vector<BucketItem> items(const Group&, bool gradients,
                                   const std::map<int, std::vector<int>>& other_owners) const;
     void rebuild(Group&);

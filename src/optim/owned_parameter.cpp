@@ -31,7 +31,11 @@ OwnedParameter::OwnedParameter(const ModelContext& context, Parameter& parameter
     : parameter_(&parameter),
       owners_(std::move(plan.owners)),
       width_(width_of(parameter.value)),
+      gradient_width_(width_of(parameter.gradient)),
+      m_width_(plan.m_width == OwnershipPlan::as_gradient ? gradient_width_ : plan.m_width),
+      v_width_(plan.v_width == OwnershipPlan::as_gradient ? gradient_width_ : plan.v_width),
       step_per_row_(plan.step_per_row),
+      has_master_(plan.master),
       aliased_(owners_.group->size() == 1 && parameter.value.dtype() == context.accumulate()),
       most_moving_(plan.most_moving),
       index_(owners_.owner.size(), -1) {
@@ -39,9 +43,9 @@ OwnedParameter::OwnedParameter(const ModelContext& context, Parameter& parameter
     const DType dtype = context.accumulate();
     const std::int64_t capacity = plan.capacity;
     const auto take = [&](DType type, Shape shape) { return arena.take(MemoryClass::moments, type, shape); };
-    master_ = aliased_ ? as_matrix(parameter.value) : take(dtype, {capacity, width_});
-    m_ = take(dtype, {capacity, width_of(parameter.gradient)});
-    v_ = take(dtype, {capacity, width_of(parameter.gradient)});
+    if (has_master_) master_ = aliased_ ? as_matrix(parameter.value) : take(dtype, {capacity, width_});
+    if (m_width_ > 0) m_ = take(dtype, {capacity, m_width_});
+    if (v_width_ > 0) v_ = take(dtype, {capacity, v_width_});
     step_ = take(DType::i32, {step_per_row_ ? capacity : 1});
     if (step_per_row_) frozen_ = take(DType::i32, {capacity});
     stored_list_ = take(DType::i32, {capacity});
@@ -91,7 +95,9 @@ std::vector<std::int32_t> OwnedParameter::stored(std::span<const std::int32_t> r
 }
 
 std::vector<Tensor> OwnedParameter::travelling() const {
-    std::vector<Tensor> parts{m_, v_};
+    std::vector<Tensor> parts;
+    if (m_width_ > 0) parts.push_back(m_);
+    if (v_width_ > 0) parts.push_back(v_);
     if (step_per_row_) parts.push_back(step_.reshape({step_.dim(0), 1}));
     return parts;
 }
@@ -137,7 +143,7 @@ void OwnedParameter::change_owners(std::span<const std::int32_t> rows, std::span
     if (gaps.from.empty()) return;
     const kernels::Rows from = lists.rows(gaps.from), to = lists.rows(gaps.to);
     std::vector<Tensor> state = travelling();
-    state.push_back(master_);
+    if (has_master_) state.push_back(master_);
     for (const Tensor& part : state)
         close_gaps.copy(kernels::whole_rows(part, from), kernels::whole_rows(part, to));
 }
@@ -179,13 +185,13 @@ void OwnedParameter::set_frozen(const std::vector<int>& frozen, kernels::StepLis
 }
 
 void OwnedParameter::masters_from_values() {
-    if (aliased_ || count_ == 0) return;
+    if (aliased_ || !has_master_ || count_ == 0) return;
     kernels::copy_rows(kernels::whole_rows(as_matrix(parameter_->value), stored_rows_),
                        kernels::whole_rows(master_.rows(0, count_)));
 }
 
 void OwnedParameter::values_from_masters() {
-    if (aliased_ || count_ == 0) return;
+    if (aliased_ || !has_master_ || count_ == 0) return;
     kernels::copy_rows(kernels::whole_rows(master_.rows(0, count_)),
                        kernels::whole_rows(as_matrix(parameter_->value), stored_rows_));
 }
@@ -195,6 +201,9 @@ kernels::RowPart OwnedParameter::owned_gradient() const {
 }
 
 kernels::AdamWRows OwnedParameter::adamw_rows(const kernels::AdamWSettings& settings) const {
+    internal_check(has_master_ && m_width_ == width_ && v_width_ == width_ && gradient_width_ == width_,
+                   "{}: AdamW on a master {} and moments of {} and {} columns of {}", parameter_->shard.name,
+                   has_master_, m_width_, v_width_, width_);
     return {.master = master_.rows(0, count_),
             .m = m_.rows(0, count_),
             .v = v_.rows(0, count_),
@@ -221,21 +230,29 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     d.width = width_;
     d.transposed = transposed;
     d.replica = shard.replica;
-    const auto access = [&](Tensor state) {
-        const RowPlace place = [this, state, &d](std::int32_t row) {
+    const auto access = [&](const RowPlace& place, DType dtype) { return RowAccess{dtype, place, place}; };
+    const auto rows_of = [&](Tensor state) {
+        return [this, state, &d](std::int32_t row) {
             return kernels::RowPart{state, kernels::Rows::range(index_[row], 1), 0, d.cols};
         };
-        return RowAccess{state.dtype(), place, place};
     };
-    io.rows("/model/" + shard.name, d, access(master_));
+    const DType wide = context.accumulate();
+    io.rows("/model/" + shard.name, d,
+            access([this, &d](std::int32_t row) { return master_part(row, d.cols); }, wide));
     const std::string base = "/optimizer/" + shard.name;
-    if (gradient_width() != width_) {  // projected: every column is valid, and none is cut over tp
-        d.cols = d.width = gradient_width();
-        d.global = transposed ? Shape{d.cols, d.global[1]} : Shape{d.global[0], d.cols};
-        d.col0 = 0;
-    }
-    io.rows(base + "/m", d, access(m_));
-    io.rows(base + "/v", d, access(v_));
+    const DistributedRows of_value = d;
+    const auto visit_moment = [&](const char* name, std::int64_t width, Tensor moment) {
+        if (width == 0) return;
+        d = of_value;
+        if (width != width_) {  // of a width of its own: every column is valid, and none is cut over tp
+            d.cols = d.width = width;
+            d.global = transposed ? Shape{width, shard.global[0]} : Shape{shard.global[0], width};
+            d.col0 = 0;
+        }
+        io.rows(base + name, d, access(rows_of(moment), wide));
+    };
+    visit_moment("/m", m_width_, m_);
+    visit_moment("/v", v_width_, v_);
 
     if (!step_per_row_) {
         std::int32_t common = 0;
@@ -253,7 +270,7 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     d.col0 = 0;
     d.transposed = false;
     if (parameter_->tp_gradient == TpGradient::own) d.replica = context.tp_rank();
-    io.rows(base + "/step", d, access(step_.reshape({step_.size(), 1})));
+    io.rows(base + "/step", d, access(rows_of(step_.reshape({step_.size(), 1})), DType::i32));
 }
 
 }  // namespace switchyard

@@ -17,6 +17,11 @@ struct OwnershipPlan {
     std::int64_t capacity = 0;     // rows this rank may own at a time
     bool step_per_row = false;     // slots of a factor; else one step counter for all
     std::int64_t most_moving = 0;  // rows that leave or arrive here at a time, at most
+    /// Without a master the owners' values are what is trained and stored.
+    bool master = true;
+    /// Columns of the moments; 0: none. What is not as wide as gradient and value the method updates itself.
+    static constexpr std::int64_t as_gradient = -1;
+    std::int64_t m_width = as_gradient, v_width = as_gradient;
 };
 
 class OwnedParameter {
@@ -31,13 +36,19 @@ class OwnedParameter {
     /// Rows owned here.
     std::int64_t num_rows() const { return count_; }
     std::int64_t width() const { return width_; }
-    /// Of the gradient and the moments.
-    std::int64_t gradient_width() const { return m_.dim(1); }
+    std::int64_t gradient_width() const { return gradient_width_; }
+    /// Of the moments; 0: none.
+    std::int64_t m_width() const { return m_width_; }
+    std::int64_t v_width() const { return v_width_; }
     bool mine(std::int32_t row) const { return owners_.owner[row] == owners_.group->rank(); }
 
-    /// State of one owned row: (1, width), moments (1, gradient width); step (1) i32, or the common counter.
-    Tensor master(std::int32_t row) const { return master_.rows(index_[row], 1); }
+    /// State of one owned row: (1, width), in accumulate type or, without a master, the value itself; moments
+    /// (1, their width); step (1) i32, or the common counter.
+    Tensor master(std::int32_t row) const {
+        return has_master_ ? master_.rows(index_[row], 1) : as_matrix(parameter_->value).rows(row, 1);
+    }
     kernels::RowPart master_part(std::int32_t row, std::int64_t columns) const {
+        if (!has_master_) return {as_matrix(parameter_->value), kernels::Rows::range(row, 1), 0, columns};
         return {master_, kernels::Rows::range(index_[row], 1), 0, columns};
     }
     Tensor m(std::int32_t row) const { return m_.rows(index_[row], 1); }
@@ -63,8 +74,8 @@ class OwnedParameter {
     void values_from_masters();  // owned rows only: gather afterwards
     /// The owned rows of the gradient, ascending.
     kernels::RowPart owned_gradient() const;
-    /// What AdamW updates, where the gradient has the value's width; else the method's own. With no row here:
-    /// nothing.
+    /// What AdamW updates, where master, moments and gradient have the value's width; else the method's own.
+    /// With no row here: nothing.
     kernels::AdamWRows adamw_rows(const kernels::AdamWSettings&) const;
 
     void visit_state(StateIo&, const ModelContext&);
@@ -92,8 +103,8 @@ class OwnedParameter {
 
     Parameter* parameter_;
     RowOwners owners_;
-    std::int64_t width_;
-    bool step_per_row_, aliased_;
+    std::int64_t width_, gradient_width_, m_width_, v_width_;
+    bool step_per_row_, has_master_, aliased_;
     std::int64_t most_moving_;
     std::int64_t count_ = 0;                // rows owned now: storage 0 ... count - 1
     std::vector<std::int32_t> index_;       // row -> storage, -1: not here

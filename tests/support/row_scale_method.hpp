@@ -131,7 +131,8 @@ class RowScaleMethod : public LowRankMethod {
   private:
     static RowScaleAdapter& of(const Adapted& x) { return static_cast<RowScaleAdapter&>(*x.adapter); }
     static double squared_norm_a(const ModelContext& context, const Adapted& x) {
-        const double mine = kernels::squared_norm(x.adapter->a().value);
+        double mine = 0;
+        for (double value : numbers(x.adapter->a().value)) mine += value * value;
         return x.linear->split() == Split::row ? all_reduce_sum(context.topology.tp, mine) : mine;
     }
 
