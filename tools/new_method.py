@@ -31,7 +31,7 @@ class @Class@ : public LowRankMethod {
     }
 
     /// All ranks hold the updated vectors: merge, reset or rotate here, and report what was done. A merge
-    /// keeps the effective weight (methods/residual_probe.hpp measures it).
+    /// keeps the effective weight (methods/parts/residual_probe.hpp measures it).
     MethodReport after_gather(Optimizer& optimizer, std::int64_t step) override {
         if ((step + 1) % interval_ != 0) return {};
         return LowRankMethod::after_gather(optimizer, step);

@@ -231,7 +231,8 @@ class Contract(program.Test):
         file = source.checkpoint()
         run = self.run_of("new", **program.METHODS["full"], **{"run.init_from": file, "run.save_interval": 2})
         self.assert_trains(run, run__stop_step=2, optim__lr=0.003, run__seed=5)
-        self.assertEqual(run.events("start")[0]["init_from"], str(file))
+        start = run.events("start")[0]
+        self.assertEqual((start["init_from"], start["lr"], start["dense_lr"]), (str(file), 0.003, 0.003))
         self.assertEqual(sorted(run.steps("loss")), [1, 2])
         self.assertEqual(run.steps("tokens")[1], (96,))
         file.unlink()  # a resumed run does not need it

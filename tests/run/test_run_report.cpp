@@ -78,6 +78,15 @@ TEST(StepRecordTest, ValidationLossAndResidualOnlyWhereThereIsOne) {
     EXPECT_EQ(record["residual_of"], "model.layers.0.mlp.up_proj");
 }
 
+TEST(StepRecordTest, PartsOfTheObjectiveHaveTheirOwnFields) {
+    StepFigures x = figures_of(7);
+    EXPECT_FALSE(step_record(x, scale_of()).contains("objective"));
+    x.result.method.objective = {{"penalty", 0.25}, {"distillation", 1.5}};
+    const ordered_json record = step_record(x, scale_of());
+    EXPECT_EQ(record["objective"], (ordered_json{{"penalty", 0.25}, {"distillation", 1.5}}));
+    EXPECT_EQ(record["loss"], 3.25) << "the task's alone";
+}
+
 TEST(StepRecordTest, PhasesAreThoseOfAStepWithoutSaves) {
     StepFigures x = figures_of(7);
     x.phases.reset();
@@ -207,12 +216,14 @@ TEST(StartLinesTest, SayLayoutModelMethodAndCost) {
             "layout      6 ranks (dp 3 x tp 2), 4 threads each, bf16",
             "model       70.3 k parameters: hidden 24, 2 layers, 12 heads, feed-forward 37, vocabulary 53",
             "method      switchlora: 4.33 k trained (4.00 k in low-rank factors), 70.0 k frozen",
-            "products    5 low-rank linears run merged, 9 unmerged", "checkpoint  3.00 MiB a file",
+            "products    5 low-rank linears run merged, 9 unmerged",
+            "rates       optim.lr 0.01, optim.dense_lr 0.01 (embedding, head, norms)",
+            "checkpoint  3.00 MiB a file",
             "step        400 tokens, 300 kFLOP executed (400 kFLOP dense), products at 2.50 GFLOP/s here",
             "note        first", "note        second"}));
     plan.merged_linears = plan.unmerged_linears = 0;
     plan.notes.clear();
-    EXPECT_EQ(start_lines(config, plan, 4, 2.5e9).size(), 5u) << "a full-rank run has no such products";
+    EXPECT_EQ(start_lines(config, plan, 4, 2.5e9).size(), 6u) << "a full-rank run has no such products";
 }
 
 TEST(StartLinesTest, MemoryIsThatOfTheLargestRank) {
