@@ -123,6 +123,7 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     s.optimizer.gather_values();
     laps.end(Phase::optimizer);
     result.method = s.method->after_gather(s.optimizer, s.step);
+
     const std::span<const double> scalars = s.optimizer.scalars().read();  // the host waits here alone
     result.loss = scale * scalars[s.loss_slot];
     result.grad_norm = s.optimizer.gradient_norm(scalars);

@@ -162,7 +162,7 @@ class RowScale : public ::testing::Test {
     }
     /// What the formula says, from rank 0.
     double expected(std::int64_t first) {
-        return broadcast(world_, world_.rank() == 0 ? Dense(config_, weights_).loss(first) : 0.0);
+        return all_reduce_max(world_, world_.rank() == 0 ? Dense(config_, weights_).loss(first) : 0.0);
     }
 
     test::TemporaryDirectory folder_;
@@ -218,7 +218,8 @@ TEST_F(RowScale, GeneratesFromTheSameLogits) {
     state.model.next_token_logits(static_cast<std::int64_t>(prompt.size()) - 1, mine);
     Values logits;
     for (int tp = 0; tp < topology_.tp_size(); ++tp)
-        for (std::int64_t i = 0; i < local; ++i) logits.push_back(broadcast(topology_.tp, mine.at(i), tp));
+        for (std::int64_t i = 0; i < local; ++i)
+            logits.push_back(all_reduce_sum(topology_.tp, topology_.tp_rank() == tp ? mine.at(i) : 0.0));
     if (world_.rank() != 0) return;
     const Values all = Dense(config_, weights_).logits(prompt);
     for (std::int64_t i = 0; i < config_.model.vocab_size; ++i)
