@@ -60,7 +60,4 @@ std::size_t frozen_scratch_bytes(std::int64_t m, std::int64_t n, DType compute);
 /// Factors in the compute type.
 void form_in_order(Tensor value, const EffectiveWeight&);
 
-/// matrix (m, n) *= common factor_i, row by row; factors (m) f32 or f64, empty: ones.
-void scale_rows(Tensor matrix, Tensor factors, double common = 1);
-
 }  // namespace switchyard::kernels

@@ -303,19 +303,6 @@ TEST_P(FrozenLowRank, EveryPartOfAnEffectiveWeightIsMerged) {
     EXPECT_TRUE(close(in_order, expected, 8, low_rank + 2));
 }
 
-TEST_P(FrozenLowRank, RowsAreScaledOneByOne) {
-    const auto [dtype, m, n, low_rank] = GetParam();
-    const HostTensor before = HostTensor::normal(dtype, {m, n}, "x"), x = before.clone();
-    const HostTensor factors = HostTensor::normal(accumulate_type(dtype), {m}, "rows");
-    kernels::scale_rows(x, factors, 3);
-    Values expected = before.values();
-    for (std::int64_t i = 0; i < m * n; ++i) expected[static_cast<std::size_t>(i)] *= 3 * factors.at(i / n);
-    EXPECT_TRUE(close(x, expected, 2, 1));
-    kernels::scale_rows(x, {}, -1);
-    for (double& value : expected) value = -value;
-    EXPECT_TRUE(close(x, expected, 2, 1));
-}
-
 INSTANTIATE_TEST_SUITE_P(Types, FrozenLowRank, ::testing::ValuesIn(cases()), name);
 
 // -------------------------------------------------------------------------- effective weights in a fixed

@@ -101,9 +101,8 @@ class RowScaleMethod : public LowRankMethod {
     void weights_changed(const ModelContext& context, std::int64_t step) override {
         for (const Adapted& x : adapted_) {
             const double norm = squared_norm_a(context, x);
-            kernels::copy(of(x).magnitude().value, of(x).row_scale());
-            const Tensor g = of(x).row_scale();
-            kernels::scale_rows(g.reshape({1, g.size()}), {}, row_scale_of(1, norm, step, gain_));
+            kernels::zero(of(x).row_scale());
+            kernels::add(of(x).magnitude().value, of(x).row_scale(), row_scale_of(1, norm, step, gain_));
         }
     }
     void visit_function(StateIo& io) override {

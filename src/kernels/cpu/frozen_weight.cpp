@@ -29,41 +29,35 @@ bool is_split(const FrozenWeight& w) {
 }
 
 void check(const FrozenWeight& w) {
-    internal_check(w.hi.shape().rank() == 2, "frozen weight of shape {}", w.hi.shape());
-    internal_check(is_split(w) ? w.lo.dtype() == DType::i16 && w.lo.size() == w.hi.size() : w.lo.empty(),
-                   "frozen weight {} in {}: low words {} {}", w.hi.shape(), name_of(w.hi.dtype()),
-                   w.lo.shape(), name_of(w.lo.dtype()));
+    internal_check(
+        w.hi.shape().rank() == 2 &&
+            (is_split(w) ? w.lo.dtype() == DType::i16 && w.lo.size() == w.hi.size() : w.lo.empty()),
+        "frozen weight {} in {}: low words {} {}", w.hi.shape(), name_of(w.hi.dtype()), w.lo.shape(),
+        name_of(w.lo.dtype()));
 }
 
 void check(const LowRankFactors& f, std::int64_t m, std::int64_t n, DType dtype) {
-    internal_check(f.a.shape().rank() == 2 && f.b_transposed.shape().rank() == 2 &&
-                       f.a.dim(0) == f.b_transposed.dim(0) && f.a.dim(1) == n && f.row0 >= 0 &&
-                       f.b_transposed.dim(1) >= f.row0 + m && f.a.dtype() == dtype &&
-                       f.b_transposed.dtype() == dtype,
-                   "low-rank factors {} {} and {} {} from row {} of a weight {}x{}, expected in {}",
-                   f.a.shape(), name_of(f.a.dtype()), f.b_transposed.shape(), name_of(f.b_transposed.dtype()),
-                   f.row0, m, n, name_of(dtype));
-}
-
-bool is_wide(const Tensor& t) {
-    return t.dtype() == DType::f32 || t.dtype() == DType::f64;
+    internal_check(
+        f.a.shape().rank() == 2 && f.b_transposed.shape().rank() == 2 &&
+            f.a.dim(0) == f.b_transposed.dim(0) && f.a.dim(1) == n && f.row0 >= 0 &&
+            f.b_transposed.dim(1) >= f.row0 + m && f.a.dtype() == dtype && f.b_transposed.dtype() == dtype,
+        "low-rank factors {} {} and {} {} from row {} of {}x{} {}", f.a.shape(), name_of(f.a.dtype()),
+        f.b_transposed.shape(), name_of(f.b_transposed.dtype()), f.row0, m, n, name_of(dtype));
 }
 
 void check(const EffectiveWeight& e, std::int64_t m, std::int64_t n, DType dtype) {
-    const LowRankFactors& f = e.factors;
-    if (!f.a.empty()) check(f, m, n, dtype);
-    internal_check(e.gate.empty() || (e.gate.size() == f.a.dim(0) && is_wide(e.gate)),
-                   "gate {} {} of {} slots", e.gate.shape(), name_of(e.gate.dtype()), f.a.dim(0));
-    internal_check(e.row_scale.empty() || (e.row_scale.size() >= f.row0 + m && is_wide(e.row_scale)),
-                   "row scale {} {} of rows {} ... {}", e.row_scale.shape(), name_of(e.row_scale.dtype()),
-                   f.row0, f.row0 + m - 1);
+    if (!e.factors.a.empty()) check(e.factors, m, n, dtype);
+    const auto fits = [](const Tensor& t, std::int64_t size) {
+        return t.empty() || (t.size() >= size && (t.dtype() == DType::f32 || t.dtype() == DType::f64));
+    };
+    internal_check(fits(e.gate, e.factors.a.dim(0)) && fits(e.row_scale, e.factors.row0 + m),
+                   "gate {} and row scale {} of a weight {}x{}", e.gate.shape(), e.row_scale.shape(), m, n);
 }
 
 /// Element i of a vector in f32 or f64; 1 where there is none.
 double entry(const Tensor& vector, std::int64_t i) {
     if (vector.empty()) return 1;
-    return vector.dtype() == DType::f64 ? vector.data<double>()[i]
-                                        : static_cast<double>(vector.data<float>()[i]);
+    return vector.dtype() == DType::f64 ? vector.data<double>()[i] : double{vector.data<float>()[i]};
 }
 
 void split_words(const float* value, bf16* hi, std::int16_t* lo, std::int64_t count) {
@@ -84,19 +78,16 @@ void join_words(const bf16* hi, const std::int16_t* lo, float* value, std::int64
     }
 }
 
-/// slice (slots, rows) <- columns from `begin` on of b (slots, width), rows scaled by the gate.
+/// slice (slots, rows) <- rows from `begin` on of B diag(gate), slot by slot.
 template <class T>
-void copy_columns(const T* b, std::int64_t width, std::int64_t begin, const Tensor& gate, T* slice,
-                  std::int64_t slots, std::int64_t rows) {
-    for (std::int64_t slot = 0; slot < slots; ++slot) {
-        const T* from = b + slot * width + begin;
-        T* to = slice + slot * rows;
-        if (gate.empty()) {
-            std::memcpy(to, from, static_cast<std::size_t>(rows) * sizeof(T));
-            continue;
-        }
+void copy_slice(const LowRankFactors& f, const Tensor& gate, std::int64_t begin, std::int64_t rows,
+                T* slice) {
+    for (std::int64_t slot = 0; slot < f.a.dim(0); ++slot, slice += rows) {
+        const T* from = f.b_transposed.data<T>() + slot * f.b_transposed.dim(1) + f.row0 + begin;
+        if (gate.empty()) std::copy_n(from, rows, slice);
         const auto factor = static_cast<Wide<T>>(entry(gate, slot));
-        for (std::int64_t i = 0; i < rows; ++i) to[i] = convert<T>(factor * load(from[i]));
+        for (std::int64_t i = 0; i < rows && !gate.empty(); ++i)
+            slice[i] = convert<T>(factor * load(from[i]));
     }
 }
 
@@ -105,7 +96,7 @@ void copy_columns(const T* b, std::int64_t width, std::int64_t begin, const Tens
 /// which is ten times slower.
 void add_product(const LowRankFactors& f, const Tensor& gate, std::int64_t begin, std::int64_t rows,
                  void* c) {
-    const std::int64_t width = f.b_transposed.dim(1), n = f.a.dim(1), slots = f.a.dim(0);
+    const std::int64_t n = f.a.dim(1), slots = f.a.dim(0);
     const DType in = f.a.dtype();
     const Gemm g{.m = rows,
                  .n = n,
@@ -113,20 +104,16 @@ void add_product(const LowRankFactors& f, const Tensor& gate, std::int64_t begin
                  .a_row = 1,
                  .a_col = rows,
                  .b_row = n,
-                 .b_col = 1,
                  .c_row = n,
                  .in = in,
                  .out = accumulate_type(in),
                  .alpha = static_cast<float>(f.scale),
                  .accumulate = true};
     const void* b = f.b_transposed.raw();
-    if (rows < width || !gate.empty()) {
+    if (rows < f.b_transposed.dim(1) || !gate.empty()) {
         void* slice =
             thread_scratch(ScratchUse::factor, static_cast<std::size_t>(slots * rows) * size_of(in));
-        dispatch(in, [&]<class T>() {
-            copy_columns(f.b_transposed.data<T>(), width, f.row0 + begin, gate, static_cast<T*>(slice), slots,
-                         rows);
-        });
+        dispatch(in, [&]<class T>() { copy_slice(f, gate, begin, rows, static_cast<T*>(slice)); });
         b = slice;
     }
     if (in == DType::f64)
@@ -158,15 +145,37 @@ void for_panels(std::int64_t m, std::int64_t n, Body body) {
     failure.rethrow();
 }
 
-/// The calling thread's panel in `scratch`.
-float* panel_of_thread(Tensor scratch, std::int64_t n) {
-    return static_cast<float*>(scratch.raw()) + omp_get_thread_num() * panel_rows(n) * n;
+/// The same with body(rows of the full-precision value, rows of the words).
+template <class Body>
+void for_panels_of(Tensor value, FrozenWeight w, Body body) {
+    check(w);
+    internal_check(value.size() == w.hi.size() && value.dtype() == accumulate_type(w.hi.dtype()),
+                   "{} {} as the value of {} {}", value.shape(), name_of(value.dtype()), w.hi.shape(),
+                   name_of(w.hi.dtype()));
+    for_panels(w.hi.dim(0), w.hi.dim(1), [&](std::int64_t begin, std::int64_t rows) {
+        body(value.reshape(w.hi.shape()).rows(begin, rows), w.rows(begin, rows));
+    });
 }
 
-void check_scratch(Tensor scratch, const FrozenWeight& w) {
-    const std::size_t needed = frozen_scratch_bytes(w.hi.dim(0), w.hi.dim(1), w.hi.dtype());
-    internal_check(needed == 0 || scratch.bytes() >= needed, "scratch of {} bytes where {} are needed",
-                   needed ? scratch.bytes() : 0, needed);
+/// out <- the effective weight, or, in place, the words of w.
+void form(FrozenWeight w, const EffectiveWeight& e, Tensor out, Tensor scratch, bool in_place) {
+    const std::int64_t m = w.hi.dim(0), n = w.hi.dim(1);
+    const std::size_t needed = frozen_scratch_bytes(m, n, w.hi.dtype());
+    internal_check(needed == 0 || scratch.bytes() >= needed, "scratch of fewer than {} bytes", needed);
+    for_panels(m, n, [&](std::int64_t begin, std::int64_t rows) {
+        const FrozenWeight part = w.rows(begin, rows);
+        const Tensor to = out.rows(begin, rows);
+        if (!is_split(w)) {
+            if (!in_place) std::memcpy(to.raw(), part.hi.raw(), to.bytes());
+            return w.hi.dtype() == DType::f64 ? form_panel(e, begin, rows, n, to.data<double>())
+                                              : form_panel(e, begin, rows, n, to.data<float>());
+        }
+        float* panel = static_cast<float*>(scratch.raw()) + omp_get_thread_num() * panel_rows(n) * n;
+        join_words(part.hi.data<bf16>(), part.lo.data<std::int16_t>(), panel, rows * n);
+        form_panel(e, begin, rows, n, panel);
+        in_place ? split_words(panel, part.hi.data<bf16>(), part.lo.data<std::int16_t>(), rows * n)
+                 : copy_block(panel, to.data<bf16>(), rows * n);
+    });
 }
 
 /// Row i of W, columns [begin, begin + width), width <= block.
@@ -174,10 +183,9 @@ constexpr std::int64_t block = 32;
 template <class Value, class Factor>
 void form_rows_in_order(Tensor value, const EffectiveWeight& e) {
     const LowRankFactors& f = e.factors;
-    const std::int64_t m = value.dim(0), n = value.dim(1), slots = f.a.empty() ? 0 : f.a.dim(0);
-    const Factor *a = slots ? f.a.data<Factor>() : nullptr,
-                 *b = slots ? f.b_transposed.data<Factor>() : nullptr;
-    const std::int64_t width_b = slots ? f.b_transposed.dim(1) : 0;
+    const std::int64_t m = value.dim(0), n = value.dim(1), slots = f.a.dim(0),
+                       width_b = f.b_transposed.dim(1);
+    const Factor *a = f.a.data<Factor>(), *b = f.b_transposed.data<Factor>();
 #pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < m; ++i) {
         const double row_scale = entry(e.row_scale, f.row0 + i);
@@ -203,16 +211,9 @@ void form_rows_in_order(Tensor value, const EffectiveWeight& e) {
 
 void store_frozen(Tensor value, FrozenWeight w) {
     count_kernel(__func__);
-    check(w);
-    internal_check(value.size() == w.hi.size() && value.dtype() == accumulate_type(w.hi.dtype()),
-                   "store_frozen: {} {} into {} {}", value.shape(), name_of(value.dtype()), w.hi.shape(),
-                   name_of(w.hi.dtype()));
-    const std::int64_t n = w.hi.dim(1);
-    for_panels(w.hi.dim(0), n, [&](std::int64_t begin, std::int64_t rows) {
-        const Tensor from = value.reshape(w.hi.shape()).rows(begin, rows);
-        const FrozenWeight to = w.rows(begin, rows);
+    for_panels_of(value, w, [&](Tensor from, FrozenWeight to) {
         if (is_split(w))
-            split_words(from.data<float>(), to.hi.data<bf16>(), to.lo.data<std::int16_t>(), rows * n);
+            split_words(from.data<float>(), to.hi.data<bf16>(), to.lo.data<std::int16_t>(), from.size());
         else
             std::memmove(to.hi.raw(), from.raw(), from.bytes());
     });
@@ -220,16 +221,9 @@ void store_frozen(Tensor value, FrozenWeight w) {
 
 void load_frozen(FrozenWeight w, Tensor value) {
     count_kernel(__func__);
-    check(w);
-    internal_check(value.size() == w.hi.size() && value.dtype() == accumulate_type(w.hi.dtype()),
-                   "load_frozen: {} {} into {} {}", w.hi.shape(), name_of(w.hi.dtype()), value.shape(),
-                   name_of(value.dtype()));
-    const std::int64_t n = w.hi.dim(1);
-    for_panels(w.hi.dim(0), n, [&](std::int64_t begin, std::int64_t rows) {
-        const FrozenWeight from = w.rows(begin, rows);
-        const Tensor to = value.reshape(w.hi.shape()).rows(begin, rows);
+    for_panels_of(value, w, [&](Tensor to, FrozenWeight from) {
         if (is_split(w))
-            join_words(from.hi.data<bf16>(), from.lo.data<std::int16_t>(), to.data<float>(), rows * n);
+            join_words(from.hi.data<bf16>(), from.lo.data<std::int16_t>(), to.data<float>(), to.size());
         else
             std::memmove(to.raw(), from.hi.raw(), to.bytes());
     });
@@ -238,42 +232,18 @@ void load_frozen(FrozenWeight w, Tensor value) {
 void add_low_rank(FrozenWeight w, const LowRankFactors& factors, Tensor scratch) {
     count_kernel(__func__);
     check(w);
-    const std::int64_t m = w.hi.dim(0), n = w.hi.dim(1);
-    check(factors, m, n, accumulate_type(w.hi.dtype()));
-    check_scratch(scratch, w);
-    if (factors.a.dim(0) == 0) return;
-    for_panels(m, n, [&](std::int64_t begin, std::int64_t rows) {
-        const FrozenWeight part = w.rows(begin, rows);
-        if (!is_split(w)) return add_product(factors, {}, begin, rows, part.hi.raw());
-        float* panel = panel_of_thread(scratch, n);
-        join_words(part.hi.data<bf16>(), part.lo.data<std::int16_t>(), panel, rows * n);
-        add_product(factors, {}, begin, rows, panel);
-        split_words(panel, part.hi.data<bf16>(), part.lo.data<std::int16_t>(), rows * n);
-    });
+    check(factors, w.hi.dim(0), w.hi.dim(1), accumulate_type(w.hi.dtype()));
+    if (factors.a.dim(0) > 0) form(w, {factors}, w.hi, scratch, true);
 }
 
 void merge(FrozenWeight w, const EffectiveWeight& effective, Tensor merged, Tensor scratch) {
     count_kernel(__func__);
     check(w);
-    const std::int64_t m = w.hi.dim(0), n = w.hi.dim(1);
-    check(effective, m, n, w.hi.dtype());
-    check_scratch(scratch, w);
+    check(effective, w.hi.dim(0), w.hi.dim(1), w.hi.dtype());
     internal_check(merged.shape() == w.hi.shape() && merged.dtype() == w.hi.dtype(),
                    "merge of {} {} into {} {}", w.hi.shape(), name_of(w.hi.dtype()), merged.shape(),
                    name_of(merged.dtype()));
-    for_panels(m, n, [&](std::int64_t begin, std::int64_t rows) {
-        const FrozenWeight part = w.rows(begin, rows);
-        const Tensor out = merged.rows(begin, rows);
-        if (!is_split(w)) {
-            std::memcpy(out.raw(), part.hi.raw(), out.bytes());
-            if (w.hi.dtype() == DType::f64) return form_panel(effective, begin, rows, n, out.data<double>());
-            return form_panel(effective, begin, rows, n, out.data<float>());
-        }
-        float* panel = panel_of_thread(scratch, n);
-        join_words(part.hi.data<bf16>(), part.lo.data<std::int16_t>(), panel, rows * n);
-        form_panel(effective, begin, rows, n, panel);
-        copy_block(panel, out.data<bf16>(), rows * n);
-    });
+    form(w, effective, merged, scratch, false);
 }
 
 std::size_t frozen_scratch_bytes(std::int64_t m, std::int64_t n, DType compute) {
@@ -283,32 +253,13 @@ std::size_t frozen_scratch_bytes(std::int64_t m, std::int64_t n, DType compute) 
 
 void form_in_order(Tensor value, const EffectiveWeight& e) {
     count_kernel(__func__);
-    internal_check(value.shape().rank() == 2, "form_in_order of {}", value.shape());
     const DType factor = e.factors.a.empty() ? value.dtype() : e.factors.a.dtype();
+    internal_check(value.shape().rank() == 2 && value.dtype() == accumulate_type(factor),
+                   "form_in_order of {} {} from {}", value.shape(), name_of(value.dtype()), name_of(factor));
     check(e, value.dim(0), value.dim(1), factor);
-    if (value.dtype() == DType::f64 && factor == DType::f64)
-        return form_rows_in_order<double, double>(value, e);
-    if (value.dtype() == DType::f32 && factor == DType::f32)
-        return form_rows_in_order<float, float>(value, e);
-    if (value.dtype() == DType::f32 && factor == DType::bf16)
-        return form_rows_in_order<float, bf16>(value, e);
-    internal_check(false, "form_in_order: {} from {}", name_of(value.dtype()), name_of(factor));
-}
-
-void scale_rows(Tensor matrix, Tensor factors, double common) {
-    count_kernel(__func__);
-    internal_check(matrix.shape().rank() == 2 &&
-                       (factors.empty() || (factors.size() >= matrix.dim(0) && is_wide(factors))),
-                   "scale_rows of {} by {} {}", matrix.shape(), factors.shape(), name_of(factors.dtype()));
-    const std::int64_t n = matrix.dim(1);
-    dispatch(matrix.dtype(), [&]<class T>() {
-        T* values = matrix.data<T>();
-        for_rows(matrix.dim(0), n, [&](std::int64_t i) {
-            const auto factor = static_cast<Wide<T>>(common * entry(factors, i));
-            for (std::int64_t j = 0; j < n; ++j)
-                values[i * n + j] = convert<T>(factor * load(values[i * n + j]));
-        });
-    });
+    if (factor == DType::bf16) return form_rows_in_order<float, bf16>(value, e);
+    factor == DType::f64 ? form_rows_in_order<double, double>(value, e)
+                         : form_rows_in_order<float, float>(value, e);
 }
 
 }  // namespace switchyard::kernels

@@ -46,19 +46,24 @@ Tensor ResidualProbe::effective(const Linear& linear, Tensor flat, Tensor larges
                  b = b_.view(dtype_, {r, count});
     kernels::load_frozen(base.words.rows(0, count), out);
     kernels::max_abs(out, largest_stored);
-    kernels::RowBatch wide;
-    wide.copy(kernels::whole_rows(factors.a), kernels::whole_rows(a));
-    wide.copy({factors.b_transposed, kernels::Rows::range(0, r), factors.row0, count}, kernels::whole_rows(b));
-    wide.run();
-    if (!effective.gate.empty()) kernels::scale_rows(b, effective.gate);
-    if (effective.base != 1) kernels::scale_rows(out, {}, effective.base);
+    kernels::RowBatch widened;
+    widened.copy(kernels::whole_rows(factors.a), kernels::whole_rows(a));
+    widened.copy({factors.b_transposed, kernels::Rows::range(0, r), factors.row0, count},
+                 kernels::whole_rows(b));
+    widened.run();
+    if (!effective.plain()) {
+        kernels::EffectiveWeight wide = effective;
+        wide.factors = {a, b, factors.scale};
+        if (!wide.row_scale.empty()) wide.row_scale = effective.row_scale.rows(factors.row0, count);
+        kernels::form_in_order(out, wide);
+        return out;
+    }
     kernels::matmul({.a = b,
                      .b = a,
                      .c = out,
                      .op_a = kernels::Op::transpose,
                      .alpha = factors.scale,
                      .accumulate = true});
-    if (!effective.row_scale.empty()) kernels::scale_rows(out, effective.row_scale.rows(factors.row0, count));
     return out;
 }
 
