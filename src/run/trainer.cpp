@@ -9,6 +9,7 @@
 #include "kernels/matmul.hpp"
 #include "run/inputs.hpp"
 #include "run/resume_rules.hpp"
+#include "train/replicas.hpp"
 
 namespace switchyard {
 
@@ -111,6 +112,8 @@ Stop Trainer::train_steps() {
     const std::int64_t last_step = config_.run.last_step();
     while (state().step < last_step) {
         StepFigures figures = one_step();
+        fault_.flip(state().step, state().model);
+        if (at_interval(config_.run.check_replicas)) compare_replicas(state());
         const bool last = state().step == last_step;
         if ((last || at_interval(config_.run.eval_interval)) && loader_.num_validation_targets() > 0) {
             const double start = seconds_now();

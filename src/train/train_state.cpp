@@ -4,6 +4,7 @@
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
+#include "train/replicas.hpp"
 #include "train/stored_linear.hpp"
 #include "train/weight_reader.hpp"
 
@@ -16,6 +17,7 @@ TrainState::TrainState(const Config& config, const Topology& topology, Arena& ar
       loss_slot(optimizer.scalars().take()),
       loss_of_ranks(arena, topology.dp, 1) {
     method->allocate(context, model, optimizer);
+    reserve_replica_hashes(*this);
 }
 
 void TrainState::initialise() {

@@ -1,0 +1,66 @@
+// Hashes of bits: the definition for every type and length, many tensors a call, any number of threads, and
+// every single bit counts.
+#include <omp.h>
+
+#include "kernels/hash.hpp"
+#include "kernels/transfer.hpp"
+#include "reference/hash.hpp"
+#include "support/tensors.hpp"
+
+namespace switchyard::test {
+namespace {
+
+std::vector<std::uint64_t> hashes_of(const std::vector<Tensor>& tensors) {
+    const HostTensor hashes(DType::i64, {static_cast<std::int64_t>(tensors.size())});
+    kernels::hash_bits(tensors, hashes);
+    std::vector<std::uint64_t> result(tensors.size());
+    kernels::download(hashes, result.data());
+    return result;
+}
+
+/// Every byte its own, with a place that no thread's share ends at.
+HostTensor bytes_of(DType dtype, Shape shape) {
+    HostTensor tensor(dtype, shape);
+    auto* bytes = static_cast<Tensor>(tensor).data<std::uint8_t>();
+    for (std::size_t i = 0; i < static_cast<Tensor>(tensor).bytes(); ++i)
+        bytes[i] = static_cast<std::uint8_t>(mix64(i));
+    return tensor;
+}
+
+TEST(Hash, IsTheSumOfItsDefinition) {
+    std::vector<HostTensor> owners;
+    for (DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i16, DType::i32, DType::i64})
+        for (Shape shape : {Shape{1}, Shape{7, 3}, Shape{4097}, Shape{37, 911}})
+            owners.push_back(bytes_of(dtype, shape));
+    std::vector<Tensor> tensors{Tensor(), Tensor(nullptr, DType::f32, {0, 4})};
+    std::vector<std::uint64_t> expected{0, 0};
+    for (const HostTensor& owner : owners) {
+        tensors.push_back(owner);
+        expected.push_back(reference::hash_bits(owner));
+    }
+    const int before = omp_get_max_threads();
+    for (int threads : {1, 3}) {
+        omp_set_num_threads(threads);
+        EXPECT_EQ(hashes_of(tensors), expected) << threads << " threads";
+    }
+    omp_set_num_threads(before);
+}
+
+TEST(Hash, EveryBitAndEveryPlaceCounts) {
+    for (DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i16}) {
+        const HostTensor tensor = bytes_of(dtype, {3, 5});
+        const std::uint64_t whole = hashes_of({tensor})[0];
+        auto* bytes = static_cast<Tensor>(tensor).data<std::uint8_t>();
+        const std::size_t size = static_cast<Tensor>(tensor).bytes();
+        for (std::size_t bit = 0; bit < 8 * size; ++bit) {
+            bytes[bit / 8] ^= static_cast<std::uint8_t>(1 << bit % 8);
+            EXPECT_NE(hashes_of({tensor})[0], whole) << name_of(dtype) << " bit " << bit;
+            bytes[bit / 8] ^= static_cast<std::uint8_t>(1 << bit % 8);
+        }
+        std::swap_ranges(bytes, bytes + size_of(dtype), bytes + size_of(dtype));
+        EXPECT_NE(hashes_of({tensor})[0], whole) << "two elements exchanged";
+    }
+}
+
+}  // namespace
+}  // namespace switchyard::test
