@@ -60,14 +60,20 @@ std::int64_t SwitchSettings::most_at_once() const {
     return std::min({low_rank / 2, num_candidates - low_rank, static_cast<std::int64_t>(rate(0)) + 1});
 }
 
+/// A geometric series.
+double SwitchSettings::switches_left(std::int64_t step) const {
+    const double theta = -std::log(0.3) / (ratio * static_cast<double>(steps));
+    return rate(step) * std::expm1(-theta * static_cast<double>(steps - step)) / std::expm1(-theta);
+}
+
 double SwitchSettings::visits_per_slot() const {
-    double switches = 0;
-    for (std::int64_t step = 0; step < steps; ++step) switches += rate(step);
-    return 1 + switches / static_cast<double>(low_rank);
+    return 1 + switches_left(0) / static_cast<double>(low_rank);
 }
 
 SwitchSchedule::SwitchSchedule(const SwitchSettings& settings, std::string matrix)
-    : settings_(settings), matrix_(std::move(matrix)) {
+    : settings_(settings),
+      matrix_(std::move(matrix)),
+      count_key_(stream_key(settings.seed, "switch count " + matrix_)) {
     const std::int64_t r = settings.low_rank, c = settings.num_candidates;
     internal_check(r < c, "{}: {} slots for {} candidates", matrix_, r, c);
     for (int side : {0, 1}) {
@@ -81,7 +87,7 @@ SwitchSchedule::SwitchSchedule(const SwitchSettings& settings, std::string matri
 
 std::int64_t SwitchSchedule::draw_count(std::int64_t step) const {
     const double rate = settings_.rate(step), whole = std::floor(rate);
-    const double chance = uniform(stream_key(settings_.seed, "switch count " + matrix_), step);
+    const double chance = uniform(count_key_, step);
     return static_cast<std::int64_t>(whole) + (chance < rate - whole);
 }
 
@@ -154,15 +160,24 @@ void SwitchSchedule::count_down() {
         for (int& left : frozen) left -= left > 0;
 }
 
-std::int64_t SwitchSchedule::num_candidates_used() const {
+SwitchSchedule::CandidateUse SwitchSchedule::candidate_use() const {
+    constexpr double hardly_one = 1e-3;  // expected switches that are not waited for
     SwitchSchedule run(settings_, matrix_);
     std::vector<bool> used(settings_.num_candidates, false);
     for (int candidate : run.candidate_[0]) used[candidate] = true;
-    for (std::int64_t step = 0; step < settings_.steps; ++step) {
+    CandidateUse use{settings_.low_rank, 0};
+    const auto left = [&] { return settings_.switches_left(use.steps); };
+    while (use.candidates < settings_.num_candidates && left() > hardly_one &&
+           use.steps < max_steps_looked_at) {
         run.count_down();
-        for (int candidate : run.advance(step).a.incoming) used[candidate] = true;
+        for (int candidate : run.advance(use.steps++).a.incoming) {
+            use.candidates += !used[candidate];
+            used[candidate] = true;
+        }
     }
-    return std::count(used.begin(), used.end(), true);
+    const auto expected = static_cast<std::int64_t>(std::min(left(), 1e15));
+    use.candidates = std::min(settings_.num_candidates, use.candidates + expected);
+    return use;
 }
 
 std::vector<std::int64_t> SwitchSchedule::state() const {

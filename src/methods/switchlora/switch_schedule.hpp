@@ -27,6 +27,8 @@ struct SwitchSettings {
     /// Expected candidates visited per slot over the run, the first included; a full lap of the ring needs C
     /// / r.
     double visits_per_slot() const;
+    /// Expected switches per side of the steps [step, steps): the sum of their rates.
+    double switches_left(std::int64_t step) const;
 };
 
 /// The schedule that a run's configuration means for a matrix (out, in). Throws UserError when its slots
@@ -52,8 +54,14 @@ class SwitchSchedule {
     Switch advance(std::int64_t step);
     /// One update has used the freeze counters.
     void count_down();
-    /// Candidates of side A that are active at some time of a run from step 0, by going through it.
-    std::int64_t num_candidates_used() const;
+    /// Candidates of side A that are active at some time of a run from step 0, by going through it until all
+    /// are used or no switch is to be expected any more. Of a run so slow that neither comes within
+    /// max_steps_looked_at, the rest is what is expected.
+    struct CandidateUse {
+        std::int64_t candidates = 0, steps = 0;  // steps: gone through
+    };
+    static constexpr std::int64_t max_steps_looked_at = 1000000;
+    CandidateUse candidate_use() const;
 
     /// Per slot; side 0: A, 1: B.
     const std::vector<int>& candidates(int side) const { return candidate_[side]; }
@@ -73,6 +81,7 @@ class SwitchSchedule {
 
     SwitchSettings settings_;
     std::string matrix_;
+    std::uint64_t count_key_ = 0;
     std::vector<int> candidate_[2], frozen_[2];
     std::int64_t pointer_[2] = {0, 0};
 };

@@ -399,7 +399,7 @@ std::vector<std::string> SwitchLora::notes(const Config& config) const {
         Shape& shape = shapes[std::min(matrix.linear->out().size, matrix.linear->in().size)];
         if (shape.matrices++ > 0) continue;
         shape.first = &matrix;
-        shape.used = matrix.schedule.num_candidates_used();
+        shape.used = matrix.schedule.candidate_use().candidates;
     }
     std::vector<std::string> lines;
     for (const auto& [candidates, shape] : shapes) {

@@ -219,10 +219,10 @@ TEST(SwitchScheduleTest, CoverageOfAShortRun) {
     EXPECT_NEAR(expected, 164.6, 0.5);
     double sum = 0;
     for (s.seed = 0; s.seed < 100; ++s.seed)
-        sum += static_cast<double>(SwitchSchedule(s, "m").num_candidates_used());
+        sum += static_cast<double>(SwitchSchedule(s, "m").candidate_use().candidates);
     EXPECT_NEAR(sum / 100, expected, 4 * 9 / std::sqrt(100.0));
     s.steps = 6000;  // beyond the 3400 that full coverage needs in the mean
-    EXPECT_EQ(SwitchSchedule(s, "m").num_candidates_used(), 256);
+    EXPECT_EQ(SwitchSchedule(s, "m").candidate_use().candidates, 256);
 }
 
 TEST(SwitchScheduleTest, NumberOfCandidatesUsedIsWhatTheRunUses) {
@@ -230,7 +230,7 @@ TEST(SwitchScheduleTest, NumberOfCandidatesUsedIsWhatTheRunUses) {
         SwitchSettings s = settings(6, 50, 10, 3, random_order);
         s.steps = 60;
         SwitchSchedule schedule(s, "m");
-        const std::int64_t predicted = schedule.num_candidates_used();
+        const std::int64_t predicted = schedule.candidate_use().candidates;
         std::set<int> used(schedule.candidates(0).begin(), schedule.candidates(0).end());
         for (std::int64_t t = 0; t < s.steps; ++t)
             for (int candidate : after_update(schedule, t).a.incoming) used.insert(candidate);
@@ -238,6 +238,31 @@ TEST(SwitchScheduleTest, NumberOfCandidatesUsedIsWhatTheRunUses) {
         EXPECT_GT(predicted, 6);
         EXPECT_LT(predicted, 50);
     }
+}
+
+TEST(SwitchScheduleTest, SwitchesLeftIsTheSumOfTheRates) {
+    const SwitchSettings s = settings(6, 50, 10, 3);
+    for (const std::int64_t from : {std::int64_t{0}, s.steps / 3, s.steps - 1, s.steps}) {
+        double sum = 0;
+        for (std::int64_t t = from; t < s.steps; ++t) sum += s.rate(t);
+        EXPECT_NEAR(s.switches_left(from), sum, 1e-12 * (1 + sum)) << from;
+    }
+}
+
+TEST(SwitchScheduleTest, ABillionStepsAreNotPlayed) {
+    SwitchSettings s = settings(8, 64, 40, 5);
+    s.steps = 1000000000;
+    const auto all = SwitchSchedule(s, "m").candidate_use();  // 56 more at 1 in 5 steps
+    EXPECT_EQ(all.candidates, 64);
+    EXPECT_LT(all.steps, 1000);
+    s.interval = 1e15;  // no switch to be expected
+    const auto none = SwitchSchedule(s, "m").candidate_use();
+    EXPECT_EQ(none.candidates, 8);
+    EXPECT_EQ(none.steps, 0);
+    s.interval = 4e8;  // neither: 0.7 * 8 / 4e8 / theta = 11.6 switches in a billion steps
+    const auto some = SwitchSchedule(s, "m").candidate_use();
+    EXPECT_EQ(some.candidates, 8 + 11);
+    EXPECT_EQ(some.steps, SwitchSchedule::max_steps_looked_at);
 }
 
 TEST(SwitchScheduleTest, EachCandidateMeetsTwoPartners) {
