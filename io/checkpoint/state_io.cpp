@@ -100,7 +100,6 @@ void StateIo::tensor(const std::string& path, const Shard& shard, Tensor values)
         *counted_bytes_ += stored_bytes(shard.global, values.dtype());
         return;
     }
-    on_dataset_();
     writer_ ? writer_->write(path, shard, values) : reader_->read(path, shard, values);
 }
 
@@ -109,7 +108,6 @@ void StateIo::rows(const std::string& path, const DistributedRows& d, const RowA
         *counted_bytes_ += stored_bytes(d.global, access.dtype);
         return;
     }
-    on_dataset_();
     const Blocks blocks(d, size_of(access.dtype));
     Pieces so_far;
     for (std::int64_t number = 0; number < blocks.num_pieces(); ++number) {
@@ -171,7 +169,6 @@ void StateIo::integers(const std::string& path, std::vector<std::int64_t>& value
         *counted_bytes_ += stored_bytes(shard.global, block.dtype);
         return;
     }
-    on_dataset_();
     writer_ ? writer_->write(path, shard, block) : reader_->read(path, shard, block);
 }
 

@@ -56,9 +56,6 @@ class StateIo {
     /// it works on a state over a measuring arena and without other ranks.
     explicit StateIo(std::uint64_t& dataset_bytes) : counted_bytes_(&dataset_bytes) {}
 
-    /// Called once per dataset: a sign of life.
-    void on_dataset(std::function<void()> call) { on_dataset_ = std::move(call); }
-
     bool loading() const { return reader_ != nullptr; }
     bool saving() const { return writer_ != nullptr; }
     /// Loading: whether the file has this dataset.
@@ -84,7 +81,6 @@ class StateIo {
     CheckpointWriter* writer_ = nullptr;
     const CheckpointReader* reader_ = nullptr;
     std::uint64_t* counted_bytes_ = nullptr;
-    std::function<void()> on_dataset_ = [] {};
     RowTransfer transfer_;
     ScratchMemory rows_, block_, transposed_;  // as held here, as in the file, transposed for it
 };

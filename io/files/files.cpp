@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "core/error.hpp"
+#include "core/sign_of_life.hpp"
 
 namespace switchyard {
 namespace {
@@ -43,6 +44,7 @@ void ignore_file_size_signal() {
 
 std::string write_fully(int fd, const std::byte* data, std::size_t bytes, std::uint64_t offset) {
     while (bytes > 0) {
+        sign_of_life("writing a file");
         const ssize_t done = ::pwrite(fd, data, std::min(bytes, call_limit), static_cast<off_t>(offset));
         if (done < 0 && errno == EINTR) continue;
         if (done <= 0)
@@ -54,6 +56,7 @@ std::string write_fully(int fd, const std::byte* data, std::size_t bytes, std::u
 
 std::string read_fully(int fd, std::byte* data, std::size_t bytes, std::uint64_t offset) {
     while (bytes > 0) {
+        sign_of_life("reading a file");
         const ssize_t done = ::pread(fd, data, std::min(bytes, call_limit), static_cast<off_t>(offset));
         if (done < 0 && errno == EINTR) continue;
         if (done < 0) return fmt::format("read at byte {}: {}", offset, system_reason);

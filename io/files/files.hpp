@@ -32,7 +32,7 @@ std::string directory_of(const std::string& path);
 /// From now on a write beyond `ulimit -f` is an error, not the end of the process.
 void ignore_file_size_signal();
 
-/// Whole transfers, short ones and interruptions continued; empty, or the error as text.
+/// Whole transfers, short ones and interruptions continued, with signs of life; empty, or the error as text.
 std::string write_fully(int fd, const std::byte* data, std::size_t bytes, std::uint64_t offset);
 std::string read_fully(int fd, std::byte* data, std::size_t bytes, std::uint64_t offset);
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.hpp"
+#include "core/sign_of_life.hpp"
 #include "io/hugging_face/safetensors.hpp"
 
 namespace switchyard {
@@ -49,6 +50,7 @@ SafetensorsWriter::SafetensorsWriter(std::string path, const std::vector<Safeten
 
 void SafetensorsWriter::append(const void* values, std::size_t bytes) {
     internal_check(bytes <= missing_, "{}: {} bytes too many", path_, bytes - missing_);
+    sign_of_life("writing weights");
     write_all(file_, {static_cast<const char*>(values), bytes}, path_);
     missing_ -= bytes;
 }

@@ -78,7 +78,8 @@ void barrier(const Comm&);
 /// and its name unless all failed.
 void agree(const Comm&, bool ok, const std::string& message);
 
-/// Runs `work` on every rank, catching its exception; throws on all ranks if one threw. An InternalError
+/// Runs `work` on every rank, catching its exception; throws on all ranks if one threw. A rank whose work is
+/// done waits as long as others work (WaitingForOthers). An InternalError
 /// stays one (AgreedInternalError, if there are several ranks), anything else becomes what agree() throws.
 void agree_on(const Comm&, const std::function<void()>& work);
 

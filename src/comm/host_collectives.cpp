@@ -10,6 +10,7 @@
 #include "comm/failure.hpp"
 #include "comm/messages.hpp"
 #include "core/error.hpp"
+#include "core/sign_of_life.hpp"
 
 namespace switchyard {
 
@@ -135,6 +136,7 @@ void agree(const Comm& comm, bool ok, Kind kind, const std::string& message) {
     Verdict verdict{ok ? comm.size() : comm.rank(), !ok};
     if (comm.size() > 1) {
         const Verdict mine = verdict;
+        const WaitingForOthers waiting;
         SWITCHYARD_MPI(MPI_Allreduce(&mine, &verdict, 2, MPI_INT, MPI_MIN, comm.handle()));
     }
     const auto [first, all] = verdict;
@@ -208,11 +210,18 @@ void exchange_rows(const Comm& comm, const std::vector<int>& from, const std::ve
         std::memcpy(target + receives[rank].positions[i] * row_bytes,
                     source + sends[rank].positions[i] * row_bytes, row_bytes);
 
+    // All memory is asked for before the first request is under way: no exception leaves one behind.
     Requests requests;
+    requests.reserve(2 * (comm.size() + from.size() * row_bytes / message_limit));
+    for (std::vector<PeerRows>* side : {&receives, &sends})
+        for (int peer = 0; peer < comm.size(); ++peer) {
+            PeerRows& rows = (*side)[peer];
+            if (peer == rank || rows.positions.empty() || rows.contiguous()) continue;
+            rows.packed.resize(rows.positions.size() * row_bytes);
+        }
     for (int peer = 0; peer < comm.size(); ++peer) {
         PeerRows& rows = receives[peer];
         if (peer == rank || rows.positions.empty()) continue;
-        if (!rows.contiguous()) rows.packed.resize(rows.positions.size() * row_bytes);
         start_receive(comm, rows.contiguous() ? target + rows.positions[0] * row_bytes : rows.packed.data(),
                       rows.positions.size() * row_bytes, peer, message_limit, requests);
     }
@@ -220,12 +229,9 @@ void exchange_rows(const Comm& comm, const std::vector<int>& from, const std::ve
         PeerRows& rows = sends[peer];
         if (peer == rank || rows.positions.empty()) continue;
         const std::size_t bytes = rows.positions.size() * row_bytes;
-        if (!rows.contiguous()) {
-            rows.packed.resize(bytes);
-            for (std::size_t i = 0; i < rows.positions.size(); ++i)
-                std::memcpy(rows.packed.data() + i * row_bytes, source + rows.positions[i] * row_bytes,
-                            row_bytes);
-        }
+        for (std::size_t i = 0; i < (rows.packed.empty() ? 0 : rows.positions.size()); ++i)
+            std::memcpy(rows.packed.data() + i * row_bytes, source + rows.positions[i] * row_bytes,
+                        row_bytes);
         start_send(comm, rows.contiguous() ? source + rows.positions[0] * row_bytes : rows.packed.data(),
                    bytes, peer, message_limit, requests);
         traffic.add(group, static_cast<double>(bytes));

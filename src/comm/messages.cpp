@@ -30,6 +30,11 @@ void in_pieces(std::size_t bytes, std::size_t limit, Start start) {
 }  // namespace
 
 Requests::~Requests() {
+    for (const std::size_t receive : receives_) {
+        MPI_Request& request = requests_[receive];
+        if (request != MPI_REQUEST_NULL && MPI_Cancel(&request) == MPI_SUCCESS)
+            MPI_Wait(&request, MPI_STATUS_IGNORE);  // ends, called off or received
+    }
     for (MPI_Datatype& type : types_)
         if (std::uncaught_exceptions() == 0) MPI_Type_free(&type);
 }
@@ -37,6 +42,16 @@ Requests::~Requests() {
 MPI_Request* Requests::add() {
     requests_.push_back(MPI_REQUEST_NULL);
     return &requests_.back();
+}
+
+MPI_Request* Requests::add_receive() {
+    receives_.push_back(requests_.size());
+    return add();
+}
+
+void Requests::reserve(std::size_t count) {
+    requests_.reserve(count);
+    receives_.reserve(count);
 }
 
 MPI_Datatype Requests::add_part_type(std::size_t part, std::size_t stride) {
@@ -52,6 +67,7 @@ MPI_Datatype Requests::add_part_type(std::size_t part, std::size_t stride) {
 void Requests::wait() {
     SWITCHYARD_MPI(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
     requests_.clear();
+    receives_.clear();
     for (MPI_Datatype& type : types_) SWITCHYARD_MPI(MPI_Type_free(&type));
     types_.clear();
 }
@@ -87,7 +103,7 @@ void start_receive(const Comm& comm, void* data, std::size_t bytes, int from, st
                    Requests& requests) {
     in_pieces(bytes, limit, [&](std::size_t offset, std::size_t piece) {
         SWITCHYARD_MPI(MPI_Irecv(at(data, offset), static_cast<int>(piece), MPI_BYTE, from, tag,
-                                 comm.handle(), requests.add()));
+                                 comm.handle(), requests.add_receive()));
     });
 }
 

@@ -13,7 +13,9 @@ namespace switchyard {
 
 inline constexpr std::size_t message_limit = std::size_t{1} << 30;  // bytes
 
-/// Requests under way with what must live until they end; wait() ends all of them.
+/// Requests under way with what must live until they end; wait() ends all of them. Their memory is the
+/// caller's: what an exception leaves behind before wait() is called off where MPI can (receives, which would
+/// write into it), else left to the end of the process, which is near.
 class Requests {
   public:
     Requests() = default;
@@ -22,6 +24,9 @@ class Requests {
     ~Requests();
 
     MPI_Request* add();
+    MPI_Request* add_receive();
+    /// Room for so many: adding them cannot fail then.
+    void reserve(std::size_t count);
     /// `part` bytes whose successors in an array of parts follow at distance `stride`. Freed after the last
     /// request.
     MPI_Datatype add_part_type(std::size_t part, std::size_t stride);
@@ -29,6 +34,7 @@ class Requests {
 
   private:
     std::vector<MPI_Request> requests_;
+    std::vector<std::size_t> receives_;  // places in requests_
     std::vector<MPI_Datatype> types_;
 };
 

@@ -12,6 +12,7 @@ namespace {
 std::atomic<const char*> last_doing{"start"};
 std::atomic<std::int64_t> last_step{-1};
 std::atomic<double> last_time_s{0};
+std::atomic<bool> waiting{false};
 
 }  // namespace
 
@@ -23,7 +24,16 @@ void sign_of_life(const char* doing, std::int64_t step) {
 
 SignOfLife last_sign_of_life() {
     return {last_doing.load(std::memory_order_relaxed), last_step.load(std::memory_order_relaxed),
-            last_time_s.load(std::memory_order_relaxed)};
+            last_time_s.load(std::memory_order_relaxed), waiting.load(std::memory_order_relaxed)};
+}
+
+WaitingForOthers::WaitingForOthers() {
+    waiting.store(true, std::memory_order_relaxed);
+}
+
+WaitingForOthers::~WaitingForOthers() {
+    last_time_s.store(seconds_now(), std::memory_order_relaxed);
+    waiting.store(false, std::memory_order_relaxed);
 }
 
 }  // namespace switchyard

@@ -12,7 +12,6 @@
 #include "core/error.hpp"
 #include "core/host.hpp"
 #include "core/output.hpp"
-#include "core/sign_of_life.hpp"
 #include "core/timer.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/run/run_directory.hpp"
@@ -43,7 +42,6 @@ SaveReport Checkpoints::save(TrainState& state, std::int64_t first_sample) {
                   config_text(config_, method_options()), config_.run.dtype, data_},
                  config_.run.seed, state.context.topology);
     StateIo io(writer);
-    io.on_dataset([] { sign_of_life("writing a checkpoint"); });
     state.visit(io);
     report.bytes = writer.commit();
     newest_step_ = state.step;
@@ -124,7 +122,6 @@ std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& 
             try {
                 const CheckpointReader reader(world_, path);
                 StateIo io(reader);
-                io.on_dataset([] { sign_of_life("reading a checkpoint"); });
                 state.step = header->step;
                 state.visit(io);
                 newest_step_ = header->step;

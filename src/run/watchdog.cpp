@@ -37,7 +37,7 @@ void Watchdog::watch() {
     double silent_s = 0;
     while (!stop_) {
         last = last_sign_of_life();
-        silent_s = seconds_now() - last.time_s;
+        silent_s = last.waiting ? 0 : seconds_now() - last.time_s;
         if (silent_s >= timeout_s_) break;
         stopped_.wait_for(lock, std::chrono::duration<double>(timeout_s_ - silent_s));
     }

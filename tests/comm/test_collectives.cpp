@@ -331,5 +331,31 @@ TEST(Gather, TextsOfAllRanksArriveOnRankZeroInOrder) {
     EXPECT_EQ(gather(comm, text_of(comm.rank())), expected);
 }
 
+TEST(RequestsTest, AReceiveThatNobodyWaitsForIsCalledOff) {
+    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    if (comm.size() == 1) GTEST_SKIP() << "nobody to receive from";
+    int forgotten = 0, first = 0, second = 0;
+    if (comm.rank() == 0) {
+        Requests abandoned;
+        start_receive(comm, &forgotten, sizeof forgotten, 1, message_limit, abandoned);
+    }
+    barrier(comm);
+    Requests requests;
+    const int one = 1, two = 2;
+    if (comm.rank() == 1) {
+        start_send(comm, &one, sizeof one, 0, message_limit, requests);
+        start_send(comm, &two, sizeof two, 0, message_limit, requests);
+    }
+    if (comm.rank() == 0) start_receive(comm, &first, sizeof first, 1, message_limit, requests);
+    requests.wait();
+    if (comm.rank() != 0) return;
+    EXPECT_EQ(forgotten, 0);
+    ASSERT_EQ(first, 1) << "the abandoned receive took the message";
+    Requests last;
+    start_receive(comm, &second, sizeof second, 1, message_limit, last);
+    last.wait();
+    EXPECT_EQ(second, 2);
+}
+
 }  // namespace
 }  // namespace switchyard
