@@ -12,21 +12,67 @@ namespace {
 using namespace switchyard;
 
 std::vector<Command> commands() {
+    using enum Ranks;
     return {
-        {"tokenize", "TEXT... --output=FILE.h5", "text or JSONL files to a token file", run_tokenize,
-         tokenize_options()},
-        {"train", "[CONFIG | RUN]", "starts or resumes a run directory", run_train, train_options(), true},
-        {"eval", "CHECKPOINT | RUN", "validation loss and perplexity", run_eval, eval_options(), true},
-        {"generate", "CHECKPOINT | RUN --prompt=TEXT", "a continuation", run_generate, generate_options(),
-         true},
-        {"plan", "[CONFIG]", "memory, bytes and time before a launch", run_plan, plan_options(), true},
-        {"inspect", "FILE", "what a checkpoint or token file holds", run_inspect, {}},
-        {"verify", "FILE...", "reads files and compares checksums", run_verify, {}},
-        {"diff", "A B", "compares two checkpoints or two token files", run_diff, diff_options(), false, 2},
-        {"export", "CHECKPOINT | RUN DIR", "weights to a Hugging Face directory", run_export,
-         export_options(), true},
-        {"import", "DIR --output=FILE.h5", "a Hugging Face directory to a checkpoint", run_import,
-         import_options(), true},
+        {.name = "tokenize",
+         .arguments = "TEXT... --output=FILE.h5",
+         .summary = "text or JSONL files to a token file",
+         .run = run_tokenize,
+         .options = tokenize_options()},
+        {.name = "train",
+         .arguments = "[CONFIG | RUN]",
+         .summary = "starts or resumes a run directory",
+         .run = run_train,
+         .options = train_options(),
+         .ranks = together,
+         .takes_settings = true},
+        {.name = "eval",
+         .arguments = "CHECKPOINT | RUN",
+         .summary = "validation loss and perplexity",
+         .run = run_eval,
+         .options = eval_options(),
+         .ranks = together,
+         .takes_settings = true},
+        {.name = "generate",
+         .arguments = "CHECKPOINT | RUN --prompt=TEXT",
+         .summary = "a continuation",
+         .run = run_generate,
+         .options = generate_options(),
+         .ranks = together,
+         .takes_settings = true},
+        {.name = "plan",
+         .arguments = "[CONFIG]",
+         .summary = "memory, bytes and time before a launch",
+         .run = run_plan,
+         .options = plan_options(),
+         .takes_settings = true},
+        {.name = "inspect",
+         .arguments = "FILE",
+         .summary = "what a checkpoint or token file holds",
+         .run = run_inspect},
+        {.name = "verify",
+         .arguments = "FILE...",
+         .summary = "reads files and compares checksums",
+         .run = run_verify},
+        {.name = "diff",
+         .arguments = "A B",
+         .summary = "compares two checkpoints or two token files",
+         .run = run_diff,
+         .options = diff_options(),
+         .error_code = 2},
+        {.name = "export",
+         .arguments = "CHECKPOINT | RUN DIR",
+         .summary = "weights to a Hugging Face directory",
+         .run = run_export,
+         .options = export_options(),
+         .ranks = together,
+         .takes_settings = true},
+        {.name = "import",
+         .arguments = "DIR --output=FILE.h5",
+         .summary = "a Hugging Face directory to a checkpoint",
+         .run = run_import,
+         .options = import_options(),
+         .takes_settings = true},
     };
 }
 
@@ -38,10 +84,11 @@ int main(int argc, char** argv) {
     int rank = 0;
     ignore_file_size_signal();
     try {
-        MpiSession session(argc, argv);
-        const Comm world = Comm::duplicate(MPI_COMM_WORLD);
+        const std::vector<Command> all = commands();
+        const MpiSession session(argc, argv, uses_ranks(all, argc, argv));
+        const Comm world = session.world();
         rank = world.rank();
-        return run_command_line(commands(), world, argc, argv, start_s);
+        return run_command_line(all, world, argc, argv, start_s);
     } catch (const std::exception& error) {
         yield_to_lower_ranks(rank, error);
         abort_all_ranks(rank, message_of(error));

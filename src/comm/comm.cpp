@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <exception>
 
+#include "comm/launcher.hpp"
 #include "core/error.hpp"
 
 namespace switchyard {
@@ -86,12 +87,6 @@ MPI_Comm Comm::handle() const {
 
 namespace {
 
-/// Whether mpirun or a batch system started this process as one of several, or of one.
-bool launched() {
-    const auto set = [](const char* name) { return std::getenv(name) != nullptr; };
-    return set("OMPI_COMM_WORLD_SIZE") || set("PMIX_NAMESPACE") || set("PMI_RANK") || set("PMI_FD");
-}
-
 /// Open MPI starts a daemon beside a process that no launcher started, for children it might spawn: without
 /// it such a process starts in half the time, and nothing is left of one that was killed. But all such
 /// processes then share one folder for the session, which each removes at its end and a starting one misses:
@@ -103,8 +98,11 @@ void prepare_single_process() {
 
 }  // namespace
 
-MpiSession::MpiSession(int& argc, char**& argv) : exceptions_at_start_(std::uncaught_exceptions()) {
-    if (!launched()) prepare_single_process();
+MpiSession::MpiSession(int& argc, char**& argv, bool needed)
+    : started_(needed || started_as_one_of_several(std::getenv)),
+      exceptions_at_start_(std::uncaught_exceptions()) {
+    if (!started_) return;
+    if (!started_by_launcher(std::getenv)) prepare_single_process();
     int provided = MPI_THREAD_SINGLE;
     SWITCHYARD_MPI(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided));
     require(provided >= MPI_THREAD_FUNNELED,
@@ -118,6 +116,10 @@ MpiSession::MpiSession(int& argc, char**& argv) : exceptions_at_start_(std::unca
 
 MpiSession::~MpiSession() {
     if (std::uncaught_exceptions() == exceptions_at_start_ && mpi_is_running()) MPI_Finalize();
+}
+
+Comm MpiSession::world() const {
+    return started_ ? Comm::duplicate(MPI_COMM_WORLD) : Comm();
 }
 
 const char* gpu_awareness() {

@@ -47,16 +47,20 @@ class Comm {
     int rank_ = 0, size_ = 1;
 };
 
-/// MPI_Init_thread(FUNNELED) and MPI_Finalize. The destructor does not finalize while an exception unwinds: a
-/// lone rank would wait there for ever; main aborts instead.
+/// MPI_Init_thread(FUNNELED) and MPI_Finalize, where they are needed. The destructor does not finalize while
+/// an exception unwinds: a lone rank would wait there for ever; main aborts instead.
 class MpiSession {
   public:
-    MpiSession(int& argc, char**& argv);
+    /// Without `needed` MPI is started only for a process that is one of several (comm/launcher.hpp).
+    MpiSession(int& argc, char**& argv, bool needed = true);
     ~MpiSession();
+    /// All ranks; one process without MPI where that was not started.
+    Comm world() const;
     MpiSession(const MpiSession&) = delete;
     MpiSession& operator=(const MpiSession&) = delete;
 
   private:
+    bool started_ = false;
     int exceptions_at_start_ = 0;
 };
 

@@ -26,7 +26,7 @@ std::string general_help(const std::vector<Command>& commands) {
         "  --dump-config   the configuration with every key, its unit and meaning (also `train CONFIG "
         "--dump-config`)\n\n"
         "On ranks: mpirun -n 4 switchyard train run.cfg; `eval`, `generate` and `export` too. The "
-        "others work on one process.\n";
+        "others work on one process, without MPI.\n";
     return text;
 }
 
@@ -95,6 +95,27 @@ const std::string& only_file(const Arguments& arguments, const char* what) {
     require(arguments.files.size() == 1, "{} files given (the command takes one: {}) name one {}",
             arguments.files.size(), what, what);
     return arguments.files[0];
+}
+
+double hang_timeout(const Arguments& arguments) {
+    std::vector<std::string> given;
+    for (const std::string& setting : arguments.settings)
+        if (setting.starts_with("--run.hang_timeout=")) given.push_back(setting);
+    return parse_config("", "", given, method_options()).config.run.hang_timeout;
+}
+
+CommandOption hang_timeout_option() {
+    return {"run.hang_timeout", "600", "end all ranks without progress for so many seconds; 0: never"};
+}
+
+bool uses_ranks(const std::vector<Command>& commands, int argc, char** argv) {
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    const auto asks_for_text = [](const std::string& word) {
+        return word == "--help" || word == "-h" || word == "--dump-config";
+    };
+    if (words.empty() || std::any_of(words.begin(), words.end(), asks_for_text)) return false;
+    return std::any_of(commands.begin(), commands.end(),
+                       [&](const Command& c) { return c.name == words[0] && c.ranks == Ranks::together; });
 }
 
 int run_command_line(const std::vector<Command>& commands, const Comm& world, int argc, char** argv,

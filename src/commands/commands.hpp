@@ -14,12 +14,16 @@ struct CommandContext {
     StartInfo start;
 };
 
+/// Who works: rank 0, so that one process needs no MPI, or all ranks together.
+enum class Ranks { first, together };
+
 struct Command {
     const char* name;
     const char* arguments;  // for the usage line
     const char* summary;
     int (*run)(const CommandContext&, const Arguments&);
-    std::vector<CommandOption> options;
+    std::vector<CommandOption> options = {};
+    Ranks ranks = Ranks::first;
     bool takes_settings = false;  // --section.key=value; those among the options, if there are any, else all
     int error_code = 1;           // exit code of an error; other than 1: of one that all ranks meet
 };
@@ -48,11 +52,17 @@ int run_export(const CommandContext&, const Arguments&);
 std::vector<CommandOption> import_options();
 int run_import(const CommandContext&, const Arguments&);
 
-/// For commands that need no ranks: rank 0 works, all return its code.
+/// Rank 0 works, all return its code.
 int on_rank_zero(const Comm& world, int (*work)(const Arguments&), const Arguments&);
 /// The one file that a command takes. Throws UserError otherwise.
 const std::string& only_file(const Arguments&, const char* what);
 
+/// --run.hang_timeout of a command that has no run, or its default, in seconds.
+double hang_timeout(const Arguments&);
+CommandOption hang_timeout_option();
+
+/// Whether the ranks work together on what these words ask for: help and --dump-config need no MPI.
+bool uses_ranks(const std::vector<Command>&, int argc, char** argv);
 /// Finds the command, answers --help and --version, runs it. Exit code.
 int run_command_line(const std::vector<Command>&, const Comm& world, int argc, char** argv, double start_s);
 

@@ -9,11 +9,13 @@
 #include "commands/commands.hpp"
 #include "core/error.hpp"
 #include "core/output.hpp"
+#include "core/sign_of_life.hpp"
 #include "inference/generation.hpp"
 #include "inference/inference_state.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "run/inputs.hpp"
 #include "run/resume_rules.hpp"
+#include "run/watchdog.hpp"
 #include "train/train_step.hpp"
 
 namespace switchyard {
@@ -84,10 +86,13 @@ std::vector<CommandOption> eval_options() {
         {"data.micro_batch", "N", "sequences per rank at a time, instead of the run's"},
         {"data.mask_documents", "BOOL", "attention crosses documents or not, instead of as in the run"},
         {"parallel.tp", "N", "ranks in a tensor-parallel group; all ranks, or a divisor of them"},
-        {"parallel.shard_frozen", "BOOL", "frozen weights split over dp as well"}};
+        {"parallel.shard_frozen", "BOOL", "frozen weights split over dp as well"},
+        hang_timeout_option()};
 }
 
 int run_eval(const CommandContext& context, const Arguments& arguments) {
+    const Watchdog watchdog(agreed(context.world, [&] { return hang_timeout(arguments); }),
+                            context.world.rank());
     const auto model = load(context.world, arguments, Use::evaluate, [](LoadedModel&) {});
     const DataConfig& data = model->config.data;
     const TokenLoader loader = agreed(context.world, [&] {
@@ -98,7 +103,8 @@ int run_eval(const CommandContext& context, const Arguments& arguments) {
                 data.tokens);
         return opened;
     });
-    const double loss = validation_loss(model->state().context, model->state().model, loader);
+    const double loss = validation_loss(model->state().context, model->state().model, loader,
+                                        [] { sign_of_life("evaluation"); });
     if (context.world.rank() != 0) return 0;
     if (arguments.has("json")) {
         const nlohmann::ordered_json result{{"checkpoint", model->path},
@@ -125,10 +131,13 @@ std::vector<CommandOption> generate_options() {
             {"data.seq_len", "N", "tokens of context, instead of the run's"},
             {"data.mask_documents", "BOOL", "attention crosses documents or not, instead of as in the run"},
             {"parallel.tp", "N", "ranks in a tensor-parallel group; all ranks, or a divisor of them"},
-            {"parallel.shard_frozen", "BOOL", "frozen weights split over dp as well"}};
+            {"parallel.shard_frozen", "BOOL", "frozen weights split over dp as well"},
+            hang_timeout_option()};
 }
 
 int run_generate(const CommandContext& context, const Arguments& arguments) {
+    const Watchdog watchdog(agreed(context.world, [&] { return hang_timeout(arguments); }),
+                            context.world.rank());
     GenerationSettings settings = agreed(context.world, [&] { return generation_settings(arguments); });
     std::optional<Tokenizer> tokenizer;
     std::vector<std::int32_t> context_ids;
@@ -150,6 +159,7 @@ int run_generate(const CommandContext& context, const Arguments& arguments) {
     TextStream stream(*tokenizer, {context_ids.begin() + 1, context_ids.end()});
     if (speaks) stream.print();
     generate(model->state(), settings, context_ids, [&](std::int32_t token) {
+        sign_of_life("a token");
         if (!speaks) return;
         stream.add(token);
         stream.print();

@@ -8,6 +8,7 @@
 #include "core/error.hpp"
 #include "core/output.hpp"
 #include "run/inputs.hpp"
+#include "run/watchdog.hpp"
 
 namespace switchyard {
 namespace {
@@ -37,6 +38,7 @@ ExportRequest export_request(const Arguments& arguments) {
 }
 
 int import_directory(const Arguments& arguments) {
+    const Watchdog watchdog(hang_timeout(arguments), 0);
     ImportRequest request;
     request.directory = only_file(arguments, "directory");
     request.output = arguments.text("output", "");
@@ -55,11 +57,14 @@ std::vector<CommandOption> export_options() {
             {"dtype", "f32", "number format of the files: f32 or bf16"},
             {"max_shard_size", "5GB", "begin another file of values beyond this"},
             {"no_tokenizer", "", "leave the tokenizer out"},
-            {"data.tokens", "FILE", "token file that holds the tokenizer; default: the run's"}};
+            {"data.tokens", "FILE", "token file that holds the tokenizer; default: the run's"},
+            hang_timeout_option()};
 }
 
 int run_export(const CommandContext& context, const Arguments& arguments) {
     ExportRequest request = agreed(context.world, [&] { return export_request(arguments); });
+    const Watchdog watchdog(agreed(context.world, [&] { return hang_timeout(arguments); }),
+                            context.world.rank());
     request.checkpoint = find_checkpoint(context.world, arguments.files[0]);
     export_weights(context.world, request);
     return 0;
@@ -70,7 +75,8 @@ std::vector<CommandOption> import_options() {
             {"dtype", "f32", "compute type, f32 or bf16; default: bf16 if all values of DIR are, else f32"},
             {"data.tokens", "FILE", "token file for eval; it must have the model's tokenizer"},
             {"data.seq_len", "N", "length of a sequence in eval; default: the model's, at most 2048"},
-            {"data.mask_documents", "false", "attention does not cross documents"}};
+            {"data.mask_documents", "false", "attention does not cross documents"},
+            hang_timeout_option()};
 }
 
 int run_import(const CommandContext& context, const Arguments& arguments) {

@@ -7,6 +7,7 @@ run directory says `failed`, and what was saved before still verifies (design se
 import concurrent.futures
 import contextlib
 import itertools
+import os
 import pathlib
 import re
 import shutil
@@ -379,6 +380,23 @@ class Faults(Errors):
                 self.assert_refused(outcome, "a kernel fails on one thread in step 7", "unset", rank=rank, status=run)
                 self.assert_kept(run)
 
+    def test_a_bit_flips_in_one_copy(self):
+        every = {"run.check_replicas": 4}
+        for name, fault, changes, weight in (
+            ("frozen", "1:8:flip", {}, "frozen model.layers.0.self_attn.q_proj.weight"),
+            ("bf16", "1:8:flip", {"run.dtype": "bf16"}, "low words of frozen model.layers.0.self_attn.q_proj.weight"),
+            ("tp", "1:8:flip", {"parallel.tp": 2, "method.name": "full"}, "model.norm.weight"),
+        ):  # fmt: skip
+            settings = {**SWITCHING, **changes} if "method.name" not in changes else changes
+            run = self.run_of(name, **{"run.save_interval": 4, **every, **settings})
+            outcome = launch(2, ["train", *arguments(run.settings)], fault)
+            host = os.uname().nodename
+            self.assert_refused(
+                outcome, f"step 8: {weight} on rank 1 ({host}) is not what rank 0 ({host}) has; so it is on 1 of 2 ranks",
+                status=run)  # fmt: skip
+            self.assertEqual(run.checkpoints(), [4])
+            self.assert_trains(run, ranks=2, run__stop_step=9)  # whole again, compared on the way
+
     def test_one_rank_is_stuck(self):
         """Every rank may say where it is; the stuck one does, and its reason or another's is in status.json."""
         run, (code, output) = self.strike(2, "1:6:hang", **{"run.hang_timeout": 5})
@@ -391,6 +409,41 @@ class Faults(Errors):
         self.assert_nobody_left()
         self.assertIn("no progress", run.status()["reason"])
         self.assert_kept(run)
+
+    def test_commands_that_are_stuck(self):
+        """A file system that does not answer stops whoever reads there; a rank that waits for it has nothing to say."""
+        run = self.run_of()
+        self.assert_trains(run, run__stop_step=1)
+        file, model = self.folder / "stuck.h5", self.folder / "stuck_model"
+        shutil.copy(run.checkpoint(1), file)
+        self.assertEqual(switchyard("export", run.checkpoint(1), model, "--no_tokenizer").returncode, 0)
+        source, library = self.folder / "stuck.c", self.folder / "stuck.so"
+        source.write_text("""
+            #define _GNU_SOURCE
+            #include <stdio.h>
+            #include <string.h>
+            #include <sys/syscall.h>
+            #include <unistd.h>
+            static ssize_t answer(int fd, void *to, size_t bytes, long at) {
+                char link[64], path[4096] = "";
+                snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+                if (readlink(link, path, sizeof path - 1) > 0)
+                    while (strstr(path, "/stuck")) pause();
+                return syscall(SYS_pread64, fd, to, bytes, at);
+            }
+            ssize_t pread(int fd, void *to, size_t bytes, off_t at) { return answer(fd, to, bytes, at); }
+            ssize_t pread64(int fd, void *to, size_t bytes, off64_t at) { return answer(fd, to, bytes, at); }
+            """)
+        subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
+        commands = [["eval", file], ["generate", file, "--prompt=ka"], ["export", file, self.folder / "out"],
+                    ["import", model, f"--output={self.folder}/new.h5"]]  # fmt: skip
+        cases = [(ranks, [*words, "--run.hang_timeout=1"]) for words in commands for ranks in (1, 2)]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            preload = ["env", f"LD_PRELOAD={library}"]
+            outcomes = list(pool.map(lambda case: launch(*case, before=preload), cases))
+        for (ranks, words), outcome in zip(cases, outcomes):
+            with self.subTest(command=words[0], ranks=ranks):
+                self.assert_refused(outcome, "no progress for ", "last event: ", "run.hang_timeout")
 
     def test_a_fault_that_cannot_be_understood(self):
         for fault in ("1:6", "x:6:nan", "0:6:sleep"):

@@ -6,6 +6,7 @@
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import unittest
@@ -171,6 +172,14 @@ class Directory(program.Test):
         self.assertEqual(run.events("resume")[0]["changes"], [
             "run.stop_step: 10 -> 13", "run.keep_last: 2 -> 1", "run.keep_every: 4 -> 0"])  # fmt: skip
 
+    def test_tokens_without_validation(self):
+        tokens = program.make_tokens(self.folder, validation=0)
+        run = self.run_of(**{"data.tokens": tokens, "run.eval_interval": 1})
+        output = self.assert_trains(run, run__stop_step=3)
+        self.assertEqual(output.count(f"`{tokens}` has no validation tokens"), 1, output)
+        self.assertNotIn("nan", output)
+        self.assertTrue(all("val_loss" not in entry for entry in run.log()))
+
 
 @unittest.skipUnless(RANKS == 1, "of --ranks=1")
 class Contract(program.Test):
@@ -260,6 +269,57 @@ class Start(program.Test):
         folder = self.folder / "temporary"
         result = program.switchyard("--version", env={**program.ENVIRONMENT, "TMPDIR": str(folder)})
         self.assertEqual((result.returncode, folder.exists()), (0, False), result.stdout + result.stderr)
+
+    @unittest.skipUnless(RANKS == 1, "of --ranks=1")
+    def test_commands_of_one_process_start_no_mpi(self):
+        """Login nodes of some centres refuse MPI_Init."""
+        source, library = self.folder / "refuse.c", self.folder / "refuse.so"
+        refuse = '{ fputs("MPI was started\\n", stderr); _exit(99); }\n'
+        source.write_text(
+            "#include <stdio.h>\n#include <unistd.h>\n"
+            f"int MPI_Init(int *argc, char ***argv) {refuse}"
+            f"int MPI_Init_thread(int *argc, char ***argv, int wanted, int *given) {refuse}")  # fmt: skip
+        subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library], check=True)
+        run = self.run_of()
+        self.assert_trains(run, run__stop_step=2)
+        file = run.checkpoint(2)
+        text = self.folder / "a.txt"
+        text.write_text("ka lo mi\n\nten sur\n")
+
+        def start(*words, launcher=()):
+            command = [*launcher, "env", f"LD_PRELOAD={library}", program.BUILD / "switchyard", *words]
+            return subprocess.run(command, env=program.ENVIRONMENT, capture_output=True, text=True, timeout=program.PATIENCE_S)
+
+        plan = ["plan", *program.arguments({**run.settings, "parallel.tp": 2}), "--ranks=4"]
+        for words in (["tokenize", text, f"--output={self.folder}/a.h5", f"--tokenizer={self.tokens}"], plan,
+                      ["inspect", file], ["inspect", self.tokens], ["verify", file, self.tokens], ["diff", file, file],
+                      ["diff", self.tokens, self.tokens], ["help"], ["--help"], ["help", "train"], ["--version"],
+                      ["train", "--help"], ["train", f"--data.tokens={self.tokens}", "--dump-config"], ["--dump-config"],
+                      ["eval", "--help"]):  # fmt: skip
+            for launcher in ((), (*program.MPIRUN, "-n", "1")):
+                with self.subTest(words=words[:2], launched=bool(launcher)):
+                    result = start(*words, launcher=launcher)
+                    self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+                    if words[0] == "tokenize":
+                        (self.folder / "a.h5").unlink()
+        wrong = start("inspect", self.folder / "none.h5")
+        self.assertEqual(wrong.returncode, 1)
+        self.assertIn("[rank 0] ", wrong.stderr)
+        for words in (["eval", file], plan[:1] + ["--ranks=0"]):
+            launcher = () if words[0] == "eval" else (*program.MPIRUN, "-n", "2")
+            self.assertEqual(start(*words, launcher=launcher).returncode, 99, "where MPI is needed it is started")
+
+    @unittest.skipUnless(RANKS == 2, "of --ranks=2")
+    def test_commands_of_one_process_speak_once_on_several(self):
+        launcher = [*program.MPIRUN, "-n", "2", program.BUILD / "switchyard"]
+        for words in (["--version"], ["help", "train"], ["inspect", self.tokens], ["verify", self.tokens], ["plan"]):
+            with self.subTest(words=words):
+                result = subprocess.run([*launcher, *words], env=program.ENVIRONMENT, capture_output=True, text=True, timeout=program.PATIENCE_S)
+                alone = program.switchyard(*words)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                if words[0] != "plan":
+                    self.assertEqual(result.stdout, alone.stdout)
+                self.assertEqual(result.stdout.count("\nlayout ") + result.stdout.startswith("layout "), words[0] == "plan")
 
 
 if __name__ == "__main__":

@@ -33,11 +33,11 @@ class Refusals : public ::testing::Test {
 
     const std::string tokens = folder + "/a.h5";
     const std::vector<Command> commands{
-        {"train", "", "", run_train, train_options(), true},
-        {"eval", "", "", run_eval, eval_options(), true},
-        {"generate", "", "", run_generate, generate_options(), true},
-        {"plan", "", "", run_plan, plan_options(), true},
-        {"export", "", "", run_export, export_options(), true},
+        {"train", "", "", run_train, train_options(), Ranks::together, true},
+        {"eval", "", "", run_eval, eval_options(), Ranks::together, true},
+        {"generate", "", "", run_generate, generate_options(), Ranks::together, true},
+        {"plan", "", "", run_plan, plan_options(), Ranks::first, true},
+        {"export", "", "", run_export, export_options(), Ranks::together, true},
     };
 
     int command(std::vector<std::string> words) {

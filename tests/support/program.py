@@ -58,7 +58,7 @@ def switchyard(*words, **options):
     return subprocess.run([BUILD / "switchyard", *map(str, words)], **options)
 
 
-def make_tokens(folder, seed=1, vocab_size=300, documents=200, tokenizer=None):
+def make_tokens(folder, seed=1, vocab_size=300, documents=200, tokenizer=None, validation=0.05):
     """A token file of made-up words."""
     draw = random.Random(seed)
     syllables = "ka lo mi ten sur ran vel do pi shu gar eth".split()
@@ -70,7 +70,8 @@ def make_tokens(folder, seed=1, vocab_size=300, documents=200, tokenizer=None):
     (folder / f"text{seed}.txt").write_text(text + "\n")
     path = folder / f"tokens{seed}.h5"
     source = f"--tokenizer={tokenizer}" if tokenizer else f"--vocab_size={vocab_size}"
-    result = switchyard("tokenize", folder / f"text{seed}.txt", f"--output={path}", source, "--validation=0.05", "--quiet")
+    result = switchyard("tokenize", folder / f"text{seed}.txt", f"--output={path}", source,
+                        f"--validation={validation}", "--quiet")  # fmt: skip
     assert result.returncode == 0, result.stderr
     return path
 
