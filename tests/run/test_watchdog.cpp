@@ -1,0 +1,60 @@
+// The watchdog: ends a silent process in order, whatever its last words meet, and leaves alone one that waits
+// for others.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <stdexcept>
+#include <thread>
+
+#include "core/sign_of_life.hpp"
+#include "run/watchdog.hpp"
+
+namespace switchyard {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr double soon_s = 0.01;
+
+[[noreturn]] void silence() {
+    for (;;) std::this_thread::sleep_for(1s);
+}
+
+struct WatchdogDeathTest : ::testing::Test {
+    WatchdogDeathTest() { ::testing::FLAGS_gtest_death_test_style = "threadsafe"; }
+};
+
+TEST_F(WatchdogDeathTest, SilenceEndsTheProcessWithItsLastEvent) {
+    const auto hang = [] {
+        const Watchdog watchdog(soon_s, 3);
+        sign_of_life("forward", 7);
+        silence();
+    };
+    EXPECT_EXIT(
+        hang(), ::testing::ExitedWithCode(1),
+        "\\[rank 3\\] no progress for .* s, last event: forward in step 7 \\(.*\\); .*run.hang_timeout");
+}
+
+TEST_F(WatchdogDeathTest, LastWordsMayThrow) {
+    const auto hang = [] {
+        const Watchdog watchdog(soon_s, 0,
+                                [](const std::string&) { throw std::runtime_error("no file system"); });
+        sign_of_life("a token");
+        silence();
+    };
+    EXPECT_EXIT(hang(), ::testing::ExitedWithCode(1), "last event: a token \\(");
+}
+
+TEST(WatchdogTest, WhoWaitsForOthersIsNotSilent) {
+    const WaitingForOthers waiting;
+    const Watchdog watchdog(soon_s, 0, [](const std::string& problem) { FAIL() << problem; });
+    std::this_thread::sleep_for(20 * 10ms);
+}
+
+TEST(WatchdogTest, NoTimeoutNoThread) {
+    const Watchdog watchdog(0, 0, [](const std::string& problem) { FAIL() << problem; });
+    std::this_thread::sleep_for(20ms);
+}
+
+}  // namespace
+}  // namespace switchyard
