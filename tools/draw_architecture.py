@@ -18,7 +18,7 @@ SOURCES = (".hpp", ".cpp", ".cu", ".cuh")
 BACK_ENDS = re.compile(r"^(cuda|(kernels|comm|core)/\w+)$")
 WIDTH, BOX, LINE, GAP, ROW_GAP, MARGIN = 1180, 500, 15, 24, 40, 20
 LANES = 110  # width of the margins, left and right, in which arrows pass by other floors
-CHARACTERS = 72  # of small text in a box of full width
+CHARACTERS = 68  # of small text in a box of full width
 
 
 def folder_of(name):
