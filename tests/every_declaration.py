@@ -134,8 +134,7 @@ void construct(void (*)(A...)) {{
 
 }}  // namespace
 
-using namespace switchyard;
-using namespace switchyard::kernels;
+{namespaces}
 
 int main() {{
     {statements};
@@ -207,7 +206,11 @@ def main():
     includes = "\n".join(f'#include "{h.relative_to(arguments.include_root)}"' for h in arguments.headers)
     if not used:
         sys.exit(f"no declaration found in {len(arguments.headers)} headers (nothing would be checked); check their names")
-    arguments.output.write_text(PROGRAM.format(includes=includes, statements=";\n    ".join(used)), encoding="utf-8")
+    # Declarations name what lies beside them without its namespace.
+    namespaces = sorted(set(re.findall(r"&(switchyard(?:::[a-z_]+)*)::", "\n".join(used))))
+    program = PROGRAM.format(includes=includes, statements=";\n    ".join(used),
+                             namespaces="\n".join(f"using namespace {n};" for n in namespaces))  # fmt: skip
+    arguments.output.write_text(program, encoding="utf-8")
 
 
 if __name__ == "__main__":
