@@ -86,11 +86,10 @@ def print_tables(rounds, options):
     print(f"\n{'ratio of tokens/s, per round':34} {f'Switchyard / {rival}':>24}")
     failed = False
     for dtype in options.dtypes:
+        torch_labels = [x for x in labels if x.startswith("PyTorch") and rounds[0][x]["dtype"] == dtype]
         for label in (x for x in labels if x.startswith("Switchyard") and rounds[0][x]["dtype"] == dtype):
-            rivals = [x for x in labels if x.startswith(rival) and rounds[0][x]["dtype"] == dtype]
-            if options.other:
-                rivals = [label.replace("Switchyard", "other")]
-            # Against PyTorch's fastest way in this round.
+            # Against the other build's same run, or PyTorch's fastest way in this round.
+            rivals = [label.replace("Switchyard", "other")] if options.other else torch_labels
             ratios = [r[label]["tokens_per_s"] / max(r[x]["tokens_per_s"] for x in rivals) for r in rounds]
             print(f"{label:34} {spread(ratios):>24}")
             if rounds[0][label]["ranks"] == 1:
