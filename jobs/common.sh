@@ -24,7 +24,7 @@ load_site() {
     source "$site_file"
     case $restart in
         requeue | chain) ;;
-        *) die "$site_file: restart=$restart (how a saved run goes on) use requeue or chain" ;;
+        *) die "$site_file: restart=$restart (how a saved run goes on); use requeue or chain" ;;
     esac
 }
 

@@ -134,7 +134,7 @@ def main():
     arguments = parser.parse_args()
     name, root = arguments.name, arguments.root
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
-        fail(f"'{name}' is no method name (it becomes a file, a function and a key's value): use snake_case, like my_method")
+        fail(f"'{name}' is not a method name (it becomes a file, a function and a key's value): use snake_case, like my_method")
     source, test = root / "src/methods" / f"{name}.cpp", root / "tests/methods" / f"test_method_{name}.cpp"
     registry, docs = root / "src/methods/registry.cpp", root / "docs/methods.md"
     for path in (source, test):

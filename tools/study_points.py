@@ -118,7 +118,7 @@ class Study:
 def bytes_of(text):
     match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]i?B|B)?\s*", text)
     if not match:
-        raise StudyError(f"study.node_memory = {text} is no size (memory decides what fits) write for instance 256GiB")
+        raise StudyError(f"study.node_memory = {text} is not a size (memory decides what fits) write for instance 256GiB")
     factor = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}[(match.group(2) or "B")[0]]
     return float(match.group(1)) * factor
 
@@ -188,7 +188,7 @@ def expand(study, sections, ranks, threads):
     lists.pop("run.dir", None)
     length = "run.stop_step" if "run.stop_step" in lists else "run.steps"
     if length not in lists:
-        raise StudyError(f"{study.path}: run.steps is not set (a point is a run of so many steps, or up to run.stop_step)")
+        raise StudyError(f"{study.path}: run.steps is not set (a point is a run of that many steps, or up to run.stop_step)")
     for steps in lists[length]:
         if whole_number(length, steps) <= study.drop_steps:
             raise StudyError(f"{length} = {steps} leaves nothing after study.drop_steps = {study.drop_steps} take more steps")

@@ -111,7 +111,7 @@ StoredDataset read_dataset(hid_t object) {
     const Handle creation(H5Dget_create_plist(object), H5Pclose, "H5Dget_create_plist");
     const haddr_t offset = H5Dget_offset(object);
     require(H5Pget_layout(creation) == H5D_CONTIGUOUS && (dataset.size() == 0 || offset != HADDR_UNDEF),
-            "it is not stored contiguously (another tool rewrote the file?) use the original");
+            "it is not stored contiguously (another tool rewrote the file?); use the original");
     dataset.offset = dataset.size() == 0 ? 0 : offset;
     return dataset;
 }
@@ -179,8 +179,8 @@ std::uint64_t digest_of(const Catalog& catalog) {
 Catalog read_catalog(const std::string& path) {
     hdf5::silence_errors();
     struct stat status {};
-    require(::stat(path.c_str(), &status) == 0, "cannot read {} ({}) check the path", path, system_reason);
-    require(S_ISREG(status.st_mode), "cannot read {} (it is not a file) check the path", path);
+    require(::stat(path.c_str(), &status) == 0, "cannot read {} ({}); check the path", path, system_reason);
+    require(S_ISREG(status.st_mode), "cannot read {} (it is not a file); check the path", path);
     try {
         Catalog catalog;
         catalog.file_bytes = static_cast<std::uint64_t>(status.st_size);
@@ -198,22 +198,22 @@ Catalog read_catalog(const std::string& path) {
                     "dataset {} reaches beyond the end of the file", name);
         return catalog;
     } catch (const UserError& error) {
-        fail("cannot read {} as a checkpoint ({}) it is damaged, incomplete or of another kind", path,
+        fail("cannot read {} as a checkpoint ({}); it is damaged, incomplete or of another kind", path,
              error.what());
     }
 }
 
 void check_catalog(const Catalog& catalog, const std::string& path) {
     require(catalog.digest.has_value(),
-            "{} is not a checkpoint of this program (its / has no attribute {}) check the path", path,
+            "{} is not a checkpoint of this program (its / has no attribute {}); check the path", path,
             digest_key);
     require(
         *catalog.digest == digest_of(catalog),
-        "{} is damaged or was changed (its attributes and list of datasets do not fit their checksum) use "
+        "{} is damaged or was changed (its attributes and list of datasets do not fit their checksum); use "
         "another checkpoint",
         path);
     require(catalog.file_bytes == catalog.end_of_contents,
-            "{} is damaged or was changed (it has {} bytes instead of {}) use another checkpoint", path,
+            "{} is damaged or was changed (it has {} bytes instead of {}); use another checkpoint", path,
             catalog.file_bytes, catalog.end_of_contents);
 }
 

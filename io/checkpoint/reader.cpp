@@ -61,7 +61,7 @@ CheckpointReader::CheckpointReader(const Comm& world, const std::string& path)
     if (world.rank() != 0) s.catalog = catalog_from_bytes(bytes);
     agree_on(world, [&] {
         s.fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-        require(s.fd >= 0, "cannot open {} ({}) all ranks must see it", path, system_reason);
+        require(s.fd >= 0, "cannot open {} ({}); all ranks must see it", path, system_reason);
     });
 }
 
@@ -157,7 +157,7 @@ void CheckpointReader::finish(const std::string& name, const Pieces& all) const 
     agree(s.world, whole && all.inexact == 0,
           whole ? fmt::format("checkpoint {}: {} values of dataset {} are no {} values (they would change)",
                               s.path, all.inexact, name, name_of(all.dtype))
-                : fmt::format("checkpoint {} is damaged (dataset {} does not fit its checksum) use another "
+                : fmt::format("checkpoint {} is damaged (dataset {} does not fit its checksum); use another "
                               "checkpoint",
                               s.path, name));
 }

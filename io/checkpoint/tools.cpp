@@ -30,7 +30,7 @@ class InputFile {
   public:
     explicit InputFile(const std::string& path)
         : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-        require(fd_ >= 0, "cannot read {} ({}) check the path", path, system_reason);
+        require(fd_ >= 0, "cannot read {} ({}); check the path", path, system_reason);
     }
 
     /// Values [first, first + count) of a dataset.
@@ -275,7 +275,7 @@ std::vector<std::pair<std::int64_t, std::string>> list_checkpoints(const std::st
             found.emplace_back(step, entry->path().string());
     }
     require(!error || error == std::errc::no_such_file_or_directory,
-            "cannot list the checkpoints in {} ({}) check the folder", directory, error.message());
+            "cannot list the checkpoints in {} ({}); check the folder", directory, error.message());
     std::sort(found.rbegin(), found.rend());
     return found;
 }

@@ -34,17 +34,17 @@ constexpr hsize_t aligned_from_bytes = 4 << 20;
 void check_file_size_limit(const std::string& path, std::uint64_t bytes) {
     rlimit limit{};
     if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
-    require(limit.rlim_cur >= bytes, "cannot write {} ({} needed, files are limited to {}) raise `ulimit -f`",
+    require(limit.rlim_cur >= bytes, "cannot write {} ({} needed, files are limited to {}); raise `ulimit -f`",
             path, bytes_text(bytes), bytes_text(limit.rlim_cur));
 }
 
 void check_free_space(const std::string& path, std::uint64_t bytes) {
     struct statvfs info {};
-    require(::statvfs(directory_of(path).c_str(), &info) == 0, "cannot write {} ({}: {}) check run.dir", path,
+    require(::statvfs(directory_of(path).c_str(), &info) == 0, "cannot write {} ({}: {}); check run.dir", path,
             directory_of(path), system_reason);
     const std::uint64_t free = std::uint64_t{info.f_bavail} * info.f_frsize;
     require(free >= bytes,
-            "cannot write {} (no space left: {} needed, {} free) remove files or lower run.keep_last", path,
+            "cannot write {} (no space left: {} needed, {} free); remove files or lower run.keep_last", path,
             bytes_text(bytes), bytes_text(free));
 }
 
@@ -164,7 +164,7 @@ CheckpointWriter::CheckpointWriter(const Comm& world, std::string path, std::uin
             check_free_space(s.path, expected_bytes);
             s.data =
                 FileDescriptor(::open(s.partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-            require(s.data >= 0, "cannot create {} ({}) check run.dir", s.partial, system_reason);
+            require(s.data >= 0, "cannot create {} ({}); check run.dir", s.partial, system_reason);
             s.made_partial = true;
             s.file = create_file(s.partial);
             s.catalog.attributes["/"];
@@ -172,7 +172,7 @@ CheckpointWriter::CheckpointWriter(const Comm& world, std::string path, std::uin
         agree_on(world, [&] {
             if (s.root()) return;
             s.data = FileDescriptor(::open(s.partial.c_str(), O_WRONLY | O_CLOEXEC));
-            require(s.data >= 0, "cannot open {} ({}) all ranks must see run.dir", s.partial, system_reason);
+            require(s.data >= 0, "cannot open {} ({}); all ranks must see run.dir", s.partial, system_reason);
         });
     } catch (...) {
         if (s.made_partial) ::unlink(s.partial.c_str());

@@ -17,14 +17,14 @@ nlohmann::json parse_json_object(std::string_view text, const std::string& file)
     std::vector<std::set<std::string>> open_objects;
     const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
         require(depth <= max_depth,
-                "`{}` nests its JSON more than {} deep (no such file is written that way) get it again", file,
+                "`{}` nests its JSON more than {} deep (no file of this kind is written that way); download it again", file,
                 max_depth);
         if (event == json::parse_event_t::object_start) open_objects.emplace_back();
         if (event == json::parse_event_t::object_end) open_objects.pop_back();
         if (event == json::parse_event_t::key) {
             const auto& key = parsed.get_ref<const std::string&>();
             require(open_objects.back().insert(key).second,
-                    "`{}` has {} twice (only one of them can be meant) get the file again", file,
+                    "`{}` has {} twice (only one of them can be meant); download it again", file,
                     quoted(key));
         }
         return true;
@@ -33,9 +33,9 @@ nlohmann::json parse_json_object(std::string_view text, const std::string& file)
     try {
         result = json::parse(text, check);
     } catch (const json::exception& error) {
-        fail("`{}` is damaged: its JSON cannot be read ({}) get the file again", file, error.what());
+        fail("`{}` is damaged: its JSON cannot be read ({}); download it again", file, error.what());
     }
-    require(result.is_object(), "`{}` is damaged: its JSON is no object but {} get the file again", file,
+    require(result.is_object(), "`{}` is damaged: its JSON is not an object but {}; download it again", file,
             result.type_name());
     return result;
 }
@@ -45,7 +45,7 @@ nlohmann::json read_json_object(const std::string& path) {
     std::error_code error;
     require(std::filesystem::is_regular_file(path, error), "`{}` is missing or no file", path);
     const std::uintmax_t bytes = std::filesystem::file_size(path, error);
-    require(!error && bytes <= max_bytes, "`{}` has {} bytes (at most {} are read) it is not the file meant",
+    require(!error && bytes <= max_bytes, "`{}` has {} bytes (at most {} are read); it is not the file meant",
             path, bytes, max_bytes);
     return parse_json_object(read_file(path), path);
 }

@@ -23,22 +23,22 @@ class Keys {
     bool has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
     /// Of a key that is there.
     Keys object(const char* key) const {
-        require(object_[key].is_object(), "{}: {} is no object", where_, key);
+        require(object_[key].is_object(), "{}: {} is not an object", where_, key);
         return {object_[key], where_ + ", " + key};
     }
     std::int64_t size(const char* key, std::optional<std::int64_t> otherwise = std::nullopt) const {
         if (!has(key) && otherwise) return *otherwise;
-        require(has(key), "{} lacks {} (the model's sizes come from it) get the file again", where_, key);
+        require(has(key), "{} lacks {} (the model's sizes come from it); download it again", where_, key);
         const bool in_range = object_[key].is_number_unsigned() && object_[key].get<std::uint64_t>() >= 1 &&
                               object_[key].get<std::uint64_t>() <= 1u << 30;
-        require(in_range, "{}: {} = {} is no size (a whole number from 1 to 2^30 is wanted)", where_, key,
+        require(in_range, "{}: {} = {} is not a size (a whole number from 1 to 2^30 is expected)", where_, key,
                 shown(key));
         return object_[key].get<std::int64_t>();
     }
     double positive(const char* key, double otherwise) const {
         if (!has(key)) return otherwise;
         const double value = object_[key].is_number() ? object_[key].get<double>() : 0;
-        require(std::isfinite(value) && value > 0, "{}: {} = {} is no positive number", where_, key,
+        require(std::isfinite(value) && value > 0, "{}: {} = {} is not a positive number", where_, key,
                 shown(key));
         return value;
     }
@@ -50,7 +50,7 @@ class Keys {
     /// The key is absent or has this value.
     void only(const char* key, const json& value, const char* why) const {
         require(!has(key) || object_[key] == value,
-                "{}: {} = {} is not supported ({}) only {} can be imported", where_, key, shown(key), why,
+                "{}: {} = {} is not supported ({}); only {} can be imported", where_, key, shown(key), why,
                 value.dump());
     }
     const std::string& where() const { return where_; }
@@ -72,7 +72,7 @@ void check_plain_rotation(const Keys& rope) {
     rope.only("type", "default", why);
     rope.only("partial_rotary_factor", 1.0, "all values of a head are rotated");
     require(!rope.has("factor") || rope.has("rope_type") || rope.has("type"),
-            "{}: factor without a type is not supported ({}) only \"default\" can be imported", rope.where(),
+            "{}: factor without a type is not supported ({}); only \"default\" can be imported", rope.where(),
             why);
 }
 
@@ -85,13 +85,13 @@ double read_rope_theta(const Keys& keys) {
     check_plain_rotation(rope);
     const double newer = rope.positive("rope_theta", theta);
     require(newer == theta || !keys.has("rope_theta"),
-            "{}: rope_theta = {} and rope_parameters.rope_theta = {} (one of them is wrong) correct the file",
+            "{}: rope_theta = {} and rope_parameters.rope_theta = {} (one of them is wrong); correct the file",
             keys.where(), theta, newer);
     return newer;
 }
 
 void check_supported(const Keys& keys) {
-    require(keys.has("model_type"), "{} lacks model_type (it says which model this is) get the file again",
+    require(keys.has("model_type"), "{} lacks model_type (it says which model this is); download it again",
             keys.where());
     keys.only("model_type", "llama", "this program knows LLaMA");
     if (keys.has("architectures"))
@@ -101,7 +101,7 @@ void check_supported(const Keys& keys) {
     keys.only("attention_bias", false, "linears have no bias");
     keys.only("mlp_bias", false, "linears have no bias");
     require(!keys.has("quantization_config"),
-            "{}: quantization_config is not supported (weights are read as they are) save the model in bf16 "
+            "{}: quantization_config is not supported (weights are read as they are); save the model in bf16 "
             "or f32",
             keys.where());
 }

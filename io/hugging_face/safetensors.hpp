@@ -13,7 +13,7 @@
 
 namespace switchyard {
 
-/// A tensor in a file; its place in bytes behind the header.
+/// A tensor in a file; its place in bytes after the header.
 struct SafetensorsEntry {
     std::string dtype;  // as written there: F32, BF16, F16, ...
     std::vector<std::int64_t> shape;

@@ -41,7 +41,7 @@ constexpr TypeSize type_sizes[] = {
 /// Header text of an open file; data_offset <- where values begin.
 std::string read_header(int fd, const std::string& path, std::uint64_t file_bytes) {
     require(file_bytes >= length_bytes,
-            "`{}` has {} bytes (a safetensors file begins with {} that give the length of its header) get it "
+            "`{}` has {} bytes (a safetensors file begins with {} that give the length of its header); get it "
             "again",
             path, file_bytes, length_bytes);
     std::uint64_t length = 0;
@@ -49,13 +49,13 @@ std::string read_header(int fd, const std::string& path, std::uint64_t file_byte
     require(error.empty(), "cannot read `{}`: {}", path, error);
     require(length <= max_header_bytes && length <= file_bytes - length_bytes,
             "`{}` says that its header has {} bytes (the file has {}, and {} are the most a header may have: "
-            "it is truncated or no safetensors file) get it again",
+            "it is truncated or not a safetensors file); download it again",
             path, length, file_bytes, max_header_bytes);
     std::string text(length, '\0');
     error = read_fully(fd, reinterpret_cast<std::byte*>(text.data()), length, length_bytes);
     require(error.empty(), "cannot read the header of `{}`: {}", path, error);
     require(text.starts_with('{'),
-            "`{}` has a header that does not begin with {{ (it is no safetensors file) get it again", path);
+            "`{}` has a header that does not begin with {{ (it is not a safetensors file); download it again", path);
     return text;
 }
 
@@ -65,36 +65,36 @@ std::uint64_t bytes_of(const SafetensorsEntry& entry, const std::string& where) 
                                     [&](const TypeSize& t) { return entry.dtype == t.name; });
     require(type != std::end(type_sizes),
             "{} has the type {}, which the format does not have (the file is "
-            "damaged or newer than this program) get it again or convert it to F32",
+            "damaged or newer than this program); download it again or convert it to F32",
             where, quoted(entry.dtype));
     std::uint64_t bits = type->bits;
     for (const std::int64_t extent : entry.shape)
         require(!__builtin_mul_overflow(bits, static_cast<std::uint64_t>(extent), &bits) &&
                     bits < std::uint64_t{1} << 62,
-                "{} has a shape of more bytes than can be counted ({}: the file is damaged) get it again",
+                "{} has a shape of more bytes than can be counted ({}: the file is damaged); download it again",
                 where, fmt::join(entry.shape, " x "));
     require(bits % 8 == 0,
-            "{} fills no whole number of bytes ({} values of {} bits: the file is damaged) get it again",
+            "{} fills no whole number of bytes ({} values of {} bits: the file is damaged); download it again",
             where, entry.size(), type->bits);
     return bits / 8;
 }
 
 std::uint64_t whole_number(const json& value, const std::string& where, const char* what) {
     require(value.is_number_unsigned() && value.get<std::uint64_t>() <= std::uint64_t{1} << 62,
-            "{} has {} that is no whole number in range (the file is damaged) get it again", where, what);
+            "{} has {} that is not a whole number in range (the file is damaged); download it again", where, what);
     return value.get<std::uint64_t>();
 }
 
 SafetensorsEntry read_entry(const json& value, const std::string& where, std::uint64_t data_bytes) {
     require(value.is_object() && value.size() == 3 && value.contains("dtype") && value.contains("shape") &&
                 value.contains("data_offsets"),
-            "{} is not described by dtype, shape and data_offsets alone (the file is damaged) get it again",
+            "{} is not described by dtype, shape and data_offsets alone (the file is damaged); download it again",
             where);
     require(value["dtype"].is_string() && value["shape"].is_array(),
-            "{} has a dtype that is no text or a shape that is no list (the file is damaged) get it again",
+            "{} has a dtype that is not text or a shape that is not a list (the file is damaged); download it again",
             where);
     require(value["shape"].size() <= max_dimensions,
-            "{} has {} dimensions ({} at most are read: the file is damaged) get it again", where,
+            "{} has {} dimensions ({} at most are read: the file is damaged); download it again", where,
             value["shape"].size(), max_dimensions);
     SafetensorsEntry entry;
     entry.dtype = value["dtype"].get<std::string>();
@@ -102,16 +102,16 @@ SafetensorsEntry read_entry(const json& value, const std::string& where, std::ui
         entry.shape.push_back(static_cast<std::int64_t>(whole_number(extent, where, "a shape")));
     const json& offsets = value["data_offsets"];
     require(offsets.is_array() && offsets.size() == 2,
-            "{} has data_offsets that are not two numbers (the file is damaged) get it again", where);
+            "{} has data_offsets that are not two numbers (the file is damaged); download it again", where);
     entry.begin = whole_number(offsets[0], where, "an offset");
     entry.end = whole_number(offsets[1], where, "an offset");
     require(entry.begin <= entry.end && entry.end <= data_bytes,
-            "{} has the data_offsets {} to {} (the file has {} bytes of values: it is truncated or damaged) "
-            "get it again",
+            "{} has the data_offsets {} to {} (the file has {} bytes of values: it is truncated or damaged); "
+            "download it again",
             where, entry.begin, entry.end, data_bytes);
     const std::uint64_t bytes = bytes_of(entry, where);
     require(bytes == entry.end - entry.begin,
-            "{} has {} bytes for {} values of type {} ({} are needed: the file is damaged) get it again",
+            "{} has {} bytes for {} values of type {} ({} are needed: the file is damaged); download it again",
             where, entry.end - entry.begin, entry.size(), entry.dtype, bytes);
     return entry;
 }
@@ -120,7 +120,7 @@ void check_metadata(const json& metadata, const std::string& path) {
     bool texts = metadata.is_object();
     for (const auto& value : metadata) texts = texts && value.is_string();
     require(texts,
-            "`{}` has __metadata__ that does not map texts to texts (the file is damaged) get it again",
+            "`{}` has __metadata__ that does not map texts to texts (the file is damaged); download it again",
             path);
 }
 
@@ -138,17 +138,17 @@ void check_cover(const std::map<std::string, SafetensorsEntry>& entries, const s
         const auto& [name, entry] = *item;
         require(entry.begin >= end,
                 "`{}`: tensor {} begins at byte {}, inside {} (which ends at {}; tensors may "
-                "not overlap: the file is damaged) get it again",
+                "not overlap: the file is damaged); download it again",
                 path, quoted(name), entry.begin, before, end);
         require(entry.begin == end,
                 "`{}`: {} bytes between {} and tensor {} belong to no tensor (the file is "
-                "damaged) get it again",
+                "damaged); download it again",
                 path, entry.begin - end, before, quoted(name));
         end = entry.end;
         before = "tensor " + quoted(name);
     }
     require(end == data_bytes,
-            "`{}`: {} bytes behind {} belong to no tensor (the file is damaged) get it again", path,
+            "`{}`: {} bytes after {} belong to no tensor (the file is damaged); download it again", path,
             data_bytes - end, before);
 }
 
@@ -179,16 +179,16 @@ std::string index_path(const std::string& directory) {
 std::map<std::string, std::set<std::string>> read_index(const std::string& path) {
     const json index = read_json_object(path);
     require(index.contains("weight_map") && index["weight_map"].is_object(),
-            "`{}` has no weight_map (it says which file holds which tensor) get it again", path);
+            "`{}` has no weight_map (it says which file holds which tensor); download it again", path);
     std::map<std::string, std::set<std::string>> files;
     for (const auto& [name, file] : index["weight_map"].items()) {
-        require(file.is_string(), "`{}` names no file for tensor {} (it is damaged) get it again", path,
+        require(file.is_string(), "`{}` names no file for tensor {} (it is damaged); download it again", path,
                 quoted(name));
         const auto& file_name = file.get_ref<const std::string&>();
         const bool beside = !file_name.empty() && file_name != "." && file_name != ".." &&
                             file_name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
         require(beside,
-                "`{}` puts tensor {} into {} (files of an index lie beside it) get a model from elsewhere",
+                "`{}` puts tensor {} into {} (files of an index lie beside it); get a model from elsewhere",
                 path, quoted(name), quoted(file_name));
         files[file_name].insert(name);
     }
@@ -207,7 +207,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path)
     : path_(path), file_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     require(file_ >= 0, "cannot open `{}`: {}", path, std::strerror(errno));
     struct stat status {};
-    require(::fstat(file_, &status) == 0 && S_ISREG(status.st_mode), "`{}` is no file", path);
+    require(::fstat(file_, &status) == 0 && S_ISREG(status.st_mode), "`{}` is not a file", path);
     const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
     const std::string text = read_header(file_, path, file_bytes);
     data_offset_ = length_bytes + text.size();
@@ -229,7 +229,7 @@ void SafetensorsFile::read_f32(const std::string& name, std::int64_t first, std:
                    first + count, name);
     const bool wide = entry.dtype == "F32";
     require(wide || entry.dtype == "BF16" || entry.dtype == "F16",
-            "`{}`: tensor {} is of type {} (weights are read from F32, BF16 and F16) convert the model first",
+            "`{}`: tensor {} is of type {} (weights are read from F32, BF16 and F16); convert the model first",
             path_, quoted(name), entry.dtype);
     const std::size_t element = wide ? 4 : 2;
     std::vector<std::byte> raw(static_cast<std::size_t>(count) * element);
@@ -250,11 +250,11 @@ SafetensorsDirectory::SafetensorsDirectory(const std::string& path) {
     require(
         has_single || has_index,
         "`{}` has neither model.safetensors nor model.safetensors.index.json (weights are read from these; "
-        "files of other kinds can run code) save the model as safetensors",
+        "files of other kinds can run code); save the model as safetensors",
         path);
     require(
         !has_single || !has_index,
-        "`{}` has model.safetensors and model.safetensors.index.json (it is unclear which is meant) move one "
+        "`{}` has model.safetensors and model.safetensors.index.json (it is unclear which is meant); move one "
         "of them away",
         path);
     if (has_single) {
@@ -267,13 +267,13 @@ SafetensorsDirectory::SafetensorsDirectory(const std::string& path) {
         const auto& entries = files_.back().entries();
         for (const std::string& name : expected) {
             require(entries.contains(name),
-                    "`{}/{}` has no tensor {} (`{}` says that it does) get both again", path, file,
+                    "`{}/{}` has no tensor {} (`{}` says that it does); download both again", path, file,
                     quoted(name), index);
             place_[name] = files_.size() - 1;
         }
         for (const auto& [name, entry] : entries)
             require(expected.contains(name),
-                    "`{}/{}` holds tensor {} (`{}` does not name it there) get both again", path, file,
+                    "`{}/{}` holds tensor {} (`{}` does not name it there); download both again", path, file,
                     quoted(name), index);
     }
 }

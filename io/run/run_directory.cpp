@@ -21,8 +21,8 @@ void make_directory(const std::string& path) {
     std::error_code error;
     std::filesystem::create_directories(path, error);
     require(!error && std::filesystem::is_directory(path),
-            "cannot make run directory `{}`: {} (run.dir holds log and checkpoints) choose another run.dir",
-            path, error ? error.message() : "it exists and is no folder");
+            "cannot make run directory `{}`: {} (run.dir holds log and checkpoints); choose another run.dir",
+            path, error ? error.message() : "it exists and is not a folder");
 }
 
 /// Permission bits lie on network file systems and for root: write a file to know.
@@ -35,7 +35,7 @@ void check_writable(const std::string& directory) {
     } catch (const UserError& problem) {
         ::unlink(probe.c_str());
         fail(
-            "run directory `{}` is not writable: {} (run.dir holds log and checkpoints) choose another "
+            "run directory `{}` is not writable: {} (run.dir holds log and checkpoints); choose another "
             "run.dir or "
             "free space",
             directory, problem.what());
@@ -50,7 +50,7 @@ std::string utc_time() {
 }
 
 RunDirectory::RunDirectory(const std::string& path) : path_(path) {
-    require(!path.empty(), "run.dir is empty (it holds log and checkpoints) name a folder");
+    require(!path.empty(), "run.dir is empty (it holds log and checkpoints); name a folder");
     while (path_.size() > 1 && path_.back() == '/') path_.pop_back();
     make_directory(path_);
     check_writable(path_);

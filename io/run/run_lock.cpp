@@ -115,7 +115,7 @@ void RunLock::wait_for_sign_of_life(const std::string& seen) const {
 
 void RunLock::refuse(const std::string& holder) const {
     fail(
-        "run directory `{}` is in use by {} (two runs would overwrite each other's checkpoints) wait for "
+        "run directory `{}` is in use by {} (two runs would overwrite each other's checkpoints); wait for "
         "that run or choose another run.dir",
         directory_, holder.empty() ? "another process" : holder);
 }
@@ -137,7 +137,7 @@ void RunLock::check() const {
     require(now.empty() || is_mine(now),
             "run directory `{}` was taken over by {} (this process gave no sign of life for {:.0f} s, or "
             "both began "
-            "in the same moment) let that run go on",
+            "in the same moment); let that run go on",
             directory_, line(now, 0), times_.patience_s);
 }
 

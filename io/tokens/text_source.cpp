@@ -66,13 +66,13 @@ void check_first_bytes(const std::string& name, std::string_view bytes) {
             !starts("\xFD"
                     "7zXZ"sv) &&
             !starts("BZh"sv),
-        "`{}` is compressed (inputs are read as plain text) pipe it: zcat FILE | switchyard tokenize - ...",
+        "`{}` is compressed (inputs are read as plain text); pipe it: zcat FILE | switchyard tokenize - ...",
         name);
     require(!starts("\xFF\xFE"sv) && !starts("\xFE\xFF"sv),
-            "`{}` is UTF-16 (inputs are read as UTF-8) convert it: iconv -f utf-16 -t utf-8", name);
+            "`{}` is UTF-16 (inputs are read as UTF-8); convert it: iconv -f utf-16 -t utf-8", name);
     require(
         !starts("\x89HDF\r\n"sv),
-        "`{}` is an HDF5 file, not text (inputs are text or .jsonl files) a token file goes to --tokenizer",
+        "`{}` is an HDF5 file, not text (inputs are text or .jsonl files); a token file goes to --tokenizer",
         name);
 }
 
@@ -173,7 +173,7 @@ FileDescriptor open_input(const TextInput& input) {
 
 std::vector<TextInput> check_inputs(const std::vector<std::string>& names) {
     require(!names.empty(),
-            "no input given (there is nothing to tokenize) name text or .jsonl files, or - for stdin");
+            "no input given (there is nothing to tokenize); name text or .jsonl files, or - for stdin");
     require(std::count(names.begin(), names.end(), "-") <= 1, "standard input `-` is given twice");
     std::vector<TextInput> inputs;
     for (const std::string& name : names) {
@@ -185,9 +185,9 @@ std::vector<TextInput> check_inputs(const std::vector<std::string>& names) {
             continue;
         }
         require(::stat(name.c_str(), &status) == 0,
-                "cannot read input `{}`: {} (its text was to be tokenized) check the path", name,
+                "cannot read input `{}`: {} (its text was to be tokenized); check the path", name,
                 system_reason);
-        require(!S_ISDIR(status.st_mode), "input `{}` is a folder (inputs are files) name its files: {}/*",
+        require(!S_ISDIR(status.st_mode), "input `{}` is a folder (inputs are files); name its files: {}/*",
                 name, name);
         if (S_ISREG(status.st_mode)) {
             input.size = static_cast<std::uint64_t>(status.st_size);
@@ -213,7 +213,7 @@ TextSource::TextSource(std::vector<TextInput> inputs, const std::string& documen
     } else {
         require(
             document_separator == "line",
-            "unknown document separator `{}` (it says where one document ends) use file, blank-lines or line",
+            "unknown document separator `{}` (it says where one document ends); use file, blank-lines or line",
             document_separator);
         separator_ = Separator::line;
     }
@@ -310,7 +310,7 @@ void TextSource::take_json_line(const std::string& line) {
         if (is_blank(text)) return;
         add(text);
     } catch (const UserError& problem) {
-        fail("`{}` line {}: {} (each line of a .jsonl file is one document) mend or remove the line", name_,
+        fail("`{}` line {}: {} (each line of a .jsonl file is one document); mend or remove the line", name_,
              line_number_, problem.what());
     }
     end_document();

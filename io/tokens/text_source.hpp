@@ -60,7 +60,7 @@ struct TextSegment {
 
 struct SegmentRule {
     std::size_t bytes =
-        65536;  // cut at the first line end after so many bytes; at a space after 16 times as many
+        65536;  // cut at the first line end after that many bytes; at a space after 16 times as many
     bool drop_space = false;
 };
 

@@ -28,15 +28,15 @@ Handle open_file(const std::string& path) {
     std::error_code error;
     require(
         std::filesystem::exists(path, error),
-        "token file `{}` does not exist (data.tokens) make one with `switchyard tokenize TEXT --output={}`",
+        "token file `{}` does not exist (data.tokens); make one with `switchyard tokenize TEXT --output={}`",
         path, path);
-    require(std::filesystem::is_regular_file(path, error), "`{}` is not a file (a token file is wanted)",
+    require(std::filesystem::is_regular_file(path, error), "`{}` is not a file (a token file is expected)",
             path);
     try {
         return Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, "H5Fopen");
     } catch (const UserError& problem) {
         fail(
-            "token file `{}` cannot be opened: it is truncated, damaged, unreadable or no HDF5 file ({}) "
+            "token file `{}` cannot be opened: it is truncated, damaged, unreadable or not an HDF5 file ({}); "
             "copy it again or make it again with `switchyard tokenize`",
             path, problem.what());
     }
@@ -130,7 +130,7 @@ TokenFile::TokenFile(const std::string& path) : state_(std::make_unique<State>()
         state_->check_info();
     } catch (const UserError& problem) {
         fail(
-            "`{}` is not an intact token file: {} (training needs one) make it with `switchyard tokenize`, "
+            "`{}` is not an intact token file: {} (training needs one); make it with `switchyard tokenize`, "
             "or look "
             "at it with `switchyard verify`",
             path, problem.what());
@@ -157,7 +157,7 @@ void TokenFile::read(TokenSplit split, std::int64_t begin, std::int64_t count, s
         read_ids(part, static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(count), ids);
     } catch (const UserError& problem) {
         fail(
-            "cannot read {} tokens {} to {} of `{}`: {} (the file is damaged or its disk unreachable) check "
+            "cannot read {} tokens {} to {} of `{}`: {} (the file is damaged or its disk unreachable); check "
             "it with "
             "`switchyard verify`",
             token_format::name_of(split), begin, begin + count - 1, state_->path, problem.what());
@@ -167,7 +167,7 @@ void TokenFile::read(TokenSplit split, std::int64_t begin, std::int64_t count, s
         require(static_cast<std::uint32_t>(ids[i]) < vocab_size,
                 "`{}`: {} token {} has id {}, outside the vocabulary of {} (the file is damaged or was not "
                 "made by "
-                "`switchyard tokenize`) make it again",
+                "`switchyard tokenize`); make it again",
                 state_->path, token_format::name_of(split), begin + i, static_cast<std::uint32_t>(ids[i]),
                 vocab_size);
     }
@@ -188,7 +188,7 @@ std::int64_t TokenFile::document_start(TokenSplit split, std::int64_t p) const {
     read_range(part.starts, H5T_NATIVE_INT64, low, starts.size(), starts.data());
     const auto after = std::upper_bound(starts.begin(), starts.end(), p);
     require(after != starts.begin(),
-            "`{}`: no document holds {} token {} (the file is damaged) make it again", state_->path,
+            "`{}`: no document holds {} token {} (the file is damaged); make it again", state_->path,
             token_format::name_of(split), p);
     return *(after - 1);
 }

@@ -38,13 +38,13 @@ Handle create_file(const std::string& path) {
     hdf5::silence_errors();
     // HDF5's own message for a missing folder or permission is opaque: try the path first.
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    require(fd >= 0, "cannot create `{}`: {} (the token file is written there) choose another --output", path,
+    require(fd >= 0, "cannot create `{}`: {} (the token file is written there); choose another --output", path,
             system_reason);
     ::close(fd);
     const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
     SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));
     const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    require(file >= 0, "cannot create `{}` (does another process write it?) choose another --output", path);
+    require(file >= 0, "cannot create `{}` (does another process write it?); choose another --output", path);
     return Handle(file, H5Fclose, "H5Fcreate");
 }
 
@@ -55,7 +55,7 @@ void writing(Work work) {
         work();
     } catch (const UserError& problem) {
         fail(
-            "cannot write the token file: {} (nothing of it is kept) free space, raise `ulimit -f`, or "
+            "cannot write the token file: {} (nothing of it is kept); free space, raise `ulimit -f`, or "
             "choose "
             "another --output",
             problem.what());

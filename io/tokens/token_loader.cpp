@@ -44,10 +44,10 @@ std::int64_t permute(std::int64_t index, std::int64_t size, std::uint64_t key) {
 
 TokenLoader::TokenLoader(const TokenFile& file, std::int64_t seq_len, std::uint64_t seed, bool mask_documents)
     : file_(file), seq_len_(seq_len), seed_(seed), mask_documents_(mask_documents) {
-    require(seq_len > 0, "data.seq_len = {} (it is the number of tokens in a sequence) choose 1 or more",
+    require(seq_len > 0, "data.seq_len = {} (it is the number of tokens in a sequence); choose 1 or more",
             seq_len);
     require(samples_per_epoch() > 0,
-            "`{}` has {} training tokens, but one sample takes data.seq_len + 1 = {} (nothing to train on) "
+            "`{}` has {} training tokens, but one sample takes data.seq_len + 1 = {} (nothing to train on); "
             "use more text or "
             "a smaller data.seq_len",
             file.path(), file.info().num_tokens, seq_len + 1);

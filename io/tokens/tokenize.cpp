@@ -138,7 +138,7 @@ std::string read_tokenizer(std::string path) {
                 folder);
     }
     require(std::filesystem::exists(path),
-            "there is no `{}` (it is read as the tokenizer) check --tokenizer, or give --vocab_size=N to "
+            "there is no `{}` (it is read as the tokenizer); check --tokenizer, or give --vocab_size=N to "
             "train one",
             path);
     return read_file(path);
@@ -180,26 +180,26 @@ class Job {
 
 void Job::check_options() const {
     require(!options_.output.empty(),
-            "no output given (the token file is written there) add --output=FILE.h5");
+            "no output given (the token file is written there); add --output=FILE.h5");
     require(options_.validation >= 0 && options_.validation < 1,
-            "validation = {} (it is the share of the documents kept for validation) choose it in [0, 1)",
+            "validation = {} (it is the share of the documents kept for validation); choose it in [0, 1)",
             options_.validation);
     require(!options_.tokenizer.empty() || options_.vocab_size > 0,
-            "neither a tokenizer nor a vocabulary size given (a tokenizer is used as it is or trained) add "
+            "neither a tokenizer nor a vocabulary size given (a tokenizer is used as it is or trained); add "
             "--tokenizer=MODEL or --vocab_size=N");
     const std::string folder = directory_of(options_.output);
     require(std::filesystem::is_directory(folder),
-            "folder `{}` does not exist (the token file is written there) make it", folder);
+            "folder `{}` does not exist (the token file is written there); make it", folder);
     require(::access(folder.c_str(), W_OK) == 0,
-            "folder `{}` cannot be written: {} (the token file goes there) choose another --output", folder,
+            "folder `{}` cannot be written: {} (the token file goes there); choose another --output", folder,
             system_reason);
     for (const TextInput& input : inputs_) {
         std::error_code error;
         require(!std::filesystem::equivalent(input.path, options_.output, error),
-                "`{}` is both input and output (it would be lost) choose another --output", options_.output);
+                "`{}` is both input and output (it would be lost); choose another --output", options_.output);
     }
     require(!std::filesystem::exists(options_.output) || is_token_file(options_.output),
-            "output `{}` exists and is no token file (it would be lost) choose another name, or remove it",
+            "output `{}` exists and is not a token file (it would be lost); choose another name, or remove it",
             options_.output);
     TextSource({}, options_.document_separator, {});  // knows the separators
 }
@@ -230,9 +230,9 @@ Tokenizer Job::load() const {
         Tokenizer tokenizer(model_);
         require(
             tokenizer.end_token() >= 0,
-            "it has no end token (every document ends with one) give a model with an eos piece such as </s>");
+            "it has no end token (every document ends with one); give a model with an eos piece such as </s>");
         require(options_.vocab_size == 0 || options_.vocab_size == tokenizer.vocab_size(),
-                "it has {} pieces, but vocab_size = {} was asked for (a given tokenizer is used as it is) "
+                "it has {} pieces, but vocab_size = {} was asked for (a given tokenizer is used as it is); "
                 "leave vocab_size "
                 "out, or leave tokenizer out to train one",
                 tokenizer.vocab_size(), options_.vocab_size);
@@ -252,7 +252,7 @@ void Job::write_batch(TokenFileWriter& writer, const Tokenizer& tokenizer,
             num_unknown_ += id == unknown;
             require(id != end,
                     "the tokenizer encodes text as its end token {} (document {}; documents could not be "
-                    "told apart) "
+                    "told apart); "
                     "use a model whose end token is a control piece",
                     end, batch[i].document);
         }
@@ -267,10 +267,10 @@ void Job::balance_splits(TokenFileWriter& writer) const {
     const std::int64_t training = writer.num_documents(TokenSplit::training);
     const std::int64_t validation = writer.num_documents(TokenSplit::validation);
     require(training + validation > 0,
-            "the inputs hold no text (there is nothing to train on) check the files");
+            "the inputs hold no text (there is nothing to train on); check the files");
     if (options_.validation == 0 || (training > 0 && validation > 0)) return;
     require(training + validation > 1,
-            "the inputs hold one document only (validation = {} wants some of several) choose another "
+            "the inputs hold one document only (validation = {} wants some of several); choose another "
             "--document_separator (blank-lines, line or file; now {}), or --validation=0 for none",
             options_.validation, options_.document_separator);
     writer.move_last_document(training == 0 ? TokenSplit::validation : TokenSplit::training);

@@ -16,7 +16,7 @@ struct Tokenizer::State {
 Tokenizer::Tokenizer(const std::string& serialized_model) : state_(std::make_unique<State>()) {
     const auto status = state_->processor.LoadFromSerializedProto(serialized_model);
     require(status.ok() && state_->processor.GetPieceSize() > 0,
-            "this is not a SentencePiece model (a tokenizer.json of Hugging Face is another format) give the "
+            "this is not a SentencePiece model (a tokenizer.json of Hugging Face is another format); give the "
             "file tokenizer.model or spiece.model");
 }
 

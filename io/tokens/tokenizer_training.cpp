@@ -115,9 +115,9 @@ std::vector<std::string> sample_lines(const std::vector<TextInput>& inputs, std:
 
 std::string train_tokenizer(std::vector<std::string> lines, std::int64_t vocab_size) {
     require(vocab_size > num_fixed_pieces,
-            "vocab_size = {} is too small (3 control pieces and 256 bytes come first) ask for some thousands",
+            "vocab_size = {} is too small (3 control pieces and 256 bytes come first); ask for some thousands",
             vocab_size);
-    require(!lines.empty(), "the inputs hold no text (a tokenizer is to be trained on it) check the files");
+    require(!lines.empty(), "the inputs hold no text (a tokenizer is to be trained on it); check the files");
     Sentences sentences(std::move(lines));
     std::string model;
     const auto status = sentencepiece::SentencePieceTrainer::Train(
@@ -139,13 +139,13 @@ std::string train_tokenizer(std::vector<std::string> lines, std::int64_t vocab_s
     if (std::regex_search(message, found, std::regex("required_chars\\. (\\d+) vs (\\d+)"))) {
         fail(
             "vocab_size = {} is too small for this text (control pieces, bytes and the text's characters "
-            "need {}) ask "
+            "need {}); ask "
             "for more",
             vocab_size, found[2].str());
     }
     if (std::regex_search(message, found, std::regex("too high .*<= (\\d+)"))) {
         fail(
-            "vocab_size = {} is too large for this text (it gives at most {} pieces) ask for less or give "
+            "vocab_size = {} is too large for this text (it gives at most {} pieces); ask for less or give "
             "more text",
             vocab_size, found[1].str());
     }

@@ -108,7 +108,7 @@ MpiSession::MpiSession(int& argc, char**& argv, bool needed)
     require(provided >= MPI_THREAD_FUNNELED,
             "this MPI library provides thread level {} (OpenMP threads run beside MPI calls, which needs "
             "level {}, "
-            "MPI_THREAD_FUNNELED) use an MPI library built with thread support",
+            "MPI_THREAD_FUNNELED); use an MPI library built with thread support",
             provided, static_cast<int>(MPI_THREAD_FUNNELED));
     for (MPI_Comm comm : {MPI_COMM_WORLD, MPI_COMM_SELF})
         SWITCHYARD_MPI(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN));

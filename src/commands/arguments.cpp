@@ -15,7 +15,7 @@ namespace {
     for (const CommandOption& option : options) names.push_back(option.name);
     names.push_back("help");
     fail(
-        "unknown option --{} of `switchyard {}` (it would have no effect) did you mean --{}? See `switchyard "
+        "unknown option --{} of `switchyard {}` (it would have no effect); did you mean --{}? See `switchyard "
         "{} --help`",
         name, command, nearest(name, names), command);
 }
@@ -33,7 +33,7 @@ std::int64_t Arguments::integer(const std::string& option, std::int64_t otherwis
     std::int64_t value = 0;
     const std::string& given = options.at(option);
     require(read_number(given, value) && value >= minimum && value <= maximum,
-            "--{}={} is not a whole number from {} to {} (what the option takes) correct it", option, given,
+            "--{}={} is not a whole number from {} to {} (what the option takes); correct it", option, given,
             minimum, maximum);
     return value;
 }
@@ -43,7 +43,7 @@ double Arguments::real(const std::string& option, double otherwise, double minim
     double value = 0;
     const std::string& given = options.at(option);
     require(read_number(given, value) && value >= minimum && value <= maximum,
-            "--{}={} is not a number from {} to {} (what the option takes) correct it", option, given,
+            "--{}={} is not a number from {} to {} (what the option takes); correct it", option, given,
             minimum, maximum);
     return value;
 }
@@ -53,7 +53,7 @@ Arguments parse_arguments(const std::string& command, const std::vector<std::str
     Arguments result;
     for (const std::string& word : words) {
         require(word.size() < 2 || word[0] != '-' || word[1] == '-',
-                "{} is no option (options begin with two dashes) write --option or --section.key=value; see "
+                "{} is not an option (options begin with two dashes); write --option or --section.key=value; see "
                 "`switchyard {} --help`",
                 word, command);
         if (word.substr(0, 2) != "--") {
@@ -70,9 +70,9 @@ Arguments parse_arguments(const std::string& command, const std::vector<std::str
                                          [&](const CommandOption& o) { return o.name == name; });
         if (option == options.end()) fail_unknown(command, name, options);
         const bool has_value = equals != std::string::npos;
-        require(option->value.empty() || has_value, "--{} has no value (it needs one) write --{}={}", name,
+        require(option->value.empty() || has_value, "--{} has no value (it needs one); write --{}={}", name,
                 name, option->value);
-        require(!option->value.empty() || !has_value, "--{} takes no value (it is a switch) write --{} alone",
+        require(!option->value.empty() || !has_value, "--{} takes no value (it is a switch); write --{} alone",
                 name, name);
         result.options[name] = has_value ? word.substr(equals + 1) : "";
     }

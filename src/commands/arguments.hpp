@@ -12,7 +12,7 @@ namespace switchyard {
 /// One of a command's own options, for checks and help.
 struct CommandOption {
     std::string name;   // without "--"
-    std::string value;  // what stands behind "=", for help; empty: a flag
+    std::string value;  // what stands after "=", for help; empty: a flag
     std::string help;
 };
 

@@ -61,12 +61,12 @@ void check_settings(const Command& command, const Arguments& arguments) {
     std::vector<std::string> names;
     for (const CommandOption& option : command.options)
         if (is_setting(option)) names.push_back(option.name);
-    require(!names.empty(), "{} is no option of `switchyard {}` (it uses no configuration) leave it out",
+    require(!names.empty(), "{} is not an option of `switchyard {}` (it uses no configuration); leave it out",
             arguments.settings[0], command.name);
     for (const std::string& setting : arguments.settings)
         require(
             std::find(names.begin(), names.end(), setting.substr(2, setting.find('=') - 2)) != names.end(),
-            "{} has no effect in `switchyard {}` (a checkpoint brings its configuration) only {} can be "
+            "{} has no effect in `switchyard {}` (a checkpoint brings its configuration); only {} can be "
             "given",
             setting, command.name, fmt::join(names, ", "));
 }
@@ -77,7 +77,7 @@ const Command& find(const std::vector<Command>& commands, const std::string& nam
         if (command.name == name) return command;
         names.emplace_back(command.name);
     }
-    fail("unknown command '{}' (there are: {}) did you mean '{}'? See `switchyard --help`", name,
+    fail("unknown command '{}' (there are: {}); did you mean '{}'? See `switchyard --help`", name,
          fmt::join(names, ", "), nearest(name, names));
 }
 
@@ -92,7 +92,7 @@ int on_rank_zero(const Comm& world, int (*work)(const Arguments&), const Argumen
 }
 
 const std::string& only_file(const Arguments& arguments, const char* what) {
-    require(arguments.files.size() == 1, "{} files given (the command takes one: {}) name one {}",
+    require(arguments.files.size() == 1, "{} files given (the command takes one: {}); name one {}",
             arguments.files.size(), what, what);
     return arguments.files[0];
 }
@@ -105,7 +105,7 @@ double hang_timeout(const Arguments& arguments) {
 }
 
 CommandOption hang_timeout_option() {
-    return {"run.hang_timeout", "600", "end all ranks without progress for so many seconds; 0: never"};
+    return {"run.hang_timeout", "600", "end all ranks without progress for that many seconds; 0: never"};
 }
 
 bool uses_ranks(const std::vector<Command>& commands, int argc, char** argv) {

@@ -51,8 +51,8 @@ std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
     agree_on(world, [&] {
         require_supported(config, use, model->path);
         require(identity_of(model->tokens->info()).tokenizer == model->header.data.tokenizer,
-                "token file `{}` was made with another tokenizer than that of checkpoint `{}` (its ids mean "
-                "other words) make one with the run's: switchyard tokenize TEXT --tokenizer=FILE, FILE the "
+                "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (its ids mean "
+                "other words); make one with the run's: switchyard tokenize TEXT --tokenizer=FILE, FILE the "
                 "token file of the run",
                 config.data.tokens, model->path);
         adjust(*model);
@@ -98,7 +98,7 @@ int run_eval(const CommandContext& context, const Arguments& arguments) {
     const TokenLoader loader = agreed(context.world, [&] {
         TokenLoader opened(*model->tokens, data.seq_len, model->config.run.seed, data.mask_documents);
         require(opened.num_validation_targets() > 0,
-                "token file `{}` has no validation tokens (there is nothing to evaluate on) tokenize with "
+                "token file `{}` has no validation tokens (there is nothing to evaluate on); tokenize with "
                 "--validation",
                 data.tokens);
         return opened;
@@ -125,7 +125,7 @@ std::vector<CommandOption> generate_options() {
     return {{"prompt", "TEXT", "what the text begins with"},
             {"max_tokens", "200", "tokens at most"},
             {"temperature", "0.8", "0: always the most likely token"},
-            {"top_k", "50", "draw from so many most likely tokens; 0: from all"},
+            {"top_k", "50", "draw from that many most likely tokens; 0: from all"},
             {"seed", "0", "key of the draws"},
             {"data.tokens", "FILE", "where the tokenizer is, if the run's token file has moved"},
             {"data.seq_len", "N", "tokens of context, instead of the run's"},

@@ -28,16 +28,16 @@ int tokenize_files(const Arguments& arguments) {
     options.seed = static_cast<std::uint64_t>(arguments.integer("seed", 0, 0));
     options.show_progress = !arguments.has("quiet");
     require(!options.inputs.empty(),
-            "no text given (there is nothing to tokenize) name text or JSONL files, or -");
+            "no text given (there is nothing to tokenize); name text or JSONL files, or -");
     require(!options.output.empty(),
-            "--output is missing (the token file needs a name) give --output=FILE.h5");
+            "--output is missing (the token file needs a name); give --output=FILE.h5");
     require(!options.tokenizer.empty() || options.vocab_size > 0,
-            "neither --tokenizer nor --vocab_size given (a tokenizer is loaded or trained) give "
+            "neither --tokenizer nor --vocab_size given (a tokenizer is loaded or trained); give "
             "--tokenizer=MODEL, or "
             "--vocab_size=N to train one");
     require(
         options.tokenizer.empty() || options.vocab_size == 0,
-        "--tokenizer and --vocab_size both given (a tokenizer that is loaded has its size) give one of them");
+        "--tokenizer and --vocab_size both given (a tokenizer that is loaded has its size); give one of them");
     const TokenFileInfo info = tokenize(options);
     print_result("{}: {} tokens for training in {} documents, {} for validation in {}, vocabulary {}\n",
                  options.output, info.num_tokens, info.num_documents, info.num_validation_tokens,
@@ -62,7 +62,7 @@ void inspect_token_file(const std::string& path) {
 void refuse_folder(const std::string& path) {
     if (!std::filesystem::is_directory(path)) return;
     const auto files = list_checkpoints(RunDirectory::checkpoints_of(path));
-    fail("`{}` is a folder (a checkpoint or token file is wanted) {}", path,
+    fail("`{}` is a folder (a checkpoint or token file is expected); {}", path,
          files.empty() ? "name a file" : fmt::format("name a file, for example {}", files.front().second));
 }
 
@@ -93,7 +93,7 @@ int inspect(const Arguments& arguments) {
 
 int verify(const Arguments& arguments) {
     require(!arguments.files.empty(),
-            "no file given (there is nothing to verify) name checkpoints or token files");
+            "no file given (there is nothing to verify); name checkpoints or token files");
     int code = 0;
     for (const std::string& path : arguments.files) {
         refuse_folder(path);
@@ -138,7 +138,7 @@ std::vector<std::string> checkpoint_differences(const std::string& a, const std:
 }
 
 int diff(const Arguments& arguments) {
-    require(arguments.files.size() == 2, "{} files given (two are compared) name two",
+    require(arguments.files.size() == 2, "{} files given (two are compared); name two",
             arguments.files.size());
     const std::string &a = arguments.files[0], &b = arguments.files[1];
     for (const std::string& path : arguments.files) refuse_folder(path);
@@ -146,7 +146,7 @@ int diff(const Arguments& arguments) {
     const bool tokens = is_token_file(a);
     require(
         tokens == is_token_file(b),
-        "`{}` is a token file and `{}` is not (only files of one kind compare) name two token files or two "
+        "`{}` is a token file and `{}` is not (only files of one kind compare); name two token files or two "
         "checkpoints",
         tokens ? a : b, tokens ? b : a);
     const std::vector<std::string> lines =
@@ -162,7 +162,7 @@ std::vector<CommandOption> tokenize_options() {
     return {{"output", "FILE.h5", "the token file to write"},
             {"tokenizer", "MODEL",
              "a SentencePiece model, or a directory (tokenizer.model) or token file that holds one"},
-            {"vocab_size", "N", "train a tokenizer with so many pieces instead"},
+            {"vocab_size", "N", "train a tokenizer with that many pieces instead"},
             {"validation", "0.01", "share of the documents kept for validation"},
             {"document_separator", "blank-lines",
              "in text files: blank-lines, line, or file (one document a file)"},

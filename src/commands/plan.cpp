@@ -143,7 +143,7 @@ void print(const PlanRequest& request, const Plan& plan) {
 }  // namespace
 
 std::vector<CommandOption> plan_options() {
-    return {{"ranks", "N", "plan for so many ranks (default: those it is started on)"},
+    return {{"ranks", "N", "plan for that many ranks (default: those it is started on)"},
             {"steps", "100", "steps over which bytes are averaged"},
             {"network", "GB/s", "bandwidth of one rank, for the time of a step"},
             {"json", "", "for programs: everything, bytes of each step included"}};

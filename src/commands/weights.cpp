@@ -16,14 +16,14 @@ namespace {
 DType stored_type(const Arguments& arguments) {
     const std::string name = arguments.text("dtype", "f32");
     require(name == "f32" || name == "bf16",
-            "--dtype={} is not known here (files hold f32 or bf16) give one of them", name);
+            "--dtype={} is not known here (files hold f32 or bf16); give one of them", name);
     return dtype_from_name(name);
 }
 
 /// All but the checkpoint, which has to be found.
 ExportRequest export_request(const Arguments& arguments) {
     require(arguments.files.size() == 2,
-            "{} files given (export takes two: a checkpoint or run directory, and the directory to write) "
+            "{} files given (export takes two: a checkpoint or run directory, and the directory to write); "
             "name both",
             arguments.files.size());
     ExportRequest request;
@@ -44,7 +44,7 @@ int import_directory(const Arguments& arguments) {
     request.output = arguments.text("output", "");
     request.settings = arguments.settings;
     require(!request.output.empty(),
-            "--output is missing (the checkpoint needs a name) give --output=FILE.h5");
+            "--output is missing (the checkpoint needs a name); give --output=FILE.h5");
     if (arguments.has("dtype")) request.dtype = name_of(stored_type(arguments));
     print_result("{}\n", import_weights(request));
     return 0;

@@ -1,5 +1,5 @@
 // From texts to Config and back. Built-in keys (keys.cpp) and the keys that methods declare follow the same
-// rules; the chosen method's stand behind method.name.
+// rules; the chosen method's stand after method.name.
 #include "config/option_table.hpp"
 
 #include <algorithm>
@@ -58,11 +58,11 @@ std::vector<std::string> known_keys(const std::vector<MethodOptions>& methods) {
         if (find_option(method, setting.key)) users.push_back(method.name);
     if (!users.empty())
         fail(
-            "{} in {} is not used by method.name = {} (it would have no effect; methods that use it: {}) "
+            "{} in {} is not used by method.name = {} (it would have no effect; methods that use it: {}); "
             "remove the key "
             "or choose another method",
             setting.key, setting.origin, chosen.name, fmt::join(users, ", "));
-    fail("unknown key {} in {} (a setting without effect would go unnoticed) did you mean {}?", setting.key,
+    fail("unknown key {} in {} (a setting without effect would go unnoticed); did you mean {}?", setting.key,
          setting.origin, nearest(setting.key, known_keys({chosen})));
 }
 
@@ -85,7 +85,7 @@ const MethodOptions& chosen_method(const std::vector<Setting>& settings,
         }
     const MethodOptions* method = find_method(methods, name);
     require(method != nullptr,
-            "method.name = '{}' in {} is no training method (there are: {}) did you mean '{}'?", name, origin,
+            "method.name = '{}' in {} is not a training method (there are: {}); did you mean '{}'?", name, origin,
             fmt::join(method_names(methods), ", "), nearest(name, method_names(methods)));
     return *method;
 }
@@ -101,7 +101,7 @@ struct Entry {
     bool may_change_on_resume = false;
 };
 
-/// All keys in table order, the method's behind method.name. A method unknown to `methods`: its keys
+/// All keys in table order, the method's after method.name. A method unknown to `methods`: its keys
 /// alphabetically.
 std::vector<Entry> entries_of(const Config& config, const std::vector<MethodOptions>& methods) {
     std::vector<Entry> entries;

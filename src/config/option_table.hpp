@@ -44,7 +44,7 @@ ParsedConfig parse_config(const std::string& file_text, const std::string& file_
 /// "[section]\nkey = value\n..." with every key in table order; parse_config of it gives the same Config.
 std::string config_text(const Config&, const std::vector<MethodOptions>& methods);
 
-/// config_text with unit and help behind each key, for --dump-config; option list for --help.
+/// config_text with unit and help after each key, for --dump-config; option list for --help.
 std::string annotated_config_text(const Config&, const std::vector<MethodOptions>& methods);
 
 /// Checks what needs no file: sizes positive, heads and key-value heads divisible by tp, hidden by heads,

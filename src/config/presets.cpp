@@ -43,7 +43,7 @@ void fill_preset(ModelConfig& model) {
     const auto* preset = std::find_if(std::begin(presets), std::end(presets),
                                       [&](const Preset& p) { return model.preset == p.name; });
     require(preset != std::end(presets),
-            "model.preset = '{}' is unknown (it names the model's sizes: {}) did you mean '{}'?",
+            "model.preset = '{}' is unknown (it names the model's sizes: {}); did you mean '{}'?",
             model.preset, preset_names(), nearest(model.preset, names()));
     fill(model.hidden_size, preset->hidden_size);
     fill(model.ffn_size, preset->ffn_size);

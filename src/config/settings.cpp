@@ -52,7 +52,7 @@ std::string unquoted(const std::string& text, const std::string& origin) {
         if (text[i] == '"') {
             const std::string rest = trimmed(without_comment(text.substr(i + 1)));
             require(rest.empty(),
-                    "{} has '{}' behind a closing quote (a quoted value ends there) write \\\" for a quote "
+                    "{} has '{}' after a closing quote (a quoted value ends there); write \\\" for a quote "
                     "inside the value",
                     origin, rest);
             return value;
@@ -79,13 +79,13 @@ std::string unquoted(const std::string& text, const std::string& origin) {
             default:
                 fail(
                     "{} has a backslash that begins no known sequence (in quotes \\\" \\\\ \\n \\r \\t are "
-                    "known) write "
+                    "known); write "
                     "\\\\ for a backslash",
                     origin);
         }
     }
     fail(
-        "{} has a value without its closing quote (the value would run on into the next line) add a double "
+        "{} has a value without its closing quote (the value would run on into the next line); add a double "
         "quote",
         origin);
 }
@@ -111,7 +111,7 @@ std::string wrapped_file(const std::string& text, const std::string& file_name) 
         }
         const std::string key = trimmed(line.substr(0, equals));
         require(code.find('=') != std::string::npos && !key.empty(),
-                "{} has '{}' (a line is [section], key = value or a # comment) write it as one of these",
+                "{} has '{}' (a line is [section], key = value or a # comment); write it as one of these",
                 origin, code);
         std::string value = trimmed(line.substr(equals + 1));
         value = value.starts_with('"') ? unquoted(value, origin) : trimmed(without_comment(" " + value));
@@ -139,7 +139,7 @@ std::vector<Setting> settings_of_arguments(const std::vector<std::string>& argum
         const std::size_t equals = argument.find('=');
         require(
             argument.starts_with("--") && equals != std::string::npos && equals > 2,
-            "'{}' on the command line is no setting (settings are written --section.key=value) write it so",
+            "'{}' on the command line is not a setting (settings are written --section.key=value); write it so",
             argument);
         return std::pair(argument.substr(2, equals - 2), wrapped(argument.substr(equals + 1), 0));
     };

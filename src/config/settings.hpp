@@ -12,7 +12,7 @@ struct Setting {
     std::string origin;  // "run.cfg:12" or "the command line": for messages
 };
 
-/// Lines `[section]` and `key = value`; a # at the start of a line or behind a space begins a comment. A
+/// Lines `[section]` and `key = value`; a # at the start of a line or after a space begins a comment. A
 /// value that begins with a double quote ends at the next one and may hold anything; \" \\ \n \r \t stand for
 /// themselves.
 std::vector<Setting> settings_of_file(const std::string& text, const std::string& file_name,

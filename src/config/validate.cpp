@@ -10,7 +10,7 @@ namespace switchyard {
 namespace {
 
 void check_positive(const char* key, std::int64_t value) {
-    require(value > 0, "{} = {} (a model needs at least 1) give a positive number", key, value);
+    require(value > 0, "{} = {} (a model needs at least 1); give a positive number", key, value);
 }
 
 void check_model(const ModelConfig& m) {
@@ -20,45 +20,45 @@ void check_model(const ModelConfig& m) {
     check_positive("model.num_kv_heads", m.num_kv_heads);
     check_positive("model.ffn_size", m.ffn_size);
     require(m.vocab_size > 0,
-            "model.vocab_size = {} (the embedding needs the number of tokens) give data.tokens or "
+            "model.vocab_size = {} (the embedding needs the number of tokens); give data.tokens or "
             "model.vocab_size",
             m.vocab_size);
     require(m.hidden_size % m.num_heads == 0,
             "model.hidden_size = {} is not divisible by model.num_heads = {} (each head takes an equal share "
             "of the "
-            "hidden size) change one of them",
+            "hidden size); change one of them",
             m.hidden_size, m.num_heads);
     require(m.num_heads % m.num_kv_heads == 0,
             "model.num_heads = {} is not divisible by model.num_kv_heads = {} (equal groups of heads share "
             "one key-value "
-            "head) change one of them",
+            "head); change one of them",
             m.num_heads, m.num_kv_heads);
     const std::int64_t head_size = m.hidden_size / m.num_heads;
     require(head_size % 2 == 0,
             "the head size model.hidden_size / model.num_heads = {} / {} = {} is odd (rotary positions turn "
             "pairs of "
-            "values) choose sizes with an even quotient",
+            "values); choose sizes with an even quotient",
             m.hidden_size, m.num_heads, head_size);
 }
 
 void check_layout(const Config& config, int ranks) {
     const int tp = config.parallel.tp;
     const ModelConfig& m = config.model;
-    require(tp >= 1 && ranks >= 1, "parallel.tp = {} on {} ranks (both are at least 1) use 1 or more", tp,
+    require(tp >= 1 && ranks >= 1, "parallel.tp = {} on {} ranks (both are at least 1); use 1 or more", tp,
             ranks);
     require(ranks % tp == 0,
-            "{} ranks are not a multiple of parallel.tp = {} (the ranks form a grid dp x tp) start a "
+            "{} ranks are not a multiple of parallel.tp = {} (the ranks form a grid dp x tp); start a "
             "multiple of {} ranks "
             "or change parallel.tp",
             ranks, tp, tp);
     require(m.num_heads % tp == 0,
-            "model.num_heads = {} is not divisible by parallel.tp = {} (a rank computes whole heads) choose "
+            "model.num_heads = {} is not divisible by parallel.tp = {} (a rank computes whole heads); choose "
             "a tp that "
             "divides {}",
             m.num_heads, tp, m.num_heads);
     require(m.num_kv_heads % tp == 0,
             "model.num_kv_heads = {} is not divisible by parallel.tp = {} (a rank computes whole key-value "
-            "heads) choose "
+            "heads); choose "
             "a tp that divides {}",
             m.num_kv_heads, tp, m.num_kv_heads);
 }
@@ -67,10 +67,10 @@ void check_data(const DataConfig& data, int dp) {
     require(data.seq_len >= 1 && data.micro_batch >= 1 && data.global_batch >= 1,
             "data.seq_len = {}, data.micro_batch = {}, data.global_batch = {} (a step needs at least one "
             "sequence of one "
-            "token) give positive numbers",
+            "token); give positive numbers",
             data.seq_len, data.micro_batch, data.global_batch);
     require(data.micro_batch * data.seq_len <= std::numeric_limits<std::int32_t>::max(),
-            "data.micro_batch x data.seq_len = {} x {} tokens at once (positions are 32-bit numbers) use a "
+            "data.micro_batch x data.seq_len = {} x {} tokens at once (positions are 32-bit numbers); use a "
             "smaller data.micro_batch; data.global_batch sets the sequences of a step",
             data.micro_batch, data.seq_len);
     const std::int64_t at_once = dp * data.micro_batch;
@@ -78,14 +78,14 @@ void check_data(const DataConfig& data, int dp) {
     require(data.global_batch % at_once == 0,
             "data.global_batch = {} is not divisible by dp x data.micro_batch = {} x {} = {} (every rank "
             "takes the same "
-            "number of micro-batches in a step) use {}{}, or change data.micro_batch or the number of ranks",
+            "number of micro-batches in a step); use {}{}, or change data.micro_batch or the number of ranks",
             data.global_batch, dp, data.micro_batch, at_once, below > 0 ? fmt::format("{} or ", below) : "",
             below + at_once);
 }
 
 void check_choice(const char* key, const std::string& value, const std::vector<std::string>& choices) {
     require(std::find(choices.begin(), choices.end(), value) != choices.end(),
-            "{} = '{}' is not a known value (the key takes one of {}) did you mean '{}'?", key, value,
+            "{} = '{}' is not a known value (the key takes one of {}); did you mean '{}'?", key, value,
             fmt::join(choices, ", "), nearest(value, choices));
 }
 
@@ -96,15 +96,15 @@ void check_optim_and_run(const OptimConfig& optim, const RunConfig& run) {
     require(run.dtype != "f64" || optim.gradient_dtype == "f32",
             "optim.gradient_dtype = {} with run.dtype = f64 (gradients of a reference run travel in f64; "
             "rounding them "
-            "would defeat it) use optim.gradient_dtype = f32",
+            "would defeat it); use optim.gradient_dtype = f32",
             optim.gradient_dtype);
-    require(run.steps > 0, "run.steps = {} (a run has at least one step) give a positive number", run.steps);
+    require(run.steps > 0, "run.steps = {} (a run has at least one step); give a positive number", run.steps);
     require(run.stop_step >= 0 && run.stop_step <= run.steps,
-            "run.stop_step = {} is beyond run.steps = {} (the schedules end there) use at most {}, or 0 for "
+            "run.stop_step = {} is beyond run.steps = {} (the schedules end there); use at most {}, or 0 for "
             "run.steps",
             run.stop_step, run.steps, run.steps);
     require(optim.warmup_steps <= run.steps,
-            "optim.warmup_steps = {} exceeds run.steps = {} (the learning rate would never reach its peak) "
+            "optim.warmup_steps = {} exceeds run.steps = {} (the learning rate would never reach its peak); "
             "use at most "
             "{}; to end a long schedule early use run.stop_step",
             optim.warmup_steps, run.steps, run.steps);
@@ -113,9 +113,9 @@ void check_optim_and_run(const OptimConfig& optim, const RunConfig& run) {
                 static_cast<double>(optim.warmup_steps) + decay_steps <= static_cast<double>(run.steps),
             "optim.warmup_steps = {} and a decay of {} steps (optim.decay_ratio = {}) exceed run.steps = {} "
             "(warm-up and "
-            "decay would overlap) shorten one of them",
+            "decay would overlap); shorten one of them",
             optim.warmup_steps, decay_steps, optim.decay_ratio, run.steps);
-    require(!run.dir.empty(), "run.dir is empty (log and checkpoints need a directory) give one");
+    require(!run.dir.empty(), "run.dir is empty (log and checkpoints need a directory); give one");
 }
 
 }  // namespace

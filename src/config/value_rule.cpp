@@ -62,7 +62,7 @@ const char* kind_text(const ValueRule& rule) {
         case Type::boolean:
             return "true or false";
         case Type::text:
-            return "a text";
+            return "text";
     }
     return "";
 }
@@ -128,13 +128,13 @@ std::string checked_value(const ValueRule& rule, const std::string& key, const s
                           const std::string& origin) {
     if (rule.accepts_auto && text == "auto") return text;
     const auto wrong_type = [&](bool ok) {
-        require(ok, "{} = '{}' in {} is not {} (the key takes {}) correct the value", key, text, origin,
+        require(ok, "{} = '{}' in {} is not {} (the key takes {}); correct the value", key, text, origin,
                 kind_text(rule), allowed_text(rule));
     };
     const auto in_range = [&](double number) {
         const bool above = rule.above_minimum ? number > rule.minimum : number >= rule.minimum;
         require(above && number <= rule.maximum,
-                "{} = {} in {} is out of range (the key takes {}) choose a value in the range", key, text,
+                "{} = {} in {} is out of range (the key takes {}); choose a value in the range", key, text,
                 origin, allowed_text(rule));
     };
     switch (rule.type) {
@@ -164,7 +164,7 @@ std::string checked_value(const ValueRule& rule, const std::string& key, const s
     }
     const bool known = rule.choices.empty() ||
                        std::find(rule.choices.begin(), rule.choices.end(), text) != rule.choices.end();
-    require(known, "{} = '{}' in {} is not a known value (the key takes {}) did you mean '{}'?", key, text,
+    require(known, "{} = '{}' in {} is not a known value (the key takes {}); did you mean '{}'?", key, text,
             origin, allowed_text(rule), nearest(text, rule.choices));
     return text;
 }

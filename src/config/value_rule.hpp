@@ -36,7 +36,7 @@ bool read_number(const std::string& text, double& value);
 bool read_number(const std::string& text, std::int64_t& value);
 bool read_number(const std::string& text, std::uint64_t& value);
 
-/// The candidate with the smallest edit distance to `text`; a candidate's part behind the dot counts as well.
+/// The candidate with the smallest edit distance to `text`; a candidate's part after the dot counts as well.
 std::string nearest(const std::string& text, const std::vector<std::string>& candidates);
 
 }  // namespace switchyard

@@ -52,10 +52,10 @@ class NewDirectory {
         agree_on(world_, [&] {
             if (world_.rank() != 0) return;
             require(!std::filesystem::exists(std::filesystem::symlink_status(path_)),
-                    "`{}` exists (nothing is overwritten) give another name or remove it", path_);
+                    "`{}` exists (nothing is overwritten); give another name or remove it", path_);
             const bool made = ::mkdir(partial_.c_str(), 0777) == 0;
             require(made || errno != EEXIST,
-                    "`{}` exists (another export writes there, or was cut off) remove it if none runs",
+                    "`{}` exists (another export writes there, or was cut off); remove it if none runs",
                     partial_);
             require(made, "cannot make `{}`: {}", partial_, std::strerror(errno));
             made_ = true;
@@ -163,7 +163,7 @@ void Exporter::find_tensors() {
     if (world_.rank() != 0) return;
     require_understood(*reader_, names);
     require(!request_.adapters || !modules_.empty(),
-            "checkpoint `{}` has no low-rank factors (--adapters writes them apart) leave --adapters out",
+            "checkpoint `{}` has no low-rank factors (--adapters writes them apart); leave --adapters out",
             request_.checkpoint);
 }
 
@@ -171,15 +171,15 @@ void Exporter::read_tokenizer() {
     if (!request_.tokenizer) return;
     const std::string& tokens = config_.data.tokens;
     require(std::filesystem::exists(tokens),
-            "token file `{}` is not there (the tokenizer is in it; checkpoint `{}` has only its fingerprint) "
+            "token file `{}` is not there (the tokenizer is in it; checkpoint `{}` has only its fingerprint); "
             "give "
             "--data.tokens=FILE, or --no_tokenizer to leave the tokenizer out",
             tokens, request_.checkpoint);
     const TokenFile file(tokens);
     require(
         identity_of(file.info()).tokenizer == header_.data.tokenizer,
-        "token file `{}` was made with another tokenizer than that of checkpoint `{}` (its ids mean other "
-        "words) give --data.tokens=FILE with the run's tokenizer, or --no_tokenizer to leave it out",
+        "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (its ids mean other "
+        "words); give --data.tokens=FILE with the run's tokenizer, or --no_tokenizer to leave it out",
         tokens, request_.checkpoint);
     tokenizer_model_ = file.info().tokenizer_model;
 }
@@ -304,7 +304,7 @@ void Exporter::report(std::size_t num_files) const {
         print_result("  without tokenizer, as asked: no begin and end token is known\n");
     else if (!Tokenizer(tokenizer_model_).is_byte_pair())
         print_result(
-            "  tokenizer.model is no byte-pair model: transformers' LLaMA tokenizer does not fit, use "
+            "  tokenizer.model is not a byte-pair model: transformers' LLaMA tokenizer does not fit, use "
             "SentencePiece\n");
 }
 
@@ -327,7 +327,7 @@ std::uint64_t bytes_from_text(const std::string& text, const std::string& option
         }
     double value = 0;
     require(read_number(number, value) && value * unit >= 1 && value * unit <= 0x1p60,
-            "{} = {} is no size (bytes, or with a unit: KB, MB, GB, KiB, MiB, GiB) write {}=5GB", option,
+            "{} = {} is not a size (bytes, or with a unit: KB, MB, GB, KiB, MiB, GiB); write {}=5GB", option,
             text, option);
     return static_cast<std::uint64_t>(value * unit);
 }

@@ -102,7 +102,7 @@ DataIdentity identify_data(const ImportRequest& request, const Config& config) {
         const TokenFile tokens(config.data.tokens);
         const DataIdentity given = identity_of(tokens.info());
         require(result.tokenizer.empty() || result.tokenizer == given.tokenizer,
-                "token file `{}` was made with another tokenizer than `{}` (its ids mean other words) "
+                "token file `{}` was made with a different tokenizer from `{}` (its ids mean other words); "
                 "tokenize with --tokenizer={}",
                 config.data.tokens, model, model);
         vocab_size = tokens.info().vocab_size;
@@ -111,10 +111,10 @@ DataIdentity identify_data(const ImportRequest& request, const Config& config) {
     require(
         !result.tokenizer.empty(),
         "`{}` has no tokenizer.model (a checkpoint names the tokenizer that gives its ids their meaning, a "
-        "SentencePiece model) put it there, or give --data.tokens=FILE, a token file made with it",
+        "SentencePiece model); put it there, or give --data.tokens=FILE, a token file made with it",
         request.directory);
     require(vocab_size <= config.model.vocab_size,
-            "the tokenizer has {} tokens and the model {} (ids beyond them have no embedding) give the "
+            "the tokenizer has {} tokens and the model {} (ids beyond them have no embedding); give the "
             "tokenizer of the model",
             vocab_size, config.model.vocab_size);
     return result;
@@ -140,10 +140,10 @@ void copy_tensor(const SafetensorsFile& file, const Shard& weight, CheckpointWri
 
 std::string import_weights(const ImportRequest& request) {
     require(!std::filesystem::exists(request.output),
-            "`{}` exists (nothing is overwritten) give another name", request.output);
+            "`{}` exists (nothing is overwritten); give another name", request.output);
     require(
         std::filesystem::is_directory(request.directory),
-        "`{}` is no directory (a model is imported from the directory with its config.json) check the path",
+        "`{}` is not a directory (a model is imported from the directory with its config.json); check the path",
         request.directory);
     const LlamaModel llama = read_llama_config(request.directory);
     const SafetensorsDirectory source(request.directory);

@@ -21,7 +21,7 @@ std::size_t bytes_of(DType dtype, const Shape& shape) {
     double bytes = static_cast<double>(size_of(dtype));
     for (int i = 0; i < shape.rank(); ++i) bytes *= static_cast<double>(shape[i]);
     require(bytes < largest,
-            "out of memory: one tensor {} of {} has {:.1e} bytes (no machine has so many) choose "
+            "out of memory: one tensor {} of {} has {:.1e} bytes (no machine has so many); choose "
             "smaller sizes",
             shape.text(), name_of(dtype), bytes);
     return aligned(static_cast<std::size_t>(shape.size()) * size_of(dtype));
@@ -63,7 +63,7 @@ Tensor Arena::take(MemoryClass c, DType dtype, Shape shape) {
     if (measuring()) {
         used_ += bytes;
         require(static_cast<double>(used_) < largest,
-                "out of memory: the run asks for more than {:.1e} bytes ({}) "
+                "out of memory: the run asks for more than {:.1e} bytes ({}); "
                 "choose smaller sizes",
                 largest, text());
         return {nullptr, dtype, shape};

@@ -45,7 +45,7 @@ const char* name_of(DType dtype) {
 DType dtype_from_name(const std::string& name) {
     for (DType dtype : {DType::f32, DType::bf16, DType::f64})
         if (name == name_of(dtype)) return dtype;
-    fail("unknown number format '{}' (the back ends compute in f32, bf16 or f64) choose one of these", name);
+    fail("unknown number format '{}' (the back ends compute in f32, bf16 or f64); choose one of these", name);
 }
 
 Shape::Shape(std::initializer_list<std::int64_t> extents) {

@@ -31,7 +31,7 @@ const MethodEntry& entry_of(const Config& config) {
     for (const MethodEntry& entry : entries())
         if (entry.options.name == config.method.name) return entry;
     fail(
-        "unknown method '{}' (it has no entry in the registry) see `switchyard train --help` for the methods",
+        "unknown method '{}' (it has no entry in the registry); see `switchyard train --help` for the methods",
         config.method.name);
 }
 

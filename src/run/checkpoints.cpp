@@ -83,7 +83,7 @@ std::string Checkpoints::newest_file() const {
             return entry.path().extension() == damaged_suffix;
         });
         require(damaged == 0,
-                "all {} checkpoints in `{}` are damaged (the run cannot go on from any of them) restore one, "
+                "all {} checkpoints in `{}` are damaged (the run cannot go on from any of them); restore one, "
                 "or use another run.dir to start anew",
                 damaged, directory_);
     });
@@ -101,7 +101,7 @@ void Checkpoints::set_aside(const std::string& path, const std::string& problem)
                     kept);
         require(
             std::rename(path.c_str(), kept.c_str()) == 0,
-            "cannot rename damaged checkpoint `{}`: {} (it would be tried again) make its folder writable",
+            "cannot rename damaged checkpoint `{}`: {} (it would be tried again); make its folder writable",
             path, system_reason);
     });
 }

@@ -118,7 +118,7 @@ std::string crowding_text(const ordered_json& environment) {
         if (num_cores > 0 && ranks * threads > num_cores)
             return fmt::format(
                 "{} rank{} of {} thread{} share {} core{} of {} (they take turns, and every step waits for "
-                "the last) {} and check the binding",
+                "the last); {} and check the binding",
                 ranks, ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", num_cores,
                 num_cores == 1 ? "" : "s", host,
                 fitting < threads ? fmt::format("set OMP_NUM_THREADS={}", fitting) : "start fewer ranks");

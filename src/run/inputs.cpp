@@ -18,14 +18,14 @@ Config read_configuration(const Comm& world, const std::vector<std::string>& fil
     std::int64_t is_directory = 0;
     agree_on(world, [&] {
         require(files.size() <= 1,
-                "{} configuration files: {} (a run has one; settings come as --section.key=value) give one",
+                "{} configuration files: {} (a run has one; settings come as --section.key=value); give one",
                 files.size(), fmt::join(files, ", "));
         if (world.rank() != 0 || name.empty()) return;
         is_directory = std::filesystem::is_directory(name);
         const std::string file = is_directory ? name + "/config.cfg" : name;
         require(std::filesystem::exists(file),
                 "there is no `{}` (it is read as the configuration; a run directory has one as soon as a run "
-                "has started there) check the path, or give all settings as --section.key=value",
+                "has started there); check the path, or give all settings as --section.key=value",
                 file);
         text = read_file(file);
     });
@@ -44,10 +44,10 @@ std::string find_checkpoint(const Comm& world, const std::string& name) {
     agree_on(world, [&] {
         if (world.rank() != 0) return;
         require(!is_token_file(name),
-                "`{}` is a token file (a checkpoint is wanted) give that as data.tokens", name);
+                "`{}` is a token file (a checkpoint is expected); give that as data.tokens", name);
         if (!std::filesystem::is_directory(name)) return;
         const auto files = list_checkpoints(RunDirectory::checkpoints_of(name));
-        require(!files.empty(), "run directory `{}` has no checkpoint (there is nothing to load) train first",
+        require(!files.empty(), "run directory `{}` has no checkpoint (there is nothing to load); train first",
                 name);
         path = files.front().second;
     });
@@ -57,7 +57,7 @@ std::string find_checkpoint(const Comm& world, const std::string& name) {
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
     return agreed(world, [&] {
         require(!config.data.tokens.empty(),
-                "data.tokens is not set (training needs a token file) make one with `switchyard tokenize` "
+                "data.tokens is not set (training needs a token file); make one with `switchyard tokenize` "
                 "and give "
                 "--data.tokens=FILE");
         auto tokens = std::make_unique<TokenFile>(config.data.tokens);
@@ -65,7 +65,7 @@ std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
         if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
         require(
             config.model.vocab_size >= vocab_size,
-            "model.vocab_size = {} is smaller than the {} tokens of `{}` (ids beyond it have no embedding) "
+            "model.vocab_size = {} is smaller than the {} tokens of `{}` (ids beyond it have no embedding); "
             "use {} or "
             "more, or 0 for the token file's",
             config.model.vocab_size, vocab_size, config.data.tokens, vocab_size);

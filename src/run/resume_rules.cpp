@@ -59,7 +59,7 @@ std::vector<std::string> check_resumable(const CheckpointHeader& header, const s
     require(refused.empty(),
             "the configuration differs from that of checkpoint `{}` (stored -> requested): {} (the run would "
             "not be "
-            "the one that was interrupted) use the stored values, or another run.dir with run.init_from for "
+            "the one that was interrupted); use the stored values, or another run.dir with run.init_from for "
             "a new run",
             path, fmt::join(refused, "; "));
     return allowed;
@@ -68,14 +68,14 @@ std::vector<std::string> check_resumable(const CheckpointHeader& header, const s
 void check_data(const CheckpointHeader& header, const std::string& path, const TokenFile& tokens) {
     const DataIdentity now = identity_of(tokens.info());
     require(header.data.tokenizer == now.tokenizer,
-            "token file `{}` was made with another tokenizer than that of checkpoint `{}` (fingerprints {} "
+            "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (fingerprints {} "
             "and {}; its "
-            "ids mean other words) give the token file of the run as data.tokens",
+            "ids mean other words); give the token file of the run as data.tokens",
             tokens.path(), path, now.tokenizer, header.data.tokenizer);
     require(header.data.tokens == now.tokens,
-            "token file `{}` holds other tokens than that of checkpoint `{}` (fingerprints {} and {}; the "
+            "token file `{}` holds different tokens from that of checkpoint `{}` (fingerprints {} and {}; the "
             "run would not "
-            "be the one that was interrupted) give the token file of the run as data.tokens",
+            "be the one that was interrupted); give the token file of the run as data.tokens",
             tokens.path(), path, now.tokens, header.data.tokens);
 }
 
@@ -85,7 +85,7 @@ void check_same_model(const Config& stored, const std::string& path, const Confi
         const bool of_model = change.key.rfind("model.", 0) == 0 && !change.allowed &&
                               !is_only_a_name(change.key) && change.key != "model.init_std";
         require(!of_model,
-                "checkpoint `{}` is of another model: {} is {} there and {} here (its weights do not fit) "
+                "checkpoint `{}` is of another model: {} is {} there and {} here (its weights do not fit); "
                 "set {} to {}",
                 path, change.key, change.stored, change.requested, change.key, change.stored);
     }

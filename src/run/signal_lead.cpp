@@ -27,7 +27,7 @@ SignalLead judge_signal_lead(double lead_s, LongestTimes measured, double expect
                     save_known ? "took up to" : "was not measured yet and is expected to take", save_s);
     if (needed_s <= lead_s) return {true, times + ": enough"};
     return {false,
-            fmt::format("{} (the job may be killed while it saves) submit with --signal=USR1@{:.0f} or "
+            fmt::format("{} (the job may be killed while it saves); submit with --signal=USR1@{:.0f} or "
                         "more",
                         times, 10 * std::ceil((2 * needed_s + 10) / 10))};
 }

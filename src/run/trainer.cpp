@@ -100,7 +100,7 @@ void Trainer::initialise() {
         check_same_model(stored_config(header, source), source, config_);
         require(
             header.data.tokenizer == identity_of(tokens_.info()).tokenizer,
-            "checkpoint `{}` was trained with another tokenizer than that of `{}` (the same ids stand for "
+            "checkpoint `{}` was trained with a different tokenizer from that of `{}` (the same ids stand for "
             "different text); tokenize the text with the tokenizer of the checkpoint's token file",
             source, config_.data.tokens);
     });

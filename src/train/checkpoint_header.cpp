@@ -55,7 +55,7 @@ CheckpointHeader header_of(const CheckpointReader& reader) {
     const std::int64_t version = integer("/", "format_version");
     require(
         version == format_version,
-        "checkpoint `{}` has format version {} (this program reads version {}) use the program that wrote it",
+        "checkpoint `{}` has format version {} (this program reads version {}); use the program that wrote it",
         reader.path(), version, format_version);
     CheckpointHeader header;
     header.step = integer("/", "step");

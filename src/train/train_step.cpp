@@ -66,7 +66,7 @@ void require_finite(TrainState& s, double loss, double norm) {
     const auto shown = [](double x) { return std::isnan(x) ? std::fabs(x) : x; };
     fail<AgreedError>(
         "step {}: loss {} or gradient norm {} is not finite{} (the update was not made; the last checkpoint "
-        "is good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
+        "is good); lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
         s.step + 1, shown(loss), shown(norm),
         !weight.empty()    ? ", first bad weight: " + weight
         : gradient.empty() ? ""

@@ -28,11 +28,11 @@ void WeightReader::read(const Shard& part, Tensor out) const {
     const Topology& topology = context_.topology;
     const std::string path = "/model/" + part.name;
     require(reader_.has(path),
-            "checkpoint `{}` has no {} (it is of another model) give a checkpoint of the same model",
+            "checkpoint `{}` has no {} (it is of another model); give a checkpoint of the same model",
             reader_.path(), part.name);
     require(
         reader_.shape(path) == part.global,
-        "{} is {} in checkpoint `{}` and {} in this model (weights do not fit) give a checkpoint of the same "
+        "{} is {} in checkpoint `{}` and {} in this model (weights do not fit); give a checkpoint of the same "
         "model",
         part.name, reader_.shape(path).text(), reader_.path(), part.global.text());
     Shard s = part;

@@ -165,7 +165,7 @@ class Settings(Errors):
         tokenizer = f"--tokenizer={self.tokens}"
         self.refusals([
             (1, ["trian"], ["'trian'", "did you mean 'train'?"]),
-            (1, ["train", "-n", "4"], ["-n is no option"]),
+            (1, ["train", "-n", "4"], ["-n is not an option"]),
             (1, ["train", "--dump-config=1"], ["--dump-config", "switch"]),
             (1, ["train", text, text], ["2 configuration files", "give one"]),
             (1, ["train", self.folder / "no.cfg"], ["no.cfg", "check the path"]),
@@ -185,7 +185,7 @@ class Settings(Errors):
             (1, ["inspect", self.folder / "no"], ["No such file"]),
             (1, ["verify"], ["no file given"]),
             (1, ["verify", text, "--fast"], ["--fast"]),
-            (1, ["inspect", text, "--run.dir=x"], ["--run.dir=x is no option"]),
+            (1, ["inspect", text, "--run.dir=x"], ["--run.dir=x is not an option"]),
             (1, ["tokenize", text, out()], ["--vocab_size=N"]),
             (1, ["tokenize", text, tokenizer], ["--output is missing"]),
             (1, ["tokenize", out(), tokenizer], ["no text given"]),

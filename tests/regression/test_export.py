@@ -352,7 +352,7 @@ class Export(unittest.TestCase):
             (["export", "full", "x", "--data.seq_len=8"], "has no effect"),
             (["export", "full", "x", "--adapter"], "--adapters"),
             (["import", "out"], "--output is missing"),
-            (["import", "out", "--output=x.h5"], "is no directory"),
+            (["import", "out", "--output=x.h5"], "is not a directory"),
             (["import", "out", "--output=x.h5", "--optim.lr=1"], "has no effect"),
         ):
             with self.subTest(arguments):

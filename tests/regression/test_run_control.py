@@ -220,10 +220,10 @@ class Contract(program.Test):
         self.assert_trains(run, run__stop_step=4, data__tokens=copy)
         self.assertIn(f"data.tokens: {self.tokens} -> {copy}", run.events("resume")[0]["changes"])
         other = program.make_tokens(self.folder, seed=2, tokenizer=self.tokens)
-        self.assert_refused(run, f"token file `{other}` holds other tokens than that of checkpoint", data__tokens=other)
+        self.assert_refused(run, f"token file `{other}` holds different tokens from that of checkpoint", data__tokens=other)
         foreign = program.make_tokens(self.folder, seed=3)
         self.assert_refused(
-            run, f"token file `{foreign}` was made with another tokenizer than that of checkpoint", data__tokens=foreign)
+            run, f"token file `{foreign}` was made with a different tokenizer from that of checkpoint", data__tokens=foreign)
 
     def test_run_directory_may_move(self):
         run = self.run_of()

@@ -247,13 +247,13 @@ TEST(CrowdingTest, CountsThreadsAgainstTheCoresOfEachHost) {
     EXPECT_EQ(on(4, {{"a", "0-7"}, {"a", "0-7"}}), "") << "unbound ranks may share what suffices for both";
     EXPECT_EQ(on(1, {{"a", "unknown"}, {"a", "unknown"}}), "");
     EXPECT_EQ(on(2, {{"b", "0-3"}, {"a", "0,2"}, {"a", "0,2"}}),
-              "2 ranks of 2 threads share 2 cores of a (they take turns, and every step waits for the last) "
+              "2 ranks of 2 threads share 2 cores of a (they take turns, and every step waits for the last); "
               "set OMP_NUM_THREADS=1 and check the binding");
     EXPECT_EQ(on(1, {{"a", "5"}, {"a", "5"}}),
-              "2 ranks of 1 thread share 1 core of a (they take turns, and every step waits for the last) "
+              "2 ranks of 1 thread share 1 core of a (they take turns, and every step waits for the last); "
               "start fewer ranks and check the binding");
     EXPECT_EQ(on(2, {{"a", "5"}}),
-              "1 rank of 2 threads share 1 core of a (they take turns, and every step waits for the last) "
+              "1 rank of 2 threads share 1 core of a (they take turns, and every step waits for the last); "
               "set OMP_NUM_THREADS=1 and check the binding");
 }
 

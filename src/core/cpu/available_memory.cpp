@@ -12,7 +12,7 @@ namespace {
 
 constexpr double unlimited = std::numeric_limits<double>::infinity();
 
-/// The number behind `key` in a file of lines "key number ..."; `otherwise` where there is none.
+/// The number after `key` in a file of lines "key number ..."; `otherwise` where there is none.
 double value_after(const std::string& file, const std::string& key, double otherwise) {
     std::ifstream in(file);
     for (std::string line; std::getline(in, line);) {

@@ -12,7 +12,7 @@ enum class ScratchUse { product, widened, turned, factor, statistics };
 /// At least `bytes` bytes, aligned to 64, of the calling thread. Throws std::bad_alloc.
 std::byte* thread_scratch(ScratchUse use, std::size_t bytes);
 
-/// Before a parallel region: every thread of it will get so many bytes without an allocation, so that none
+/// Before a parallel region: every thread of it will get that many bytes without an allocation, so that none
 /// fails within. Throws std::bad_alloc. Inside a region it serves the calling thread alone.
 void reserve_thread_scratch(ScratchUse use, std::size_t bytes);
 

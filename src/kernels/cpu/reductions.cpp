@@ -30,7 +30,7 @@ auto max_magnitude(const T* x, std::int64_t n) {
     return std::bit_cast<Wide<T>>(largest);
 }
 
-/// The one number behind `result`.
+/// The one number that `result` holds.
 double& scalar(Tensor result) {
     check("result of a reduction", result, DType::f64, {1});
     return *result.data<double>();

@@ -89,7 +89,7 @@ double ResidualProbe::judge(std::span<const double> scalars, const Linear& linea
         std::isfinite(residual) && std::isfinite(rounding),
         "the effective weight of {} is not finite after the update (the run cannot go on; the last "
         "checkpoint "
-        "is good) lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
+        "is good); lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
         linear.name());
     const double eps =
         dtype_ == DType::f64 ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
@@ -97,7 +97,7 @@ double ResidualProbe::judge(std::span<const double> scalars, const Linear& linea
     require<AgreedError>(
         rounding <= limit,
         "the effective weight of {} changed by {:.3g} of the largest value that it is the sum of "
-        "(limit {:.3g}: a switch or merge must preserve the function) this is a defect or damaged "
+        "(limit {:.3g}: a switch or merge must preserve the function); this is a defect or damaged "
         "memory: resume from the last checkpoint and report it",
         linear.name(), rounding, limit);
     return residual;

@@ -136,7 +136,7 @@ OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter
 DType bank_type(const ModelContext& context) {
     const std::string& bank = option_text(context.config.method, "bank_dtype");
     require(bank != "bf16" || context.dtype == DType::bf16,
-            "method.bank_dtype = bf16 in a run of dtype {} (its candidates would lose digits at each switch) "
+            "method.bank_dtype = bf16 in a run of dtype {} (its candidates would lose digits at each switch); "
             "use f32, or "
             "run.dtype = bf16",
             name_of(context.dtype));
@@ -408,7 +408,7 @@ std::vector<std::string> SwitchLora::notes(const Config& config) const {
             switch_settings(config, shape.first->linear->out().size, shape.first->linear->in().size);
         lines.push_back(fmt::format(
             "the switching schedule uses {} of {} candidates of {} in {} steps ({:.1f} a slot, a lap of the "
-            "bank needs {:.1f}), and so in {} of {} matrices (the others never train) lower "
+            "bank needs {:.1f}), and so in {} of {} matrices (the others never train); lower "
             "method.switch_interval, raise method.switch_ratio or method.rank, or train longer",
             shape.used, candidates, shape.first->linear->name(), s.steps, s.visits_per_slot(),
             static_cast<double>(candidates) / static_cast<double>(s.low_rank), shape.matrices,

@@ -163,7 +163,7 @@ TEST(CheckpointDamage, FilesOfOtherKindsAreNamed) {
         EXPECT_EQ(problems.size(), 1u) << path;
         return problems.empty() ? "" : problems[0];
     };
-    EXPECT_CONTAINS(problem(folder.file("none.h5")), "(No such file or directory) check the path");
+    EXPECT_CONTAINS(problem(folder.file("none.h5")), "(No such file or directory); check the path");
     EXPECT_CONTAINS(problem(folder.path()), "it is not a file");
     EXPECT_CONTAINS(problem(folder.write("empty.h5", "")), "it is damaged, incomplete or of another kind");
     EXPECT_CONTAINS(problem(folder.write("text.h5", "step 1, loss 7")),

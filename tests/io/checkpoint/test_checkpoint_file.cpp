@@ -217,7 +217,7 @@ TEST_F(CheckpointFile, WhatDoesNotFitIsNamedOnAllRanks) {
     EXPECT_CONTAINS(error_of("/y", {6, 5}), file("a.h5") + " has no dataset /y");
     EXPECT_CONTAINS(agreed_error([&] { reader.attribute("/x", "scale"); }), "has no attribute scale at /x");
     EXPECT_CONTAINS(agreed_error([&] { CheckpointReader(world, file("none.h5")); }),
-                    "cannot read " + file("none.h5") + " (No such file or directory) check the path");
+                    "cannot read " + file("none.h5") + " (No such file or directory); check the path");
     EXPECT_CONTAINS(agreed_error([&] { CheckpointReader(world, shared); }), "it is not a file");
 }
 
@@ -358,7 +358,7 @@ TEST_F(CheckpointFailure, LimitOfFileSizeIsAnErrorAndNoSignal) {
                         if (world.rank() == last) limit.emplace(1000);
                         CheckpointWriter(world, file("a.h5"), 1001);
                     }),
-                    "(1001 B needed, files are limited to 1000 B) raise `ulimit -f`" + on_rank(last));
+                    "(1001 B needed, files are limited to 1000 B); raise `ulimit -f`" + on_rank(last));
     limit.reset();
     CheckpointWriter writer(world, file("a.h5"), 0);
     if (world.rank() == last) limit.emplace(1000);

@@ -92,7 +92,7 @@ TEST_F(HuggingFace, OtherModelsAreRefusedByName) {
     EXPECT_CONTAINS(error_with("rope_scaling", {{"type", "linear"}, {"factor", 2}}),
                     "rope_scaling: type = \"linear\"");
     EXPECT_CONTAINS(error_with("rope_scaling", {{"factor", 2}}), "rope_scaling: factor");
-    EXPECT_CONTAINS(error_with("rope_scaling", 2), "rope_scaling is no object");
+    EXPECT_CONTAINS(error_with("rope_scaling", 2), "rope_scaling is not an object");
     EXPECT_CONTAINS(error_with("rope_parameters", {{"partial_rotary_factor", 0.5}}), "partial_rotary_factor");
     EXPECT_CONTAINS(error_with("rope_parameters", {{"rope_theta", -1}}), "rope_theta = -1");
     EXPECT_CONTAINS(error_with("partial_rotary_factor", 0.5), "partial_rotary_factor = 0.5");
