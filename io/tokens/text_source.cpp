@@ -211,10 +211,10 @@ TextSource::TextSource(std::vector<TextInput> inputs, const std::string& documen
     } else if (document_separator == "blank-lines") {
         separator_ = Separator::blank_lines;
     } else {
-        require(
-            document_separator == "line",
-            "unknown document separator `{}` (it says where one document ends); use file, blank-lines or line",
-            document_separator);
+        require(document_separator == "line",
+                "unknown document separator `{}` (it says where one document ends); use file, blank-lines or "
+                "line",
+                document_separator);
         separator_ = Separator::line;
     }
 }
@@ -335,7 +335,7 @@ void TextSource::end_document() {
 }
 
 void TextSource::push(std::string_view text, bool ends) {
-    queue_.push_back({std::string(text), num_documents_ - 1, ends, !continued_});
+    queue_.push_back({std::string(text), num_documents_ - 1, next_input_ - 1, ends, !continued_});
     continued_ = true;
 }
 

@@ -55,6 +55,7 @@ FileDescriptor open_input(const TextInput&);
 struct TextSegment {
     std::string text;
     std::int64_t document = 0;
+    std::size_t input = 0;  // its index among the inputs
     bool ends_document = false, starts_document = false;
 };
 

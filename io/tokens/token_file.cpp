@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
+#include <limits>
+#include <utility>
 
 #include "core/error.hpp"
 #include "io/tokens/token_format.hpp"
@@ -36,7 +38,8 @@ Handle open_file(const std::string& path) {
         return Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, "H5Fopen");
     } catch (const UserError& problem) {
         fail(
-            "token file `{}` cannot be opened: it is truncated, damaged, unreadable or not an HDF5 file ({}); "
+            "token file `{}` cannot be opened: it is truncated, damaged, unreadable or not an HDF5 file "
+            "({}); "
             "copy it again or make it again with `switchyard tokenize`",
             path, problem.what());
     }
@@ -61,6 +64,23 @@ Part open_part(hid_t file, TokenSplit split) {
     require((part.num_documents == 0) == (part.num_tokens == 0) && part.num_documents <= part.num_tokens,
             "{} has {} documents but {} tokens", group_of(split), part.num_documents, part.num_tokens);
     return part;
+}
+
+constexpr std::pair<TokenizerKind, const char*> kinds[] = {{TokenizerKind::sentencepiece, "sentencepiece"},
+                                                           {TokenizerKind::hf_json, "hf_json"},
+                                                           {TokenizerKind::none, "none"}};
+
+TokenizerKind kind_of(const std::string& name) {
+    for (const auto& [kind, its_name] : kinds)
+        if (name == its_name) return kind;
+    fail("its attribute `tokenizer_kind` is none of sentencepiece, hf_json and none");
+}
+
+std::int32_t read_token(hid_t root, const char* name) {
+    const std::int64_t id = read_integer(root, name);
+    require(id >= -1 && id <= std::numeric_limits<std::int32_t>::max(),
+            "its attribute `{}` is {}, which is not the id of a token", name, id);
+    return static_cast<std::int32_t>(id);
 }
 
 std::string read_model(hid_t file) {
@@ -98,11 +118,17 @@ void TokenFile::State::read_info() {
     const Handle root(H5Gopen2(file, "/", H5P_DEFAULT), H5Gclose, "H5Gopen2");
     require(has_attribute(root, "format") && read_text(root, "format") == format_name,
             "its attribute `format` is missing or another than `{}`", format_name);
-    const std::int64_t file_version = read_integer(root, "format_version");
-    require(file_version == version, "it has format version {}, this program reads {}", file_version,
+    info.format_version = read_integer(root, "format_version");
+    require(info.format_version >= oldest_version && info.format_version <= version,
+            "it has format version {}, this program reads {} to {}", info.format_version, oldest_version,
             version);
     info.vocab_size = read_integer(root, "vocab_size");
-    info.end_token = static_cast<std::int32_t>(read_integer(root, "end_token"));
+    info.end_token = read_token(root, "end_token");
+    if (info.format_version > 1) {
+        info.begin_token = read_token(root, "begin_token");
+        info.tokenizer_kind = kind_of(read_text(root, "tokenizer_kind"));
+        info.sources = read_sources(file);
+    }
     info.fingerprint = read_unsigned(root, "fingerprint");
     info.tokenizer_fingerprint = read_unsigned(root, "tokenizer_fingerprint");
     parts = {open_part(file, TokenSplit::training), open_part(file, TokenSplit::validation)};
@@ -116,9 +142,15 @@ void TokenFile::State::read_info() {
 void TokenFile::State::check_info() const {
     require(info.vocab_size > 0 && info.end_token >= 0 && info.end_token < info.vocab_size,
             "its end token {} is outside its vocabulary of {}", info.end_token, info.vocab_size);
+    require(info.begin_token < info.vocab_size && info.begin_token != info.end_token,
+            "its begin token {} is outside its vocabulary of {} or its end token", info.begin_token,
+            info.vocab_size);
     require(fingerprint(parts[0].checksums, parts[1].checksums) == info.fingerprint,
             "its fingerprint does not fit its checksums");
-    require(checksum_bytes(info.tokenizer_model) == info.tokenizer_fingerprint,
+    const bool made_elsewhere = info.tokenizer_kind == TokenizerKind::none;
+    require(!made_elsewhere || info.tokenizer_model.empty(),
+            "it holds the bytes of a tokenizer, but its attribute `tokenizer_kind` is none");
+    require(made_elsewhere || checksum_bytes(info.tokenizer_model) == info.tokenizer_fingerprint,
             "its tokenizer does not fit the tokenizer fingerprint");
 }
 
@@ -191,6 +223,22 @@ std::int64_t TokenFile::document_start(TokenSplit split, std::int64_t p) const {
             "`{}`: no document holds {} token {} (the file is damaged); make it again", state_->path,
             token_format::name_of(split), p);
     return *(after - 1);
+}
+
+const char* name_of(TokenizerKind wanted) {
+    for (const auto& [kind, name] : kinds)
+        if (kind == wanted) return name;
+    return "?";
+}
+
+Tokenizer tokenizer_of(const TokenFile& file) {
+    const TokenFileInfo& info = file.info();
+    require(
+        info.tokenizer_kind == TokenizerKind::sentencepiece,
+        "token file `{}` has a tokenizer of kind {} (text goes to tokens and back with SentencePiece only); "
+        "give a token file made with a SentencePiece model",
+        file.path(), name_of(info.tokenizer_kind));
+    return Tokenizer(info.tokenizer_model);
 }
 
 bool is_token_file(const std::string& path) {

@@ -45,6 +45,16 @@ void compare_tokens(const TokenFile& a, const TokenFile& b, TokenSplit split, st
                               token_format::name_of(split), different, count, first));
 }
 
+/// Names say where the inputs lay, not what they held; files of version 1 have no table.
+void compare_sources(const std::vector<TokenSource>& a, const std::vector<TokenSource>& b, Lines& lines) {
+    if (a.empty() || b.empty()) return;
+    lines.compare("number of sources", a.size(), b.size());
+    for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+        lines.compare(fmt::format("documents of source {}", i), a[i].documents, b[i].documents);
+        lines.compare(fmt::format("weight of source {}", i), a[i].weight, b[i].weight);
+    }
+}
+
 }  // namespace
 
 std::vector<std::string> diff_token_files(const std::string& path_a, const std::string& path_b) {
@@ -52,12 +62,17 @@ std::vector<std::string> diff_token_files(const std::string& path_a, const std::
     const TokenFileInfo &in_a = a.info(), &in_b = b.info();
     Lines lines;
     lines.compare("vocabulary", in_a.vocab_size, in_b.vocab_size);
+    lines.compare("begin token", in_a.begin_token, in_b.begin_token);
     lines.compare("end token", in_a.end_token, in_b.end_token);
-    if (in_a.tokenizer_model != in_b.tokenizer_model)
+    lines.compare("kind of tokenizer", std::string(name_of(in_a.tokenizer_kind)),
+                  std::string(name_of(in_b.tokenizer_kind)));
+    if (in_a.tokenizer_model != in_b.tokenizer_model ||
+        in_a.tokenizer_fingerprint != in_b.tokenizer_fingerprint)
         lines.add(fmt::format("tokenizer: fingerprints {:016x} / {:016x}", in_a.tokenizer_fingerprint,
                               in_b.tokenizer_fingerprint));
     lines.compare("training documents", in_a.num_documents, in_b.num_documents);
     lines.compare("validation documents", in_a.num_validation_documents, in_b.num_validation_documents);
+    compare_sources(in_a.sources, in_b.sources, lines);
     for (const TokenSplit split : {TokenSplit::training, TokenSplit::validation}) {
         const bool training = split == TokenSplit::training;
         const std::int64_t count_a = training ? in_a.num_tokens : in_a.num_validation_tokens,

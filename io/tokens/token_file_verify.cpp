@@ -66,19 +66,23 @@ class Starts {
     std::vector<std::uint64_t> values_;
 };
 
-/// Ids inside the vocabulary; a document starts at 0 and after every end token, nowhere else.
+/// Ids inside the vocabulary; a document starts at 0 and after every end token, nowhere else, and with the
+/// begin token where there is one.
 void check_tokens(hid_t file, TokenSplit split, const TokenFileInfo& info, Problems& problems) {
     const std::uint64_t num_tokens = static_cast<std::uint64_t>(
         split == TokenSplit::training ? info.num_tokens : info.num_validation_tokens);
     const std::string path = tokens_path(split);
     Starts starts(file, split);
     std::uint64_t outside = 0, misplaced = 0, first_outside = 0, first_misplaced = 0;
+    std::uint64_t not_begun = 0, first_not_begun = 0;
     bool at_start = true;
     check_dataset(file, path, problems, [&](std::uint64_t index, std::uint64_t id) {
         if (id >= static_cast<std::uint64_t>(info.vocab_size) && outside++ == 0) first_outside = index;
         const bool listed = starts.peek() == index;
         if (listed) starts.advance();
         if (listed != at_start && misplaced++ == 0) first_misplaced = index;
+        const bool begins = info.begin_token < 0 || id == static_cast<std::uint64_t>(info.begin_token);
+        if (at_start && !begins && not_begun++ == 0) first_not_begun = index;
         at_start = id == static_cast<std::uint64_t>(info.end_token);
     });
     if (outside > 0) {
@@ -89,6 +93,33 @@ void check_tokens(hid_t file, TokenSplit split, const TokenFileInfo& info, Probl
         problems.push_back(fmt::format("{}: end tokens and document starts do not fit, first at position {}",
                                        path, misplaced > 0 ? first_misplaced : num_tokens));
     }
+    if (not_begun > 0) {
+        problems.push_back(
+            fmt::format("{}: {} documents do not start with the begin token {}, the first at position {}",
+                        path, not_begun, info.begin_token, first_not_begun));
+    }
+}
+
+/// As far as this program knows its kind.
+void check_tokenizer(hid_t file, const TokenFile& tokens, Problems& problems) {
+    const TokenFileInfo& info = tokens.info();
+    if (info.tokenizer_kind == TokenizerKind::none) return;
+    check_dataset(file, tokenizer_path, problems, [](std::uint64_t, std::uint64_t) {});
+    if (info.tokenizer_kind != TokenizerKind::sentencepiece) return;
+    const std::int64_t vocab_size = tokenizer_of(tokens).vocab_size();
+    if (vocab_size != info.vocab_size) {
+        problems.push_back(
+            fmt::format("the tokenizer has {} pieces, the file says {}", vocab_size, info.vocab_size));
+    }
+}
+
+void check_sources(const TokenFileInfo& info, Problems& problems) {
+    std::int64_t documents = 0;
+    for (const TokenSource& source : info.sources) documents += source.documents;
+    const std::int64_t all = info.num_documents + info.num_validation_documents;
+    if (!info.sources.empty() && documents != all)
+        problems.push_back(
+            fmt::format("{}: {} documents, but the file has {}", sources_path, documents, all));
 }
 
 }  // namespace
@@ -103,12 +134,8 @@ std::vector<std::string> verify_token_file(const std::string& path) {
             check_dataset(file, starts_path(split), problems, [](std::uint64_t, std::uint64_t) {});
             check_tokens(file, split, info, problems);
         }
-        check_dataset(file, tokenizer_path, problems, [](std::uint64_t, std::uint64_t) {});
-        const std::int64_t vocab_size = Tokenizer(info.tokenizer_model).vocab_size();
-        if (vocab_size != info.vocab_size) {
-            problems.push_back(
-                fmt::format("the tokenizer has {} pieces, the file says {}", vocab_size, info.vocab_size));
-        }
+        check_tokenizer(file, tokens, problems);
+        check_sources(info, problems);
     } catch (const UserError& problem) {
         problems.push_back(problem.what());
     }

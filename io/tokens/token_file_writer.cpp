@@ -38,8 +38,8 @@ Handle create_file(const std::string& path) {
     hdf5::silence_errors();
     // HDF5's own message for a missing folder or permission is opaque: try the path first.
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    require(fd >= 0, "cannot create `{}`: {} (the token file is written there); choose another --output", path,
-            system_reason);
+    require(fd >= 0, "cannot create `{}`: {} (the token file is written there); choose another --output",
+            path, system_reason);
     ::close(fd);
     const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
     SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));
@@ -115,18 +115,16 @@ void GrowingDataset::finish() {
     write_attribute(dataset_, "checksum", checksum_);
 }
 
-TokenFileWriter::TokenFileWriter(std::string path, std::int64_t vocab_size, std::int32_t end_token,
-                                 const std::string& tokenizer_model)
+TokenFileWriter::TokenFileWriter(std::string path, TokenFileInfo fixed)
     : path_(std::move(path)),
       partial_(path_ + ".partial"),
-      vocab_size_(vocab_size),
-      end_token_(end_token),
-      tokenizer_model_(tokenizer_model),
+      info_(std::move(fixed)),
       file_(create_file(partial_)) {
+    info_.format_version = version;
     parts_.reserve(2);
     parts_.push_back(make_part(TokenSplit::training));
     parts_.push_back(make_part(TokenSplit::validation));
-    write_tokenizer(tokenizer_model);
+    write_tokenizer();
 }
 
 TokenFileWriter::~TokenFileWriter() {
@@ -139,12 +137,14 @@ TokenFileWriter::~TokenFileWriter() {
 TokenFileWriter::Part TokenFileWriter::make_part(TokenSplit split) const {
     Handle group(H5Gcreate2(file_, group_of(split), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Gclose,
                  "H5Gcreate2");
-    const hid_t id_type = vocab_size_ <= 65536 ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32;
+    const hid_t id_type = info_.vocab_size <= 65536 ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32;
     GrowingDataset tokens(group, "tokens", id_type), starts(group, "document_starts", H5T_NATIVE_INT64);
     return {std::move(group), std::move(tokens), std::move(starts)};
 }
 
-void TokenFileWriter::write_tokenizer(const std::string& model) {
+void TokenFileWriter::write_tokenizer() {
+    const std::string& model = info_.tokenizer_model;
+    if (info_.tokenizer_kind != TokenizerKind::none) info_.tokenizer_fingerprint = checksum_bytes(model);
     const hsize_t size = model.size();
     const Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose, "H5Pcreate");
     SWITCHYARD_HDF5(H5Pset_create_intermediate_group(links, 1));
@@ -159,6 +159,7 @@ void TokenFileWriter::write_tokenizer(const std::string& model) {
 void TokenFileWriter::start_document(TokenSplit split) {
     Part& part = parts_[index_of(split)];
     part.starts.append(part.tokens.size());
+    if (info_.begin_token >= 0) part.tokens.append(static_cast<std::uint64_t>(info_.begin_token));
 }
 
 void TokenFileWriter::append(TokenSplit split, const std::vector<std::int32_t>& ids, std::size_t skip) {
@@ -185,39 +186,41 @@ void TokenFileWriter::move_last_document(TokenSplit split) {
     from.starts.truncate(last);
 }
 
-TokenFileInfo TokenFileWriter::commit(double validation, std::uint64_t seed) {
-    TokenFileInfo info;
+void TokenFileWriter::write_attributes(double validation, std::uint64_t seed) const {
+    const Handle root(H5Gopen2(file_, "/", H5P_DEFAULT), H5Gclose, "H5Gopen2");
+    write_attribute(root, "format", std::string(format_name));
+    write_attribute(root, "format_version", info_.format_version);
+    write_attribute(root, "vocab_size", info_.vocab_size);
+    write_attribute(root, "begin_token", std::int64_t{info_.begin_token});
+    write_attribute(root, "end_token", std::int64_t{info_.end_token});
+    write_attribute(root, "tokenizer_kind", std::string(name_of(info_.tokenizer_kind)));
+    write_attribute(root, "fingerprint", info_.fingerprint);
+    write_attribute(root, "tokenizer_fingerprint", info_.tokenizer_fingerprint);
+    write_attribute(root, "validation", validation);
+    write_attribute(root, "seed", static_cast<std::int64_t>(seed));
+}
+
+TokenFileInfo TokenFileWriter::commit(double validation, std::uint64_t seed,
+                                      std::vector<TokenSource> sources) {
     for (Part& part : parts_) {
         part.tokens.finish();
         part.starts.finish();
     }
-    info.vocab_size = vocab_size_;
-    info.end_token = end_token_;
-    info.num_tokens = num_tokens(TokenSplit::training);
-    info.num_validation_tokens = num_tokens(TokenSplit::validation);
-    info.num_documents = num_documents(TokenSplit::training);
-    info.num_validation_documents = num_documents(TokenSplit::validation);
-    info.fingerprint = fingerprint({parts_[0].tokens.checksum(), parts_[0].starts.checksum()},
-                                   {parts_[1].tokens.checksum(), parts_[1].starts.checksum()});
-    info.tokenizer_fingerprint = checksum_bytes(tokenizer_model_);
-    info.tokenizer_model = tokenizer_model_;
-    {
-        const Handle root(H5Gopen2(file_, "/", H5P_DEFAULT), H5Gclose, "H5Gopen2");
-        write_attribute(root, "format", std::string(format_name));
-        write_attribute(root, "format_version", version);
-        write_attribute(root, "vocab_size", info.vocab_size);
-        write_attribute(root, "end_token", static_cast<std::int64_t>(end_token_));
-        write_attribute(root, "fingerprint", info.fingerprint);
-        write_attribute(root, "tokenizer_fingerprint", info.tokenizer_fingerprint);
-        write_attribute(root, "validation", validation);
-        write_attribute(root, "seed", static_cast<std::int64_t>(seed));
-    }
+    info_.sources = std::move(sources);
+    info_.num_tokens = num_tokens(TokenSplit::training);
+    info_.num_validation_tokens = num_tokens(TokenSplit::validation);
+    info_.num_documents = num_documents(TokenSplit::training);
+    info_.num_validation_documents = num_documents(TokenSplit::validation);
+    info_.fingerprint = fingerprint({parts_[0].tokens.checksum(), parts_[0].starts.checksum()},
+                                    {parts_[1].tokens.checksum(), parts_[1].starts.checksum()});
+    write_sources(file_, info_.sources);
+    write_attributes(validation, seed);
     parts_.clear();
     writing([&] { SWITCHYARD_HDF5(H5Fflush(file_, H5F_SCOPE_GLOBAL)); });
     file_.reset();
     publish_file(partial_, path_);
     committed_ = true;
-    return info;
+    return info_;
 }
 
 }  // namespace switchyard

@@ -42,18 +42,19 @@ class GrowingDataset {
 
 class TokenFileWriter {
   public:
-    /// Creates `path`.partial; throws UserError when it cannot.
-    TokenFileWriter(std::string path, std::int64_t vocab_size, std::int32_t end_token,
-                    const std::string& tokenizer_model);
+    /// Creates `path`.partial; throws UserError when it cannot. Of `fixed` count the vocabulary, begin and
+    /// end token and the tokenizer.
+    TokenFileWriter(std::string path, TokenFileInfo fixed);
     ~TokenFileWriter();  // removes an unfinished `path`.partial
     TokenFileWriter(const TokenFileWriter&) = delete;
     TokenFileWriter& operator=(const TokenFileWriter&) = delete;
 
+    /// Writes the begin token, where there is one.
     void start_document(TokenSplit);
     /// Tokens of the document started last in `split`; the end token comes from end_document().
     void append(TokenSplit, const std::vector<std::int32_t>& ids, std::size_t skip);
     void end_document(TokenSplit split) {
-        parts_[index_of(split)].tokens.append(static_cast<std::uint64_t>(end_token_));
+        parts_[index_of(split)].tokens.append(static_cast<std::uint64_t>(info_.end_token));
     }
 
     std::int64_t num_documents(TokenSplit split) const {
@@ -65,8 +66,8 @@ class TokenFileWriter {
     /// The last document of `from` becomes the last one of the other split.
     void move_last_document(TokenSplit from);
 
-    /// Stores counts and fingerprints, syncs, closes, renames to `path`, syncs the directory.
-    TokenFileInfo commit(double validation, std::uint64_t seed);
+    /// Stores counts, sources and fingerprints, syncs, closes, renames to `path`, syncs the directory.
+    TokenFileInfo commit(double validation, std::uint64_t seed, std::vector<TokenSource> sources = {});
 
   private:
     struct Part {
@@ -75,12 +76,11 @@ class TokenFileWriter {
     };
     static int index_of(TokenSplit split) { return split == TokenSplit::training ? 0 : 1; }
     Part make_part(TokenSplit) const;
-    void write_tokenizer(const std::string& model);
+    void write_tokenizer();
+    void write_attributes(double validation, std::uint64_t seed) const;
 
     std::string path_, partial_;
-    std::int64_t vocab_size_;
-    std::int32_t end_token_;
-    std::string tokenizer_model_;
+    TokenFileInfo info_;
     hdf5::Handle file_;
     std::vector<Part> parts_;
     bool committed_ = false;

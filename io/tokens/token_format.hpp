@@ -1,6 +1,7 @@
 // Layout of a token file, shared by its writer, its reader and its verifier. Private to io/.
 // /training and /validation hold `tokens` (uint16 or uint32) and `document_starts` (int64); /tokenizer/model
-// (uint8). Every document ends with the end token, which stands nowhere else.
+// (uint8); /sources (a table; not in version 1). Attributes of "/" say the rest; version 2 brought
+// `begin_token` and `tokenizer_kind`.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +14,10 @@
 namespace switchyard::token_format {
 
 inline constexpr const char* format_name = "switchyard token file";
-inline constexpr std::int64_t version = 1;
+inline constexpr std::int64_t oldest_version = 1, version = 2;
 inline constexpr hsize_t chunk_elements = 16384;  // a random sample reads one or two chunks
 inline constexpr const char* tokenizer_path = "/tokenizer/model";
+inline constexpr const char* sources_path = "/sources";
 
 inline const char* group_of(TokenSplit split) {
     return split == TokenSplit::training ? "/training" : "/validation";
@@ -53,6 +55,10 @@ bool has_attribute(hid_t object, const char* name);
 std::int64_t read_integer(hid_t object, const char* name);
 std::uint64_t read_unsigned(hid_t object, const char* name);
 std::string read_text(hid_t object, const char* name);
+
+/// The table of sources, with a checksum over its rows. Reading throws UserError where they do not fit it.
+void write_sources(hid_t file, const std::vector<TokenSource>&);
+std::vector<TokenSource> read_sources(hid_t file);  // none where there is no such table
 
 /// Elements of a one-dimensional dataset.
 std::uint64_t extent(hid_t dataset);

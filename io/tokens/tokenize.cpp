@@ -1,5 +1,7 @@
 // tokenize(): inputs -> segments -> ids, encoded in parallel batch by batch -> token file. The documents of a
 // batch are written in input order, so the file does not depend on the number of threads.
+#include "io/tokens/tokenize.hpp"
+
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -15,6 +17,7 @@
 #include "core/error.hpp"
 #include "core/first_exception.hpp"
 #include "core/output.hpp"
+#include "io/tokens/given_tokenizer.hpp"
 #include "io/tokens/text_source.hpp"
 #include "io/tokens/token_file_writer.hpp"
 #include "io/tokens/tokenizer_training.hpp"
@@ -127,31 +130,14 @@ TextInput spool(const TextInput& input, const std::string& output, FileDescripto
     }
 }
 
-std::string read_tokenizer(std::string path) {
-    if (is_token_file(path)) return TokenFile(path).info().tokenizer_model;
-    if (std::filesystem::is_directory(path)) {
-        const std::string folder = path;
-        path += "/tokenizer.model";
-        if (!std::filesystem::exists(path)) path = folder + "/spiece.model";
-        require(std::filesystem::exists(path),
-                "`{}` holds neither tokenizer.model nor spiece.model (a SentencePiece model is needed)",
-                folder);
-    }
-    require(std::filesystem::exists(path),
-            "there is no `{}` (it is read as the tokenizer); check --tokenizer, or give --vocab_size=N to "
-            "train one",
-            path);
-    return read_file(path);
-}
-
 class Job {
   public:
     explicit Job(const TokenizeOptions& options) : options_(options), inputs_(check_inputs(options.inputs)) {
         check_options();
         if (options_.tokenizer.empty()) {
-            model_ = train();
+            given_.model = train();
         } else {
-            model_ = read_tokenizer(options_.tokenizer);
+            given_ = read_given_tokenizer(options_.tokenizer);
         }
     }
 
@@ -160,7 +146,8 @@ class Job {
   private:
     void check_options() const;
     std::string train();
-    Tokenizer load() const;
+    Tokenizer load();
+    void choose_begin_token(const Tokenizer&);
     TokenSplit split_of(std::int64_t document) const {
         const bool chosen = uniform(key_, static_cast<std::uint64_t>(document)) < options_.validation;
         return chosen ? TokenSplit::validation : TokenSplit::training;
@@ -173,8 +160,9 @@ class Job {
     const TokenizeOptions& options_;
     std::vector<TextInput> inputs_;
     std::vector<FileDescriptor> spooled_;
-    std::string model_;
+    GivenTokenizer given_;
     std::uint64_t key_ = stream_key(options_.seed, "validation documents");
+    std::vector<TokenSource> sources_;
     std::int64_t num_unknown_ = 0;
 };
 
@@ -198,9 +186,10 @@ void Job::check_options() const {
         require(!std::filesystem::equivalent(input.path, options_.output, error),
                 "`{}` is both input and output (it would be lost); choose another --output", options_.output);
     }
-    require(!std::filesystem::exists(options_.output) || is_token_file(options_.output),
-            "output `{}` exists and is not a token file (it would be lost); choose another name, or remove it",
-            options_.output);
+    require(
+        !std::filesystem::exists(options_.output) || is_token_file(options_.output),
+        "output `{}` exists and is not a token file (it would be lost); choose another name, or remove it",
+        options_.output);
     TextSource({}, options_.document_separator, {});  // knows the separators
 }
 
@@ -223,19 +212,39 @@ std::string Job::train() {
     return model;
 }
 
-Tokenizer Job::load() const {
+/// A tokenizer trained here, and a model file alone, say nothing of a begin token: documents then have none.
+void Job::choose_begin_token(const Tokenizer& tokenizer) {
+    const std::string& rule = options_.begin_token;
+    require(
+        rule == "auto" || rule == "none" || rule == "bos",
+        "begin_token = {} (it says what a document begins with); choose auto (as the tokenizer says), none, "
+        "or bos (the tokenizer's begin piece)",
+        rule);
+    if (rule == "none") given_.begin_token = -1;
+    if (rule == "bos" && given_.begin_token < 0) given_.begin_token = tokenizer.begin_token();
+    require(
+        rule != "bos" || given_.begin_token >= 0,
+        "it has no begin piece (begin_token = bos puts one before every document); leave begin_token out");
+    require(
+        given_.begin_token < 0 || given_.begin_token != given_.end_token,
+        "its begin and end piece are the same (documents could not be told apart); leave begin_token out");
+}
+
+Tokenizer Job::load() {
     const std::string origin =
         options_.tokenizer.empty() ? "the trained tokenizer" : "`" + options_.tokenizer + "`";
     try {
-        Tokenizer tokenizer(model_);
-        require(
-            tokenizer.end_token() >= 0,
-            "it has no end token (every document ends with one); give a model with an eos piece such as </s>");
+        Tokenizer tokenizer(given_.model);
+        if (given_.end_token < 0) given_.end_token = tokenizer.end_token();
+        require(given_.end_token >= 0,
+                "it has no end token (every document ends with one); give a model with an eos piece such as "
+                "</s>");
         require(options_.vocab_size == 0 || options_.vocab_size == tokenizer.vocab_size(),
                 "it has {} pieces, but vocab_size = {} was asked for (a given tokenizer is used as it is); "
                 "leave vocab_size "
                 "out, or leave tokenizer out to train one",
                 tokenizer.vocab_size(), options_.vocab_size);
+        choose_begin_token(tokenizer);
         return tokenizer;
     } catch (const UserError& problem) {
         fail("tokenizer {}: {}", origin, problem.what());
@@ -245,18 +254,25 @@ Tokenizer Job::load() const {
 void Job::write_batch(TokenFileWriter& writer, const Tokenizer& tokenizer,
                       const std::vector<TextSegment>& batch, const CutBehaviour& cuts) {
     const std::vector<Encoded> encoded = encode_batch(tokenizer, batch, cuts);
-    const std::int32_t end = tokenizer.end_token(), unknown = tokenizer.unknown_token();
+    const std::int32_t begin = given_.begin_token, end = given_.end_token;
+    const std::int32_t unknown = tokenizer.unknown_token();
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const TokenSplit split = split_of(batch[i].document);
         for (const std::int32_t id : encoded[i].ids) {
             num_unknown_ += id == unknown;
             require(id != end,
                     "the tokenizer encodes text as its end token {} (document {}; documents could not be "
-                    "told apart); "
-                    "use a model whose end token is a control piece",
+                    "told apart); use a model whose end token is a control piece",
                     end, batch[i].document);
+            require(begin < 0 || id != begin,
+                    "the tokenizer encodes text as its begin token {} (document {}; a document would seem to "
+                    "begin there); use a model whose begin token is a control piece, or --begin_token=none",
+                    begin, batch[i].document);
         }
-        if (batch[i].starts_document) writer.start_document(split);
+        if (batch[i].starts_document) {
+            writer.start_document(split);
+            ++sources_[batch[i].input].documents;
+        }
         writer.append(split, encoded[i].ids, encoded[i].skip);
         if (batch[i].ends_document) writer.end_document(split);
     }
@@ -298,7 +314,11 @@ TokenFileInfo Job::run() {
     for (const TextInput& input : inputs_) total += input.seekable ? input.size : 0;
     for (const TextInput& input : inputs_) total = input.seekable ? total : 0;
     TextSource source(inputs_, options_.document_separator, {.drop_space = cuts.drop_space});
-    TokenFileWriter writer(options_.output, tokenizer.vocab_size(), tokenizer.end_token(), model_);
+    for (const TextInput& input : inputs_) sources_.push_back({input.name});
+    TokenFileWriter writer(options_.output, {.vocab_size = tokenizer.vocab_size(),
+                                             .begin_token = given_.begin_token,
+                                             .end_token = given_.end_token,
+                                             .tokenizer_model = given_.model});
     Progress progress(options_.show_progress, total);
     const auto num_tokens = [&] {
         return writer.num_tokens(TokenSplit::training) + writer.num_tokens(TokenSplit::validation);
@@ -316,7 +336,7 @@ TokenFileInfo Job::run() {
         progress.update(source.bytes_read(), num_tokens());
     }
     balance_splits(writer);
-    const TokenFileInfo info = writer.commit(options_.validation, options_.seed);
+    const TokenFileInfo info = writer.commit(options_.validation, options_.seed, std::move(sources_));
     progress.update(source.bytes_read(), num_tokens(), true);
     report(source, info);
     return info;

@@ -1,10 +1,11 @@
 // Tokenizer: a SentencePiece processor behind our own interface; its status codes become UserError.
+#include "io/tokens/tokenizer.hpp"
+
 #include <sentencepiece_processor.h>
 
 #include <cmath>
 
 #include "core/error.hpp"
-#include "io/tokens/token_file.hpp"
 #include "io/tokens/token_format.hpp"
 
 namespace switchyard {
@@ -15,9 +16,10 @@ struct Tokenizer::State {
 
 Tokenizer::Tokenizer(const std::string& serialized_model) : state_(std::make_unique<State>()) {
     const auto status = state_->processor.LoadFromSerializedProto(serialized_model);
-    require(status.ok() && state_->processor.GetPieceSize() > 0,
-            "this is not a SentencePiece model (a tokenizer.json of Hugging Face is another format); give the "
-            "file tokenizer.model or spiece.model");
+    require(
+        status.ok() && state_->processor.GetPieceSize() > 0,
+        "this is not a SentencePiece model (a tokenizer.json of Hugging Face is another format); give the "
+        "file tokenizer.model or spiece.model");
 }
 
 Tokenizer::~Tokenizer() = default;
@@ -56,6 +58,11 @@ std::int64_t Tokenizer::vocab_size() const {
 
 std::string Tokenizer::piece(std::int32_t id) const {
     return state_->processor.IdToPiece(id);
+}
+
+std::int32_t Tokenizer::id_of(const std::string& piece) const {
+    const std::int32_t id = state_->processor.PieceToId(piece);  // that of the unknown piece for all others
+    return this->piece(id) == piece ? id : -1;
 }
 
 /// A byte-pair model scores pieces by the order of their merges, 0, -1, -2, ...; others by logarithms.

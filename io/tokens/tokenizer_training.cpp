@@ -114,9 +114,10 @@ std::vector<std::string> sample_lines(const std::vector<TextInput>& inputs, std:
 }
 
 std::string train_tokenizer(std::vector<std::string> lines, std::int64_t vocab_size) {
-    require(vocab_size > num_fixed_pieces,
-            "vocab_size = {} is too small (3 control pieces and 256 bytes come first); ask for some thousands",
-            vocab_size);
+    require(
+        vocab_size > num_fixed_pieces,
+        "vocab_size = {} is too small (3 control pieces and 256 bytes come first); ask for some thousands",
+        vocab_size);
     require(!lines.empty(), "the inputs hold no text (a tokenizer is to be trained on it); check the files");
     Sentences sentences(std::move(lines));
     std::string model;

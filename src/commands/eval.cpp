@@ -50,11 +50,12 @@ std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
     model->tokens = open_tokens(world, config);
     agree_on(world, [&] {
         require_supported(config, use, model->path);
-        require(identity_of(model->tokens->info()).tokenizer == model->header.data.tokenizer,
-                "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (its ids mean "
-                "other words); make one with the run's: switchyard tokenize TEXT --tokenizer=FILE, FILE the "
-                "token file of the run",
-                config.data.tokens, model->path);
+        require(
+            identity_of(model->tokens->info()).tokenizer == model->header.data.tokenizer,
+            "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (its ids mean "
+            "other words); make one with the run's: switchyard tokenize TEXT --tokenizer=FILE, FILE the "
+            "token file of the run",
+            config.data.tokens, model->path);
         adjust(*model);
         const std::int64_t at_once = world.size() / config.parallel.tp * config.data.micro_batch;
         if (config.data.global_batch % std::max<std::int64_t>(1, at_once) != 0)
@@ -65,6 +66,26 @@ std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
     model->allocated = allocate_inference(config, *model->topology, model->traffic);
     model->state().load(CheckpointReader(world, model->path));
     return model;
+}
+
+/// What documents of the model begin and end with: its checkpoint says, or (files of before) the token file.
+struct DocumentTokens {
+    std::int32_t begin, end;
+    /// A text starts as documents did in training: with the begin token, or after the end of the one before.
+    std::int32_t first() const { return begin >= 0 ? begin : end; }
+};
+
+DocumentTokens document_tokens(const LoadedModel& model) {
+    const TokenFileInfo& info = model.tokens->info();
+    const DataIdentity& data = model.header.data;
+    const DocumentTokens found{data.begin_token.value_or(info.begin_token),
+                               data.end_token.value_or(-1) < 0 ? info.end_token : *data.end_token};
+    require(std::max(found.begin, found.end) < info.vocab_size,
+            "documents of checkpoint `{}` begin with token {} and end with {}, but `{}` has {} tokens (they "
+            "do not "
+            "belong together); give --data.tokens=FILE with the run's tokenizer",
+            model.path, found.begin, found.end, model.tokens->path(), info.vocab_size);
+    return found;
 }
 
 GenerationSettings generation_settings(const Arguments& arguments) {
@@ -103,6 +124,8 @@ int run_eval(const CommandContext& context, const Arguments& arguments) {
                 data.tokens);
         return opened;
     });
+    const std::string warning = begin_token_warning(model->header.data, model->path, *model->tokens);
+    if (context.world.rank() == 0 && !warning.empty()) print_error("switchyard eval: warning: {}", warning);
     const double loss = validation_loss(model->state().context, model->state().model, loader,
                                         [] { sign_of_life("evaluation"); });
     if (context.world.rank() != 0) return 0;
@@ -142,11 +165,9 @@ int run_generate(const CommandContext& context, const Arguments& arguments) {
     std::optional<Tokenizer> tokenizer;
     std::vector<std::int32_t> context_ids;
     const auto model = load(context.world, arguments, Use::generate, [&](LoadedModel& m) {
-        const TokenFileInfo& info = m.tokens->info();
-        tokenizer.emplace(info.tokenizer_model);
+        tokenizer.emplace(tokenizer_of(*m.tokens));
         context_ids = tokenizer->encode(arguments.text("prompt", ""));
-        context_ids.insert(context_ids.begin(),
-                           info.end_token);  // as in training: a document follows an end token
+        context_ids.insert(context_ids.begin(), document_tokens(m).first());
         DataConfig& data = m.config.data;
         data.micro_batch = 1;
         data.seq_len =
@@ -154,7 +175,7 @@ int run_generate(const CommandContext& context, const Arguments& arguments) {
     });
     const bool speaks = context.world.rank() == 0;
     const TokenFileInfo& info = model->tokens->info();
-    settings.end_token = info.end_token;
+    settings.end_token = document_tokens(*model).end;
     settings.num_tokens = info.vocab_size;
     TextStream stream(*tokenizer, {context_ids.begin() + 1, context_ids.end()});
     if (speaks) stream.print();

@@ -1,6 +1,7 @@
 // tokenize, inspect, verify, diff: work on files, on rank 0.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "comm/collectives.hpp"
@@ -9,8 +10,9 @@
 #include "core/output.hpp"
 #include "core/units.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
+#include "io/files/strict_json.hpp"
 #include "io/run/run_directory.hpp"
-#include "io/tokens/token_file.hpp"
+#include "io/tokens/tokenize.hpp"
 #include "run/inputs.hpp"
 #include "train/checkpoint_header.hpp"
 
@@ -23,6 +25,7 @@ int tokenize_files(const Arguments& arguments) {
     options.output = arguments.text("output", "");
     options.tokenizer = arguments.text("tokenizer", "");
     options.vocab_size = arguments.integer("vocab_size", 0, 2, 1 << 30);
+    options.begin_token = arguments.text("begin_token", options.begin_token);
     options.validation = arguments.real("validation", options.validation, 0, 1);
     options.document_separator = arguments.text("document_separator", options.document_separator);
     options.seed = static_cast<std::uint64_t>(arguments.integer("seed", 0, 0));
@@ -35,9 +38,9 @@ int tokenize_files(const Arguments& arguments) {
             "neither --tokenizer nor --vocab_size given (a tokenizer is loaded or trained); give "
             "--tokenizer=MODEL, or "
             "--vocab_size=N to train one");
-    require(
-        options.tokenizer.empty() || options.vocab_size == 0,
-        "--tokenizer and --vocab_size both given (a tokenizer that is loaded has its size); give one of them");
+    require(options.tokenizer.empty() || options.vocab_size == 0,
+            "--tokenizer and --vocab_size both given (a tokenizer that is loaded has its size); give one of "
+            "them");
     const TokenFileInfo info = tokenize(options);
     print_result("{}: {} tokens for training in {} documents, {} for validation in {}, vocabulary {}\n",
                  options.output, info.num_tokens, info.num_documents, info.num_validation_tokens,
@@ -45,17 +48,31 @@ int tokenize_files(const Arguments& arguments) {
     return 0;
 }
 
+void print_sources(const std::vector<TokenSource>& sources) {
+    constexpr std::size_t most = 20;
+    for (std::size_t i = 0; i < std::min(most, sources.size()); ++i)
+        print_result("  {:<13} {}: {} documents, weight {}\n", i == 0 ? "sources" : "",
+                     quoted(sources[i].name), sources[i].documents, sources[i].weight);
+    if (sources.size() > most) print_result("  {:<13} and {} more\n", "", sources.size() - most);
+}
+
 void inspect_token_file(const std::string& path) {
     const TokenFile file(path);
     const TokenFileInfo& info = file.info();
     const DataIdentity identity = identity_of(info);
     print_result("token file {}\n", path);
-    print_result("  vocabulary    {}\n  end token     {}\n", info.vocab_size, info.end_token);
+    print_result("  format        version {}\n", info.format_version);
+    print_result("  vocabulary    {}\n", info.vocab_size);
+    print_result("  begin token   {}\n",
+                 info.begin_token < 0 ? std::string("none") : std::to_string(info.begin_token));
+    print_result("  end token     {}\n", info.end_token);
     print_result("  training      {} tokens in {} documents\n", info.num_tokens, info.num_documents);
     print_result("  validation    {} tokens in {} documents\n", info.num_validation_tokens,
                  info.num_validation_documents);
     print_result("  fingerprint   {} (tokenizer {}, {} model)\n", identity.tokens, identity.tokenizer,
                  bytes_text(info.tokenizer_model.size()));
+    print_result("  tokenizer     {}\n", name_of(info.tokenizer_kind));
+    print_sources(info.sources);
 }
 
 /// Folders are named by mistake for what they hold.
@@ -159,15 +176,18 @@ int diff(const Arguments& arguments) {
 }  // namespace
 
 std::vector<CommandOption> tokenize_options() {
-    return {{"output", "FILE.h5", "the token file to write"},
-            {"tokenizer", "MODEL",
-             "a SentencePiece model, or a directory (tokenizer.model) or token file that holds one"},
-            {"vocab_size", "N", "train a tokenizer with that many pieces instead"},
-            {"validation", "0.01", "share of the documents kept for validation"},
-            {"document_separator", "blank-lines",
-             "in text files: blank-lines, line, or file (one document a file)"},
-            {"seed", "0", "which documents go to validation"},
-            {"quiet", "", "no progress line"}};
+    return {
+        {"output", "FILE.h5", "the token file to write"},
+        {"tokenizer", "MODEL",
+         "a SentencePiece model, or a directory (tokenizer.model) or token file that holds one"},
+        {"vocab_size", "N", "train a tokenizer with that many pieces instead"},
+        {"begin_token", "auto",
+         "what documents begin with: auto (as the tokenizer's directory or token file says), none, or bos"},
+        {"validation", "0.01", "share of the documents kept for validation"},
+        {"document_separator", "blank-lines",
+         "in text files: blank-lines, line, or file (one document a file)"},
+        {"seed", "0", "which documents go to validation"},
+        {"quiet", "", "no progress line"}};
 }
 
 std::vector<CommandOption> diff_options() {

@@ -170,17 +170,19 @@ void Exporter::find_tensors() {
 void Exporter::read_tokenizer() {
     if (!request_.tokenizer) return;
     const std::string& tokens = config_.data.tokens;
-    require(std::filesystem::exists(tokens),
-            "token file `{}` is not there (the tokenizer is in it; checkpoint `{}` has only its fingerprint); "
-            "give "
-            "--data.tokens=FILE, or --no_tokenizer to leave the tokenizer out",
-            tokens, request_.checkpoint);
-    const TokenFile file(tokens);
     require(
-        identity_of(file.info()).tokenizer == header_.data.tokenizer,
-        "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (its ids mean other "
-        "words); give --data.tokens=FILE with the run's tokenizer, or --no_tokenizer to leave it out",
+        std::filesystem::exists(tokens),
+        "token file `{}` is not there (the tokenizer is in it; checkpoint `{}` has only its fingerprint); "
+        "give "
+        "--data.tokens=FILE, or --no_tokenizer to leave the tokenizer out",
         tokens, request_.checkpoint);
+    const TokenFile file(tokens);
+    require(identity_of(file.info()).tokenizer == header_.data.tokenizer,
+            "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (its ids mean "
+            "other "
+            "words); give --data.tokens=FILE with the run's tokenizer, or --no_tokenizer to leave it out",
+            tokens, request_.checkpoint);
+    (void)tokenizer_of(file);  // refuses other kinds than SentencePiece
     tokenizer_model_ = file.info().tokenizer_model;
 }
 

@@ -98,12 +98,14 @@ void Trainer::initialise() {
     const CheckpointHeader header = read_header(topology_.world, source);
     agree_on(topology_.world, [&] {
         check_same_model(stored_config(header, source), source, config_);
-        require(
-            header.data.tokenizer == identity_of(tokens_.info()).tokenizer,
-            "checkpoint `{}` was trained with a different tokenizer from that of `{}` (the same ids stand for "
-            "different text); tokenize the text with the tokenizer of the checkpoint's token file",
-            source, config_.data.tokens);
+        require(header.data.tokenizer == identity_of(tokens_.info()).tokenizer,
+                "checkpoint `{}` was trained with a different tokenizer from that of `{}` (the same ids "
+                "stand for "
+                "different text); tokenize the text with the tokenizer of the checkpoint's token file",
+                source, config_.data.tokens);
     });
+    if (const std::string warning = begin_token_warning(header.data, source, tokens_); !warning.empty())
+        record_.say("warning     " + warning);
     sign_of_life("reading weights", 0);
     state().initialise_from(CheckpointReader(topology_.world, source));
 }

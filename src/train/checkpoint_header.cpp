@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <limits>
+
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
@@ -21,7 +23,21 @@ std::string fingerprint_text(std::uint64_t fingerprint) {
 }
 
 DataIdentity identity_of(const TokenFileInfo& info) {
-    return {fingerprint_text(info.fingerprint), fingerprint_text(info.tokenizer_fingerprint)};
+    return {fingerprint_text(info.fingerprint), fingerprint_text(info.tokenizer_fingerprint),
+            info.begin_token, info.end_token};
+}
+
+std::string begin_token_warning(const DataIdentity& model, const std::string& checkpoint,
+                                const TokenFile& tokens) {
+    const std::int32_t here = tokens.info().begin_token, there = model.begin_token.value_or(here);
+    if (here == there) return "";
+    const auto begin = [](std::int32_t id) {
+        return id < 0 ? std::string("with no begin token") : fmt::format("with begin token {}", id);
+    };
+    return fmt::format(
+        "documents start {} in `{}`, but {} for the model of `{}` (losses at the start of documents are "
+        "higher for it); tokenize with --tokenizer of the model's directory or token file",
+        begin(here), tokens.path(), begin(there), checkpoint);
 }
 
 void write_header(CheckpointWriter& writer, const CheckpointHeader& header, std::uint64_t seed,
@@ -41,9 +57,21 @@ void write_header(CheckpointWriter& writer, const CheckpointHeader& header, std:
     writer.attribute("/data", "next_sample", header.next_sample);
     writer.attribute("/data", "token_fingerprint", header.data.tokens);
     writer.attribute("/data", "tokenizer_fingerprint", header.data.tokenizer);
+    if (header.data.begin_token)
+        writer.attribute("/data", "begin_token", std::int64_t{*header.data.begin_token});
+    if (header.data.end_token) writer.attribute("/data", "end_token", std::int64_t{*header.data.end_token});
 }
 
 namespace {
+
+/// Files of before say nothing.
+std::optional<std::int32_t> stored_token(const CheckpointReader& reader, const char* key) {
+    if (!reader.has_attribute("/data", key)) return std::nullopt;
+    const auto id = std::get<std::int64_t>(reader.attribute("/data", key));
+    require(id >= -1 && id <= std::numeric_limits<std::int32_t>::max(),
+            "checkpoint `{}`: {} = {} is not the id of a token; it is damaged", reader.path(), key, id);
+    return static_cast<std::int32_t>(id);
+}
 
 CheckpointHeader header_of(const CheckpointReader& reader) {
     const auto integer = [&](const char* object, const char* key) {
@@ -53,17 +81,18 @@ CheckpointHeader header_of(const CheckpointReader& reader) {
         return std::get<std::string>(reader.attribute(object, key));
     };
     const std::int64_t version = integer("/", "format_version");
-    require(
-        version == format_version,
-        "checkpoint `{}` has format version {} (this program reads version {}); use the program that wrote it",
-        reader.path(), version, format_version);
+    require(version == format_version,
+            "checkpoint `{}` has format version {} (this program reads version {}); use the program that "
+            "wrote it",
+            reader.path(), version, format_version);
     CheckpointHeader header;
     header.step = integer("/", "step");
     header.tokens_seen = integer("/", "tokens_seen");
     header.config = text("/", "config");
     header.dtype = text("/", "dtype");
     header.next_sample = integer("/data", "next_sample");
-    header.data = {text("/data", "token_fingerprint"), text("/data", "tokenizer_fingerprint")};
+    header.data = {text("/data", "token_fingerprint"), text("/data", "tokenizer_fingerprint"),
+                   stored_token(reader, "begin_token"), stored_token(reader, "end_token")};
     return header;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,13 +13,17 @@
 
 namespace switchyard {
 
-/// Which data a run was trained on.
+/// Which data a run was trained on, and what its documents begin and end with.
 struct DataIdentity {
-    std::string tokens, tokenizer;  // fingerprints in hexadecimal
+    std::string tokens, tokenizer;                       // fingerprints in hexadecimal
+    std::optional<std::int32_t> begin_token, end_token;  // -1: none; not said by checkpoints of before
     bool operator==(const DataIdentity&) const = default;
 };
 DataIdentity identity_of(const TokenFileInfo&);
 std::string fingerprint_text(std::uint64_t);
+/// "" or, where documents of a model began with another token than those of the file, a sentence that says
+/// so.
+std::string begin_token_warning(const DataIdentity& model, const std::string& checkpoint, const TokenFile&);
 
 /// The attributes that are read before the state.
 struct CheckpointHeader {

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "core/rng.hpp"
-#include "io/tokens/token_file.hpp"
+#include "io/tokens/tokenize.hpp"
 #include "support/temporary_directory.hpp"
 
 namespace switchyard::test {

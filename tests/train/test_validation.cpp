@@ -47,7 +47,9 @@ class ValidationTest : public ::testing::Test {
         const Comm world = Comm::duplicate(MPI_COMM_WORLD);
         if (world.rank() == 0) {
             folder_ = std::make_unique<test::TemporaryDirectory>();
-            TokenFileWriter writer(folder_->file("t.h5"), vocab_size, 0, "");
+            TokenFileWriter writer(
+                folder_->file("t.h5"),
+                {.vocab_size = vocab_size, .end_token = 0, .tokenizer_kind = TokenizerKind::none});
             fill(writer, TokenSplit::training, 200);
             fill(writer, TokenSplit::validation, num_tokens);
             writer.commit(0.1, 0);
