@@ -5,7 +5,6 @@
 #include <set>
 
 #include "core/error.hpp"
-#include "io/files/strict_json.hpp"
 
 namespace switchyard {
 namespace {
@@ -14,97 +13,6 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr const char* architecture = "LlamaForCausalLM";
-
-/// Keys of one config.json with their checks; null counts as absent.
-class Keys {
-  public:
-    Keys(const json& object, std::string where) : object_(object), where_(std::move(where)) {}
-
-    bool has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
-    /// Of a key that is there.
-    Keys object(const char* key) const {
-        require(object_[key].is_object(), "{}: {} is not an object", where_, key);
-        return {object_[key], where_ + ", " + key};
-    }
-    std::int64_t size(const char* key, std::optional<std::int64_t> otherwise = std::nullopt) const {
-        if (!has(key) && otherwise) return *otherwise;
-        require(has(key), "{} lacks {} (the model's sizes come from it); download it again", where_, key);
-        const bool in_range = object_[key].is_number_unsigned() && object_[key].get<std::uint64_t>() >= 1 &&
-                              object_[key].get<std::uint64_t>() <= 1u << 30;
-        require(in_range, "{}: {} = {} is not a size (a whole number from 1 to 2^30 is expected)", where_, key,
-                shown(key));
-        return object_[key].get<std::int64_t>();
-    }
-    double positive(const char* key, double otherwise) const {
-        if (!has(key)) return otherwise;
-        const double value = object_[key].is_number() ? object_[key].get<double>() : 0;
-        require(std::isfinite(value) && value > 0, "{}: {} = {} is not a positive number", where_, key,
-                shown(key));
-        return value;
-    }
-    bool flag(const char* key) const {
-        if (!has(key)) return false;
-        require(object_[key].is_boolean(), "{}: {} = {} is neither true nor false", where_, key, shown(key));
-        return object_[key].get<bool>();
-    }
-    /// The key is absent or has this value.
-    void only(const char* key, const json& value, const char* why) const {
-        require(!has(key) || object_[key] == value,
-                "{}: {} = {} is not supported ({}); only {} can be imported", where_, key, shown(key), why,
-                value.dump());
-    }
-    const std::string& where() const { return where_; }
-
-  private:
-    std::string shown(const char* key) const {
-        if (!has(key)) return "nothing";
-        const std::string text = object_[key].dump(-1, ' ', true, json::error_handler_t::replace);
-        return text.size() > 120 ? text.substr(0, 120) + "..." : text;
-    }
-
-    const json& object_;
-    std::string where_;
-};
-
-void check_plain_rotation(const Keys& rope) {
-    const char* why = "positions are rotated by the plain angles of rope_theta";
-    rope.only("rope_type", "default", why);
-    rope.only("type", "default", why);
-    rope.only("partial_rotary_factor", 1.0, "all values of a head are rotated");
-    require(!rope.has("factor") || rope.has("rope_type") || rope.has("type"),
-            "{}: factor without a type is not supported ({}); only \"default\" can be imported", rope.where(),
-            why);
-}
-
-double read_rope_theta(const Keys& keys) {
-    if (keys.has("rope_scaling")) check_plain_rotation(keys.object("rope_scaling"));
-    keys.only("partial_rotary_factor", 1.0, "all values of a head are rotated");
-    const double theta = keys.positive("rope_theta", ModelConfig().rope_theta);
-    if (!keys.has("rope_parameters")) return theta;
-    const Keys rope = keys.object("rope_parameters");
-    check_plain_rotation(rope);
-    const double newer = rope.positive("rope_theta", theta);
-    require(newer == theta || !keys.has("rope_theta"),
-            "{}: rope_theta = {} and rope_parameters.rope_theta = {} (one of them is wrong); correct the file",
-            keys.where(), theta, newer);
-    return newer;
-}
-
-void check_supported(const Keys& keys) {
-    require(keys.has("model_type"), "{} lacks model_type (it says which model this is); download it again",
-            keys.where());
-    keys.only("model_type", "llama", "this program knows LLaMA");
-    if (keys.has("architectures"))
-        keys.only("architectures", json::array({architecture}),
-                  "this program knows the causal language model");
-    keys.only("hidden_act", "silu", "the feed-forward layers are SwiGLU");
-    keys.only("attention_bias", false, "linears have no bias");
-    keys.only("mlp_bias", false, "linears have no bias");
-    require(!keys.has("quantization_config"),
-            "{}: quantization_config is not supported (weights are read as they are); save the model in bf16 "
-            "or f32",
-            keys.where());
-}
 
 /// alpha with alpha / r == scale, in f64 as PEFT divides.
 double alpha_of(double scale, std::int64_t low_rank) {
@@ -166,28 +74,6 @@ ordered_json llama_tokenizer_config(const Tokenizer& tokenizer, std::int64_t max
             {"clean_up_tokenization_spaces", false},
             {"legacy", false},
             {"model_max_length", max_positions}};
-}
-
-LlamaModel read_llama_config(const std::string& directory) {
-    const std::string path = directory + "/config.json";
-    const json config = read_json_object(path);
-    const Keys keys(config, "`" + path + "`");
-    check_supported(keys);
-    LlamaModel result;
-    ModelConfig& model = result.model;
-    model.vocab_size = keys.size("vocab_size");
-    model.hidden_size = keys.size("hidden_size");
-    model.ffn_size = keys.size("intermediate_size");
-    model.num_layers = keys.size("num_hidden_layers");
-    model.num_heads = keys.size("num_attention_heads");
-    model.num_kv_heads = keys.size("num_key_value_heads", model.num_heads);
-    model.tie_embeddings = keys.flag("tie_word_embeddings");
-    model.norm_eps = keys.positive("rms_norm_eps", model.norm_eps);
-    model.rope_theta = read_rope_theta(keys);
-    keys.only("head_dim", model.hidden_size / model.num_heads,
-              "a head has hidden_size / num_attention_heads values");
-    result.max_positions = keys.size("max_position_embeddings", result.max_positions);
-    return result;
 }
 
 ordered_json peft_config(const std::vector<AdapterModule>& modules, const std::string& base) {

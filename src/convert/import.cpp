@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "convert/stored_tensors.hpp"
 #include "core/error.hpp"
 #include "inference/inference_state.hpp"
-#include "io/files/strict_json.hpp"
 #include "io/hugging_face/hugging_face.hpp"
 #include "io/hugging_face/safetensors.hpp"
 #include "kernels/transfer.hpp"
@@ -20,57 +20,11 @@ namespace {
 
 constexpr std::int64_t longest_default_sequence = 2048;
 
-/// Tables of angles that old files store; they follow from rope_theta.
-bool follows_from_config(const std::string& name) {
-    return name.ends_with(".rotary_emb.inv_freq");
-}
-
-std::string list_of(const std::vector<std::string>& names) {
-    constexpr std::size_t most = 8;
-    std::vector<std::string> shown;
-    for (std::size_t i = 0; i < std::min(most, names.size()); ++i) shown.push_back(quoted(names[i]));
-    const std::string rest = names.size() > most ? fmt::format(" and {} more", names.size() - most) : "";
-    return fmt::format("{}{}", fmt::join(shown, ", "), rest);
-}
-
-std::string tensors(std::size_t count) {
-    return fmt::format("{} tensor{}", count, count == 1 ? "" : "s");
-}
-
-void check_tensors(const std::string& directory, const SafetensorsDirectory& source,
-                   const std::vector<Shard>& weights) {
-    std::vector<std::string> missing, surplus, expected;
-    for (const Shard& weight : weights) {
-        expected.push_back(weight.name);
-        if (!source.has(weight.name)) missing.push_back(weight.name);
-    }
-    std::sort(expected.begin(), expected.end());
-    for (const std::string& name : source.names())
-        if (!std::binary_search(expected.begin(), expected.end(), name) && !follows_from_config(name))
-            surplus.push_back(name);
-    const char* whole = "(the model of its config.json has exactly its own tensors)";
-    require(missing.empty(), "`{}` lacks {} {}: {}", directory, tensors(missing.size()), whole,
-            list_of(missing));
-    require(surplus.empty(), "`{}` has {} too many {}: {}", directory, tensors(surplus.size()), whole,
-            list_of(surplus));
-    for (const Shard& weight : weights) {
-        const SafetensorsEntry& entry = source.entry(weight.name);
-        std::vector<std::int64_t> shape;
-        for (int i = 0; i < weight.global.rank(); ++i) shape.push_back(weight.global[i]);
-        require(entry.shape == shape,
-                "`{}`: tensor {} is {}, but {} by config.json (they are of different models)",
-                source.file_of(weight.name).path(), quoted(weight.name), fmt::join(entry.shape, "x"),
-                weight.global.text());
-        float none = 0;
-        source.file_of(weight.name).read_f32(weight.name, 0, 0, &none);  // its type can be read
-    }
-}
-
 std::string compute_type(const ImportRequest& request, const SafetensorsDirectory& source,
-                         const std::vector<Shard>& weights) {
+                         const std::map<std::string, std::string>& stored) {
     if (!request.dtype.empty()) return request.dtype;
-    const bool narrow = std::all_of(weights.begin(), weights.end(), [&](const Shard& weight) {
-        return source.entry(weight.name).dtype == "BF16";
+    const bool narrow = std::all_of(stored.begin(), stored.end(), [&](const auto& weight) {
+        return source.entry(weight.second).dtype == "BF16";
     });
     return name_of(narrow ? DType::bf16 : DType::f32);
 }
@@ -120,7 +74,9 @@ DataIdentity identify_data(const ImportRequest& request, const Config& config) {
     return result;
 }
 
-void copy_tensor(const SafetensorsFile& file, const Shard& weight, CheckpointWriter& writer) {
+/// `name`: the weight's in the file.
+void copy_tensor(const SafetensorsFile& file, const std::string& name, const Shard& weight,
+                 CheckpointWriter& writer) {
     Tensor values;
     const Arena arena = allocate_scratch(
         [&](Arena& a) { values = a.take(MemoryClass::workspace, DType::f32, weight.global); });
@@ -130,7 +86,7 @@ void copy_tensor(const SafetensorsFile& file, const Shard& weight, CheckpointWri
     for (std::int64_t row = 0; row < rows; row += step) {
         const std::int64_t count = std::min(step, rows - row);
         block.resize(static_cast<std::size_t>(count * cols));
-        file.read_f32(weight.name, row * cols, count * cols, block.data());
+        file.read_f32(name, row * cols, count * cols, block.data());
         kernels::upload(block.data(), values.rows(row, count));
     }
     writer.write("/model/" + weight.name, weight, values);
@@ -141,10 +97,15 @@ void copy_tensor(const SafetensorsFile& file, const Shard& weight, CheckpointWri
 std::string import_weights(const ImportRequest& request) {
     require(!std::filesystem::exists(request.output),
             "`{}` exists (nothing is overwritten); give another name", request.output);
-    require(
-        std::filesystem::is_directory(request.directory),
-        "`{}` is not a directory (a model is imported from the directory with its config.json); check the path",
-        request.directory);
+    require(std::filesystem::is_directory(request.directory),
+            "`{}` is not a directory (a model is imported from the directory with its config.json); check "
+            "the path",
+            request.directory);
+    require(!std::filesystem::exists(request.directory + "/adapter_config.json"),
+            "`{}` has adapter_config.json (the model computes with an adapter on top of its weights); merge "
+            "it with "
+            "peft's merge_and_unload, and import what that saves",
+            request.directory);
     const LlamaModel llama = read_llama_config(request.directory);
     const SafetensorsDirectory source(request.directory);
     require(llama.model.num_layers <= static_cast<std::int64_t>(source.names().size()),
@@ -152,8 +113,8 @@ std::string import_weights(const ImportRequest& request) {
             source.names().size(), llama.model.num_layers);
     Config config = configuration(request, llama);
     const std::vector<Shard> weights = whole_weights(config.model);
-    check_tensors(request.directory, source, weights);
-    config.run.dtype = compute_type(request, source, weights);
+    const auto stored = find_stored_tensors(request.directory, source, config.model, weights);
+    config.run.dtype = compute_type(request, source, stored);
     const DataIdentity data = identify_data(request, config);
 
     std::int64_t values = 0;
@@ -161,7 +122,10 @@ std::string import_weights(const ImportRequest& request) {
     CheckpointWriter writer(Comm(), request.output, static_cast<std::uint64_t>(values) * sizeof(float));
     write_header(writer, {0, 0, 0, config_text(config, method_options()), config.run.dtype, data},
                  config.run.seed, Topology::imaginary(1, 1, 0));
-    for (const Shard& weight : weights) copy_tensor(source.file_of(weight.name), weight, writer);
+    for (const Shard& weight : weights) {
+        const std::string& name = stored.at(weight.name);
+        copy_tensor(source.file_of(name), name, weight, writer);
+    }
     writer.commit();
     return fmt::format("{}: {} parameters in {} tensors, stored as f32, to be computed in {}", request.output,
                        values, weights.size(), config.run.dtype);

@@ -276,10 +276,45 @@ class Export(unittest.TestCase):
         whole = (self.folder / "out_full/model.safetensors").read_bytes()
         (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
         self.expect_error("import", "wrong", "--output=wrong.h5", says="truncated", output="wrong.h5")
-        # Tables of angles that old files hold are left out.
-        tables = {"model.layers.0.self_attn.rotary_emb.inv_freq": good["model.norm.weight"]}
+
+    def test_finding_15_equal_copies_are_accepted(self):
+        """A tied head stored as well, or in place of the embedding; tables of angles; the names of early converters."""
+        good = read_directory(self.once("full_tied", "out_full_tied"))
+        folder = self.copy("out_full_tied", "copies")
+        config = json.loads((folder / "config.json").read_text())
+        embedding = good["model.embed_tokens.weight"]
+        old = {"architectures": ["LLaMAForCausalLM"], "max_sequence_length": 2048, "pad_token_id": -1,
+               "torch_dtype": "float16", "transformers_version": "4.27.0.dev0", "pretraining_tp": 1}  # fmt: skip
+        left_out = ("dtype", "rope_parameters", "head_dim", "num_key_value_heads", "max_position_embeddings", "mlp_bias")
+        (folder / "config.json").write_text(json.dumps({k: v for k, v in (config | old).items() if k not in left_out}))
+        angles = 10000.0 ** (-np.arange(0, 8, 2) / 8)
+        tables = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": angles.astype(np.float32) for i in range(2)}
+        apart = {n: v for n, v in good.items() if n != "model.embed_tokens.weight"}
+        expected = self.loss(self.runs.checkpoint("full_tied"), "--data.micro_batch=4")
+        cases = {"both": good | {"lm_head.weight": embedding}, "head": apart | {"lm_head.weight": embedding}, "tables": good | tables}
+        for case, tensors in cases.items():
+            with self.subTest(case):
+                write_safetensors(folder / "model.safetensors", tensors, "F32")
+                result = self.runs.run("import", "copies", f"--output={case}.h5", f"--data.tokens={self.runs.tokens}",
+                                       "--data.seq_len=48")  # fmt: skip
+                self.assertEqual((result.returncode, result.stderr), (0, ""))
+                self.assertEqual(self.loss(f"{case}.h5", "--data.micro_batch=4"), expected)
+        other = embedding.copy()
+        other[7, 5] = np.nextafter(other[7, 5], np.float32(1))
+        write_safetensors(folder / "model.safetensors", good | {"lm_head.weight": other}, "F32")
+        self.expect_error("import", "copies", "--output=other_head.h5", output="other_head.h5",
+                          says=['"lm_head.weight" differs', f"value {7 * 96 + 5}", "tie_word_embeddings"])  # fmt: skip
+        tables["model.layers.0.self_attn.rotary_emb.inv_freq"] = (5000.0 ** (-np.arange(0, 8, 2) / 8)).astype(np.float32)
         write_safetensors(folder / "model.safetensors", good | tables, "F32")
-        self.runs.must("import", "wrong", "--output=tables.h5")
+        result = self.runs.run("import", "copies", "--output=other_angles.h5")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        for part in ("warning", "layers.0.self_attn.rotary_emb.inv_freq", "rope_theta = 10000"):
+            self.assertIn(part, result.stderr)
+
+    def test_an_adapter_on_top_is_not_forgotten(self):
+        adapted = self.copy(self.once("full", "out_full").name, "adapted")
+        (adapted / "adapter_config.json").write_text("{}")
+        self.expect_error("import", "adapted", "--output=adapted.h5", says=["adapter_config.json", "merge"], output="adapted.h5")
 
     def test_unsupported_models_leave_nothing(self):
         """All refusals: tests/io/hugging_face/test_hugging_face.cpp."""
@@ -338,8 +373,8 @@ class Export(unittest.TestCase):
         self.expect_error("import", "bare", "--output=bare.h5", says=["tokenizer.model", "--data.tokens"], output="bare.h5")
         self.runs.must("import", "bare", "--output=bare.h5", f"--data.tokens={self.runs.tokens}")
         self.runs.must("tokenize", "text.txt", "--output=other.h5", "--vocab_size=390", "--quiet")
-        self.expect_error("export", "full", "other", "--data.tokens=other.h5", says="another tokenizer", output="other")
-        self.expect_error("import", "moved", "--output=other_import.h5", "--data.tokens=other.h5", says="another tokenizer",
+        self.expect_error("export", "full", "other", "--data.tokens=other.h5", says="a different tokenizer", output="other")
+        self.expect_error("import", "moved", "--output=other_import.h5", "--data.tokens=other.h5", says="a different tokenizer",
                           output="other_import.h5")  # fmt: skip
 
     def test_options_are_checked(self):
