@@ -14,7 +14,7 @@ load_site() {
     local root=$1 site=$2
     site_file=$site
     [[ -f $site_file ]] || site_file=$root/jobs/sites/$site.env
-    [[ -f $site_file ]] || die "no site '$site' (it names modules, launcher and binding) there are: $(site_names "$root"); or give the path of a file"
+    [[ -f $site_file ]] || die "no site '$site' (it names modules, launcher and binding); there are: $(site_names "$root"); or give the path of a file"
     program=${SWITCHYARD_PROGRAM:-$root/build/release/switchyard}
     job_options=() launcher=(srun --kill-on-bad-exit=1) ranks_per_node=1 cores_per_rank=1 gpus_per_rank=0
     signal_lead=120 end_margin=30 restart=requeue
@@ -43,7 +43,7 @@ site_names() {
 
 # require_program: batch jobs never build.
 require_program() {
-    [[ -x $program ]] || die "no program $program (a job never builds) build it on a login node: tools/setup.sh"
+    [[ -x $program ]] || die "no program $program (a job never builds); build it on a login node: tools/setup.sh"
 }
 
 # run_directory CONFIG [--section.key=value ...]: run.dir, the command line before the file.
@@ -57,7 +57,7 @@ run_directory() {
     for argument in "$@"; do
         if [[ $argument == --run.dir=* ]]; then directory=${argument#*=}; fi
     done
-    [[ -n $directory ]] || die "run.dir is not set in $config (log and checkpoints go there) set it under [run]"
+    [[ -n $directory ]] || die "run.dir is not set in $config (log and checkpoints go there); set it under [run]"
     echo "$directory"
 }
 

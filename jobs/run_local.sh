@@ -36,7 +36,7 @@ if [[ -z $ranks && $gpus_per_rank -gt 0 ]]; then
 elif [[ -z $ranks ]]; then
     ranks=$(lscpu --parse=NODE | grep -v '^#' | sort -u | wc -l)
 fi
-[[ $ranks =~ ^[1-9][0-9]*$ ]] || die "--ranks=$ranks is no number of ranks"
+[[ $ranks =~ ^[1-9][0-9]*$ ]] || die "--ranks=$ranks is not a number of ranks"
 mpi_prepare "$ranks"
 step=$(newest_step "$run")
 say "$ranks ranks, run $run from $([[ $step -ge 0 ]] && echo "step $step" || echo "the beginning")"

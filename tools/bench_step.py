@@ -44,7 +44,7 @@ def measure_switchyard(options, program, tokens, dtype, ranks, folder):
         raise Failure(f"{directory}/log.jsonl has {len(steps)} steps, {options.warmup + options.steps} were asked for")
     losses = [line["loss"] for line in steps]
     if abs(losses[0] - math.log(VOCAB["60m"])) > 0.5 or losses[-1] >= losses[0]:
-        raise Failure(f"switchyard ({dtype}, {ranks} ranks) did not train: loss {losses[0]:.3f} to {losses[-1]:.3f}, "
+        raise Failure(f"switchyard did not train ({dtype}, {ranks} ranks): loss {losses[0]:.3f} to {losses[-1]:.3f}, "
                       f"expected to start at ln(vocabulary) = {math.log(VOCAB['60m']):.3f} and to fall")
     times = [line["step_s"] for line in steps[options.warmup:]]
     result = dict(program="switchyard", dtype=dtype, ranks=ranks, threads=threads, step_s=times, loss=losses)
@@ -62,7 +62,7 @@ def measure_torch(options, dtype, mode):
     output = run(command, f"bench_torch.py ({mode})")
     result = json.loads(output.splitlines()[-1])
     if not result["valid"]:
-        raise Failure(f"bench_torch.py ({mode}) did not train: loss {result['loss']}")
+        raise Failure(f"bench_torch.py did not train ({mode}): loss {result['loss']}")
     return dict(result, dtype=dtype, mode=mode, ranks=1)
 
 

@@ -269,7 +269,7 @@ def command_collect(study, _):
     require_same_settings(study)
     rows = collect(study)
     if not rows:
-        raise StudyError(f"no point of {study.path} is finished yet (nothing to collect) see: tools/scaling_study.py status")
+        raise StudyError(f"no point of {study.path} is finished yet (nothing to collect); see: tools/scaling_study.py status")
     table = io.StringIO(newline="")
     writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", restval="")
     writer.writeheader()
@@ -301,7 +301,7 @@ def main():
     options = parser.parse_args()
     try:
         if options.command in ("plan", "submit") and not os.access(PROGRAM, os.X_OK):
-            raise StudyError(f"{PROGRAM} is missing (a study asks it what fits) build it: tools/setup.sh")
+            raise StudyError(f"{PROGRAM} is missing (a study asks it what fits); build it: tools/setup.sh")
         return COMMANDS[options.command](read_study(options.study), options)
     except StudyError as error:
         print(f"scaling_study: {error}", file=sys.stderr)

@@ -35,9 +35,9 @@ def read_json(path):
     except OSError as error:
         raise StudyError(f"cannot read {path} ({error.strerror})") from None
     except ValueError as error:
-        raise StudyError(f"{path} is damaged ({error}) restore it, or remove it once no job of this study is queued or running") from None
+        raise StudyError(f"{path} is damaged ({error}); restore it, or remove it once no job of this study is queued or running") from None
     if not isinstance(value, dict):
-        raise StudyError(f"{path} is damaged (no JSON object) restore it, or remove it once no job of this study is queued or running")
+        raise StudyError(f"{path} is damaged (not a JSON object); restore it, or remove it once no job of this study is queued or running")
     return value
 
 
@@ -50,6 +50,6 @@ def only_submit(study):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StudyError(f"another submit of this study is at work, or a point that it started (it holds {path}) "
+            raise StudyError(f"another submit of this study is at work, or a point that it started (it holds {path}); "
                              "wait for its end; nothing was touched") from None
         yield file.fileno()

@@ -88,7 +88,7 @@ def differences(study, point):
 
 
 def require_same_settings(study):
-    """Throws where finished points are of another study than the file describes now."""
+    """Throws where finished points belong to a different study from the one the file describes now."""
     found = {}
     for point in study.points:
         if point.state(study) == "done":
@@ -118,7 +118,7 @@ class Study:
 def bytes_of(text):
     match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT]i?B|B)?\s*", text)
     if not match:
-        raise StudyError(f"study.node_memory = {text} is not a size (memory decides what fits) write for instance 256GiB")
+        raise StudyError(f"study.node_memory = {text} is not a size (memory decides what fits); write for instance 256GiB")
     factor = {"B": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}[(match.group(2) or "B")[0]]
     return float(match.group(1)) * factor
 
@@ -154,7 +154,7 @@ def read_study(path):
     """Study of a file, with all its points. Throws StudyError."""
     sections = read_sections(path)
     if "study" not in sections:
-        raise StudyError(f"{path} has no section [study] (it says which ranks to study) add ranks = ... and dir = ...")
+        raise StudyError(f"{path} has no section [study] (it says which ranks to study); add ranks = ... and dir = ...")
     given = sections.pop("study")
     for key in given:
         if key not in STUDY_KEYS:
@@ -199,7 +199,7 @@ def expand(study, sections, ranks, threads):
     for key, values in lists.items():
         repeated = next((v for v in values if values.count(v) > 1), None)
         if repeated is not None:
-            raise StudyError(f"{study.path}: {key} lists {repeated} twice (each value is a point of its own) remove one")
+            raise StudyError(f"{study.path}: {key} lists {repeated} twice (each value is a point of its own); remove one")
     varied = [key for key, values in lists.items() if len(values) > 1]
     points, batches = [], lists.get("data.global_batch")
     if study.kind == "weak" and not batches:

@@ -40,10 +40,11 @@ constexpr TypeSize type_sizes[] = {
 
 /// Header text of an open file; data_offset <- where values begin.
 std::string read_header(int fd, const std::string& path, std::uint64_t file_bytes) {
-    require(file_bytes >= length_bytes,
-            "`{}` has {} bytes (a safetensors file begins with {} that give the length of its header); get it "
-            "again",
-            path, file_bytes, length_bytes);
+    require(
+        file_bytes >= length_bytes,
+        "`{}` has {} bytes (a safetensors file begins with {} that give the length of its header); download "
+        "it again",
+        path, file_bytes, length_bytes);
     std::uint64_t length = 0;
     std::string error = read_fully(fd, reinterpret_cast<std::byte*>(&length), length_bytes, 0);
     require(error.empty(), "cannot read `{}`: {}", path, error);
@@ -55,7 +56,8 @@ std::string read_header(int fd, const std::string& path, std::uint64_t file_byte
     error = read_fully(fd, reinterpret_cast<std::byte*>(text.data()), length, length_bytes);
     require(error.empty(), "cannot read the header of `{}`: {}", path, error);
     require(text.starts_with('{'),
-            "`{}` has a header that does not begin with {{ (it is not a safetensors file); download it again", path);
+            "`{}` has a header that does not begin with {{ (it is not a safetensors file); download it again",
+            path);
     return text;
 }
 
@@ -69,29 +71,34 @@ std::uint64_t bytes_of(const SafetensorsEntry& entry, const std::string& where) 
             where, quoted(entry.dtype));
     std::uint64_t bits = type->bits;
     for (const std::int64_t extent : entry.shape)
-        require(!__builtin_mul_overflow(bits, static_cast<std::uint64_t>(extent), &bits) &&
-                    bits < std::uint64_t{1} << 62,
-                "{} has a shape of more bytes than can be counted ({}: the file is damaged); download it again",
-                where, fmt::join(entry.shape, " x "));
-    require(bits % 8 == 0,
-            "{} fills no whole number of bytes ({} values of {} bits: the file is damaged); download it again",
-            where, entry.size(), type->bits);
+        require(
+            !__builtin_mul_overflow(bits, static_cast<std::uint64_t>(extent), &bits) &&
+                bits < std::uint64_t{1} << 62,
+            "{} has a shape of more bytes than can be counted ({}: the file is damaged); download it again",
+            where, fmt::join(entry.shape, " x "));
+    require(
+        bits % 8 == 0,
+        "{} fills no whole number of bytes ({} values of {} bits: the file is damaged); download it again",
+        where, entry.size(), type->bits);
     return bits / 8;
 }
 
 std::uint64_t whole_number(const json& value, const std::string& where, const char* what) {
     require(value.is_number_unsigned() && value.get<std::uint64_t>() <= std::uint64_t{1} << 62,
-            "{} has {} that is not a whole number in range (the file is damaged); download it again", where, what);
+            "{} has {} that is not a whole number in range (the file is damaged); download it again", where,
+            what);
     return value.get<std::uint64_t>();
 }
 
 SafetensorsEntry read_entry(const json& value, const std::string& where, std::uint64_t data_bytes) {
-    require(value.is_object() && value.size() == 3 && value.contains("dtype") && value.contains("shape") &&
-                value.contains("data_offsets"),
-            "{} is not described by dtype, shape and data_offsets alone (the file is damaged); download it again",
-            where);
+    require(
+        value.is_object() && value.size() == 3 && value.contains("dtype") && value.contains("shape") &&
+            value.contains("data_offsets"),
+        "{} is not described by dtype, shape and data_offsets alone (the file is damaged); download it again",
+        where);
     require(value["dtype"].is_string() && value["shape"].is_array(),
-            "{} has a dtype that is not text or a shape that is not a list (the file is damaged); download it again",
+            "{} has a dtype that is not text or a shape that is not a list (the file is damaged); download "
+            "it again",
             where);
     require(value["shape"].size() <= max_dimensions,
             "{} has {} dimensions ({} at most are read: the file is damaged); download it again", where,
@@ -110,9 +117,10 @@ SafetensorsEntry read_entry(const json& value, const std::string& where, std::ui
             "download it again",
             where, entry.begin, entry.end, data_bytes);
     const std::uint64_t bytes = bytes_of(entry, where);
-    require(bytes == entry.end - entry.begin,
-            "{} has {} bytes for {} values of type {} ({} are needed: the file is damaged); download it again",
-            where, entry.end - entry.begin, entry.size(), entry.dtype, bytes);
+    require(
+        bytes == entry.end - entry.begin,
+        "{} has {} bytes for {} values of type {} ({} are needed: the file is damaged); download it again",
+        where, entry.end - entry.begin, entry.size(), entry.dtype, bytes);
     return entry;
 }
 
@@ -228,9 +236,10 @@ void SafetensorsFile::read_f32(const std::string& name, std::int64_t first, std:
     internal_check(first >= 0 && count >= 0 && first + count <= entry.size(), "values [{}, {}) of {}", first,
                    first + count, name);
     const bool wide = entry.dtype == "F32";
-    require(wide || entry.dtype == "BF16" || entry.dtype == "F16",
-            "`{}`: tensor {} is of type {} (weights are read from F32, BF16 and F16); convert the model first",
-            path_, quoted(name), entry.dtype);
+    require(
+        wide || entry.dtype == "BF16" || entry.dtype == "F16",
+        "`{}`: tensor {} is of type {} (weights are read from F32, BF16 and F16); convert the model first",
+        path_, quoted(name), entry.dtype);
     const std::size_t element = wide ? 4 : 2;
     std::vector<std::byte> raw(static_cast<std::size_t>(count) * element);
     const std::uint64_t offset = data_offset_ + entry.begin + static_cast<std::uint64_t>(first) * element;
@@ -252,11 +261,11 @@ SafetensorsDirectory::SafetensorsDirectory(const std::string& path) {
         "`{}` has neither model.safetensors nor model.safetensors.index.json (weights are read from these; "
         "files of other kinds can run code); save the model as safetensors",
         path);
-    require(
-        !has_single || !has_index,
-        "`{}` has model.safetensors and model.safetensors.index.json (it is unclear which is meant); move one "
-        "of them away",
-        path);
+    require(!has_single || !has_index,
+            "`{}` has model.safetensors and model.safetensors.index.json (it is unclear which is meant); "
+            "move one "
+            "of them away",
+            path);
     if (has_single) {
         files_.emplace_back(single);
         for (const auto& [name, entry] : files_[0].entries()) place_[name] = 0;

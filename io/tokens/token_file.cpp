@@ -117,7 +117,7 @@ struct TokenFile::State {
 void TokenFile::State::read_info() {
     const Handle root(H5Gopen2(file, "/", H5P_DEFAULT), H5Gclose, "H5Gopen2");
     require(has_attribute(root, "format") && read_text(root, "format") == format_name,
-            "its attribute `format` is missing or another than `{}`", format_name);
+            "its attribute `format` is missing or is not `{}`", format_name);
     info.format_version = read_integer(root, "format_version");
     require(info.format_version >= oldest_version && info.format_version <= version,
             "it has format version {}, this program reads {} to {}", info.format_version, oldest_version,

@@ -4,9 +4,8 @@
 #include "core/error.hpp"
 
 namespace switchyard {
-namespace {
 
-void check_grid(int ranks, int tp) {
+void Topology::check_grid(int ranks, int tp) {
     require(tp >= 1, "parallel.tp = {} (a tensor-parallel group has at least one rank); use 1 or more", tp);
     require(ranks % tp == 0,
             "{} ranks are not a multiple of parallel.tp = {} (the ranks form a grid dp x tp); start {} or {} "
@@ -14,8 +13,6 @@ void check_grid(int ranks, int tp) {
             "or change parallel.tp",
             ranks, tp, ranks < tp ? tp : ranks / tp * tp, (ranks / tp + (ranks < tp ? 2 : 1)) * tp);
 }
-
-}  // namespace
 
 Topology Topology::create(Comm world, int tp) {
     check_grid(world.size(), tp);

@@ -10,6 +10,8 @@ struct Topology {
 
     /// Collective over `world`. Throws UserError when its size is not a multiple of tp.
     static Topology create(Comm world, int tp);
+    /// Throws UserError when `ranks` is not a multiple of tp.
+    static void check_grid(int ranks, int tp);
     /// As rank `rank` of `ranks` would see it, without processes. Nothing is known of nodes: `node` is this
     /// rank alone.
     static Topology imaginary(int ranks, int tp, int rank);

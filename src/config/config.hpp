@@ -48,8 +48,8 @@ constexpr double auto_value = -1;
 
 struct OptimConfig {
     double lr = auto_value;
-    double dense_lr = auto_value;     // 0: lr
-    std::string schedule = "cosine";  // cosine, wsd, constant
+    double dense_lr = auto_value;  // 0: lr
+    std::string schedule = "cosine";
     std::int64_t warmup_steps = 100;
     double min_lr_ratio = 0.1;
     double decay_ratio = 0.1;  // wsd: share of the steps in the final decay

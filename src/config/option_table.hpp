@@ -48,7 +48,7 @@ std::string config_text(const Config&, const std::vector<MethodOptions>& methods
 std::string annotated_config_text(const Config&, const std::vector<MethodOptions>& methods);
 
 /// Checks what needs no file: sizes positive, heads and key-value heads divisible by tp, hidden by heads,
-/// ranks by tp, global_batch by dp x micro_batch, ... Throws UserError in the form problem (why) suggestion,
+/// ranks by tp, global_batch by dp x micro_batch, ... Throws UserError in the form problem (why); what to do,
 /// with the numbers. vocab_size must be set.
 void validate(const Config&, int ranks);
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "comm/topology.hpp"
 #include "config/option_table.hpp"
 #include "config/value_rule.hpp"
 #include "core/error.hpp"
@@ -44,13 +45,7 @@ void check_model(const ModelConfig& m) {
 void check_layout(const Config& config, int ranks) {
     const int tp = config.parallel.tp;
     const ModelConfig& m = config.model;
-    require(tp >= 1 && ranks >= 1, "parallel.tp = {} on {} ranks (both are at least 1); use 1 or more", tp,
-            ranks);
-    require(ranks % tp == 0,
-            "{} ranks are not a multiple of parallel.tp = {} (the ranks form a grid dp x tp); start a "
-            "multiple of {} ranks "
-            "or change parallel.tp",
-            ranks, tp, tp);
+    Topology::check_grid(ranks, tp);
     require(m.num_heads % tp == 0,
             "model.num_heads = {} is not divisible by parallel.tp = {} (a rank computes whole heads); choose "
             "a tp that "
@@ -77,22 +72,13 @@ void check_data(const DataConfig& data, int dp) {
     const std::int64_t below = data.global_batch / at_once * at_once;
     require(data.global_batch % at_once == 0,
             "data.global_batch = {} is not divisible by dp x data.micro_batch = {} x {} = {} (every rank "
-            "takes the same "
-            "number of micro-batches in a step); use {}{}, or change data.micro_batch or the number of ranks",
+            "takes the same number of micro-batches in a step); use {}{}, or change data.micro_batch or the "
+            "number of ranks",
             data.global_batch, dp, data.micro_batch, at_once, below > 0 ? fmt::format("{} or ", below) : "",
             below + at_once);
 }
 
-void check_choice(const char* key, const std::string& value, const std::vector<std::string>& choices) {
-    require(std::find(choices.begin(), choices.end(), value) != choices.end(),
-            "{} = '{}' is not a known value (the key takes one of {}); did you mean '{}'?", key, value,
-            fmt::join(choices, ", "), nearest(value, choices));
-}
-
 void check_optim_and_run(const OptimConfig& optim, const RunConfig& run) {
-    check_choice("optim.schedule", optim.schedule, {"cosine", "wsd", "constant"});
-    check_choice("optim.gradient_dtype", optim.gradient_dtype, {"f32", "bf16"});
-    check_choice("run.dtype", run.dtype, {"f32", "bf16", "f64"});
     require(run.dtype != "f64" || optim.gradient_dtype == "f32",
             "optim.gradient_dtype = {} with run.dtype = f64 (gradients of a reference run travel in f64; "
             "rounding them "

@@ -21,8 +21,8 @@ std::size_t bytes_of(DType dtype, const Shape& shape) {
     double bytes = static_cast<double>(size_of(dtype));
     for (int i = 0; i < shape.rank(); ++i) bytes *= static_cast<double>(shape[i]);
     require(bytes < largest,
-            "out of memory: one tensor {} of {} has {:.1e} bytes (no machine has so many); choose "
-            "smaller sizes",
+            "out of memory: one tensor {} of {} has {:.1e} bytes (more than any machine has); "
+            "choose a smaller model",
             shape.text(), name_of(dtype), bytes);
     return aligned(static_cast<std::size_t>(shape.size()) * size_of(dtype));
 }

@@ -1,5 +1,5 @@
 // Errors: require() for what a user, a file or the environment got wrong; internal_check() for our own
-// invariants. Messages read: problem (why it matters) suggestion, with the numbers involved.
+// invariants. Messages read: problem (why it matters); what to do, with the numbers involved.
 #pragma once
 
 #include <fmt/format.h>

@@ -8,6 +8,7 @@
 namespace switchyard::kernels {
 
 enum class Op { none, transpose };
+enum class Write { overwrite, accumulate };
 
 /// c = alpha * op(a) op(b), or c += alpha * op(a) op(b) with `accumulate`.
 /// op(a) is (M, K), op(b) is (K, N), c is (M, N), all 2-D and contiguous; a and b share a dtype, c has that

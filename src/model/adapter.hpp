@@ -6,13 +6,14 @@
 #include <vector>
 
 #include "kernels/frozen_weight.hpp"
+#include "kernels/matmul.hpp"
 #include "model/parameter.hpp"
 
 namespace switchyard {
 
 class Linear;
 
-enum class Write { overwrite, accumulate };
+using kernels::Write;
 
 /// Operations of a linear's products, a multiply-add counted as two, over all ranks and without padding.
 struct Cost {

@@ -29,6 +29,10 @@ std::vector<DType> value_types(const std::deque<OwnedParameter>& all) {
     return types;
 }
 
+void upload_list(std::span<const std::int32_t> list, Tensor memory) {
+    kernels::upload(list.data(), memory);
+}
+
 }  // namespace
 
 Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>& parameters,
@@ -94,7 +98,7 @@ void Optimizer::add_group(const Comm& comm, bool slots, DType type) {
     group.value_lists = context_.arena.take(MemoryClass::workspace, DType::i32, {rows});
     if (group.projected)
         group.gradient_lists = context_.arena.take(MemoryClass::workspace, DType::i32, {rows});
-    rebuild(group);
+    rebuild(group, upload_list);
     groups_.push_back(std::move(group));
 }
 
@@ -110,12 +114,12 @@ std::vector<BucketItem> Optimizer::items(const Group& group, bool gradients,
     return items;
 }
 
-void Optimizer::rebuild(Group& group) {
+void Optimizer::rebuild(Group& group, const PlaceList& place) {
     const auto build = [&](bool gradients, Tensor memory, std::shared_ptr<const BucketTable>& table) {
         table =
             std::make_shared<BucketTable>(items(group, gradients, {}), group.comm->size(), group.capacity);
         const Tensor lists = memory.rows(0, static_cast<std::int64_t>(table->lists().size()));
-        if (!context_.arena.measuring()) kernels::upload(table->lists().data(), lists);
+        if (!context_.arena.measuring()) place(table->lists(), lists);
         return Buckets(table, lists);
     };
     group.values_in = build(false, group.value_lists, group.value_table);
@@ -126,7 +130,7 @@ void Optimizer::rebuild(Group& group) {
 
 void Optimizer::rebuild_buckets() {
     for (Group& group : groups_)
-        if (group.slots) rebuild(group);
+        if (group.slots) rebuild(group, upload_list);
 }
 
 void Optimizer::assign_owners(int parameter, const std::vector<int>& owner) {
@@ -213,7 +217,10 @@ RowMoves Optimizer::plan_moves(const std::vector<RowMove>& moves, kernels::StepL
         if (std::any_of(group.members.begin(), group.members.end(), [&](int i) {
                 return std::binary_search(planned.touched().begin(), planned.touched().end(), i);
             }))
-            rebuild(group);
+            rebuild(group, [&](std::span<const std::int32_t> list, Tensor memory) {
+                if (list.empty()) return;
+                planned.arrive.copy(kernels::whole_rows(lists.add(list)), kernels::whole_rows(memory));
+            });
     return planned;
 }
 

@@ -91,7 +91,9 @@ class Optimizer {
     void add_group(const Comm&, bool slots, DType type);
     std::vector<BucketItem> items(const Group&, bool gradients,
                                   const std::map<int, std::vector<int>>& other_owners) const;
-    void rebuild(Group&);
+    /// How a bucket's list gets into the memory that keeps it.
+    using PlaceList = std::function<void(std::span<const std::int32_t> list, Tensor memory)>;
+    void rebuild(Group&, const PlaceList&);
 
     ModelContext context_;
     std::deque<OwnedParameter> owned_;

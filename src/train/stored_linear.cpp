@@ -20,7 +20,7 @@ std::set<std::string> parts_of(const CheckpointReader& reader, const std::string
     for (const std::string& part : parts)
         require(
             part != "none",
-            "checkpoint `{}` holds {} of which its method says no effective weight (its map is no product "
+            "checkpoint `{}` holds {} of which its method says no effective weight (its map is not a product "
             "with a matrix); this method's weights cannot be used elsewhere",
             reader.path(), weight);
     for (const std::string& part : parts)
@@ -62,11 +62,11 @@ void require_understood(const CheckpointReader& reader, const std::set<std::stri
             weights.contains(weight) && reader.has_attribute("/model/" + weight, description);
         const bool part = weights.contains(weight) && dot != std::string::npos &&
                           parts_of(reader, "/model/" + weight).contains(name.substr(dot + 1));
-        require(
-            described || part,
-            "checkpoint `{}` holds {} (it is neither a weight of the model nor a known part of one, and without it "
-            "the model would compute something else); this method's weights cannot be used elsewhere",
-            reader.path(), dataset.path);
+        require(described || part,
+                "checkpoint `{}` holds {} (it is neither a weight of the model nor a known part of one, and "
+                "without it "
+                "the model would compute something else); this method's weights cannot be used elsewhere",
+                reader.path(), dataset.path);
     }
 }
 

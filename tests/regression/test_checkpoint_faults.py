@@ -114,7 +114,7 @@ class DiskFull(program.Test):
 
     def test_seen_before_writing(self):
         run = self.run_of(**program.SWITCHING)
-        self.assert_fails_to_save(run, 200000, "files are limited to 195 KiB) raise `ulimit -f`")
+        self.assert_fails_to_save(run, 200000, "files are limited to 195 KiB); raise `ulimit -f`")
 
     def test_met_while_writing(self):
         """Values would fit, the structure behind them does not; on any rank."""

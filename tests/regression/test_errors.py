@@ -22,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from support.program import BUILD, ENVIRONMENT, MPIRUN, PATIENCE_S, SWITCHING, Launch, Run, Test, arguments, make_tokens, switchyard
 
 MESSAGE = re.compile(r"^\[rank (\d+)\] (.*)$", re.M)
-FORM = re.compile(r"\S.* \(.+\);? \S")  # problem (why it matters); suggestion
+FORM = re.compile(r"\S.* \(.+\); \S")  # problem (why it matters); what to do
 CRASH = re.compile(r"terminate called|Segmentation|Signal:|Assertion|std::|internal error")
 
 

@@ -83,7 +83,7 @@ class RunLocal(unittest.TestCase):
         for words, message in (
             ([self.config, "nowhere"], "no site 'nowhere'"),
             (["missing.cfg"], "no configuration 'missing.cfg'"),
-            ([self.config, "--ranks=0"], "is no number of ranks"),
+            ([self.config, "--ranks=0"], "is not a number of ranks"),
             ([self.config, "--rank=2"], "jobs/run_local.sh CONFIG"),
             ([], "jobs/run_local.sh CONFIG"),
         ):

@@ -98,7 +98,7 @@ void forward_tile(const ForwardUnit<T>& u, const ForwardScratch<T>& s, std::int6
                 for (std::int64_t j = 0; j < u.d; ++j) s.out[i * u.d + j] *= shrink;
         }
         product<T>(rows, u.d, width, {s.weights, width}, {s.v + k0 * u.d, u.d}, s.out,
-                   k0 > first ? Write::add : Write::overwrite);
+                   k0 > first ? Write::accumulate : Write::overwrite);
     }
     for (std::int64_t i = 0; i < rows; ++i) {
         const Acc<T> inverse = 1 / s.sums[i];

@@ -117,10 +117,10 @@ void backward_tile(const BackwardUnit<T>& u, const BackwardScratch<T>& s, std::i
         product<T>(width, rows, u.d, k, q_turned, s.scores, Write::overwrite);
         product<T>(width, rows, u.d, v, d_o_turned, s.d_weights, Write::overwrite);
         for (std::int64_t j = 0; j < width; ++j) backward_row<T>(s, u, j, k0 + j, t0, rows);
-        product<T>(width, u.d, rows, {s.weights, rows}, d_o, d_v + k0 * u.d, Write::add);
-        product<T>(width, u.d, rows, {s.d_scores, rows}, q, d_k + k0 * u.d, Write::add);
+        product<T>(width, u.d, rows, {s.weights, rows}, d_o, d_v + k0 * u.d, Write::accumulate);
+        product<T>(width, u.d, rows, {s.d_scores, rows}, q, d_k + k0 * u.d, Write::accumulate);
         product<T>(rows, u.d, width, {s.d_scores, rows, true}, k, s.d_q,
-                   k0 > first ? Write::add : Write::overwrite);
+                   k0 > first ? Write::accumulate : Write::overwrite);
     }
     for (std::int64_t i = 0; i < rows; ++i) copy_block(s.d_q + i * u.d, u.d_q.row(t0 + i), u.d);
 }

@@ -12,6 +12,7 @@
 #include "kernels/attention.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/gemm.hpp"
+#include "kernels/matmul.hpp"
 
 namespace switchyard::kernels::attention {
 
@@ -82,8 +83,6 @@ struct Operand {
     bool transposed = false;
 };
 
-enum class Write { overwrite, add };
-
 /// c (m, n) in accumulate_type = or += a (m, k) b (k, n).
 template <class T>
 void product(std::int64_t m, std::int64_t n, std::int64_t k, Operand<T> a, Operand<T> b, Acc<T>* c,
@@ -98,7 +97,7 @@ void product(std::int64_t m, std::int64_t n, std::int64_t k, Operand<T> a, Opera
                  .c_row = n,
                  .in = dtype_of<T>,
                  .out = dtype_of<Acc<T>>,
-                 .accumulate = write == Write::add};
+                 .accumulate = write == Write::accumulate};
     gemm(g, a.data, b.data, c);
 }
 

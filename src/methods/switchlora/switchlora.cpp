@@ -135,11 +135,12 @@ OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter
 
 DType bank_type(const ModelContext& context) {
     const std::string& bank = option_text(context.config.method, "bank_dtype");
-    require(bank != "bf16" || context.dtype == DType::bf16,
-            "method.bank_dtype = bf16 in a run of dtype {} (its candidates would lose digits at each switch); "
-            "use f32, or "
-            "run.dtype = bf16",
-            name_of(context.dtype));
+    require(
+        bank != "bf16" || context.dtype == DType::bf16,
+        "method.bank_dtype = bf16 in a run of dtype {} (its candidates would lose digits at each switch); "
+        "use f32, or "
+        "run.dtype = bf16",
+        name_of(context.dtype));
     return bank == "f32" || context.dtype != DType::bf16 ? context.accumulate() : DType::bf16;
 }
 
@@ -162,10 +163,10 @@ void SwitchLora::allocate(const ModelContext& context, Transformer&, Optimizer& 
         }
         widest_in = std::max(widest_in, matrix.linear->in().padded);
         absorption_.expect(context, *matrix.linear, at_once);
-        // A switch lists slots, bank rows, storage, gaps and places of candidates; then what is owned, and
-        // frozen.
+        // A switch lists slots, bank rows, storage, gaps and places of candidates; then what is owned, what
+        // is frozen, and the buckets' rows.
         for (const CandidateBank& x : matrix.side)
-            lists += 16 * at_once + 3 * optimizer.owned()[x.owned].masters().dim(0);
+            lists += 16 * at_once + 3 * optimizer.owned()[x.owned].masters().dim(0) + x.factor->value.dim(0);
     }
     const auto take = [&](DType dtype, std::int64_t size) {
         return arena.take(MemoryClass::workspace, dtype, {size});

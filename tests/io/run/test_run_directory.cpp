@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <limits>
+#include <regex>
 
 #include "core/error.hpp"
 #include "io/run/run_directory.hpp"
@@ -66,7 +67,7 @@ TEST(RunDirectoryTest, LockIsFreeAfterKill9OfItsHolder) {
     ASSERT_EQ(::waitpid(holder, nullptr, 0), holder);
     const RunDirectory run(folder.path());
     EXPECT_CONTAINS(folder.read("lock"), "pid " + std::to_string(::getpid()));
-    EXPECT_EQ(folder.read("lock").find("pid " + std::to_string(holder)), std::string::npos);
+    EXPECT_FALSE(std::regex_search(folder.read("lock"), std::regex("pid " + std::to_string(holder) + "\\b")));
     ::close(ready[0]);
     ::close(ready[1]);
 }
