@@ -90,7 +90,7 @@ int main(int argc, char** argv) {
         rank = world.rank();
         return run_command_line(all, world, argc, argv, start_s);
     } catch (const std::exception& error) {
-        yield_to_lower_ranks(rank, error);
+        wait_for_lower_ranks(rank, error);
         abort_all_ranks(rank, message_of(error));
     }
 }

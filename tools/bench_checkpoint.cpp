@@ -222,7 +222,7 @@ int main(int argc, char** argv) {
         rank = Comm::duplicate(MPI_COMM_WORLD).rank();
         return run(request_of(argc, argv)) ? 0 : 1;
     } catch (const std::exception& error) {
-        yield_to_lower_ranks(rank, error);  // rank 0 removes the folder first
+        wait_for_lower_ranks(rank, error);  // rank 0 removes the folder first
         abort_all_ranks(rank, message_of(error));
     }
 }

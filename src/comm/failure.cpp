@@ -14,7 +14,7 @@
 
 namespace switchyard {
 
-void yield_to_lower_ranks(int rank, const std::exception& error) {
+void wait_for_lower_ranks(int rank, const std::exception& error) {
     for (int signal : {SIGTERM, SIGINT, SIGUSR1}) std::signal(signal, SIG_DFL);
     if (rank == 0) return;
     static bool waited = false;  // once per failure is enough
@@ -28,8 +28,8 @@ void yield_to_lower_ranks(int rank, const std::exception& error) {
 
 std::string message_of(const std::exception& error) {
     if (!dynamic_cast<const std::bad_alloc*>(&error)) return error.what();
-    return "out of memory: the system refused memory for tables and buffers beside those that `switchyard "
-           "plan` counts (the run cannot go on); use more nodes, fewer ranks per node or smaller sizes";
+    return "out of memory outside the arena (`switchyard plan` counts the arena only); use more nodes, fewer "
+           "ranks per node or smaller sizes";
 }
 
 void abort_all_ranks(int rank, const std::string& message) {

@@ -12,7 +12,7 @@ namespace switchyard {
 /// ended by it. Whoever returns is the one to speak. At once on rank 0; elsewhere after at most 4 s, but
 /// after a minute where rank 0 is known to have the same error. Signals that end a process do so again from
 /// here on.
-void yield_to_lower_ranks(int rank, const std::exception& error);
+void wait_for_lower_ranks(int rank, const std::exception& error);
 
 /// what(), or a sentence where that says nothing.
 std::string message_of(const std::exception&);

@@ -42,7 +42,7 @@ std::string help_of(const Command& command) {
     std::string text =
         fmt::format("switchyard {} {}\n  {}\n", command.name, command.arguments, command.summary);
     if (!command.options.empty())
-        text += "\nOptions (words in capitals stand for values, others are defaults):\n";
+        text += "\nOptions (CAPITALS stand for a value; other values shown are defaults):\n";
     const auto written = [](const CommandOption& o) {
         return o.value.empty() ? o.name : o.name + "=" + o.value;
     };

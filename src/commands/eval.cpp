@@ -105,7 +105,7 @@ std::vector<CommandOption> eval_options() {
         {"data.tokens", "FILE", "evaluate on the validation tokens of another file of the same tokenizer"},
         {"data.seq_len", "N", "tokens in a sequence, instead of the run's"},
         {"data.micro_batch", "N", "sequences per rank at a time, instead of the run's"},
-        {"data.mask_documents", "BOOL", "attention crosses documents or not, instead of as in the run"},
+        {"data.mask_documents", "BOOL", "true or false; default: as in the run"},
         {"parallel.tp", "N", "ranks in a tensor-parallel group; all ranks, or a divisor of them"},
         {"parallel.shard_frozen", "BOOL", "frozen weights split over dp as well"},
         hang_timeout_option()};
@@ -152,7 +152,7 @@ std::vector<CommandOption> generate_options() {
             {"seed", "0", "key of the draws"},
             {"data.tokens", "FILE", "where the tokenizer is, if the run's token file has moved"},
             {"data.seq_len", "N", "tokens of context, instead of the run's"},
-            {"data.mask_documents", "BOOL", "attention crosses documents or not, instead of as in the run"},
+            {"data.mask_documents", "BOOL", "true or false; default: as in the run"},
             {"parallel.tp", "N", "ranks in a tensor-parallel group; all ranks, or a divisor of them"},
             {"parallel.shard_frozen", "BOOL", "frozen weights split over dp as well"},
             hang_timeout_option()};

@@ -71,12 +71,12 @@ ordered_json json_of(const PlanRequest& request, const Plan& plan) {
 
 std::string meaning(MemoryClass c) {
     static const char* const texts[] = {"frozen weights in full precision",
-                                        "of frozen weights, merged with their factors or gathered",
+                                        "copies of frozen weights (merged or gathered)",
                                         "inactive candidates",
                                         "trained values, compute type",
-                                        "of everything trained here, before they are reduced",
+                                        "gradients of everything trained, before reduction",
                                         "masters and moments of what this rank owns",
-                                        "of one micro-batch",
+                                        "activations of one micro-batch",
                                         "buffers of kernels and messages"};
     static_assert(std::size(texts) == num_memory_classes);
     return texts[static_cast<int>(c)];
@@ -85,9 +85,9 @@ std::string meaning(MemoryClass c) {
 std::string meaning(TrafficGroup g) {
     static const char* const texts[] = {"sums over tp, two per half-block and micro-batch",
                                         "statistics of the cross-entropy over tp",
-                                        "to the owners",
-                                        "updated, from the owners",
-                                        "that switches bring in, from their homes",
+                                        "gradients on their way to the owners",
+                                        "updated values, from the owners",
+                                        "candidates that a switch brings in, from their homes",
                                         "states of shards that change owner",
                                         "weights gathered over dp, about twice per block and micro-batch",
                                         ""};

@@ -1,5 +1,5 @@
-// Rank 0 makes the directory and writes the small files; file i of values is written by rank i modulo their
-// number, which reads the checkpoint by itself.
+// Rank 0 makes the directory and writes the small files; rank i mod P writes value file i and reads the
+// checkpoint on its own.
 #include "convert/export.hpp"
 
 #include <fmt/format.h>

@@ -11,7 +11,7 @@
 
 namespace switchyard {
 
-/// copies: of frozen weights, merged with their factors or gathered. moments: masters too.
+/// copies: merged or gathered copies of frozen weights. moments: masters too.
 enum class MemoryClass { frozen, copies, bank, trainable, gradients, moments, activations, workspace };
 inline constexpr int num_memory_classes = 8;
 const char* name_of(MemoryClass);

@@ -1,4 +1,4 @@
-// Owner tables.
+// Blocks of rows are as equal as ceil(rows / ranks) allows; slots follow the homes of their candidates.
 #include "optim/ownership.hpp"
 
 #include <cmath>

@@ -24,9 +24,9 @@ const Comm& owner_group(const Topology&, TpGradient);
 /// Contiguous blocks of ceil(rows / ranks) rows: dense parameters (vectors by index).
 RowOwners block_owners(const Comm& group, std::int64_t rows);
 
-/// Where candidate vectors live: home(c) = (c mod r + rotate * (c div r) + stagger) mod P. Any r consecutive
-/// candidates on the ring of C then have at most ceil(r / P) + 1 at one home: they fill a row of r - 1 homes
-/// but for a gap, and what is left is at most one longer than the gap.
+/// Where candidate vectors live: home(c) = (c mod r + rotate * (c div r) + stagger) mod P. Of any r
+/// consecutive candidates on the ring of C, at most ceil(r / P) + 1 have the same home (test_ownership checks
+/// it for many r, C and P).
 struct HomeRule {
     std::int64_t low_rank = 1;
     std::int64_t stagger = 0;  // j stagger_step(P), j numbering the sides of one width

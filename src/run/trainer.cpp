@@ -57,7 +57,7 @@ int Trainer::run(const StartInfo& start) {
                                     config_.data.tokens));
         return finish(train_steps());
     } catch (const std::exception& error) {
-        yield_to_lower_ranks(topology_.world.rank(), error);
+        wait_for_lower_ranks(topology_.world.rank(), error);
         record_.failed(message_of(error));
         throw;
     }

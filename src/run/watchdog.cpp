@@ -1,5 +1,5 @@
-// _Exit rather than MPI_Abort: the main thread may be inside MPI. Launchers end a job one of whose ranks ends
-// so.
+// _Exit rather than MPI_Abort: the main thread may be inside MPI. Launchers end the job when one
+// rank exits with an error.
 #include "run/watchdog.hpp"
 
 #include <fmt/format.h>

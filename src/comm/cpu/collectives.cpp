@@ -44,7 +44,8 @@ Pending start_exchange(const Comm& comm, std::span<const Tensor> send, std::span
     if (ranks == 1) return {};
     count_call(Call::collective);
     auto requests = std::make_shared<Requests>();
-    for (int away = 1; away < comm.size(); ++away) {  // no rank is everybody's first
+    // Each rank begins with another peer, so that no rank is flooded.
+    for (int away = 1; away < comm.size(); ++away) {
         const int from = (comm.rank() + comm.size() - away) % comm.size();
         start_receive(comm, received[from].raw(), received[from].bytes(), from, message_limit, *requests);
     }

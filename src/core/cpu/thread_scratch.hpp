@@ -7,7 +7,7 @@
 
 namespace switchyard::kernels {
 
-enum class ScratchUse { product, widened, turned, factor, statistics };
+enum class ScratchUse { product, widened, transposed, factor, statistics };
 
 /// At least `bytes` bytes, aligned to 64, of the calling thread. Throws std::bad_alloc.
 std::byte* thread_scratch(ScratchUse use, std::size_t bytes);

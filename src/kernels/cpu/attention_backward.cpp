@@ -110,12 +110,13 @@ void backward_tile(const BackwardUnit<T>& u, const BackwardScratch<T>& s, std::i
         s.start[i] = u.start ? u.start[t0 + i] : 0;
     }
     const std::int64_t first = first_key_of_tile(u.start, t0, t1);
-    const Operand<T> q{s.q, u.d}, q_turned{s.q, u.d, true}, d_o{s.d_o, u.d}, d_o_turned{s.d_o, u.d, true};
+    const Operand<T> q{s.q, u.d}, q_transposed{s.q, u.d, true}, d_o{s.d_o, u.d},
+        d_o_transposed{s.d_o, u.d, true};
     for (std::int64_t k0 = first; k0 < t1; k0 += panel) {
         const std::int64_t width = std::min(panel, t1 - k0);
         const Operand<T> k{s.k + k0 * u.d, u.d}, v{s.v + k0 * u.d, u.d};
-        product<T>(width, rows, u.d, k, q_turned, s.scores, Write::overwrite);
-        product<T>(width, rows, u.d, v, d_o_turned, s.d_weights, Write::overwrite);
+        product<T>(width, rows, u.d, k, q_transposed, s.scores, Write::overwrite);
+        product<T>(width, rows, u.d, v, d_o_transposed, s.d_weights, Write::overwrite);
         for (std::int64_t j = 0; j < width; ++j) backward_row<T>(s, u, j, k0 + j, t0, rows);
         product<T>(width, u.d, rows, {s.weights, rows}, d_o, d_v + k0 * u.d, Write::accumulate);
         product<T>(width, u.d, rows, {s.d_scores, rows}, q, d_k + k0 * u.d, Write::accumulate);

@@ -89,8 +89,8 @@ bool older_is_faster(const Gemm& g) {
     return g.in == DType::bf16 && large && g.b_col == 1 && (g.a_col != 1 || g.k >= 2048);
 }
 
-/// Where the transposed first operand has few rows, its AMX product is faster still once that is turned, and
-/// long sums once they are cut into pieces whose operands stay in a core's cache.
+/// With few rows in a transposed a it is faster on AMX to transpose a first and, with k >= 2048, to split the
+/// sum into pieces whose operands stay in a core's cache (docs/benchmarks.md).
 bool few_rows_on_amx(const Gemm& g) {
     return g.in == DType::bf16 && g.a_col != 1 && g.m <= 512 &&
            dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
@@ -104,7 +104,7 @@ bool few_rows_on_amx(const Gemm&) {
 /// Terms from which on a sum is cut, and of each of its pieces but the last, which has up to twice as many.
 constexpr std::int64_t long_sum = 2048, sum_piece = 512;
 
-bool turning_pays(const Gemm& g) {
+bool transposing_pays(const Gemm& g) {
     return g.m * g.n * g.k > std::int64_t{1} << 25 && g.k < long_sum && few_rows_on_amx(g);
 }
 
@@ -132,8 +132,8 @@ dnnl::matmul::primitive_desc describe(const Gemm& g) {
 
 Product make_product(const Gemm& given) {
     Gemm g = given;
-    const bool turned = turning_pays(given);
-    if (turned) g.a_row = g.k, g.a_col = 1;
+    const bool transposed = transposing_pays(given);
+    if (transposed) g.a_row = g.k, g.a_col = 1;
     const dnnl::matmul::primitive_desc description = describe(g);
     const auto bind = [](const memory::desc& desc) { return memory(desc, cpu_engine(), nullptr); };
     Product p{.primitive = dnnl::matmul(description),
@@ -148,7 +148,7 @@ Product make_product(const Gemm& given) {
     // Copies of a memory object share its handle.
     p.arguments = {
         {DNNL_ARG_SRC, p.a}, {DNNL_ARG_WEIGHTS, p.b}, {DNNL_ARG_DST, p.c}, {DNNL_ARG_SCRATCHPAD, p.scratch}};
-    if (turned) {
+    if (transposed) {
         p.given = bind({{g.m, g.k}, dnnl_type(g.in), memory::dims{given.a_row, given.a_col}});
         p.turn = dnnl::reorder({cpu_engine(), p.given.get_desc(), cpu_engine(), p.a.get_desc()});
     }
@@ -171,7 +171,7 @@ void run_dnnl(const Gemm& g, const void* a, const void* b, void* c) {
         const Product& p = cached_product(g);
         (p.turn ? p.given : p.a).set_data_handle(const_cast<void*>(a));
         if (p.turn) {
-            p.a.set_data_handle(thread_scratch(ScratchUse::turned, p.a.get_desc().get_size()));
+            p.a.set_data_handle(thread_scratch(ScratchUse::transposed, p.a.get_desc().get_size()));
             p.turn->execute(stream, const_cast<memory&>(p.given), const_cast<memory&>(p.a));
         }
         p.b.set_data_handle(const_cast<void*>(b));

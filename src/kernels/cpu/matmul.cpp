@@ -31,9 +31,9 @@ void matmul(const Matmul& p) {
     count_kernel(__func__);
     internal_check(p.a.shape().rank() == 2 && p.b.shape().rank() == 2 && p.c.shape().rank() == 2,
                    "matmul: shapes {}, {}, {} are not all 2-D", p.a.shape(), p.b.shape(), p.c.shape());
-    const bool a_turned = p.op_a == Op::transpose, b_turned = p.op_b == Op::transpose;
-    const std::int64_t m = p.a.dim(a_turned ? 1 : 0), k = p.a.dim(a_turned ? 0 : 1), n = p.c.dim(1);
-    check(p, m, k, p.b.dim(b_turned ? 1 : 0), p.b.dim(b_turned ? 0 : 1));
+    const bool a_transposed = p.op_a == Op::transpose, b_transposed = p.op_b == Op::transpose;
+    const std::int64_t m = p.a.dim(a_transposed ? 1 : 0), k = p.a.dim(a_transposed ? 0 : 1), n = p.c.dim(1);
+    check(p, m, k, p.b.dim(b_transposed ? 1 : 0), p.b.dim(b_transposed ? 0 : 1));
     Gemm g{.m = m,
            .n = n,
            .k = k,
@@ -43,8 +43,8 @@ void matmul(const Matmul& p) {
            .alpha = static_cast<float>(p.alpha),
            .accumulate = p.accumulate};
     // oneDNN needs one stride of 1 and the other at least the extent, also for one row or column.
-    g.a_row = a_turned ? 1 : k, g.a_col = a_turned ? m : 1;
-    g.b_row = b_turned ? 1 : n, g.b_col = b_turned ? k : 1;
+    g.a_row = a_transposed ? 1 : k, g.a_col = a_transposed ? m : 1;
+    g.b_row = b_transposed ? 1 : n, g.b_col = b_transposed ? k : 1;
     if (g.in == DType::f64 && k > 0)
         return gemm_f64(g, p.alpha, p.a.data<double>(), p.b.data<double>(), p.c.data<double>());
     gemm(g, p.a.raw(), p.b.raw(), p.c.raw());
