@@ -476,7 +476,7 @@ TEST(Validate, Layout) {
     expect_invalid({"--parallel.tp=2"}, 1, {"1 ranks", "parallel.tp = 2"});
     Config config = config_of("", {"--model.vocab_size=1000"});
     config.parallel.tp = 0;
-    expect_words(message_of([&] { validate(config, 1); }), {"parallel.tp = 0 on 1 ranks"});
+    expect_words(message_of([&] { validate(config, 1); }), {"parallel.tp = 0", "at least one rank"});
 }
 
 TEST(Validate, Batch) {
@@ -496,15 +496,9 @@ TEST(Validate, StepsAndFormats) {
     expect_invalid({"--optim.schedule=wsd", "--optim.warmup_steps=600", "--optim.decay_ratio=0.5"}, 1,
                    {"warmup_steps = 600", "500 steps", "run.steps = 1000"});
     expect_invalid({"--run.dir="}, 1, {"run.dir is empty"});
-    const auto broken = [](auto change) {
-        Config config = config_of("", {"--model.vocab_size=1000"});
-        change(config);
-        return message_of([&] { validate(config, 1); });
-    };
-    expect_words(broken([](Config& c) { c.run.steps = 0; }), {"run.steps = 0", "at least one step"});
-    expect_words(broken([](Config& c) { c.run.dtype = "f16"; }), {"run.dtype = 'f16'", "f32, bf16, f64"});
-    expect_words(broken([](Config& c) { c.optim.schedule = "linear"; }), {"optim.schedule = 'linear'"});
-    expect_words(broken([](Config& c) { c.optim.gradient_dtype = "f64"; }), {"optim.gradient_dtype = 'f64'"});
+    Config config = config_of("", {"--model.vocab_size=1000"});
+    config.run.steps = 0;
+    expect_words(message_of([&] { validate(config, 1); }), {"run.steps = 0", "at least one step"});
 }
 
 // ---- resume ----

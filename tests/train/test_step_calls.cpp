@@ -38,7 +38,9 @@ std::int64_t expect_calls(std::vector<std::string> settings, int steps) {
             largest = std::max(largest, switched);
             const StepCalls calls = calls_of_last_step();
             EXPECT_EQ(calls.total(Call::host_read), 1) << "step " << t;
-            EXPECT_EQ(calls.total(Call::allocation), 0) << "step " << t;
+            if (t > 0) {  // the scratch of a kernel may grow at its first call
+                EXPECT_EQ(calls.total(Call::allocation), 0) << "step " << t;
+            }
             const CallCounts& switching = calls[Phase::switching];
             EXPECT_LE(switching[Call::kernel], switched > 0 ? 2 * matrices + 20 : 1)
                 << "step " << t << ", " << switched << " vectors: " << text_of(switching);
