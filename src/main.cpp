@@ -16,7 +16,7 @@ std::vector<Command> commands() {
     return {
         {.name = "tokenize",
          .arguments = "TEXT... --output=FILE.h5",
-         .summary = "text or JSONL files to a token file",
+         .summary = "files of text or JSON lines to a token file",
          .run = run_tokenize,
          .options = tokenize_options()},
         {.name = "train",

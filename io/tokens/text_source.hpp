@@ -1,5 +1,5 @@
-// TextSource: the documents of text and JSONL inputs as one stream of segments, so that a document may be
-// larger than memory. Private to io/. Everything it hands out is valid UTF-8.
+// TextSource: the documents of text and JSON-lines inputs as one stream of segments, so that a document may
+// be larger than memory. Private to io/. Everything it hands out is valid UTF-8.
 #pragma once
 
 #include <cstdint>
@@ -8,46 +8,9 @@
 #include <string_view>
 #include <vector>
 
-#include "io/files/files.hpp"
+#include "io/tokens/text_input.hpp"
 
 namespace switchyard {
-
-/// Lines of a file descriptor, without "\n" or "\r\n".
-class LineReader {
-  public:
-    explicit LineReader(FileDescriptor fd, std::string name) : fd_(std::move(fd)), name_(std::move(name)) {}
-    /// The next line, or, when it is longer than `limit` bytes, a part of it that ends at a character
-    /// (`complete` is then false). False at the end. Throws UserError on a read error.
-    bool next(std::string& line, bool& complete, std::size_t limit);
-    std::uint64_t bytes_read() const { return bytes_read_; }
-
-  private:
-    bool fill();
-
-    FileDescriptor fd_;
-    std::string name_, buffer_;
-    std::size_t position_ = 0;
-    std::uint64_t bytes_read_ = 0;
-};
-
-/// Replaces every byte that is no part of a valid UTF-8 character by U+FFFD; returns how many.
-std::int64_t repair_utf8(std::string& text);
-
-/// The "text" of a JSONL line. Throws UserError without file and line.
-std::string text_of_json_line(const std::string& line);
-bool is_jsonl_name(std::string_view name);
-
-/// One input, opened; `size` is 0 when it cannot be known.
-struct TextInput {
-    std::string name;  // for messages
-    std::string path;  // "-": standard input
-    std::uint64_t size = 0;
-    bool seekable = false;
-    bool stream = false;  // no file with a name that could say .jsonl: the first line decides
-};
-/// Checks that every input can be read and looks like text (not compressed, UTF-16, HDF5). Throws UserError.
-std::vector<TextInput> check_inputs(const std::vector<std::string>& names);
-FileDescriptor open_input(const TextInput&);
 
 /// A part of a document. One that does not start its document begins with the "\n" or " " where it was cut,
 /// except that the space is dropped with SegmentRule::drop_space and that a text without either is cut
@@ -65,17 +28,29 @@ struct SegmentRule {
     bool drop_space = false;
 };
 
+/// How often something happened, and the place of the first ("`FILE` line N").
+struct Incidents {
+    std::int64_t count = 0;
+    std::string first;
+};
+
 class TextSource {
   public:
-    TextSource(std::vector<TextInput> inputs, const std::string& document_separator, SegmentRule);
+    TextSource(std::vector<TextInput> inputs, TextRule, const std::string& document_separator, SegmentRule);
 
     /// False at the end of all inputs.
     bool next(TextSegment&);
 
     std::uint64_t bytes_read() const;
     std::int64_t num_documents() const { return num_documents_; }
-    std::int64_t num_replaced() const { return num_replaced_; }
-    const std::string& first_replaced() const { return first_replaced_; }  // "FILE line N"
+    /// The inputs, their format decided as far as they were opened.
+    const std::vector<TextInput>& inputs() const { return inputs_; }
+    const Incidents& invalid_bytes() const { return invalid_bytes_; }      // became U+FFFD
+    const Incidents& lone_surrogates() const { return lone_surrogates_; }  // so did these
+    std::int64_t num_bad_lines() const { return num_bad_lines_; }          // left out
+    const std::vector<std::string>& bad_lines() const {
+        return bad_lines_;
+    }  // the first few, with what is wrong
 
   private:
     enum class Separator { file, blank_lines, line };
@@ -83,19 +58,23 @@ class TextSource {
     bool read_line();
     bool open_next();
     void take_text_line(const std::string& line, bool complete);
-    void take_json_line(const std::string& line);
+    void take_json_line(const std::string& line, bool complete);
+    void bad_line(const std::string& problem);
+    void repair(std::string& text);
+    std::string place() const;
     void add(std::string_view text);
     void end_document();
     void cut_segments();
     void push(std::string_view text, bool ends);
 
     std::vector<TextInput> inputs_;
+    TextRule text_rule_;
     Separator separator_;
     SegmentRule rule_;
     std::size_t next_input_ = 0;
     std::vector<LineReader> reader_;  // one or none
     std::string name_;
-    bool jsonl_ = false, sniff_ = false;
+    bool json_lines_ = false;
     std::int64_t line_number_ = 0;
     std::string blank_lines_;  // not yet known to lie inside the document
     bool in_line_ = false;     // the last part of a line was not its end
@@ -103,8 +82,9 @@ class TextSource {
     std::deque<TextSegment> queue_;
     std::string current_;
     bool open_ = false, continued_ = false;
-    std::int64_t num_documents_ = 0, num_replaced_ = 0;
-    std::string first_replaced_;
+    std::int64_t num_documents_ = 0, num_bad_lines_ = 0;
+    Incidents invalid_bytes_, lone_surrogates_;
+    std::vector<std::string> bad_lines_;
 };
 
 }  // namespace switchyard

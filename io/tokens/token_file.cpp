@@ -25,13 +25,25 @@ struct Part {
     SplitChecksums checksums;
 };
 
+[[noreturn]] void refuse_missing(const std::string& path) {
+    std::error_code error;
+    const std::filesystem::path here = std::filesystem::current_path(error);
+    require(std::filesystem::path(path).is_absolute() || error,
+            "token file `{}` does not exist (data.tokens, relative to `{}`); give --data.tokens=FILE with "
+            "its path from "
+            "here, or make one with `switchyard tokenize TEXT --output={}`",
+            path, here.string(), path);
+    fail(
+        "token file `{}` does not exist (data.tokens); give --data.tokens=FILE if it has moved, or make one "
+        "with "
+        "`switchyard tokenize TEXT --output={}`",
+        path, path);
+}
+
 Handle open_file(const std::string& path) {
     hdf5::silence_errors();
     std::error_code error;
-    require(
-        std::filesystem::exists(path, error),
-        "token file `{}` does not exist (data.tokens); make one with `switchyard tokenize TEXT --output={}`",
-        path, path);
+    if (!std::filesystem::exists(path, error)) refuse_missing(path);
     require(std::filesystem::is_regular_file(path, error), "`{}` is not a file (a token file is expected)",
             path);
     try {

@@ -7,19 +7,14 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
-#include <cstdio>
-#include <cstring>
-#include <exception>
 #include <filesystem>
-#include <optional>
 
 #include "core/error.hpp"
-#include "core/first_exception.hpp"
-#include "core/output.hpp"
-#include "io/tokens/given_tokenizer.hpp"
-#include "io/tokens/text_source.hpp"
+#include "io/tokens/input_kind.hpp"
+#include "io/tokens/progress_line.hpp"
+#include "io/tokens/segment_encoder.hpp"
 #include "io/tokens/token_file_writer.hpp"
+#include "io/tokens/tokenize_report.hpp"
 #include "io/tokens/tokenizer_training.hpp"
 
 namespace switchyard {
@@ -27,88 +22,6 @@ namespace {
 
 constexpr std::uint64_t training_sample_bytes = 20 << 20;
 constexpr std::size_t batch_bytes = 8 << 20, batch_segments = 16384;
-
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-    return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-/// One live line on a terminal, otherwise a line every five seconds; standard error.
-class Progress {
-  public:
-    Progress(bool show, std::uint64_t total)
-        : show_(show), live_(::isatty(STDERR_FILENO) == 1), total_(total), next_(interval()) {}
-
-    void update(std::uint64_t bytes, std::int64_t tokens, bool last = false) {
-        const double elapsed = seconds_since(start_);
-        if (!show_ || (!last && elapsed < next_)) return;
-        next_ = elapsed + interval();
-        const double megabytes = static_cast<double>(bytes) * 1e-6;
-        const std::string share =
-            total_ > 0
-                ? fmt::format(" ({:.0f} %)", 100.0 * static_cast<double>(bytes) / static_cast<double>(total_))
-                : "";
-        show_error(fmt::format("{}tokenize: {:.1f} MB{}, {:.2f} M tokens, {:.1f} MB/s{}", live_ ? "\r" : "",
-                               megabytes, share, static_cast<double>(tokens) * 1e-6,
-                               megabytes / std::max(elapsed, 1e-9), live_ && !last ? "  " : "\n"));
-    }
-    void note(const std::string& text) const {
-        if (show_) print_error("tokenize: {}", text);
-    }
-
-  private:
-    double interval() const { return live_ ? 0.2 : 5.0; }
-
-    bool show_, live_;
-    std::uint64_t total_;
-    Clock::time_point start_ = Clock::now();
-    double next_;
-};
-
-/// How a document cut into segments is put together again: found by trying it on the model at hand.
-struct CutBehaviour {
-    std::size_t newline_skip =
-        0;  // leading ids to drop of a segment that begins with "\n" (a model's dummy space)
-    bool drop_space = false;  // the dummy space stands for a space at the cut
-};
-
-CutBehaviour probe_cuts(const Tokenizer& tokenizer) {
-    CutBehaviour cuts;
-    const auto joined = [&](std::vector<std::int32_t> head, const std::string& tail, std::size_t skip) {
-        const auto ids = tokenizer.encode(tail);
-        if (ids.size() >= skip)
-            head.insert(head.end(), ids.begin() + static_cast<std::ptrdiff_t>(skip), ids.end());
-        return head;
-    };
-    const auto head = tokenizer.encode("a");
-    if (joined(head, "\na", 0) != tokenizer.encode("a\na") &&
-        joined(head, "\na", 1) == tokenizer.encode("a\na")) {
-        cuts.newline_skip = 1;
-    }
-    cuts.drop_space = joined(head, "a", 0) == tokenizer.encode("a a");
-    return cuts;
-}
-
-struct Encoded {
-    std::vector<std::int32_t> ids;
-    std::size_t skip = 0;
-};
-
-std::vector<Encoded> encode_batch(const Tokenizer& tokenizer, const std::vector<TextSegment>& batch,
-                                  const CutBehaviour& cuts) {
-    std::vector<Encoded> encoded(batch.size());
-    FirstException failure;
-#pragma omp parallel for schedule(dynamic, 4)
-    for (std::size_t i = 0; i < batch.size(); ++i)
-        failure.guard([&] {
-            encoded[i].ids = tokenizer.encode(batch[i].text);
-            const bool cut_at_line = !batch[i].starts_document && batch[i].text.starts_with('\n');
-            encoded[i].skip = cut_at_line ? std::min(cuts.newline_skip, encoded[i].ids.size()) : 0;
-        });
-    failure.rethrow();
-    return encoded;
-}
 
 /// Copies a stream to an unlinked file beside the output, which vanishes with the process.
 TextInput spool(const TextInput& input, const std::string& output, FileDescriptor& file) {
@@ -119,12 +32,17 @@ TextInput spool(const TextInput& input, const std::string& output, FileDescripto
     ::unlink(pattern.c_str());
     const FileDescriptor source = open_input(input);
     std::vector<char> block(1 << 20);
-    TextInput spooled{input.name, fmt::format("/proc/self/fd/{}", int{file}), 0, true, true};
+    TextInput spooled{input.name, fmt::format("/proc/self/fd/{}", int{file}), 0, true};
+    std::string head;  // decides before a disk is filled with what is no text
     for (;;) {
         const ssize_t count = ::read(source, block.data(), block.size());
         if (count < 0 && errno == EINTR) continue;
         require(count >= 0, "cannot read `{}`: {}", input.name, system_reason);
         if (count == 0) return spooled;
+        if (head.size() < kind_bytes) {
+            head.append(block.data(), static_cast<std::size_t>(count));
+            refuse_known_kinds(input.name, head);
+        }
         write_all(file, {block.data(), static_cast<std::size_t>(count)}, pattern);
         spooled.size += static_cast<std::uint64_t>(count);
     }
@@ -132,7 +50,10 @@ TextInput spool(const TextInput& input, const std::string& output, FileDescripto
 
 class Job {
   public:
-    explicit Job(const TokenizeOptions& options) : options_(options), inputs_(check_inputs(options.inputs)) {
+    explicit Job(const TokenizeOptions& options)
+        : options_(options),
+          rule_{format_from_name(options.format), options.text_key, options.skip_bad_lines},
+          inputs_(check_inputs(options.inputs, rule_)) {
         check_options();
         if (options_.tokenizer.empty()) {
             given_.model = train();
@@ -141,7 +62,7 @@ class Job {
         }
     }
 
-    TokenFileInfo run();
+    TokenizeResult run();
 
   private:
     void check_options() const;
@@ -155,15 +76,16 @@ class Job {
     void write_batch(TokenFileWriter&, const Tokenizer&, const std::vector<TextSegment>&,
                      const CutBehaviour&);
     void balance_splits(TokenFileWriter&) const;
-    void report(const TextSource&, const TokenFileInfo&) const;
 
     const TokenizeOptions& options_;
+    TextRule rule_;
     std::vector<TextInput> inputs_;
     std::vector<FileDescriptor> spooled_;
     GivenTokenizer given_;
     std::uint64_t key_ = stream_key(options_.seed, "validation documents");
     std::vector<TokenSource> sources_;
     std::int64_t num_unknown_ = 0;
+    RoundTrip round_trip_;
 };
 
 void Job::check_options() const {
@@ -186,27 +108,33 @@ void Job::check_options() const {
         require(!std::filesystem::equivalent(input.path, options_.output, error),
                 "`{}` is both input and output (it would be lost); choose another --output", options_.output);
     }
-    require(
-        !std::filesystem::exists(options_.output) || is_token_file(options_.output),
-        "output `{}` exists and is not a token file (it would be lost); choose another name, or remove it",
-        options_.output);
-    TextSource({}, options_.document_separator, {});  // knows the separators
+    require(!std::filesystem::is_directory(options_.output),
+            "output `{}` is a folder (a token file is to be written); name a file in it", options_.output);
+    require(options_.overwrite || !std::filesystem::exists(options_.output),
+            "output `{}` exists (it would be lost); choose another name, or give --overwrite to replace it",
+            options_.output);
+    require(!options_.text_key.empty(),
+            "the text key is empty (it names the text in JSON lines); give --text_key=KEY, or leave it out "
+            "for \"text\"");
+    TextSource({}, rule_, options_.document_separator, {});  // knows the separators
 }
 
 std::string Job::train() {
-    const Progress progress(options_.show_progress, 0);
+    const ProgressLine progress(options_.show_progress, 0);
     for (TextInput& input : inputs_) {
         if (input.seekable) continue;
         progress.note(fmt::format("copying {} (a tokenizer is to be trained on it)", input.name));
         spooled_.emplace_back();
         input = spool(input, options_.output, spooled_.back());
+        LineReader reader(open_input(input), input.name);
+        input.format = decide_format(reader, input.name, rule_);
     }
-    std::vector<std::string> lines = sample_lines(inputs_, training_sample_bytes);
+    std::vector<std::string> lines = sample_lines(inputs_, rule_.text_key, training_sample_bytes);
     std::uint64_t bytes = 0;
     for (const std::string& line : lines) bytes += line.size() + 1;
     progress.note(fmt::format("training a tokenizer of {} pieces on {:.1f} MB of the text ...",
                               options_.vocab_size, static_cast<double>(bytes) * 1e-6));
-    const auto start = Clock::now();
+    const auto start = std::chrono::steady_clock::now();
     std::string model = train_tokenizer(std::move(lines), options_.vocab_size);
     progress.note(fmt::format("tokenizer trained in {:.1f} s", seconds_since(start)));
     return model;
@@ -258,6 +186,7 @@ void Job::write_batch(TokenFileWriter& writer, const Tokenizer& tokenizer,
     const std::int32_t unknown = tokenizer.unknown_token();
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const TokenSplit split = split_of(batch[i].document);
+        if (batch[i].starts_document) round_trip_.add(tokenizer, batch[i].text, encoded[i].ids);
         for (const std::int32_t id : encoded[i].ids) {
             num_unknown_ += id == unknown;
             require(id != end,
@@ -292,34 +221,19 @@ void Job::balance_splits(TokenFileWriter& writer) const {
     writer.move_last_document(training == 0 ? TokenSplit::validation : TokenSplit::training);
 }
 
-void Job::report(const TextSource& source, const TokenFileInfo& info) const {
-    if (source.num_replaced() > 0) {
-        print_error(
-            "tokenize: warning: {} bytes are not valid UTF-8 and became U+FFFD, the first in {} (is the "
-            "input in another encoding? then convert it with iconv)",
-            source.num_replaced(), source.first_replaced());
-    }
-    if (num_unknown_ > 0) {
-        print_error(
-            "tokenize: warning: {} of {} tokens are the unknown piece (the tokenizer lacks characters of "
-            "this text and has no byte fallback)",
-            num_unknown_, info.num_tokens + info.num_validation_tokens);
-    }
-}
-
-TokenFileInfo Job::run() {
+TokenizeResult Job::run() {
     const Tokenizer tokenizer = load();
     const CutBehaviour cuts = probe_cuts(tokenizer);
     std::uint64_t total = 0;
     for (const TextInput& input : inputs_) total += input.seekable ? input.size : 0;
     for (const TextInput& input : inputs_) total = input.seekable ? total : 0;
-    TextSource source(inputs_, options_.document_separator, {.drop_space = cuts.drop_space});
+    TextSource source(inputs_, rule_, options_.document_separator, {.drop_space = cuts.drop_space});
     for (const TextInput& input : inputs_) sources_.push_back({input.name});
     TokenFileWriter writer(options_.output, {.vocab_size = tokenizer.vocab_size(),
                                              .begin_token = given_.begin_token,
                                              .end_token = given_.end_token,
                                              .tokenizer_model = given_.model});
-    Progress progress(options_.show_progress, total);
+    ProgressLine progress(options_.show_progress, total);
     const auto num_tokens = [&] {
         return writer.num_tokens(TokenSplit::training) + writer.num_tokens(TokenSplit::validation);
     };
@@ -336,15 +250,17 @@ TokenFileInfo Job::run() {
         progress.update(source.bytes_read(), num_tokens());
     }
     balance_splits(writer);
-    const TokenFileInfo info = writer.commit(options_.validation, options_.seed, std::move(sources_));
+    TokenizeResult result{writer.commit(options_.validation, options_.seed, std::move(sources_)), {}};
     progress.update(source.bytes_read(), num_tokens(), true);
-    report(source, info);
-    return info;
+    const TokenizeFindings found{source, round_trip_, num_unknown_, num_tokens()};
+    warn(found);
+    result.remarks = remarks(options_, found, given_, tokenizer);
+    return result;
 }
 
 }  // namespace
 
-TokenFileInfo tokenize(const TokenizeOptions& options) {
+TokenizeResult tokenize(const TokenizeOptions& options) {
     return Job(options).run();
 }
 

@@ -10,9 +10,8 @@
 namespace switchyard {
 
 struct TokenizeOptions {
-    // Text files, .jsonl files (an object a line, key "text"), "-" for standard input (text, or JSONL when
-    // its first line is such an object). UTF-8; bytes that are not become U+FFFD and are counted in a
-    // warning.
+    // Files of text or JSON lines (an object a line), told apart by their content; "-" for standard input.
+    // UTF-8; bytes that are not become U+FFFD and are counted in a warning.
     std::vector<std::string> inputs;
     std::string output;
     // A SentencePiece model, a folder or a token file that holds one, or "" to train one with vocab_size
@@ -24,13 +23,23 @@ struct TokenizeOptions {
     std::string begin_token = "auto";
     double validation = 0.01;  // share of the documents, chosen by a hash of (seed, document)
     std::string document_separator =
-        "blank-lines";       // plain text: "file" (one document a file), "blank-lines", "line"
-    std::uint64_t seed = 0;  // which documents go to validation
+        "blank-lines";              // plain text: "file" (one document a file), "blank-lines", "line"
+    std::uint64_t seed = 0;         // which documents go to validation
+    std::string format = "auto";    // of the inputs: each by its content, or all are "text" or "jsonl"
+    std::string text_key = "text";  // of JSON lines; a path with dots reaches into objects
+    bool skip_bad_lines = false;    // of JSON lines: counted and named instead of an error
+    bool overwrite = false;         // what `output` was
     bool show_progress = true;
 };
+/// What was made, and what its maker should read: how each input was taken, what documents begin with,
+/// whether text comes back from its tokens.
+struct TokenizeResult : TokenFileInfo {
+    std::vector<std::string> remarks;
+};
+
 /// Streams the inputs into `output`.partial, then renames. Throws UserError with file and line on bad input.
 /// With two or more documents and validation > 0 each split gets at least one. Uses all OpenMP threads; the
 /// result does not depend on their number.
-TokenFileInfo tokenize(const TokenizeOptions&);
+TokenizeResult tokenize(const TokenizeOptions&);
 
 }  // namespace switchyard

@@ -9,12 +9,13 @@
 #include <regex>
 
 #include "core/error.hpp"
+#include "io/tokens/json_line.hpp"
 
 namespace switchyard {
 namespace {
 
 constexpr std::uint64_t sample_block = 256 << 10;
-constexpr std::size_t max_sentence_bytes = 32 << 10;
+constexpr std::size_t max_sentence_bytes = 32 << 10, longest_json_line = 1 << 30;
 constexpr std::int64_t num_fixed_pieces = 3 + 256;
 
 class Sentences : public sentencepiece::SentenceIterator {
@@ -46,14 +47,15 @@ void add_lines(const std::string& text, std::vector<std::string>& lines) {
 }
 
 /// Lines of one input from `offset` on, `bytes` of them; a line already begun is left out.
-void sample_block_at(const TextInput& input, std::uint64_t offset, std::uint64_t bytes, bool jsonl,
-                     std::vector<std::string>& lines) {
+void sample_block_at(const TextInput& input, std::uint64_t offset, std::uint64_t bytes,
+                     const std::string& text_key, std::vector<std::string>& lines) {
+    const bool json_lines = input.format == TextFormat::json_lines;
     FileDescriptor fd = open_input(input);
     require(::lseek(fd, static_cast<off_t>(offset), SEEK_SET) >= 0, "cannot seek in `{}`", input.name);
     LineReader reader(std::move(fd), input.name);
     std::string line;
     bool complete = true, partial = offset > 0;
-    const std::size_t limit = jsonl ? std::string::npos : max_sentence_bytes;
+    const std::size_t limit = json_lines ? longest_json_line : max_sentence_bytes;
     std::uint64_t taken = 0;
     while (taken < bytes && reader.next(line, complete, limit)) {
         taken += line.size() + 1;
@@ -61,53 +63,36 @@ void sample_block_at(const TextInput& input, std::uint64_t offset, std::uint64_t
             partial = !complete && taken < bytes / 2;  // one endless line: its middle will do
             continue;
         }
+        if (json_lines) {
+            try {
+                line = text_of_json_line(line, text_key).text;
+            } catch (const UserError&) {
+                continue;
+            }
+        }
         repair_utf8(line);
-        if (!jsonl) {
-            add_lines(line, lines);
-            continue;
-        }
-        try {
-            add_lines(text_of_json_line(line), lines);
-        } catch (const UserError&) {
-        }
-    }
-}
-
-/// A stream's first line decides, as in TextSource.
-bool holds_json_lines(const TextInput& input) {
-    if (is_jsonl_name(input.name)) return true;
-    if (!input.stream) return false;
-    LineReader reader(open_input(input), input.name);
-    std::string line;
-    bool complete = true;
-    if (!reader.next(line, complete, 64 << 20) || !line.starts_with('{')) return false;
-    repair_utf8(line);
-    try {
-        text_of_json_line(line);
-        return true;
-    } catch (const UserError&) {
-        return false;
+        add_lines(line, lines);
     }
 }
 
 }  // namespace
 
-std::vector<std::string> sample_lines(const std::vector<TextInput>& inputs, std::uint64_t max_bytes) {
+std::vector<std::string> sample_lines(const std::vector<TextInput>& inputs, const std::string& text_key,
+                                      std::uint64_t max_bytes) {
     std::uint64_t total = 0;
     for (const TextInput& input : inputs) total += input.size;
     std::vector<std::string> lines;
     for (const TextInput& input : inputs) {
-        const bool jsonl = holds_json_lines(input);
         if (total <= max_bytes) {
-            sample_block_at(input, 0, input.size + 1, jsonl, lines);
+            sample_block_at(input, 0, input.size + 1, text_key, lines);
             continue;
         }
         const double share = static_cast<double>(max_bytes) / static_cast<double>(total);
         const auto quota = static_cast<std::uint64_t>(share * static_cast<double>(input.size));
         const std::uint64_t blocks = std::max<std::uint64_t>(quota / sample_block, 1);
         for (std::uint64_t i = 0; i < blocks; ++i) {
-            sample_block_at(input, input.size / blocks * i, std::max<std::uint64_t>(quota / blocks, 1), jsonl,
-                            lines);
+            sample_block_at(input, input.size / blocks * i, std::max<std::uint64_t>(quota / blocks, 1),
+                            text_key, lines);
         }
     }
     return lines;

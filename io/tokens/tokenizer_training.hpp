@@ -5,13 +5,15 @@
 #include <string>
 #include <vector>
 
-#include "io/tokens/text_source.hpp"
+#include "io/tokens/text_input.hpp"
 
 namespace switchyard {
 
 /// Lines of about `max_bytes` of text, from blocks spread evenly over all inputs; everything when it is not
-/// more. All inputs must be seekable. Broken lines are left out: tokenizing reports them.
-std::vector<std::string> sample_lines(const std::vector<TextInput>& inputs, std::uint64_t max_bytes);
+/// more. All inputs must be seekable and of a decided format. Broken lines are left out: tokenizing reports
+/// them.
+std::vector<std::string> sample_lines(const std::vector<TextInput>& inputs, const std::string& text_key,
+                                      std::uint64_t max_bytes);
 
 /// Serialized byte-pair model with exactly `vocab_size` pieces: <unk> 0, <s> 1, </s> 2, the 256 bytes, then
 /// text. Text is taken as it is (identity normalization, spaces and line ends kept, digits apart, unknown

@@ -26,6 +26,10 @@ int tokenize_files(const Arguments& arguments) {
     options.tokenizer = arguments.text("tokenizer", "");
     options.vocab_size = arguments.integer("vocab_size", 0, 2, 1 << 30);
     options.begin_token = arguments.text("begin_token", options.begin_token);
+    options.format = arguments.text("format", options.format);
+    options.text_key = arguments.text("text_key", options.text_key);
+    options.skip_bad_lines = arguments.has("skip_bad_lines");
+    options.overwrite = arguments.has("overwrite");
     options.validation = arguments.real("validation", options.validation, 0, 1);
     options.document_separator = arguments.text("document_separator", options.document_separator);
     options.seed = static_cast<std::uint64_t>(arguments.integer("seed", 0, 0));
@@ -41,10 +45,11 @@ int tokenize_files(const Arguments& arguments) {
     require(options.tokenizer.empty() || options.vocab_size == 0,
             "--tokenizer and --vocab_size both given (a tokenizer that is loaded has its size); give one of "
             "them");
-    const TokenFileInfo info = tokenize(options);
+    const TokenizeResult info = tokenize(options);
     print_result("{}: {} tokens for training in {} documents, {} for validation in {}, vocabulary {}\n",
                  options.output, info.num_tokens, info.num_documents, info.num_validation_tokens,
                  info.num_validation_documents, info.vocab_size);
+    for (const std::string& remark : info.remarks) print_result("  {}\n", remark);
     return 0;
 }
 
@@ -178,6 +183,10 @@ int diff(const Arguments& arguments) {
 std::vector<CommandOption> tokenize_options() {
     return {
         {"output", "FILE.h5", "the token file to write"},
+        {"overwrite", "", "replace the output if it exists"},
+        {"format", "auto", "of the inputs: auto (each by its content), text, or jsonl (an object a line)"},
+        {"text_key", "text", "where the text is in JSON lines; a path with dots reaches into objects"},
+        {"skip_bad_lines", "", "leave out JSON lines that cannot be read, and count them"},
         {"tokenizer", "MODEL",
          "a SentencePiece model, or a directory (tokenizer.model) or token file that holds one"},
         {"vocab_size", "N", "train a tokenizer with that many pieces instead"},

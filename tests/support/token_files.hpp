@@ -42,6 +42,7 @@ inline TokenizeOptions quiet_options(const std::string& input, const std::string
     options.vocab_size = 400;
     options.validation = 0.1;
     options.show_progress = false;
+    options.overwrite = true;
     return options;
 }
 

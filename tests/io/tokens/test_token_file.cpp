@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <omp.h>
-#include <sentencepiece_trainer.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include "core/error.hpp"
 #include "io/tokens/token_file.hpp"
 #include "io/tokens/token_format.hpp"
+#include "support/sentencepiece_models.hpp"
 #include "support/token_files.hpp"
 
 namespace switchyard {
@@ -374,28 +374,10 @@ TEST(TokenFileTest, ValidationSplitIsKeyedAndNeverEmpty) {
 std::string word_model(int num_words, const char* end_id) {
     std::vector<std::string> words;
     for (int i = 0; i < num_words; ++i) words.push_back("w" + std::to_string(i));
-    class Iterator : public sentencepiece::SentenceIterator {
-      public:
-        explicit Iterator(const std::vector<std::string>& words) : words_(words) {}
-        bool done() const override { return position_ == words_.size(); }
-        void Next() override { ++position_; }
-        const std::string& value() const override { return words_[position_]; }
-        sentencepiece::util::Status status() const override { return {}; }
-
-      private:
-        const std::vector<std::string>& words_;
-        std::size_t position_ = 0;
-    } iterator(words);
-    std::string model;
-    const auto status =
-        sentencepiece::SentencePieceTrainer::Train({{"model_type", "word"},
-                                                    {"vocab_size", std::to_string(num_words + 3)},
-                                                    {"use_all_vocab", "true"},
-                                                    {"eos_id", end_id},
-                                                    {"minloglevel", "2"}},
-                                                   &iterator, &model);
-    EXPECT_TRUE(status.ok()) << status.ToString();
-    return model;
+    return test::sentencepiece_model(words, {{"model_type", "word"},
+                                             {"vocab_size", std::to_string(num_words + 3)},
+                                             {"use_all_vocab", "true"},
+                                             {"eos_id", end_id}});
 }
 
 TEST(TokenFileTest, AGivenModelWithIdsBeyond65536) {
@@ -468,7 +450,7 @@ TEST(TokenFileTest, DiskFullLeavesTheOldFile) {
         const rlimit limit{300000, 300000};
         ::setrlimit(RLIMIT_FSIZE, &limit);
         const std::string message = user_error([&] { tokenize(options); });
-        const bool good = message.find("x.h5") != std::string::npos && !message.empty();
+        const bool good = message.find("cannot write the token file") != std::string::npos;
         ::_exit(good && !folder.has("x.h5.partial") ? 0 : 1);
     }
     int status = 0;

@@ -1,0 +1,263 @@
+// A scanner over one line with a stack of its own, so that depth costs memory and never the program's stack.
+// It checks the grammar of objects and arrays and the ends of strings, and reads no value but the one that is
+// asked for.
+#include "io/tokens/json_line.hpp"
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "core/error.hpp"
+#include "io/files/strict_json.hpp"
+#include "io/tokens/line_reader.hpp"
+
+namespace switchyard {
+namespace {
+
+bool is_space(char c) {
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/// A character of numbers, true, false, null, NaN, -Infinity, 1e999.
+bool is_bare(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '+' ||
+           c == '-' || c == '.' || c == '_';
+}
+
+int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+void append_utf8(std::string& text, unsigned code) {
+    const auto put = [&](unsigned byte) { text += static_cast<char>(byte); };
+    if (code < 0x80) return put(code);
+    if (code < 0x800) {
+        put(0xC0 | code >> 6);
+    } else {
+        if (code < 0x10000) {
+            put(0xE0 | code >> 12);
+        } else {
+            put(0xF0 | code >> 18);
+            put(0x80 | (code >> 12 & 0x3F));
+        }
+        put(0x80 | (code >> 6 & 0x3F));
+    }
+    put(0x80 | (code & 0x3F));
+}
+
+/// The four digits behind \u at `i`, or -1.
+int code_unit(std::string_view raw, std::size_t i) {
+    if (i + 4 > raw.size()) return -1;
+    int code = 0;
+    for (std::size_t k = i; k < i + 4; ++k) {
+        const int digit = hex_digit(raw[k]);
+        if (digit < 0) return -1;
+        code = code << 4 | digit;
+    }
+    return code;
+}
+
+bool is_high(int code) {
+    return code >= 0xD800 && code < 0xDC00;
+}
+bool is_low(int code) {
+    return code >= 0xDC00 && code < 0xE000;
+}
+
+/// Appends the character of \uXXXX, whose digits begin at `i`; returns the position behind it.
+std::size_t append_escaped_unit(std::string_view raw, std::size_t i, JsonText& out) {
+    const int code = code_unit(raw, i);
+    require(code >= 0, "not valid JSON: \\u without four hexadecimal digits");
+    i += 4;
+    if (is_high(code) && raw.substr(i, 2) == "\\u") {
+        if (const int low = code_unit(raw, i + 2); is_low(low)) {
+            append_utf8(out.text, 0x10000u + (static_cast<unsigned>(code - 0xD800) << 10) +
+                                      static_cast<unsigned>(low - 0xDC00));
+            return i + 6;
+        }
+    }
+    if (is_high(code) || is_low(code)) {
+        out.text += replacement_character;
+        ++out.lone_surrogates;
+    } else {
+        append_utf8(out.text, static_cast<unsigned>(code));
+    }
+    return i;
+}
+
+/// A string as it stands between its quotes, its escapes resolved.
+JsonText unescaped(std::string_view raw) {
+    constexpr std::string_view names = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t";
+    JsonText out;
+    out.text.reserve(raw.size());
+    for (std::size_t i = 0; i < raw.size();) {
+        const std::size_t escape = std::min(raw.find('\\', i), raw.size());
+        out.text.append(raw, i, escape - i);
+        if (escape == raw.size()) break;
+        const char name = raw[escape + 1];  // the scanner saw that a character follows
+        if (name == 'u') {
+            i = append_escaped_unit(raw, escape + 2, out);
+            continue;
+        }
+        const std::size_t known = names.find(name);
+        require(known != std::string_view::npos, "not valid JSON: a backslash before {}",
+                quoted(std::string(1, name)));
+        out.text += meanings[known];
+        i = escape + 2;
+    }
+    return out;
+}
+
+class Scanner {
+  public:
+    Scanner(std::string_view line, std::string_view key) : line_(line), key_(key) {}
+
+    /// Scans all of the line.
+    void run() {
+        skip_spaces();
+        require(peek() == '{', "not a JSON object");
+        value(key_);
+        while (!open_.empty()) step();
+        skip_spaces();
+        require(at_ == line_.size(), "not valid JSON: more text behind the object, at byte {}", at_ + 1);
+    }
+    enum class Found { nothing, no_string, string };
+    Found found() const { return found_; }
+    std::string_view raw() const { return raw_; }
+    /// The first names in the outermost object, for messages.
+    std::string names() const {
+        std::string list;
+        for (const std::string_view name : names_)
+            list += (list.empty() ? "" : ", ") + quoted(std::string(name));
+        return list.empty() ? "nothing" : list;
+    }
+
+  private:
+    static constexpr std::size_t most_names = 8;
+    /// An object or array that is open. `wanted`: what is left of the key's path for its members, none
+    /// outside the path.
+    struct Level {
+        bool object;
+        std::optional<std::string_view> wanted;
+        bool empty = true;
+    };
+
+    char peek() const { return at_ < line_.size() ? line_[at_] : '\0'; }
+    void skip_spaces() {
+        while (at_ < line_.size() && is_space(line_[at_])) ++at_;
+    }
+    [[noreturn]] void refuse(const char* expected) const {
+        if (at_ >= line_.size()) fail("not valid JSON: it ends where {} is expected", expected);
+        fail("not valid JSON: {} is expected at byte {}", expected, at_ + 1);
+    }
+    void take(char c, const char* expected) {
+        if (peek() != c) refuse(expected);
+        ++at_;
+    }
+    /// Between its quotes, escapes as they are.
+    std::string_view string() {
+        take('"', "a string");
+        const std::size_t begin = at_;
+        for (;;) {
+            at_ = line_.find_first_of("\"\\", at_);
+            if (at_ == std::string_view::npos || (line_[at_] == '\\' && at_ + 1 == line_.size())) {
+                at_ = line_.size();
+                fail("not valid JSON: a string has no end");
+            }
+            if (line_[at_] == '"') break;
+            at_ += 2;
+        }
+        return line_.substr(begin, at_++ - begin);
+    }
+    /// Begins a value, or is done with it where it is no object or array. `wanted`: the path from here on;
+    /// "": this is the value.
+    void value(std::optional<std::string_view> wanted) {
+        const bool is_it = wanted && wanted->empty();
+        if (is_it) found_ = Found::no_string;
+        if (peek() == '"') {
+            const std::string_view raw = string();
+            if (is_it) found_ = Found::string, raw_ = raw;
+        } else if (peek() == '{' || peek() == '[') {
+            const bool object = line_[at_++] == '{';
+            open_.push_back({object, object && wanted && !wanted->empty() ? wanted : std::nullopt});
+        } else {
+            const std::size_t begin = at_;
+            while (at_ < line_.size() && is_bare(line_[at_])) ++at_;
+            if (at_ == begin) refuse("a value");
+        }
+    }
+    /// One member of the innermost level, or its end.
+    void step() {
+        skip_spaces();
+        Level& level = open_.back();
+        if (peek() == (level.object ? '}' : ']')) {
+            ++at_;
+            open_.pop_back();
+            return;
+        }
+        if (!level.empty) {
+            take(',', level.object ? ", or }" : ", or ]");
+            skip_spaces();
+        }
+        level.empty = false;
+        std::optional<std::string_view> wanted;
+        if (level.object) {
+            const std::string_view name = string();
+            if (open_.size() == 1 && names_.size() < most_names) names_.push_back(name);
+            wanted = below(level.wanted, name);
+            skip_spaces();
+            take(':', "a colon");
+            skip_spaces();
+        }
+        value(wanted);  // may move `level`
+    }
+    /// The path left under member `name`: "" for the value itself, none where the path leads elsewhere.
+    static std::optional<std::string_view> below(std::optional<std::string_view> path,
+                                                 std::string_view name) {
+        if (!path) return std::nullopt;
+        std::string resolved;
+        if (name.find('\\') != std::string_view::npos) {
+            try {
+                name = resolved = unescaped(name).text;
+            } catch (const UserError&) {
+                return std::nullopt;
+            }
+        }
+        if (name == *path) return std::string_view();
+        if (path->starts_with(name) && path->size() > name.size() && (*path)[name.size()] == '.')
+            return path->substr(name.size() + 1);
+        return std::nullopt;
+    }
+
+    std::string_view line_, key_, raw_;
+    std::size_t at_ = 0;
+    std::vector<Level> open_;
+    std::vector<std::string_view> names_;
+    Found found_ = Found::nothing;
+};
+
+}  // namespace
+
+JsonText text_of_json_line(std::string_view line, std::string_view key) {
+    Scanner scanner(line, key);
+    scanner.run();
+    using Found = Scanner::Found;
+    require(scanner.found() != Found::nothing, "there is no {} in the JSON object, which has {}",
+            quoted(std::string(key)), scanner.names());
+    require(scanner.found() == Found::string, "{} in the JSON object is not a string",
+            quoted(std::string(key)));
+    return unescaped(scanner.raw());
+}
+
+bool is_json_object(std::string_view line) {
+    try {
+        Scanner(line, "").run();
+        return true;
+    } catch (const UserError&) {
+        return false;
+    }
+}
+
+}  // namespace switchyard

@@ -1,0 +1,131 @@
+// Lines and UTF-8.
+#include "io/tokens/line_reader.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "core/error.hpp"
+
+namespace switchyard {
+namespace {
+
+constexpr std::size_t read_block = 1 << 20;
+
+bool is_continuation(char c) {
+    return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
+}
+
+}  // namespace
+
+std::size_t character_boundary(std::string_view text, std::size_t position) {
+    for (std::size_t back = 0; back < 4 && back < position; ++back) {
+        if (!is_continuation(text[position - back])) return position - back;
+    }
+    return position;
+}
+
+std::size_t character_length(std::string_view text, std::size_t i) {
+    const auto byte = [&](std::size_t k) -> unsigned {
+        return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0u;
+    };
+    const auto between = [&](std::size_t k, unsigned low, unsigned high) {
+        return byte(k) >= low && byte(k) <= high;
+    };
+    const unsigned lead = byte(0);
+    if (lead < 0x80) return 1;
+    if (lead >= 0xC2 && lead <= 0xDF) return between(1, 0x80, 0xBF) ? 2 : 0;
+    if (lead >= 0xE0 && lead <= 0xEF) {
+        const unsigned low = lead == 0xE0 ? 0xA0 : 0x80, high = lead == 0xED ? 0x9F : 0xBF;
+        return between(1, low, high) && between(2, 0x80, 0xBF) ? 3 : 0;
+    }
+    if (lead >= 0xF0 && lead <= 0xF4) {
+        const unsigned low = lead == 0xF0 ? 0x90 : 0x80, high = lead == 0xF4 ? 0x8F : 0xBF;
+        return between(1, low, high) && between(2, 0x80, 0xBF) && between(3, 0x80, 0xBF) ? 4 : 0;
+    }
+    return 0;
+}
+
+bool is_blank(std::string_view text) {
+    return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
+}
+
+bool LineReader::fill() {
+    if (position_ > 0) {
+        buffer_.erase(0, position_);
+        position_ = 0;
+    }
+    const std::size_t old_size = buffer_.size();
+    buffer_.resize(old_size + read_block);
+    ssize_t count;
+    do {
+        count = ::read(fd_, buffer_.data() + old_size, read_block);
+    } while (count < 0 && errno == EINTR);
+    buffer_.resize(old_size + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
+    require(count >= 0, "cannot read `{}`: {}", name_, system_reason);
+    bytes_read_ += static_cast<std::uint64_t>(count);
+    ended_ = count == 0;
+    return count > 0;
+}
+
+std::string_view LineReader::peek(std::size_t bytes) {
+    while (buffer_.size() - position_ < bytes && fill()) {
+    }
+    return std::string_view(buffer_).substr(position_);
+}
+
+bool LineReader::next(std::string& line, bool& complete, std::size_t limit) {
+    std::size_t searched = 0;  // bytes after position_ known to hold no line end
+    complete = true;
+    for (;;) {
+        const std::size_t end = buffer_.find('\n', position_ + searched);
+        const std::size_t length = (end == std::string::npos ? buffer_.size() : end) - position_;
+        if (length > limit) {
+            const std::size_t part = character_boundary(std::string_view(buffer_).substr(position_), limit);
+            line.assign(buffer_, position_, part);
+            position_ += part;
+            complete = false;
+            return true;
+        }
+        if (end != std::string::npos) {
+            line.assign(buffer_, position_, length);
+            position_ = end + 1;
+            if (!line.empty() && line.back() == '\r') line.pop_back();
+            return true;
+        }
+        searched = length;
+        if (!fill()) {
+            line.assign(buffer_, position_, length);
+            position_ = buffer_.size();
+            return length > 0;
+        }
+    }
+}
+
+std::int64_t repair_utf8(std::string& text) {
+    std::size_t i = 0;
+    while (i < text.size()) {
+        const std::size_t length = character_length(text, i);
+        if (length == 0) break;
+        i += length;
+    }
+    if (i == text.size()) return 0;
+    std::int64_t replaced = 0;
+    std::string repaired = text.substr(0, i);
+    while (i < text.size()) {
+        const std::size_t length = character_length(text, i);
+        if (length == 0) {
+            repaired += replacement_character;
+            ++replaced;
+            ++i;
+        } else {
+            repaired.append(text, i, length);
+            i += length;
+        }
+    }
+    text = std::move(repaired);
+    return replaced;
+}
+
+}  // namespace switchyard
