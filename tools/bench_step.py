@@ -134,7 +134,8 @@ def main():
         folder = pathlib.Path(name)
         # The model's vocabulary is larger than the file's: a step costs the same.
         sentences = max(2000, 2 * (options.warmup + options.steps) * options.batch * options.seq_len // 8)
-        tokens = make_tokens(programs["Switchyard"], folder, sentences)
+        # An older program reads only its own formats; a newer one reads those, too.
+        tokens = make_tokens(programs.get("other", programs["Switchyard"]), folder, sentences)
         for number in range(1, options.rounds + 1):
             results = {}
             for dtype in options.dtypes:

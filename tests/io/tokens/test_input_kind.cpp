@@ -133,6 +133,7 @@ TEST(InputKind, TextPasses) {
         text,
         latin,
         cut + "\xE6\xBC",
+        "k\xE6\xBC",
         "\xEF\xBB\xBF" + text,
         "",
         "a\n",

@@ -97,6 +97,8 @@ TEST(JsonLine, KeysMayBePaths) {
     EXPECT_CONTAINS(error_of(line, "content"),
                     "there is no \"content\" in the JSON object, which has \"text\", \"meta\", \"a.b\"");
     EXPECT_CONTAINS(error_of(line, "tex"), "there is no");
+    EXPECT_CONTAINS(error_of(line, "meta_deep.er"), "there is no");
+    EXPECT_CONTAINS(error_of(R"({"meta": {"deep": "x"}})", "metaxdeep"), "there is no");
     EXPECT_CONTAINS(error_of("{}"), "which has nothing");
     EXPECT_CONTAINS(error_of(R"({"text": null})"), "is not a string");
     EXPECT_CONTAINS(error_of(R"({"text": ["a"]})"), "is not a string");
