@@ -247,8 +247,9 @@ class Inputs(unittest.TestCase):
 
     def test_friction_a_relative_token_file_elsewhere(self):
         run = self.folder / "run"
-        result = program.switchyard("train", "--model.preset=nano", f"--run.dir={run}", f"--data.tokens={self.tokenizer.name}",
-                                    "--run.steps=2", "--data.seq_len=8", "--data.global_batch=1", cwd=self.folder)  # fmt: skip
+        settings = ["--model.preset=nano", f"--run.dir={run}", f"--data.tokens={self.tokenizer.name}", "--run.steps=2",
+                    "--optim.warmup_steps=1", "--data.seq_len=8", "--data.global_batch=4"]  # fmt: skip
+        result = program.switchyard("train", *settings, cwd=self.folder)
         self.assertEqual(result.returncode, 0, result.stderr)
         elsewhere = self.folder / "elsewhere"
         elsewhere.mkdir()
