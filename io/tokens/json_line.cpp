@@ -121,7 +121,7 @@ class Scanner {
         value(key_);
         while (!open_.empty()) step();
         skip_spaces();
-        require(at_ == line_.size(), "not valid JSON: more text behind the object, at byte {}", at_ + 1);
+        require(at_ == line_.size(), "not valid JSON: more text after the object, at byte {}", at_ + 1);
     }
     enum class Found { nothing, no_string, string };
     Found found() const { return found_; }

@@ -26,7 +26,7 @@ void warn(const TokenizeFindings& found) {
             lone.count, lone.first);
     }
     if (source.num_bad_lines() > 0) {
-        print_error("tokenize: warning: {} lines are not JSON objects with a text and were left out{}:",
+        print_error("tokenize: warning: {} lines are not JSON objects with text and were left out{}:",
                     source.num_bad_lines(),
                     static_cast<std::int64_t>(source.bad_lines().size()) < source.num_bad_lines()
                         ? ", the first"

@@ -210,7 +210,7 @@ class Inputs(unittest.TestCase):
             for tokenizer in (None, "--vocab_size=300"):
                 number, _, said = self.documents(path, "--skip_bad_lines", tokenizer=tokenizer)
                 self.assertEqual(number, len(DOCUMENTS) - len(bad))
-                self.assertIn("7 lines are not JSON objects with a text and were left out, the first:", said)
+                self.assertIn("7 lines are not JSON objects with text and were left out, the first:", said)
                 for at in (3, 5, 8, 11, 14):
                     self.assertIn(f"{name}` line {at}: ", said)
                 self.assertNotIn("line 17", said)
