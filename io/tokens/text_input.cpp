@@ -62,6 +62,19 @@ bool is_array_of_objects(std::string_view text) {
     return key != std::string_view::npos && (text[key] == '"' || text[key] == '}');
 }
 
+/// Pretty-printed, with text under the key: a document, or the first of several. JSON without one may be text
+/// to learn, a configuration among other code for instance.
+bool begins_with_object_over_lines(std::string_view text, const std::string& key) {
+    const std::size_t end = text.find("\n}");
+    if (!text.starts_with('{') || end == std::string_view::npos) return false;
+    try {
+        text_of_json_line(text.substr(0, end + 2), key);
+        return true;
+    } catch (const UserError&) {
+        return false;
+    }
+}
+
 }  // namespace
 
 TextFormat format_from_name(const std::string& name) {
@@ -89,12 +102,17 @@ TextFormat decide_format(LineReader& reader, const std::string& name, const Text
     if (is_json_lines_name(name)) return TextFormat::json_lines;
     const std::string_view text = first_lines(reader);
     const LineCount count = count_lines(text);
-    if (count.objects > 0 && (rule.skip_bad_lines || count.objects >= count.others))
+    if (count.objects > 0 && (rule.expects_json_lines() || count.objects >= count.others))
         return TextFormat::json_lines;
     require(!is_array_of_objects(text),
             "`{}` is a JSON array (its documents would be read as raw JSON); write an object a line: jq -c "
             "'.[]', or give "
             "--format=text",
+            name);
+    require(!begins_with_object_over_lines(text, rule.text_key),
+            "`{}` has JSON objects over several lines (their text would be read as raw JSON); write an "
+            "object a line: jq "
+            "-c ., or give --format=text",
             name);
     return TextFormat::text;
 }

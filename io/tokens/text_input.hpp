@@ -18,6 +18,9 @@ struct TextRule {
     TextFormat format = TextFormat::automatic;
     std::string text_key = "text";  // of JSON lines; a path with dots
     bool skip_bad_lines = false;    // of JSON lines: count them instead of giving up
+    bool names_key = false;         // the user named the key
+    /// Settings that mean JSON lines.
+    bool expects_json_lines() const { return skip_bad_lines || names_key; }
 };
 
 struct TextInput {
@@ -37,8 +40,8 @@ std::vector<TextInput> check_inputs(const std::vector<std::string>& names, const
 FileDescriptor open_input(const TextInput&);
 
 /// Text or JSON lines, by what comes next in `reader`: at least half of the lines of the first stretch that
-/// are not blank are JSON objects (with skip_bad_lines: one of them is). Throws UserError where it is
-/// neither.
+/// are not blank are JSON objects (where JSON lines are expected: one of them is). Throws UserError where it
+/// is neither.
 TextFormat decide_format(LineReader& reader, const std::string& name, const TextRule&);
 
 }  // namespace switchyard

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "core/error.hpp"
 #include "io/tokens/json_line.hpp"
 
@@ -64,10 +66,14 @@ std::string TextSource::place() const {
     return fmt::format("`{}` line {}", name_, line_number_);
 }
 
+void TextSource::note(Incidents& incidents, std::int64_t times) const {
+    if (times > 0 && incidents.count == 0) incidents.first = place();
+    incidents.count += times;
+}
+
 void TextSource::repair(std::string& text) {
-    const std::int64_t replaced = repair_utf8(text);
-    if (replaced > 0 && invalid_bytes_.count == 0) invalid_bytes_.first = place();
-    invalid_bytes_.count += replaced;
+    note(nul_bytes_, std::count(text.begin(), text.end(), '\0'));
+    note(invalid_bytes_, repair_utf8(text));
 }
 
 /// Takes one line in; false when all inputs are done and nothing is left in the queue.
@@ -120,8 +126,7 @@ void TextSource::take_json_line(const std::string& line, bool complete) {
     } catch (const UserError& problem) {
         return bad_line(problem.what());
     }
-    if (found.lone_surrogates > 0 && lone_surrogates_.count == 0) lone_surrogates_.first = place();
-    lone_surrogates_.count += found.lone_surrogates;
+    note(lone_surrogates_, found.lone_surrogates);
     repair(found.text);
     if (is_blank(found.text)) return;
     add(found.text);

@@ -45,6 +45,8 @@ class TextSource {
     std::int64_t num_documents() const { return num_documents_; }
     /// The inputs, their format decided as far as they were opened.
     const std::vector<TextInput>& inputs() const { return inputs_; }
+    const TextRule& rule() const { return text_rule_; }
+    const Incidents& nul_bytes() const { return nul_bytes_; }
     const Incidents& invalid_bytes() const { return invalid_bytes_; }      // became U+FFFD
     const Incidents& lone_surrogates() const { return lone_surrogates_; }  // so did these
     std::int64_t num_bad_lines() const { return num_bad_lines_; }          // left out
@@ -61,6 +63,7 @@ class TextSource {
     void take_json_line(const std::string& line, bool complete);
     void bad_line(const std::string& problem);
     void repair(std::string& text);
+    void note(Incidents& incidents, std::int64_t times) const;
     std::string place() const;
     void add(std::string_view text);
     void end_document();
@@ -83,7 +86,7 @@ class TextSource {
     std::string current_;
     bool open_ = false, continued_ = false;
     std::int64_t num_documents_ = 0, num_bad_lines_ = 0;
-    Incidents invalid_bytes_, lone_surrogates_;
+    Incidents nul_bytes_, invalid_bytes_, lone_surrogates_;
     std::vector<std::string> bad_lines_;
 };
 

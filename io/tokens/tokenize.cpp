@@ -52,7 +52,8 @@ class Job {
   public:
     explicit Job(const TokenizeOptions& options)
         : options_(options),
-          rule_{format_from_name(options.format), options.text_key, options.skip_bad_lines},
+          rule_{format_from_name(options.format), options.text_key.value_or("text"), options.skip_bad_lines,
+                options.text_key.has_value()},
           inputs_(check_inputs(options.inputs, rule_)) {
         check_options();
         if (options_.tokenizer.empty()) {
@@ -113,7 +114,7 @@ void Job::check_options() const {
     require(options_.overwrite || !std::filesystem::exists(options_.output),
             "output `{}` exists (it would be lost); choose another name, or give --overwrite to replace it",
             options_.output);
-    require(!options_.text_key.empty(),
+    require(!rule_.text_key.empty(),
             "the text key is empty (it names the text in JSON lines); give --text_key=KEY, or leave it out "
             "for \"text\"");
     TextSource({}, rule_, options_.document_separator, {});  // knows the separators

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,12 +24,13 @@ struct TokenizeOptions {
     std::string begin_token = "auto";
     double validation = 0.01;  // share of the documents, chosen by a hash of (seed, document)
     std::string document_separator =
-        "blank-lines";              // plain text: "file" (one document a file), "blank-lines", "line"
-    std::uint64_t seed = 0;         // which documents go to validation
-    std::string format = "auto";    // of the inputs: each by its content, or all are "text" or "jsonl"
-    std::string text_key = "text";  // of JSON lines; a path with dots reaches into objects
-    bool skip_bad_lines = false;    // of JSON lines: counted and named instead of an error
-    bool overwrite = false;         // what `output` was
+        "blank-lines";            // plain text: "file" (one document a file), "blank-lines", "line"
+    std::uint64_t seed = 0;       // which documents go to validation
+    std::string format = "auto";  // of the inputs: each by its content, or all are "text" or "jsonl"
+    std::optional<std::string>
+        text_key;                 // of JSON lines; a path with dots reaches into objects; none: "text"
+    bool skip_bad_lines = false;  // of JSON lines: counted and named instead of an error
+    bool overwrite = false;       // what `output` was
     bool show_progress = true;
 };
 /// What was made, and what its maker should read: how each input was taken, what documents begin with,

@@ -27,7 +27,7 @@ int tokenize_files(const Arguments& arguments) {
     options.vocab_size = arguments.integer("vocab_size", 0, 2, 1 << 30);
     options.begin_token = arguments.text("begin_token", options.begin_token);
     options.format = arguments.text("format", options.format);
-    options.text_key = arguments.text("text_key", options.text_key);
+    if (arguments.has("text_key")) options.text_key = arguments.text("text_key", "");
     options.skip_bad_lines = arguments.has("skip_bad_lines");
     options.overwrite = arguments.has("overwrite");
     options.validation = arguments.real("validation", options.validation, 0, 1);

@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import threading
 import unittest
 import zipfile
 
@@ -115,13 +116,35 @@ class Inputs(unittest.TestCase):
         self.assertIn("text key is empty", self.tokenize(path, "--text_key=").stderr)
 
     def test_finding_01_what_is_not_json_lines_stays_text(self):
-        for content in ("{not json}\n{nor this}\n", '{\n  "text": "pretty"\n}\n', "[1, 2]\n[3]\n", '"a"\n"b"\n', "3\n4\n",
+        for content in ("{not json}\n{nor this}\n", '{\n  "name": "pretty"\n}\n', "[1, 2]\n[3]\n", '"a"\n"b"\n', "3\n4\n",
                         'Prose, with\n{"an": "object"}\nand more prose.\n'):
             self.assertIn("read as text", self.documents(self.write("x.json", content))[2])
         result = self.tokenize(self.write("array.json", json.dumps([{"text": d} for d in DOCUMENTS], indent=1)))
         self.assertEqual(result.returncode, 1)
         self.assertIn("JSON array", result.stderr)
         self.assertIn("jq -c '.[]'", result.stderr)
+        for number in (1, 3):
+            result = self.tokenize(self.write("pretty.json", "\n".join(json.dumps({"text": d}, indent=2) for d in DOCUMENTS[:number])))
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("JSON objects over several lines", result.stderr)
+
+    def test_finding_01_a_pipe_with_a_name(self):
+        pipe = self.folder / "pipe"
+        os.mkfifo(pipe)
+        for content, kind in ((LINES, "read as JSON lines"), ("stone\n\nriver\n", "read as text")):
+            writer = threading.Thread(target=pipe.write_text, args=(content,))
+            writer.start()
+            self.assertIn(kind, self.documents(pipe)[2])
+            writer.join()
+
+    def test_finding_01_settings_of_json_lines_mean_them(self):
+        mixed = "a line of notes\nand one more\n" + LINES.splitlines()[0] + "\n"
+        self.assertIn("read as text", self.documents(self.write("mixed", mixed))[2])
+        number, _, said = self.documents(self.write("mixed", mixed), "--skip_bad_lines")
+        self.assertEqual(number, 1)
+        self.assertIn("2 lines are not JSON objects", said)
+        self.assertIn("mixed` line 1", self.tokenize(self.write("mixed", mixed), "--text_key=text").stderr)
+        self.assertIn("no input has JSON lines", self.documents(self.write("plain", "stone\n"), "--text_key=content")[2])
 
     def binary_files(self):
         """(name, content, what the refusal says)"""
@@ -177,6 +200,10 @@ class Inputs(unittest.TestCase):
                     result = self.tokenize("-", stdin=content, tokenizer=tokenizer)
                     self.assertEqual(result.returncode, 1, result.stdout)
                     self.assertIn(kind, result.stderr.decode())
+
+    def test_finding_02_nul_bytes_further_on_are_counted(self):
+        _, _, said = self.documents(self.write("tail.txt", "stone river\n" * 9000 + "\0" * 700))
+        self.assertRegex(said, r"700 NUL bytes, the first in `\S*tail.txt` line 9001")
 
     def test_finding_02_one_among_many_is_found_at_once(self):
         inputs = [self.write("a.txt", "stone\n"), self.write("b.parquet", b"PAR1" + bytes(100))]
