@@ -74,6 +74,11 @@ class Inputs(unittest.TestCase):
                 self.assert_json_lines(number, decoded, said)
                 self.assertIn(name, said)
 
+    def test_finding_01_one_line_after_a_byte_order_mark(self):
+        number, decoded, said = self.documents(self.write("one.json", "\ufeff" + LINES.splitlines()[7] + "\n"))
+        self.assertEqual(number, 1)
+        self.assertTrue(decoded.startswith("The river ran past stone 7"), decoded)
+
     def test_finding_01_json_lines_from_standard_input(self):
         plain = self.write("plain", LINES)
         for tokenizer in (None, "--vocab_size=300"):
