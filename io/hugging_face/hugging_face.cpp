@@ -57,23 +57,26 @@ ordered_json llama_config(const ModelConfig& model, const LlamaFacts& facts) {
                         {"use_cache", true},
                         {"dtype", dtype},
                         {"torch_dtype", dtype}};
-    for (const char* key : {"bos_token_id", "eos_token_id"})
-        config[key] = facts.end_token ? ordered_json(*facts.end_token) : ordered_json(nullptr);
+    const auto id = [](const std::optional<std::int32_t>& token) {
+        return token ? ordered_json(*token) : ordered_json(nullptr);
+    };
+    config["bos_token_id"] = id(facts.first_token);
+    config["eos_token_id"] = id(facts.end_token);
     return config;
 }
 
-ordered_json llama_tokenizer_config(const Tokenizer& tokenizer, std::int64_t max_positions, bool begins) {
-    const std::string end = tokenizer.piece(tokenizer.end_token());
-    return {{"tokenizer_class", "LlamaTokenizer"},
-            {"bos_token", end},
-            {"eos_token", end},
+/// The class takes tokenizer.json as it is; LlamaTokenizer would put its own rules for spaces in its place.
+/// Pieces such as <s> that a text spells are text, as in training.
+ordered_json llama_tokenizer_config(const Tokenizer& tokenizer, const LlamaFacts& facts, bool begins) {
+    return {{"tokenizer_class", "PreTrainedTokenizerFast"},
+            {"bos_token", tokenizer.piece(facts.first_token.value())},
+            {"eos_token", tokenizer.piece(facts.end_token.value())},
             {"unk_token", tokenizer.piece(tokenizer.unknown_token())},
             {"add_bos_token", begins},
             {"add_eos_token", false},
-            {"add_prefix_space", tokenizer.adds_space()},
+            {"split_special_tokens", true},
             {"clean_up_tokenization_spaces", false},
-            {"legacy", false},
-            {"model_max_length", max_positions}};
+            {"model_max_length", facts.max_positions}};
 }
 
 ordered_json peft_config(const std::vector<AdapterModule>& modules, const std::string& base) {

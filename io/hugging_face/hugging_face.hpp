@@ -13,15 +13,15 @@ namespace switchyard {
 
 /// What config.json says beyond the model's sizes.
 struct LlamaFacts {
-    std::int64_t max_positions = 2048;      // longest sequence it was made for
-    DType dtype = DType::f32;               // of the values beside it
-    std::optional<std::int32_t> end_token;  // begins and ends documents
+    std::int64_t max_positions = 2048;                   // longest sequence it was made for
+    DType dtype = DType::f32;                            // of the values beside it
+    std::optional<std::int32_t> first_token, end_token;  // what texts begin and documents end with
 };
 
 /// config.json of LlamaForCausalLM.
 nlohmann::ordered_json llama_config(const ModelConfig&, const LlamaFacts&);
-/// tokenizer_config.json; `begins`: texts begin with the end token, as documents in training do.
-nlohmann::ordered_json llama_tokenizer_config(const Tokenizer&, std::int64_t max_positions, bool begins);
+/// tokenizer_config.json beside a tokenizer.json; `begins`: texts begin with facts.first_token.
+nlohmann::ordered_json llama_tokenizer_config(const Tokenizer&, const LlamaFacts&, bool begins);
 
 struct LlamaModel {
     ModelConfig model;
@@ -30,6 +30,14 @@ struct LlamaModel {
 /// Reads directory/config.json. Throws UserError naming the key for what this program does not compute: other
 /// models and activations, biases, scaled or partial rotary positions, quantised weights, other head sizes.
 LlamaModel read_llama_config(const std::string& directory);
+
+/// Ids that config.json and generation_config.json name; where both do, the latter counts, as in
+/// transformers.
+struct SpecialTokens {
+    std::optional<std::int64_t> begin;
+    std::vector<std::int64_t> ends;
+};
+SpecialTokens read_special_tokens(const std::string& directory);
 
 /// Low-rank factors of one linear, "model.layers.0.self_attn.q_proj".
 struct AdapterModule {

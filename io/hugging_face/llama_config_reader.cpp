@@ -1,6 +1,7 @@
 // config.json of a LLaMA model. Where one value stands in two places, both must say the same.
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "core/error.hpp"
 #include "io/files/strict_json.hpp"
@@ -216,6 +217,28 @@ LlamaModel read_llama_config(const std::string& directory) {
         keys.size("max_position_embeddings", keys.size("max_sequence_length", result.max_positions));
     for (const char* key : harmless_keys) keys.ignore(key);
     keys.refuse_others();
+    return result;
+}
+
+SpecialTokens read_special_tokens(const std::string& directory) {
+    SpecialTokens result;
+    for (const char* name : {"config.json", "generation_config.json"}) {
+        const std::string path = directory + "/" + name;
+        if (!std::filesystem::exists(path)) continue;
+        const json config = read_json_object(path);
+        const ConfigKeys keys(config, "`" + path + "`");
+        const auto ids = [&](const char* key) {
+            const json& value = keys.value(key);
+            const json list = value.is_array() ? value : json::array({value});
+            for (const json& id : list)
+                require(id.is_number_integer(), "{}: {} = {} is not the id of a token; correct the file",
+                        keys.where(), key, keys.shown(key));
+            return list.get<std::vector<std::int64_t>>();
+        };
+        if (keys.has("bos_token_id"))
+            if (const auto begin = ids("bos_token_id"); begin.size() == 1) result.begin = begin[0];
+        if (keys.has("eos_token_id")) result.ends = ids("eos_token_id");
+    }
     return result;
 }
 

@@ -3,8 +3,6 @@
 
 #include <sentencepiece_processor.h>
 
-#include <cmath>
-
 #include "core/error.hpp"
 #include "io/tokens/token_format.hpp"
 
@@ -63,19 +61,6 @@ std::string Tokenizer::piece(std::int32_t id) const {
 std::int32_t Tokenizer::id_of(const std::string& piece) const {
     const std::int32_t id = state_->processor.PieceToId(piece);  // that of the unknown piece for all others
     return this->piece(id) == piece ? id : -1;
-}
-
-/// A byte-pair model scores pieces by the order of their merges, 0, -1, -2, ...; others by logarithms.
-bool Tokenizer::is_byte_pair() const {
-    const auto& processor = state_->processor;
-    for (int id = 0; id < processor.GetPieceSize(); ++id)
-        if (const float score = processor.GetScore(id); score != std::floor(score)) return false;
-    return true;
-}
-
-bool Tokenizer::adds_space() const {
-    const std::vector<std::int32_t> ids = encode("a");
-    return !ids.empty() && piece(ids[0]).starts_with("\u2581");
 }
 
 std::uint64_t tokenizer_fingerprint(const std::string& serialized_model) {

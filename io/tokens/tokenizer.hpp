@@ -24,10 +24,6 @@ class Tokenizer {
     std::int64_t vocab_size() const;
     std::string piece(std::int32_t id) const;            // its text, a space as U+2581
     std::int32_t id_of(const std::string& piece) const;  // -1: not a piece
-    /// Byte-pair encoding, as LLaMA's own; false for unigram and other models.
-    bool is_byte_pair() const;
-    /// A space is put before the first word.
-    bool adds_space() const;
 
   private:
     struct State;

@@ -21,6 +21,7 @@
 #include "inference/generation.hpp"
 #include "io/hugging_face/hugging_face.hpp"
 #include "io/hugging_face/safetensors.hpp"
+#include "io/hugging_face/tokenizer_json.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
 #include "train/checkpoint_header.hpp"
@@ -91,6 +92,15 @@ class NewDirectory {
     bool made_ = false;
 };
 
+struct ExportedTokenizer {
+    std::string model;                  // SentencePiece's
+    std::int32_t begin = -1, end = -1;  // of documents
+    bool begins_texts = false;          // a text of its own begins with first_token()
+    TokenizerJson json;
+    /// Where documents have no begin token, one follows the end of another.
+    std::int32_t first_token() const { return begin >= 0 ? begin : end; }
+};
+
 class Exporter {
   public:
     Exporter(const Comm& world, const ExportRequest& request)
@@ -140,7 +150,7 @@ class Exporter {
     std::optional<CheckpointReader> reader_;  // of this rank alone
     std::vector<Shard> weights_;
     std::vector<AdapterModule> modules_;
-    std::string tokenizer_model_;  // rank 0; empty: none
+    std::optional<ExportedTokenizer> tokenizer_;  // of rank 0
 };
 
 /// Weights that the model must have, factors that the file has beside them, and nothing else.
@@ -183,7 +193,18 @@ void Exporter::read_tokenizer() {
             "words); give --data.tokens=FILE with the run's tokenizer, or --no_tokenizer to leave it out",
             tokens, request_.checkpoint);
     (void)tokenizer_of(file);  // refuses other kinds than SentencePiece
-    tokenizer_model_ = file.info().tokenizer_model;
+    const TokenFileInfo& info = file.info();
+    ExportedTokenizer& found = tokenizer_.emplace();
+    found.model = info.tokenizer_model;
+    found.begin = header_.data.begin_token.value_or(info.begin_token);
+    found.end = header_.data.end_token.value_or(-1) < 0 ? info.end_token : *header_.data.end_token;
+    require(std::max(found.begin, found.end) < info.vocab_size,
+            "documents of checkpoint `{}` begin with token {} and end with {}, but `{}` has {} tokens (they "
+            "do not "
+            "belong together); give --data.tokens=FILE with the run's tokenizer",
+            request_.checkpoint, found.begin, found.end, tokens, info.vocab_size);
+    found.begins_texts = found.begin >= 0 || !config_.data.mask_documents;
+    found.json = tokenizer_json(found.model, found.begins_texts ? found.first_token() : -1);
 }
 
 std::vector<ValueFile> Exporter::plan_base() const {
@@ -227,20 +248,22 @@ void Exporter::write_small_files(const NewDirectory& directory, const std::vecto
         const auto path = std::filesystem::absolute(request_.directory) / "base";
         directory.write_json("adapter/adapter_config.json", peft_config(modules_, path.string()));
     }
-    LlamaFacts facts{config_.data.seq_len, request_.dtype, {}};
+    LlamaFacts facts{config_.data.seq_len, request_.dtype, {}, {}};
     ordered_json generation{{"do_sample", true},
                             {"temperature", GenerationSettings().temperature},
                             {"top_k", GenerationSettings().top_k}};
-    if (!tokenizer_model_.empty()) {
-        const Tokenizer tokenizer(tokenizer_model_);
-        facts.end_token = tokenizer.end_token();
-        for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"})
-            generation[key] = *facts.end_token;
-        write_file(directory.file(folder + "tokenizer.model"), tokenizer_model_);
-        if (tokenizer.is_byte_pair())
+    if (tokenizer_) {
+        facts.first_token = tokenizer_->first_token();
+        facts.end_token = tokenizer_->end;
+        generation["bos_token_id"] = *facts.first_token;
+        generation["eos_token_id"] = generation["pad_token_id"] = *facts.end_token;
+        write_file(directory.file(folder + "tokenizer.model"), tokenizer_->model);
+        if (!tokenizer_->json.content.is_null()) {
+            write_file(directory.file(folder + "tokenizer.json"), tokenizer_->json.content.dump());
             directory.write_json(
                 folder + "tokenizer_config.json",
-                llama_tokenizer_config(tokenizer, facts.max_positions, !config_.data.mask_documents));
+                llama_tokenizer_config(Tokenizer(tokenizer_->model), facts, tokenizer_->begins_texts));
+        }
     }
     directory.write_json(folder + "config.json", llama_config(config_.model, facts));
     directory.write_json(folder + "generation_config.json", generation);
@@ -302,12 +325,18 @@ void Exporter::report(std::size_t num_files) const {
                      modules_.size());
     else if (!modules_.empty())
         print_result("  low-rank factors of {} matrices are merged\n", modules_.size());
-    if (tokenizer_model_.empty())
+    if (!tokenizer_) {
         print_result("  without tokenizer, as asked: no begin and end token is known\n");
-    else if (!Tokenizer(tokenizer_model_).is_byte_pair())
-        print_result(
-            "  tokenizer.model is not a byte-pair model: transformers' LLaMA tokenizer does not fit, use "
-            "SentencePiece\n");
+        return;
+    }
+    const auto& differences = tokenizer_->json.differences;
+    const bool usable = !tokenizer_->json.content.is_null();
+    if (usable)
+        print_result("  tokenizer.json gives the ids of the run's tokenizer{}\n",
+                     differences.empty() ? "" : ", except for");
+    else
+        print_result("  no tokenizer.json (use tokenizer.model with SentencePiece), it would differ for\n");
+    for (const std::string& difference : differences) print_result("    {}\n", difference);
 }
 
 }  // namespace

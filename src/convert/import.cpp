@@ -8,9 +8,11 @@
 
 #include "convert/stored_tensors.hpp"
 #include "core/error.hpp"
+#include "core/output.hpp"
 #include "inference/inference_state.hpp"
 #include "io/hugging_face/hugging_face.hpp"
 #include "io/hugging_face/safetensors.hpp"
+#include "io/tokens/given_tokenizer.hpp"
 #include "kernels/transfer.hpp"
 #include "train/checkpoint_header.hpp"
 #include "train/weight_reader.hpp"
@@ -42,25 +44,57 @@ Config configuration(const ImportRequest& request, const LlamaModel& llama) {
     return config;
 }
 
-/// Of the directory's tokenizer.model, and of data.tokens where it is given; both must agree.
+bool holds_tokenizer(const std::string& directory) {
+    return std::filesystem::exists(directory + "/tokenizer.model") ||
+           std::filesystem::exists(directory + "/spiece.model");
+}
+
+/// config.json of early models names other tokens than their tokenizer has; text goes through the tokenizer.
+void compare_special_tokens(const std::string& directory, const SpecialTokens& said,
+                            const GivenTokenizer& given) {
+    const auto differs = [&](const char* key, const std::string& ids, std::int32_t token) {
+        print_error(
+            "switchyard import: warning: `{}` says {} = {}, but its tokenizer {} (the tokenizer is followed, "
+            "as "
+            "transformers does with text); correct the file if the tokenizer is wrong",
+            directory, key, ids, token);
+    };
+    if (said.begin && given.begin_token >= 0 && *said.begin != given.begin_token)
+        differs("bos_token_id", std::to_string(*said.begin), given.begin_token);
+    if (!said.ends.empty() && given.end_token >= 0 &&
+        std::find(said.ends.begin(), said.ends.end(), given.end_token) == said.ends.end())
+        differs("eos_token_id", fmt::format("{}", fmt::join(said.ends, ", ")), given.end_token);
+}
+
+/// Of the directory's tokenizer, and of data.tokens where it is given; both must be of one tokenizer. What
+/// documents begin with is the directory's to say: its model was trained that way.
 DataIdentity identify_data(const ImportRequest& request, const Config& config) {
-    const std::string model = request.directory + "/tokenizer.model";
-    DataIdentity result{"none", ""};
+    DataIdentity result{"none", "", {}, {}};
     std::int64_t vocab_size = 0;
-    if (std::filesystem::exists(model)) {
-        const std::string bytes = read_file(model);
-        vocab_size = Tokenizer(bytes).vocab_size();
-        result.tokenizer = fingerprint_text(tokenizer_fingerprint(bytes));
+    const bool has_tokenizer = holds_tokenizer(request.directory);
+    if (has_tokenizer) {
+        const GivenTokenizer given = read_given_tokenizer(request.directory);
+        vocab_size = Tokenizer(given.model).vocab_size();
+        result = {"none", fingerprint_text(tokenizer_fingerprint(given.model)), given.begin_token,
+                  given.end_token};
+        compare_special_tokens(request.directory, read_special_tokens(request.directory), given);
     }
     if (!config.data.tokens.empty()) {
         const TokenFile tokens(config.data.tokens);
         const DataIdentity given = identity_of(tokens.info());
-        require(result.tokenizer.empty() || result.tokenizer == given.tokenizer,
-                "token file `{}` was made with a different tokenizer from `{}` (its ids mean other words); "
+        require(!has_tokenizer || result.tokenizer == given.tokenizer,
+                "token file `{}` was made with a different tokenizer from that of `{}` (its ids mean other "
+                "words); "
                 "tokenize with --tokenizer={}",
-                config.data.tokens, model, model);
+                config.data.tokens, request.directory, request.directory);
         vocab_size = tokens.info().vocab_size;
-        result = given;
+        if (has_tokenizer) {
+            const std::string warning = begin_token_warning(result, request.directory, tokens);
+            if (!warning.empty()) print_error("switchyard import: warning: {}", warning);
+            result.tokens = given.tokens;
+        } else {
+            result = given;
+        }
     }
     require(
         !result.tokenizer.empty(),
@@ -72,6 +106,10 @@ DataIdentity identify_data(const ImportRequest& request, const Config& config) {
             "tokenizer of the model",
             vocab_size, config.model.vocab_size);
     return result;
+}
+
+std::string token_text(std::optional<std::int32_t> id) {
+    return id.value_or(-1) < 0 ? "no token" : fmt::format("token {}", *id);
 }
 
 /// `name`: the weight's in the file.
@@ -127,8 +165,11 @@ std::string import_weights(const ImportRequest& request) {
         copy_tensor(source.file_of(name), name, weight, writer);
     }
     writer.commit();
-    return fmt::format("{}: {} parameters in {} tensors, stored as f32, to be computed in {}", request.output,
-                       values, weights.size(), config.run.dtype);
+    return fmt::format(
+        "{}: {} parameters in {} tensors, stored as f32, to be computed in {}\n  documents begin with {} and "
+        "end with {}",
+        request.output, values, weights.size(), config.run.dtype, token_text(data.begin_token),
+        token_text(data.end_token));
 }
 
 }  // namespace switchyard

@@ -4,8 +4,10 @@
 --build=DIRECTORY holds the program. Runs in .venv-torch (SWITCHYARD_VENV) when that has torch, transformers and peft;
 otherwise it is skipped with the reason, or with --install it makes that environment first (tools/torch_venv.sh).
 """
+import json
 import os
 import pathlib
+import random
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
+import hugging_face_golden as golden  # noqa: E402
 from exported_runs import Runs  # noqa: E402
 from program import BUILD  # noqa: E402
 
@@ -121,6 +124,35 @@ class Transformers(unittest.TestCase):
             theirs = self.logits(self.load(folder, dtype=torch.float32))
             worst = self.compare(theirs, self.our_logits(f"{folder}.h5"))
             print(f"saved by transformers in {dtype}: {worst:.1e}", file=sys.stderr)
+
+    def test_finding_03_losses_of_the_committed_model(self):
+        """transformers here and now gives the numbers that are committed; that ours equal them is tested without it."""
+        expected = json.loads((golden.GOLDEN / "expected.json").read_text())["llama"]
+        model = transformers.AutoModelForCausalLM.from_pretrained(golden.MODEL, dtype=torch.float32).eval()
+        total, length = 0.0, expected["seq_len"]
+        for start in range(0, len(expected["ids"]) - 1, length):
+            window = torch.tensor(expected["ids"][start : start + length + 1])
+            with torch.no_grad():
+                logits = model(window[None, :-1]).logits[0].double()
+            total += torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
+        self.assertLess(abs(total / (len(expected["ids"]) - 1) - expected["loss"]), 1e-5)
+
+    def test_finding_05_tokenizers_of_every_kind(self):
+        """The texts of the golden file and random ones, split by transformers and by the run."""
+        draw = random.Random(11)
+        alphabet = ["abc  \n\t<s></s>", "東京 한국\u1112\u1161\u11abｶﾞ", "eoA\u0301\u0302\u0323\u0308", "Ａﬁ①\u0301", "😀\u200d👍🏽", "\u0001\u200b\u00a0\u3000\ufeff\r"]
+        texts = golden.TEXTS + ["x" + "".join(draw.choices("".join(draw.sample(alphabet, 2)), k=draw.randint(1, 12))) for _ in range(1500)]
+        own = h5py.File(self.runs.tokens)["tokenizer/model"][()].tobytes()
+        for kind, model in {**golden.tokenizers(), "own": own}.items():
+            with self.subTest(kind):
+                place = self.runs.folder / f"tokenizer_{kind}"
+                place.mkdir()
+                exported, _ = golden.export_with(self.runs.build, place, model)
+                tokenizer = transformers.AutoTokenizer.from_pretrained(exported)
+                found = golden.run_ids(self.runs.build, place, texts, "source")
+                for text, ours in zip(texts, found, strict=True):
+                    if ours is not None:
+                        self.assertEqual(tokenizer(text)["input_ids"], [1, *ours], ascii(text))
 
     def test_tokens_and_greedy_text(self):
         for kind in ("full", "switch"):  # the second masks documents: its texts do not begin with the end token

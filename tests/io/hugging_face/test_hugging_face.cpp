@@ -41,7 +41,7 @@ class HuggingFace : public ::testing::Test {
         return message_of<UserError>([&] { read(config); });
     }
     TemporaryDirectory folder_;
-    json good_ = json::parse(llama_config(some_model(), {512, DType::bf16, 7}).dump());
+    json good_ = json::parse(llama_config(some_model(), {512, DType::bf16, 1, 7}).dump());
 };
 
 TEST_F(HuggingFace, ConfigurationComesBack) {
