@@ -2,7 +2,7 @@
 """Writes tests/golden/hugging_face: what transformers and SentencePiece compute, for tests that need neither.
 
 llama/               a small LLaMA with a begin token, saved by transformers; its tokenizer by SentencePiece's trainer
-expected.json        ids and losses of a text by transformers, with rope_theta inside rope_scaling too; ids of awkward texts by
+expected.json        ids and losses of one text by transformers, with rope_theta inside rope_scaling too; ids of awkward texts by
                      transformers from the tokenizer.json that `export` writes, with that file's fingerprint; versions
 NAME.model.xz        SentencePiece models of several kinds
 

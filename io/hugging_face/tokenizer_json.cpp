@@ -122,10 +122,10 @@ void Writer::find_piece_differences() {
         differences_.push_back(
             fmt::format("texts with one of {} unused pieces: tokenizers cannot split them again", unused));
     if (alone > 0)
-        differences_.push_back(
-            fmt::format("texts with one of {} pieces that have characters without a piece of their own: tokenizers "
-                        "cannot build them",
-                        alone));
+        differences_.push_back(fmt::format(
+            "texts with one of {} pieces that have characters without a piece of their own: tokenizers "
+            "cannot build them",
+            alone));
     const bool byte_pair = model_.algorithm == Algorithm::byte_pair;
     if (byte_pair && !own.empty() && (model_.dummy_space || model_.strips_spaces))
         differences_.push_back(

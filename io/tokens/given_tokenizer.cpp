@@ -1,5 +1,6 @@
 // What transformers does with a directory decides: tokenizer_config.json says whether a text begins with the
-// begin token and which it is; where it is silent, the default of its tokenizer class counts.
+// begin token and which it is; where it is silent, the template of tokenizer.json or else the default of the
+// tokenizer class counts.
 #include "io/tokens/given_tokenizer.hpp"
 
 #include <algorithm>
@@ -30,7 +31,11 @@ class Neighbours {
         : folder_(folder),
           tokenizer_(read("tokenizer_config.json")),
           special_(read("special_tokens_map.json")),
-          model_(read("config.json")) {}
+          model_(read("config.json")) {
+        const auto said = tokenizer_.find("add_bos_token");
+        if (said == tokenizer_.end() || said->is_null())
+            template_piece_ = first_of_template(read("tokenizer.json").value("post_processor", json()));
+    }
 
     bool begins_texts() const {
         if (const auto said = tokenizer_.find("add_bos_token");
@@ -39,6 +44,7 @@ class Neighbours {
                     name("tokenizer_config.json"));
             return said->get<bool>();
         }
+        if (!template_piece_.empty()) return true;
         const std::string of_class = text(tokenizer_, "tokenizer_class");
         if (!of_class.empty()) {
             for (const std::string known : beginning_classes)
@@ -54,9 +60,15 @@ class Neighbours {
         const std::string said = text(tokenizer_, key);
         return said.empty() ? text(special_, key) : said;
     }
+    /// The piece that tokenizer.json puts before every text, where tokenizer_config.json leaves it to that
+    /// file; "": none.
+    const std::string& template_piece() const { return template_piece_; }
     /// Whose word begins_texts() is.
-    std::string speaker() const { return name(tokenizer_.empty() ? "config.json" : "tokenizer_config.json"); }
-    bool any() const { return !tokenizer_.empty() || !model_.empty(); }
+    std::string speaker() const {
+        if (!template_piece_.empty()) return name("tokenizer.json");
+        return name(tokenizer_.empty() ? "config.json" : "tokenizer_config.json");
+    }
+    bool any() const { return !tokenizer_.empty() || !model_.empty() || !template_piece_.empty(); }
 
   private:
     std::string name(const char* file) const { return folder_ + "/" + file; }
@@ -72,8 +84,22 @@ class Neighbours {
         return value->is_object() ? text(*value, "content") : "";
     }
 
+    /// `tokenizers` puts a template around each text, alone or as one step of several.
+    static std::string first_of_template(const json& processor) {
+        if (!processor.is_object()) return "";
+        const auto find = [](const json& object, const char* key) {
+            return object.is_object() && object.contains(key) ? object[key] : json();
+        };
+        for (const json& step : find(processor, "processors"))
+            if (const std::string piece = first_of_template(step); !piece.empty()) return piece;
+        const json parts = find(processor, "single");
+        if (!parts.is_array() || parts.empty()) return "";
+        return text(find(parts[0], "SpecialToken"), "id");
+    }
+
     std::string folder_;
     json tokenizer_, special_, model_;
+    std::string template_piece_;
 };
 
 Tokenizer load(const std::string& model, const std::string& path) {
@@ -95,7 +121,8 @@ GivenTokenizer of_model_file(const std::string& path, const std::optional<std::s
     if (const std::string end = neighbours.piece("eos_token"); !end.empty() && tokenizer.id_of(end) >= 0)
         given.end_token = tokenizer.id_of(end);
     if (!neighbours.begins_texts()) return given;
-    const std::string begin = neighbours.piece("bos_token");
+    const std::string first = neighbours.template_piece();
+    const std::string begin = first.empty() ? neighbours.piece("bos_token") : first;
     given.begin_token = begin.empty() ? tokenizer.begin_token() : tokenizer.id_of(begin);
     require(
         given.begin_token >= 0,

@@ -79,6 +79,18 @@ class Golden(unittest.TestCase):
             with h5py.File(self.folder / f"{begins}_again.h5") as file:
                 self.assertEqual(file["data"].attrs["begin_token"], 1 if begins else -1)
 
+    def test_finding_03_the_template_of_tokenizer_json_counts(self):
+        """Where tokenizer_config.json does not say whether texts begin with a token, as transformers saves it."""
+        exported, _ = golden.export_with(BUILD, self.folder, golden.tokenizers()["identity"])
+        (exported / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+        content = json.loads((exported / "tokenizer.json").read_text())
+        for name, processor, begin in (("template", content["post_processor"], 1), ("none", None, -1),
+                                       ("steps", {"type": "Sequence", "processors": [content["post_processor"]]}, 1)):  # fmt: skip
+            (exported / "tokenizer.json").write_text(json.dumps(content | {"post_processor": processor}))
+            self.command("tokenize", "text.txt", f"--output={name}.h5", f"--tokenizer={exported}", "--quiet")
+            with h5py.File(self.folder / f"{name}.h5") as file:
+                self.assertEqual(file.attrs["begin_token"], begin, name)
+
     def test_finding_03_ids_that_contradict_the_tokenizer_are_said(self):
         """config.json of early LLaMA models names 0 and 1; texts went through the tokenizer, with 1 and 2."""
         for name in ("config", "generation_config"):

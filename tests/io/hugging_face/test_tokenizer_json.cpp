@@ -52,7 +52,7 @@ TEST(TokenizerJson, test_finding_05_byte_pairs_merge_by_score) {
     const TokenizerJson result = tokenizer_json(pieces() + trainer(2, true) + normalizer(true, false), 1);
     EXPECT_EQ(result.differences, std::vector<std::string>());
     const json& model = result.content["model"];
-    EXPECT_EQ(model["merges"], json({"a b", "b c", "a bc", "ab c"}));  // by score, then by the left id
+    EXPECT_EQ(model["merges"], json({"a b", "b c", "ab c", "a bc"}));  // by score, then by the left id
     EXPECT_EQ(model["vocab"]["bc"], 4);
     EXPECT_EQ(model["byte_fallback"], true);
     EXPECT_EQ(result.content["normalizer"]["normalizers"].size(), 2u);
