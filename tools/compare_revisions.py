@@ -44,6 +44,16 @@ def steps_of(run):
     return {r["step"]: {k: r[k] for k in COMPARED if k in r} for r in records if "event" not in r}
 
 
+def knows(build, key):
+    shown = bench_runs.run([build / "switchyard", "--dump-config"], f"keys of {build}")
+    return f"\n{key} = " in shown
+
+
+def settings_for(build, other):
+    """What makes this build compute what one that lacks a key does: such a revision decays the gains of norms, too."""
+    return ["--optim.decay_norms=true"] if knows(build, "decay_norms") and not knows(other, "decay_norms") else []
+
+
 def train(build, run, dp, tp, settings):
     ranks = dp * tp
     command = [build / "switchyard", "train", f"--run.dir={run}", f"--parallel.tp={tp}", *settings]
@@ -90,13 +100,15 @@ def main():
         folder = pathlib.Path(name)
         tokens = bench_runs.make_tokens(arguments.other / "switchyard", folder, 2000)
         chosen = list(cases(arguments.quick))
+        # A resumed run keeps what it began with by itself.
+        ours_only, theirs_only = [] if arguments.resume else settings_for(arguments.this, arguments.other), settings_for(arguments.other, arguments.this)
         for number, (case, dp, tp, settings) in enumerate(chosen):
             settings = SETTINGS + [f"--data.tokens={tokens}", *settings]
-            theirs = train(arguments.other, folder / f"a{number}", dp, tp, settings)
+            theirs = train(arguments.other, folder / f"a{number}", dp, tp, settings + theirs_only)
             run = folder / f"b{number}"
             if arguments.resume:
-                train(arguments.other, run, dp, tp, settings + ["--run.stop_step=20"])
-            ours = train(arguments.this, run, dp, tp, settings)
+                train(arguments.other, run, dp, tp, settings + theirs_only + ["--run.stop_step=20"])
+            ours = train(arguments.this, run, dp, tp, settings + ours_only)
             if arguments.resume:
                 ours[20].pop("val_loss", None)  # evaluated where the first part stopped
             found = difference(ours, theirs)

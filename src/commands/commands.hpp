@@ -42,6 +42,9 @@ int run_generate(const CommandContext&, const Arguments&);
 std::vector<CommandOption> plan_options();
 int run_plan(const CommandContext&, const Arguments&);
 
+std::vector<CommandOption> get_options();
+int run_get(const CommandContext&, const Arguments&);
+
 int run_inspect(const CommandContext&, const Arguments&);
 int run_verify(const CommandContext&, const Arguments&);
 std::vector<CommandOption> diff_options();

@@ -151,7 +151,7 @@ std::vector<CommandOption> plan_options() {
 
 int run_plan(const CommandContext& context, const Arguments& arguments) {
     PlanRequest request;
-    request.config = read_configuration(context.world, arguments.files, arguments.settings);
+    request.config = read_configuration(context.world, arguments.files, arguments.settings).config;
     Config& config = request.config;
     if (config.model.vocab_size == 0 && config.data.tokens.empty())
         config.model.vocab_size = default_vocab_size;

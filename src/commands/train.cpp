@@ -15,12 +15,12 @@ std::vector<CommandOption> train_options() {
 }
 
 int run_train(const CommandContext& context, const Arguments& arguments) {
-    const Config config = read_configuration(context.world, arguments.files, arguments.settings);
+    const ParsedConfig given = read_configuration(context.world, arguments.files, arguments.settings);
     if (arguments.has("dump-config")) {
-        if (context.world.rank() == 0) write_result(annotated_config_text(config, method_options()));
+        if (context.world.rank() == 0) write_result(annotated_config_text(given.config, method_options()));
         return 0;
     }
-    return train(context.world, config, context.start);
+    return train(context.world, given, context.start);
 }
 
 }  // namespace switchyard

@@ -54,7 +54,8 @@ struct OptimConfig {
     double min_lr_ratio = 0.1;
     double decay_ratio = 0.1;  // wsd: share of the steps in the final decay
     double weight_decay = 0;
-    double clip_norm = 1.0;  // 0: no clipping
+    bool decay_norms = false;  // false: matrices alone
+    double clip_norm = 1.0;    // 0: no clipping
     double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
     std::string gradient_dtype = "f32";
 };
@@ -72,6 +73,7 @@ struct RunConfig {
     double hang_timeout = 600;           // s; 0: no watchdog
     std::int64_t check_replicas = 1000;  // steps between comparisons of replicas; 0: never
     std::string init_from;
+    std::string init_state = "weights";  // weights, all
 
     std::int64_t last_step() const { return stop_step > 0 ? stop_step : steps; }
 };

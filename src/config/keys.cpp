@@ -84,6 +84,7 @@ void read(const std::string& text, T& value) {
 struct Description {
     std::string unit, help;
     bool may_change_on_resume = false;
+    std::string absent_means{};
 };
 
 /// The key whose value is config.*section.*member.
@@ -95,6 +96,7 @@ Key key(const char* name, Section Config::*section, Member Section::*member, Val
             about.unit,
             about.help,
             about.may_change_on_resume,
+            about.absent_means,
             [=](const Config& config) { return value_text(config.*section.*member); },
             [=](Config& config, const std::string& text) { read(text, config.*section.*member); }};
 }
@@ -169,6 +171,8 @@ void add_optim_keys(std::vector<Key>& keys) {
         {"", "last learning rate, as a share of the peak"});
     add("optim.decay_ratio", &O::decay_ratio, real(0, 1), {"", "wsd: share of the steps in the final decay"});
     add("optim.weight_decay", &O::weight_decay, real(0), {"", "decoupled weight decay"});
+    add("optim.decay_norms", &O::decay_norms, boolean(),
+        {.help = "weight decay on the gains of RMSNorm too, not on matrices alone", .absent_means = "true"});
     add("optim.clip_norm", &O::clip_norm, real(0), {"", "largest global gradient norm; 0: no clipping"});
     add("optim.beta1", &O::beta1, below_one, {"", "decay of AdamW's first moment"});
     add("optim.beta2", &O::beta2, below_one, {"", "decay of AdamW's second moment"});
@@ -207,7 +211,10 @@ void add_run_keys(std::vector<Key>& keys) {
     add("run.check_replicas", &R::check_replicas, integer(0),
         {"steps", "between comparisons of the frozen weights that several ranks hold alike; 0: never",
          on_resume});
-    add("run.init_from", &R::init_from, text(), {"", "checkpoint whose weights start the run at step 0"});
+    add("run.init_from", &R::init_from, text(),
+        {"", "checkpoint or run directory whose state starts the run at step 0"});
+    add("run.init_state", &R::init_state, one_of({"weights", "all"}),
+        {"", "what run.init_from takes: weights, or all: optimizer, method and position in the data too"});
 }
 
 }  // namespace

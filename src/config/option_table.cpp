@@ -15,6 +15,10 @@ namespace {
 
 const char* const method_section = "method.";
 
+bool contains(const std::vector<std::string>& texts, const std::string& text) {
+    return std::find(texts.begin(), texts.end(), text) != texts.end();
+}
+
 const MethodOptions* find_method(const std::vector<MethodOptions>& methods, const std::string& name) {
     const auto found =
         std::find_if(methods.begin(), methods.end(), [&](const auto& m) { return m.name == name; });
@@ -46,22 +50,26 @@ std::vector<std::string> known_keys(const std::vector<MethodOptions>& methods) {
     for (const MethodOptions& method : methods)
         for (const MethodOption& option : method.options) {
             const std::string name = method_section + option.key;
-            if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+            if (!contains(names, name)) names.push_back(name);
         }
     return names;
 }
 
-[[noreturn]] void fail_unknown(const Setting& setting, const MethodOptions& chosen,
-                               const std::vector<MethodOptions>& methods) {
+/// A key of a method other than `chosen`.
+[[noreturn]] void fail_unused(const Setting& setting, const std::string& chosen,
+                              const std::vector<MethodOptions>& methods) {
     std::vector<std::string> users;
     for (const MethodOptions& method : methods)
         if (find_option(method, setting.key)) users.push_back(method.name);
-    if (!users.empty())
-        fail(
-            "{} in {} is not used by method.name = {} (it would have no effect; methods that use it: {}); "
-            "remove the key "
-            "or choose another method",
-            setting.key, setting.origin, chosen.name, fmt::join(users, ", "));
+    fail(
+        "{} in {} is not used by method.name = {} (it would have no effect; methods that use it: {}); remove "
+        "the key or choose another method",
+        setting.key, setting.origin, chosen, fmt::join(users, ", "));
+}
+
+[[noreturn]] void fail_unknown(const Setting& setting, const MethodOptions& chosen,
+                               const std::vector<MethodOptions>& methods) {
+    if (contains(known_keys(methods), setting.key)) fail_unused(setting, chosen.name, methods);
     fail("unknown key {} in {} (a setting without effect would go unnoticed); did you mean {}?", setting.key,
          setting.origin, nearest(setting.key, known_keys({chosen})));
 }
@@ -85,8 +93,8 @@ const MethodOptions& chosen_method(const std::vector<Setting>& settings,
         }
     const MethodOptions* method = find_method(methods, name);
     require(method != nullptr,
-            "method.name = '{}' in {} is not a training method (there are: {}); did you mean '{}'?", name, origin,
-            fmt::join(method_names(methods), ", "), nearest(name, method_names(methods)));
+            "method.name = '{}' in {} is not a training method (there are: {}); did you mean '{}'?", name,
+            origin, fmt::join(method_names(methods), ", "), nearest(name, method_names(methods)));
     return *method;
 }
 
@@ -184,8 +192,7 @@ ParsedConfig parse_config(const std::string& file_text, const std::string& file_
                 checked_value(rule_of(*option), setting.key, setting.value, setting.origin);
         else
             fail_unknown(setting, method, methods);
-        auto& given = parsed.given_keys;
-        if (std::find(given.begin(), given.end(), setting.key) == given.end()) given.push_back(setting.key);
+        if (!contains(parsed.given_keys, setting.key)) parsed.given_keys.push_back(setting.key);
     }
     fill_preset(config.model);
     return parsed;
@@ -232,9 +239,23 @@ std::vector<ConfigChange> compare_configs(const Config& stored, const Config& re
     return changes;
 }
 
-void take_stored_values(Config& requested, const Config& stored, const std::vector<MethodOptions>& methods) {
+Config parse_stored_config(const std::string& text, const std::string& name,
+                           const std::vector<std::string>& arguments,
+                           const std::vector<MethodOptions>& methods) {
+    ParsedConfig parsed = parse_config(text, name, arguments, methods);
     for (const Key& key : built_in_keys())
-        if (key.rule.accepts_auto && key.text(requested) == "auto") key.assign(requested, key.text(stored));
+        if (!key.absent_means.empty() && !contains(parsed.given_keys, key.name))
+            key.assign(parsed.config, key.absent_means);
+    return std::move(parsed.config);
+}
+
+void take_stored_values(Config& requested, const std::vector<std::string>& given, const Config& stored,
+                        const std::vector<MethodOptions>& methods) {
+    for (const Key& key : built_in_keys()) {
+        const bool unset = key.rule.accepts_auto ? key.text(requested) == "auto"
+                                                 : !key.absent_means.empty() && !contains(given, key.name);
+        if (unset) key.assign(requested, key.text(stored));
+    }
     const MethodOptions* method = find_method(methods, requested.method.name);
     if (method == nullptr || stored.method.name != method->name) return;
     for (const MethodOption& option : method->options) {
@@ -243,6 +264,18 @@ void take_stored_values(Config& requested, const Config& stored, const std::vect
         if (rule_of(option).accepts_auto && text == "auto" && known != stored.method.options.end())
             text = known->second;
     }
+}
+
+std::string value_of(const Config& config, const std::string& key,
+                     const std::vector<MethodOptions>& methods) {
+    std::vector<std::string> names;
+    for (const Entry& entry : entries_of(config, methods)) {
+        if (entry.name == key) return entry.text;
+        names.push_back(entry.name);
+    }
+    if (contains(known_keys(methods), key))
+        fail_unused({key, "", "the command line"}, config.method.name, methods);
+    fail("there is no key '{}' (a key is written section.key); did you mean {}?", key, nearest(key, names));
 }
 
 std::int64_t option_integer(const MethodConfig& method, const std::string& key) {

@@ -61,9 +61,18 @@ struct ConfigChange {
 std::vector<ConfigChange> compare_configs(const Config& stored, const Config& requested,
                                           const std::vector<MethodOptions>& methods);
 
-/// Keys that are `auto` in `requested` take the value that they have in `stored`, so that a run goes on as it
-/// began whatever the defaults are by then.
-void take_stored_values(Config& requested, const Config& stored, const std::vector<MethodOptions>& methods);
+/// parse_config of a text that a run stored: a key that was not known then has the value that was used then.
+Config parse_stored_config(const std::string& text, const std::string& name,
+                           const std::vector<std::string>& arguments,
+                           const std::vector<MethodOptions>& methods);
+
+/// Keys that are `auto` in `requested`, or came later and are not among `given`, take the value that they
+/// have in `stored`, so that a run goes on as it began whatever the defaults are by then.
+void take_stored_values(Config& requested, const std::vector<std::string>& given, const Config& stored,
+                        const std::vector<MethodOptions>& methods);
+
+/// The text of one key, as a script wants it: no quotes, no unit. Throws UserError naming the nearest key.
+std::string value_of(const Config&, const std::string& key, const std::vector<MethodOptions>& methods);
 
 /// Typed access to method.options, filled with defaults by parse_config.
 std::int64_t option_integer(const MethodConfig&, const std::string& key);

@@ -2,6 +2,7 @@
 // so values pass through it as hexadecimal digits with the line number in front.
 #include "config/settings.hpp"
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <sstream>
 
@@ -13,6 +14,10 @@ namespace {
 namespace po = boost::program_options;
 
 const char* const white = " \t\r\n\v\f";
+
+bool is_ascii_letter_or_digit(char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+}
 
 std::string trimmed(const std::string& text) {
     const std::size_t begin = text.find_first_not_of(white);
@@ -96,9 +101,25 @@ po::options_description description(const std::vector<std::string>& known_keys) 
     return keys;
 }
 
+void check_name(const std::string& name, const char* what, const std::string& origin) {
+    const auto known = [](char c) { return is_ascii_letter_or_digit(c) || c == '_' || c == '.' || c == '-'; };
+    require(
+        !name.empty() && std::all_of(name.begin(), name.end(), known),
+        "{} has the {} '{}' (names consist of letters, digits and _); correct it, or write # in front of a "
+        "comment",
+        origin, what, name);
+}
+
+/// Editors put a byte-order mark in front, or write 16 bits for a character.
+std::string without_mark(const std::string& text, const std::string& file_name) {
+    require(!text.starts_with("\xFF\xFE") && !text.starts_with("\xFE\xFF"),
+            "{} is UTF-16 text (configurations are UTF-8); save it as UTF-8", file_name);
+    return text.starts_with("\xEF\xBB\xBF") ? text.substr(3) : text;
+}
+
 /// The text that Boost parses: one line for each of the file's, values wrapped.
 std::string wrapped_file(const std::string& text, const std::string& file_name) {
-    std::istringstream input(text);
+    std::istringstream input(without_mark(text, file_name));
     std::string result, line;
     for (std::size_t number = 1; std::getline(input, line); ++number) {
         const std::string origin = fmt::format("{}:{}", file_name, number);
@@ -106,6 +127,7 @@ std::string wrapped_file(const std::string& text, const std::string& file_name) 
         const std::size_t equals = line.find('=');
         if (code.empty()) continue;
         if (code.front() == '[' && code.back() == ']') {
+            check_name(trimmed(code.substr(1, code.size() - 2)), "section", origin);
             result += code + "\n";
             continue;
         }
@@ -113,6 +135,7 @@ std::string wrapped_file(const std::string& text, const std::string& file_name) 
         require(code.find('=') != std::string::npos && !key.empty(),
                 "{} has '{}' (a line is [section], key = value or a # comment); write it as one of these",
                 origin, code);
+        check_name(key, "key", origin);
         std::string value = trimmed(line.substr(equals + 1));
         value = value.starts_with('"') ? unquoted(value, origin) : trimmed(without_comment(" " + value));
         result += key + " = " + wrapped(value, number) + "\n";
@@ -137,10 +160,10 @@ std::vector<Setting> settings_of_arguments(const std::vector<std::string>& argum
                                            const std::vector<std::string>& known_keys) {
     const auto split = [](const std::string& argument) {
         const std::size_t equals = argument.find('=');
-        require(
-            argument.starts_with("--") && equals != std::string::npos && equals > 2,
-            "'{}' on the command line is not a setting (settings are written --section.key=value); write it so",
-            argument);
+        require(argument.starts_with("--") && equals != std::string::npos && equals > 2,
+                "'{}' on the command line is not a setting (settings are written --section.key=value); write "
+                "it so",
+                argument);
         return std::pair(argument.substr(2, equals - 2), wrapped(argument.substr(equals + 1), 0));
     };
     const auto keys = description(known_keys);

@@ -11,7 +11,7 @@ namespace switchyard {
 /// compute the same gradient.
 enum class TpGradient { own, partial, same };
 
-/// What a parameter is, for counts and for its learning rate.
+/// What a parameter is, for counts, its learning rate and weight decay.
 enum class ParameterRole { embedding, head, norm, weight, factor };
 
 struct Parameter {

@@ -205,7 +205,9 @@ void Optimizer::update(double lr_factor, const Adjust& adjust) {
     updates_.clear();
     for (OwnedParameter& owned : owned_) {
         const double lr = lr_factor * (owned.parameter().of_linear() ? optim.lr : dense_lr);
-        kernels::AdamWSettings settings{lr, optim.beta1, optim.beta2, optim.eps, optim.weight_decay};
+        const bool decays = optim.decay_norms || owned.parameter().role != ParameterRole::norm;
+        kernels::AdamWSettings settings{lr, optim.beta1, optim.beta2, optim.eps,
+                                        decays ? optim.weight_decay : 0};
         if (adjust(owned, settings) && owned.num_rows() > 0) updates_.push_back(owned.adamw_rows(settings));
     }
     kernels::adamw(updates_, clip_);

@@ -11,32 +11,50 @@
 
 namespace switchyard {
 
-Config read_configuration(const Comm& world, const std::vector<std::string>& files,
-                          const std::vector<std::string>& settings) {
-    std::string text, name = files.empty() ? "" : files[0];
-    std::vector<std::string> arguments;
-    std::int64_t is_directory = 0;
+namespace {
+
+struct ConfigurationText {
+    std::string text, name;   // name: for messages
+    std::int64_t is_run = 0;  // a run directory was named
+};
+/// Read by rank 0 for all. Collective.
+ConfigurationText read_text(const Comm& world, const std::string& name) {
+    ConfigurationText found{"", name};
     agree_on(world, [&] {
-        require(files.size() <= 1,
-                "{} configuration files: {} (a run has one; settings come as --section.key=value); give one",
-                files.size(), fmt::join(files, ", "));
         if (world.rank() != 0 || name.empty()) return;
-        is_directory = std::filesystem::is_directory(name);
-        const std::string file = is_directory ? name + "/config.cfg" : name;
+        found.is_run = std::filesystem::is_directory(name);
+        const std::string file = found.is_run ? name + "/config.cfg" : name;
         require(std::filesystem::exists(file),
                 "there is no `{}` (it is read as the configuration; a run directory has one as soon as a run "
                 "has started there); check the path, or give all settings as --section.key=value",
                 file);
-        text = read_file(file);
+        found.text = read_file(file);
     });
-    is_directory = broadcast(world, is_directory);
-    text = broadcast(world, text);
-    if (is_directory) {
-        arguments.push_back("--run.dir=" + name);
-        name += "/config.cfg";
-    }
+    found.is_run = broadcast(world, found.is_run);
+    found.text = broadcast(world, found.text);
+    if (found.is_run) found.name += "/config.cfg";
+    return found;
+}
+
+}  // namespace
+
+ParsedConfig read_configuration(const Comm& world, const std::vector<std::string>& files,
+                                const std::vector<std::string>& settings) {
+    agree_on(world, [&] {
+        require(files.size() <= 1,
+                "{} configuration files: {} (a run has one; settings come as --section.key=value); give one",
+                files.size(), fmt::join(files, ", "));
+    });
+    const ConfigurationText file = read_text(world, files.empty() ? "" : files[0]);
+    std::vector<std::string> arguments;
+    if (file.is_run) arguments.push_back("--run.dir=" + files[0]);
     arguments.insert(arguments.end(), settings.begin(), settings.end());
-    return agreed(world, [&] { return parse_config(text, name, arguments, method_options()).config; });
+    return agreed(world, [&] { return parse_config(file.text, file.name, arguments, method_options()); });
+}
+
+std::vector<Setting> settings_as_written(const Comm& world, const std::string& name) {
+    const ConfigurationText file = read_text(world, name);
+    return agreed(world, [&] { return settings_of_file(file.text, file.name, {}); });
 }
 
 std::string find_checkpoint(const Comm& world, const std::string& name) {
@@ -47,8 +65,8 @@ std::string find_checkpoint(const Comm& world, const std::string& name) {
                 "`{}` is a token file (a checkpoint is expected); give that as data.tokens", name);
         if (!std::filesystem::is_directory(name)) return;
         const auto files = list_checkpoints(RunDirectory::checkpoints_of(name));
-        require(!files.empty(), "run directory `{}` has no checkpoint (there is nothing to load); train first",
-                name);
+        require(!files.empty(),
+                "run directory `{}` has no checkpoint (there is nothing to load); train first", name);
         path = files.front().second;
     });
     return broadcast(world, path);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "comm/comm.hpp"
+#include "config/settings.hpp"
 #include "io/tokens/token_file.hpp"
 #include "methods/registry.hpp"
 
@@ -14,8 +15,12 @@ namespace switchyard {
 
 /// files: none, a configuration file, or a run directory (its config.cfg, and run.dir is that directory).
 /// Collective. Throws UserError on all ranks.
-Config read_configuration(const Comm& world, const std::vector<std::string>& files,
-                          const std::vector<std::string>& settings);
+ParsedConfig read_configuration(const Comm& world, const std::vector<std::string>& files,
+                                const std::vector<std::string>& settings);
+
+/// What the file sets, in its order, unchecked: of sections and keys that the program does not know, too.
+/// Collective. Throws UserError on all ranks.
+std::vector<Setting> settings_as_written(const Comm& world, const std::string& file);
 
 /// The file itself, or the newest checkpoint of a run directory: rank 0's view. Collective.
 std::string find_checkpoint(const Comm& world, const std::string& name);

@@ -33,15 +33,17 @@ std::string newest_configuration(const std::string& directory) {
 
 }  // namespace
 
-void keep_stored_values(const Comm& world, Config& requested) {
+void keep_stored_values(const Comm& world, ParsedConfig& requested) {
+    const std::string& directory = requested.config.run.dir;
     std::string text;
-    if (world.rank() == 0) text = newest_configuration(RunDirectory::checkpoints_of(requested.run.dir));
+    if (world.rank() == 0) text = newest_configuration(RunDirectory::checkpoints_of(directory));
     text = broadcast(world, text);
     if (text.empty()) return;
     CheckpointHeader header;
     header.config = text;
     try {
-        take_stored_values(requested, stored_config(header, requested.run.dir), method_options());
+        take_stored_values(requested.config, requested.given_keys, stored_config(header, directory),
+                           method_options());
     } catch (const UserError&) {
         // Of a method that is not known here: restoring it says so.
     }
@@ -67,16 +69,18 @@ std::vector<std::string> check_resumable(const CheckpointHeader& header, const s
 
 void check_data(const CheckpointHeader& header, const std::string& path, const TokenFile& tokens) {
     const DataIdentity now = identity_of(tokens.info());
-    require(header.data.tokenizer == now.tokenizer,
-            "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (fingerprints {} "
-            "and {}; its "
-            "ids mean other words); give the token file of the run as data.tokens",
-            tokens.path(), path, now.tokenizer, header.data.tokenizer);
-    require(header.data.tokens == now.tokens,
-            "token file `{}` holds different tokens from that of checkpoint `{}` (fingerprints {} and {}; the "
-            "run would not "
-            "be the one that was interrupted); give the token file of the run as data.tokens",
-            tokens.path(), path, now.tokens, header.data.tokens);
+    require(
+        header.data.tokenizer == now.tokenizer,
+        "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (fingerprints {} "
+        "and {}; its "
+        "ids mean other words); give the token file of the run as data.tokens",
+        tokens.path(), path, now.tokenizer, header.data.tokenizer);
+    require(
+        header.data.tokens == now.tokens,
+        "token file `{}` holds different tokens from that of checkpoint `{}` (fingerprints {} and {}; the "
+        "run would not "
+        "be the one that was interrupted); give the token file of the run as data.tokens",
+        tokens.path(), path, now.tokens, header.data.tokens);
 }
 
 void check_same_model(const Config& stored, const std::string& path, const Config& requested) {

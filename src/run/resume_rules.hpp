@@ -13,9 +13,10 @@ namespace switchyard {
 /// of the others.
 std::vector<std::string> check_resumable(const CheckpointHeader&, const std::string& path,
                                          const Config& requested);
-/// Keys that are `auto` here take the value that the newest readable checkpoint of run.dir was written with,
-/// if there is one: what the method would choose by now does not change a run under way. Collective.
-void keep_stored_values(const Comm& world, Config& requested);
+/// Keys that are `auto` here, or that came later and are not given, take the value that the newest readable
+/// checkpoint of run.dir was written with, if there is one: what the program would choose by now does not
+/// change a run under way. Collective.
+void keep_stored_values(const Comm& world, ParsedConfig& requested);
 /// Throws UserError unless the token file is the one the checkpoint was trained on.
 void check_data(const CheckpointHeader&, const std::string& path, const TokenFile&);
 /// Throws UserError naming the key in which the model in a checkpoint differs (run.init_from), or the method

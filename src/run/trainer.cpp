@@ -13,11 +13,11 @@
 
 namespace switchyard {
 
-int train(const Comm& world, const Config& given, const StartInfo& start) {
-    StopRequests requests(world, given.run.dir, start.time_s, given.run.wall_limit);
-    Config config = given;
+int train(const Comm& world, ParsedConfig given, const StartInfo& start) {
+    Config& config = given.config;
+    StopRequests requests(world, config.run.dir, start.time_s, config.run.wall_limit);
     const std::unique_ptr<TokenFile> tokens = open_tokens(world, config);
-    keep_stored_values(world, config);
+    keep_stored_values(world, given);
     agree_on(world, [&] {
         resolve_auto(config);
         validate_run(config, world.size());

@@ -17,10 +17,10 @@ namespace switchyard {
 
 inline constexpr int exit_done = 0, exit_requeue = 75;
 
-/// Starts or resumes the run directory of `config` (as parsed). Collective over the world. Returns the exit
+/// Starts or resumes the run directory of a configuration. Collective over the world. Returns the exit
 /// code: exit_requeue after SIGUSR1 or run.wall_limit, else exit_done. Throws on errors; status.json then
 /// says `failed`.
-int train(const Comm& world, const Config& config, const StartInfo&);
+int train(const Comm& world, ParsedConfig given, const StartInfo&);
 
 class Trainer {
   public:

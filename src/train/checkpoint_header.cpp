@@ -106,7 +106,7 @@ CheckpointHeader read_header(const Comm& world, const std::string& path) {
 Config stored_config(const CheckpointHeader& header, const std::string& path,
                      const std::vector<std::string>& arguments) {
     Config config =
-        parse_config(header.config, "the configuration in " + path, arguments, method_options()).config;
+        parse_stored_config(header.config, "the configuration in " + path, arguments, method_options());
     resolve_auto(config);  // files of before: dense_lr = 0
     return config;
 }

@@ -547,15 +547,31 @@ TEST(Auto, AResumedRunTakesTheStoredValueOfWhatIsNotGiven) {
     const Config stored =
         config_of("", {"--optim.lr=0.25", "--optim.dense_lr=0.125", "--method.rank=7", "--run.seed=3"});
     Config requested = config_of("", {"--optim.dense_lr=0.5"});
-    take_stored_values(requested, stored, methods());
+    take_stored_values(requested, {"optim.dense_lr"}, stored, methods());
     EXPECT_EQ(requested.optim.lr, 0.25);
     EXPECT_EQ(requested.optim.dense_lr, 0.5) << "given";
     EXPECT_EQ(option_integer(requested.method, "rank"), 7);
     EXPECT_EQ(requested.run.seed, 0u) << "has a default of its own";
 
     Config other = config_of("[method]\nname = lora\n");
-    take_stored_values(other, stored, methods());
+    take_stored_values(other, {}, stored, methods());
     EXPECT_EQ(option_text(other.method, "rank"), "auto") << "of another method";
+}
+
+TEST(Auto, test_finding_07_files_of_before_decayed_norms) {
+    const auto stored = [](const std::string& text) {
+        return parse_stored_config(text, "x.h5", {}, methods()).optim.decay_norms;
+    };
+    EXPECT_FALSE(config_of("").optim.decay_norms);
+    EXPECT_TRUE(stored("[optim]\nweight_decay = 0.1\n"));
+    EXPECT_FALSE(stored("[optim]\ndecay_norms = false\n"));
+    const Config before = parse_stored_config("", "x.h5", {}, methods());
+    Config unset = config_of(""), given = unset;
+    take_stored_values(unset, {}, before, methods());
+    EXPECT_TRUE(unset.optim.decay_norms) << "an old run goes on as it began";
+    take_stored_values(given, {"optim.decay_norms"}, before, methods());
+    EXPECT_FALSE(given.optim.decay_norms);
+    EXPECT_FALSE(compare_configs(before, given, methods()).at(0).allowed);
 }
 
 TEST(Compare, NamesKeyOldAndNewInTableOrder) {

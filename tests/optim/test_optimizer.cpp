@@ -83,6 +83,33 @@ TEST(OptimizerTest, ClippingScalesTheUpdateByTheGlobalNorm) {
         });
 }
 
+TEST(OptimizerTest, test_finding_07_gains_of_norms_decay_only_when_asked) {
+    // Without gradients AdamW only decays: p <- (1 - lr weight_decay) p.
+    for (const bool decay_norms : {false, true})
+        for (const char* name : {"full", "switchlora"})
+            testing::for_each_layout(
+                tiny_config(method(name, {"--optim.weight_decay=0.25", "--optim.lr=0.5",
+                                          "--optim.dense_lr=0.5", "--optim.warmup_steps=0",
+                                          decay_norms ? "--optim.decay_norms=true" : "--run.seed=0"})),
+                [&](const Config& here, const Topology& topology) {
+                    TinyRun run(here, topology);
+                    HookedMethod::install(run.state()).before_reduction = [&] {
+                        run.state().optimizer.zero_gradients();
+                    };
+                    std::vector<double> before;
+                    for (Parameter* p : run.state().model.parameters())
+                        before.push_back(p->value.data<double>()[0]);
+                    run.step();
+                    std::size_t k = 0;
+                    for (Parameter* p : run.state().model.parameters()) {
+                        const bool decays = decay_norms || p->role != ParameterRole::norm;
+                        const double expected = before[k++] * (decays ? 0.875 : 1);
+                        EXPECT_DOUBLE_EQ(p->value.data<double>()[0], expected)
+                            << name << " " << p->shard.name;
+                    }
+                });
+}
+
 /// Every rank's `mine`, in rank order.
 std::vector<std::vector<float>> gathered(const Comm& comm, const std::vector<float>& mine) {
     std::vector<float> all(mine.size() * comm.size());

@@ -131,7 +131,11 @@ struct SwitchLoraRun {
         const double clip = std::min(1.0, clip_norm / grad_norm);
         AdamWRates now = rates;
         now.lr = dense_lr * lr_factor;
-        for (auto& [name, x] : dense) x.update(gradients.at(name), clip, now, {});
+        for (auto& [name, x] : dense) {
+            now.weight_decay = x.cols == 1 ? 0 : rates.weight_decay;  // gains of norms do not decay
+            x.update(gradients.at(name), clip, now, {});
+        }
+        now.weight_decay = rates.weight_decay;
         now.lr = rates.lr * lr_factor;
         for (auto& [name, x] : matrices) {
             for (int side : {0, 1})

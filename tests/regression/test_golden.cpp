@@ -43,13 +43,11 @@ class Golden {
 };
 
 Config golden_config(const Golden& golden, bool tied) {
-    std::vector<std::string> arguments{"--method.name=full",
-                                       "--run.dtype=f64",
-                                       "--data.tokens=golden",
-                                       "--optim.schedule=constant",
-                                       "--optim.warmup_steps=0",
-                                       "--optim.dense_lr=0",
-                                       std::string("--model.tie_embeddings=") + (tied ? "true" : "false")};
+    std::vector<std::string> arguments{
+        "--method.name=full",       "--run.dtype=f64",
+        "--data.tokens=golden",     "--optim.schedule=constant",
+        "--optim.warmup_steps=0",   "--optim.dense_lr=0",
+        "--optim.decay_norms=true", std::string("--model.tie_embeddings=") + (tied ? "true" : "false")};
     const auto add = [&](const std::string& key, const std::string& attribute) {
         arguments.push_back(fmt::format("--{}={}", key, golden.number(attribute)));
     };

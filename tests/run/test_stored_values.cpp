@@ -30,9 +30,9 @@ class StoredValues : public ::testing::Test {
     }
     Config kept(std::vector<std::string> arguments = {}) {
         arguments.push_back("--run.dir=" + file("run"));
-        Config config = parse_config("", "", arguments, method_options()).config;
-        keep_stored_values(Comm(), config);
-        return config;
+        ParsedConfig given = parse_config("", "", arguments, method_options());
+        keep_stored_values(Comm(), given);
+        return given.config;
     }
 
   private:

@@ -1,0 +1,47 @@
+// get: one value of a configuration, for scripts, so that nobody else has to read the file. The text is the
+// value alone: no quotes, no unit, no comment.
+#include <nlohmann/json.hpp>
+
+#include "comm/collectives.hpp"
+#include "commands/commands.hpp"
+#include "core/error.hpp"
+#include "core/output.hpp"
+#include "run/inputs.hpp"
+
+namespace switchyard {
+namespace {
+
+/// Lists of a study are no values of the program, and its sections are not known here.
+int print_as_written(const CommandContext& context, const Arguments& arguments) {
+    const std::vector<Setting> settings =
+        settings_as_written(context.world, only_file(arguments, "configuration"));
+    nlohmann::ordered_json values = nlohmann::ordered_json::object();
+    for (const Setting& setting : settings) values[setting.key] = setting.value;
+    const auto replace = nlohmann::ordered_json::error_handler_t::replace;
+    if (context.world.rank() == 0) print_result("{}\n", values.dump(2, ' ', false, replace));
+    return 0;
+}
+
+}  // namespace
+
+std::vector<CommandOption> get_options() {
+    return {{"as_written", "", "all that the file sets, unchecked, as JSON: get --as_written CONFIG"}};
+}
+
+int run_get(const CommandContext& context, const Arguments& arguments) {
+    if (arguments.has("as_written")) return print_as_written(context, arguments);
+    std::vector<std::string> files = arguments.files;
+    agree_on(context.world, [&] {
+        require(!files.empty(),
+                "no key is given (the command prints the value of one); write `switchyard get "
+                "run.dir my.cfg`");
+    });
+    const std::string key = files.front();
+    files.erase(files.begin());
+    const Config config = read_configuration(context.world, files, arguments.settings).config;
+    const std::string value = agreed(context.world, [&] { return value_of(config, key, method_options()); });
+    if (context.world.rank() == 0) print_result("{}\n", value);
+    return 0;
+}
+
+}  // namespace switchyard
