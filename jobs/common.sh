@@ -14,7 +14,7 @@ load_site() {
     local root=$1 site=$2
     site_file=$site
     [[ -f $site_file ]] || site_file=$root/jobs/sites/$site.env
-    [[ -f $site_file ]] || die "no site '$site' (it names modules, launcher and binding); there are: $(site_names "$root"); or give the path of a file"
+    [[ -f $site_file ]] || die "no site '$site' (it names modules, launcher and binding); use one of $(site_names "$root"), or give the path of a file"
     program=${SWITCHYARD_PROGRAM:-$root/build/release/switchyard}
     job_options=() launcher=(srun --kill-on-bad-exit=1) ranks_per_node=1 cores_per_rank=1 gpus_per_rank=0
     signal_lead=120 end_margin=30 restart=requeue
@@ -46,19 +46,17 @@ require_program() {
     [[ -x $program ]] || die "no program $program (a job never builds); build it on a login node: tools/setup.sh"
 }
 
-# run_directory CONFIG [--section.key=value ...]: run.dir, the command line before the file.
+# run_directory CONFIG [--section.key=value ...]: run.dir as the program reads it; no script reads a configuration.
 run_directory() {
-    local config=$1 directory argument
-    shift
-    [[ -f $config ]] || die "no configuration '$config'"
-    directory=$(awk '/^[ \t]*\[/ { section = $0; gsub(/[][ \t\r]/, "", section) }
-        section == "run" && /^[ \t]*dir[ \t]*=/ {
-            sub(/^[^=]*=[ \t]*/, ""); sub(/[ \t]*(#.*)?\r?$/, ""); print; exit }' "$config")
-    for argument in "$@"; do
-        if [[ $argument == --run.dir=* ]]; then directory=${argument#*=}; fi
-    done
-    [[ -n $directory ]] || die "run.dir is not set in $config (log and checkpoints go there); set it under [run]"
-    echo "$directory"
+    local directory
+    [[ -e $1 ]] || die "no configuration '$1' (it says what is trained); check the path"
+    require_program
+    # Modules may talk. The variables of the site stay in here.
+    directory=$(enter_site >&2 && exec "$program" get run.dir "$@") ||
+        die "$program did not tell run.dir of $1 (its message stands above); correct the configuration, or build the program where it runs"
+    [[ -n $directory ]] || die "run.dir is empty in $1 (log and checkpoints go there); set it under [run]"
+    if [[ $directory == -* ]]; then directory=./$directory; fi # no option of other commands
+    printf '%s\n' "$directory"
 }
 
 # newest_step RUN: of the newest complete checkpoint, -1 without one.
@@ -70,6 +68,39 @@ newest_step() {
         if [[ $step =~ ^[0-9]+$ && $((10#$step)) -gt $newest ]]; then newest=$((10#$step)); fi
     done
     echo "$newest"
+}
+
+# launch COMMAND...: runs it to its end and sets code; a trap that calls `pass_on SIGNAL` hands the signal to it.
+launcher_pid=0 interrupted=0 early_signal=0 code=0
+pass_on() {
+    interrupted=1
+    # shellcheck disable=SC2034  # early_signal is looked at by those who source this
+    if [[ $launcher_pid -ne 0 ]]; then kill -"$1" "$launcher_pid" 2>/dev/null || true; else early_signal=1; fi
+}
+launch() {
+    # Between fork and exec SIGUSR1 would end the child; mpirun then installs its own handler.
+    (trap '' USR1 && exec "$@") <&0 &
+    launcher_pid=$!
+    while :; do
+        interrupted=0 code=0
+        wait "$launcher_pid" || code=$?
+        [[ $interrupted -eq 1 ]] || break
+    done
+    launcher_pid=0
+}
+
+# say_killed RUN: ranks that were killed could not say how the run ended; then status.json still has `running`. After launch.
+say_killed() {
+    local run=$1 step time reason
+    [[ $(outcome "$run") == running ]] || return 0
+    # Another process may train there, and this one was refused: it holds the lock, or another job's name stands in it.
+    if [[ -n ${SLURM_JOB_ID:-} ]] && ! grep -q "(Slurm job $SLURM_JOB_ID)" "$run/lock" 2>/dev/null; then return 0; fi
+    flock --nonblock "$run/lock" true 2>/dev/null || return 0
+    step=$(sed -n 's/.*"step" *: *\(-\{0,1\}[0-9]*\).*/\1/p' "$run/status.json" | head -n 1) time=$(date -u +%FT%TZ)
+    reason="the ranks ended with exit code $code and without a word: one was killed, by hand or because the memory was full"
+    printf '{\n  "outcome": "failed",\n  "reason": "%s",\n  "step": %s,\n  "time": "%s"\n}\n' "$reason" "${step:-0}" "$time" \
+        >"$run/status.json.job.partial" && mv -f "$run/status.json.job.partial" "$run/status.json"
+    say "$reason; the newest checkpoint is of step $(newest_step "$run"), and the same command goes on from there"
 }
 
 # outcome RUN: as in status.json, empty without one.

@@ -36,8 +36,16 @@ if [[ -z $ranks && $gpus_per_rank -gt 0 ]]; then
 elif [[ -z $ranks ]]; then
     ranks=$(lscpu --parse=NODE | grep -v '^#' | sort -u | wc -l)
 fi
-[[ $ranks =~ ^[1-9][0-9]*$ ]] || die "--ranks=$ranks is not a number of ranks"
+[[ $ranks =~ ^[1-9][0-9]*$ ]] || die "--ranks=$ranks is not a number of ranks (mpirun starts that many processes); give a whole number"
 mpi_prepare "$ranks"
 step=$(newest_step "$run")
 say "$ranks ranks, run $run from $([[ $step -ge 0 ]] && echo "step $step" || echo "the beginning")"
-exec "${mpi_command[@]}" "$program" train "${positional[0]}" "${settings[@]}" --run.dir="$run"
+for signal in USR1 TERM HUP; do
+    # shellcheck disable=SC2064  # the signal of now
+    trap "pass_on $signal" "$signal"
+done
+# Ctrl-C reaches mpirun by itself; twice would be an order to kill.
+trap 'if [[ -t 0 ]]; then interrupted=1; else pass_on INT; fi' INT
+launch "${mpi_command[@]}" "$program" train "${positional[0]}" "${settings[@]}" --run.dir="$run"
+say_killed "$run"
+exit "$code"

@@ -94,18 +94,56 @@ class RunLocal(unittest.TestCase):
         self.assertEqual(code, 1, output)
         self.assertIn("a job never builds", output)
 
-    def test_run_directory_of_the_configuration(self):
-        """The section counts, the comment does not, the command line wins."""
-        config = self.folder / "named.cfg"
-        config.write_text("[data]\ndir = wrong\n[run]\n# dir = wrong\n  dir = some where   # comment\nseed = 1\n")
-        for settings, expected in (([], "some where"), (["--run.dir=else"], "else")):
-            shown = subprocess.run(["bash", "-c", 'source jobs/common.sh; run_directory "$@"', "-", config, *settings],
-                                   cwd=ROOT, capture_output=True, text=True)
-            self.assertEqual(shown.stdout, expected + "\n", shown.stderr)
-        config.write_text("[run]\nseed = 1\n")
-        shown = subprocess.run(["bash", "-c", f"source jobs/common.sh; run_directory {config}"], cwd=ROOT,
-                               capture_output=True, text=True)
-        self.assertIn("run.dir is not set", shown.stderr)
+    def run_directory(self, text, *settings):
+        config = self.folder / "a configuration.cfg"
+        config.write_text(text)
+        script = f'source jobs/common.sh; load_site . workstation; program={PROGRAM}; run_directory "$@"'
+        return subprocess.run(["bash", "-c", script, "-", config, *settings], cwd=ROOT, capture_output=True, text=True)
+
+    def test_finding_06_the_run_directory_is_what_the_program_takes(self):
+        """The section counts, comments do not, of several values the last, and the command line wins."""
+        for text, settings, expected in (
+            ("[run]\n# dir = wrong\n  dir = some where   # comment\nseed = 1\n", [], "some where"),
+            ("[run]\ndir = x\n", ["--run.dir=else"], "else"), ("[run]\ndir = x\n", ["--run.dir=one", "--run.seed=2", "--run.dir=a b"], "a b"),
+            ('[run]\ndir = "a b"\n', [], "a b"), ("[run]\ndir = exp#1\n", [], "exp#1"), ("[run]\ndir = a\ndir = b\n", [], "b"),
+            ("[run]\nseed = 1\n", [], "runs/run"), ("[run]\ndir = -rf\n", [], "./-rf"), ("[run]\ndir = $HOME `x` 'y'\n", [], "$HOME `x` 'y'"),
+        ):  # fmt: skip
+            shown = self.run_directory(text, *settings)
+            self.assertEqual((shown.returncode, shown.stdout), (0, expected + "\n"), shown.stderr)
+        for text, part in (("[run]\ndir =\n", "run.dir is empty"), ("[run]\nstepps = 1\n", "did you mean run.steps"), ("[data]\ndir = x\n", "unknown key data.dir")):
+            shown = self.run_directory(text)
+            self.assertEqual((shown.returncode, shown.stdout), (1, ""))
+            self.assertIn(part, shown.stderr)
+
+    def test_finding_06_runs_with_odd_names_stay_apart(self):
+        for name in ("exp#1", "exp#2", "a b"):
+            config = self.folder / f"{name}.cfg"
+            config.write_text(self.config.read_text().replace(f"{self.folder}/unnamed ", f'"{self.folder}/{name}" '))
+            code, output = self.run_local(config, "--ranks=1", "--run.stop_step=1")
+            self.assertEqual(code, 0, output)
+            self.assertIn("from the beginning", output)
+            self.assertEqual(Run(PROGRAM, self.folder / name).status()["outcome"], "stopped")
+        self.assertFalse((self.folder / "exp").exists())
+
+    def test_finding_24_a_killed_rank_is_said_and_recorded(self):
+        run = Run(PROGRAM, self.folder / "killed")
+        with subprocess.Popen(**self.command(self.config, "--ranks=2", f"--run.dir={run.path}", SWITCHYARD_TEST_FAULT="-1:13:wait")) as process:
+            end = time.monotonic() + 120
+            while run.last_step() < 13 and time.monotonic() < end:
+                time.sleep(0.1)
+            holder = int((run.path / "lock").read_text().split()[1])
+            os.kill(holder, signal.SIGKILL)
+            output = process.communicate()[0]
+        self.assertNotIn(process.returncode, (0, 75), output)
+        status = run.status()
+        self.assertEqual((status["outcome"], status["step"]), ("failed", 10), status)
+        self.assertIn("without a word", status["reason"])
+        self.assertIn("the newest checkpoint is of step 10, and the same command goes on from there", output)
+        self.assertEqual(sorted(p.name for p in run.path.glob("*.partial")), [])
+        code, output = self.run_local(self.config, "--ranks=2", f"--run.dir={run.path}", "--run.stop_step=11")
+        self.assertEqual(code, 0, output)
+        # The word of a run that did end stays, and so does that of a run that another process is at.
+        self.assertEqual(run.status()["outcome"], "stopped")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""jobs/pretrain.sbatch on a real Slurm of one node: ends, limits, requeue, chain, cancel, drain, crash.
+"""jobs/pretrain.sbatch on a real Slurm of one node: ends, limits, requeue, chain, cancel, drain, crash, arrays, salloc.
 
 test_jobs.py --build=DIR [--keep] [CASE ...]. Exits 77 with the reason where Slurm cannot run. Cases run side by side.
 """
@@ -105,6 +105,10 @@ class Jobs:
 
     def log(self, name, job):
         path = self.run(name).path / "jobs" / f"{job}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def array_log(self, array, task):
+        path = self.folder / "runs" / f"array_{array}_{task}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def logs(self, name):
@@ -234,6 +238,8 @@ def killed_rank(jobs, launcher):
     os.kill(rank_process(jobs.run(name).path, 1), signal.SIGKILL)
     shown = jobs.wait_end(job)
     expect(shown["JobState"] == "FAILED" and shown["Restarts"] == "0", f"{shown}\n{jobs.log(name, job)}")
+    status = jobs.run(name).status()
+    expect(status["outcome"] == "failed" and "without a word" in status["reason"], f"{status}")
     expect(time.monotonic() - started < 60 + KILL_WAIT_S, f"the job needed {time.monotonic() - started:.0f} s to fail")
     following = jobs.submit(name, launcher)
     shown = jobs.wait_end(following)
@@ -354,6 +360,110 @@ def touch(jobs):
     jobs.expect_good_checkpoint("touch", saved + 1)
 
 
+def test_finding_09_array_tasks_requeue_themselves_only(jobs):
+    """One after the other, the one whose number is that of the whole array included."""
+    array = jobs.submit("array{task}", "srun", "--array=1-2", pause=True)
+    tasks = {task: f"{array}_{task}" for task in (1, 2)}
+    for task in tasks:
+        jobs.wait_pause(f"array{task}")
+    for first, second in ((2, 1), (1, 2)):
+        other = jobs.show(tasks[second])
+        jobs.call("scancel", "--signal=USR1", tasks[first])
+        shown = jobs.wait_end(tasks[first], restarts=1)
+        expect(shown["JobState"] == "COMPLETED" and shown["Restarts"] == "1", f"{shown}\n{jobs.array_log(array, first)}")
+        now = jobs.show(tasks[second])
+        expect(all(now[key] == other[key] for key in ("JobState", "Restarts", "StartTime")), f"{other}\nthen {now}")
+        expect("restart 1," in jobs.array_log(array, first), jobs.array_log(array, first))
+    for task in tasks:
+        jobs.expect_reference(f"array{task}")
+        record = jobs.run(f"array{task}").path / "jobs" / f"{tasks[task]}.1" / "job.txt"
+        expect(len(re.findall("^JobId=", record.read_text(), re.M)) == 1, record.read_text())
+
+
+def test_finding_09_a_chained_task_has_one_successor(jobs):
+    array = jobs.submit("links{task}", "srun", "--array=3", pause=True, restart="chain")
+    jobs.wait_pause("links3")
+    jobs.call("scancel", "--signal=USR1", f"{array}_3")
+    jobs.wait_end(f"{array}_3")
+    successor = successor_in(jobs.array_log(array, 3))
+    shown = jobs.wait_end(successor)
+    expect(shown["JobState"] == "COMPLETED" and "ArrayJobId" not in shown, f"{shown}\n{jobs.log('links3', successor)}")
+    jobs.expect_reference("links3")
+
+
+def test_finding_09_tasks_do_not_share_a_run(jobs):
+    refused = jobs.call("bash", "jobs/pretrain.sbatch", str(jobs.config), str(jobs.site("shared", "srun")), "--array=1-2",
+                        f"--run.dir={jobs.run('shared').path}")
+    expect(refused.returncode == 1 and "all tasks of the array would train in" in refused.stderr and "put {task} into" in refused.stderr, f"{refused}")
+
+
+def in_salloc(jobs, name, *words, fault=None):
+    """pretrain.sbatch in a session of salloc; returns the process."""
+    variables = {**jobs.cluster.environment, **tiny_run.MPI_ENVIRONMENT}
+    if fault:
+        variables["SWITCHYARD_TEST_FAULT"] = fault
+    command = ["salloc", "--ntasks=2", "--time=9", f"--job-name={name}", "bash", "jobs/pretrain.sbatch", *words[:1], str(jobs.config),
+               str(jobs.site(name, "srun")), f"--run.dir={jobs.run(name).path}", *words[1:]]
+    return subprocess.Popen([word for word in command if word], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, cwd=ROOT)
+
+
+def test_finding_10_inside_salloc_it_submits(jobs):
+    session = in_salloc(jobs, "from_salloc", "", "--time=7", "--ntasks-per-node=1")
+    output = session.communicate(timeout=WAIT_S)[0]
+    expect(session.returncode == 0, output)
+    own, job = re.search(r"Granted job allocation (\d+)", output)[1], re.search(r"Submitted batch job (\d+)", output)[1]
+    expect(own != job, output)
+    shown = jobs.wait_end(job)
+    expect(shown["JobState"] == "COMPLETED" and shown["TimeLimit"] == "00:07:00" and shown["NumTasks"] == "1", f"{shown}")
+    expect(", 1 ranks of" in jobs.log("from_salloc", job), "the session's number of ranks was handed on:\n" + jobs.log("from_salloc", job))
+    expect(jobs.show(own)["Restarts"] == "0" and jobs.run("from_salloc").status()["outcome"] == "finished", f"{jobs.show(own)}")
+
+
+def test_finding_10_here_trains_in_the_session(jobs):
+    session = in_salloc(jobs, "here", "--here", fault=f"-1:{PAUSE_STEP}:wait")
+    jobs.wait_pause("here")
+    own = jobs.call("squeue", "--noheader", "--name=here", "--format=%i").stdout.strip()
+    jobs.call("scancel", "--signal=USR1", own)
+    output = session.communicate(timeout=WAIT_S)[0]
+    expect(session.returncode == 75 and "the same command goes on from there" in output and "Submitted" not in output, output)
+    shown = jobs.wait_end(own)
+    expect(shown["Restarts"] == "0", f"the session was requeued: {shown}")
+    again = in_salloc(jobs, "here", "--here")
+    output = again.communicate(timeout=WAIT_S)[0]
+    expect(again.returncode == 0, output)
+    jobs.expect_reference("here")
+    for words, part in ((("--here", "--time=3"), "--time=3 with --here"),):
+        refused = in_salloc(jobs, "here", *words)
+        output = refused.communicate(timeout=WAIT_S)[0]
+        expect(refused.returncode == 1 and part in output, output)
+    outside = jobs.call("bash", "jobs/pretrain.sbatch", "--here", str(jobs.config), str(jobs.site("here", "srun")))
+    expect(outside.returncode == 1 and "--here outside of an allocation" in outside.stderr, f"{outside}")
+
+
+def odd_run(jobs, name, written):
+    """A run that only its configuration names: the script, the program and Slurm agree on where it is."""
+    config = jobs.folder / f"odd {name}.cfg"
+    line = f"dir = {jobs.folder}/unnamed "
+    text = jobs.config.read_text()
+    expect(line in text, text)
+    config.write_text(text.replace(line, f"dir = first\ndir = {written} "))
+    result = jobs.call("bash", "jobs/pretrain.sbatch", str(config), str(jobs.site(f"odd_{len(name)}", "srun")), "--time=9", "--run.stop_step=20",
+                       env={**jobs.cluster.environment, **tiny_run.MPI_ENVIRONMENT})
+    job = jobs.number(result)
+    shown = jobs.wait_end(job)
+    expect(shown["JobState"] == "COMPLETED", f"{shown}\n{jobs.log(name, job)}")
+    expect(jobs.run(name).last_step() == 20 and f"job {job}," in jobs.log(name, job), f"{name}: {jobs.run(name).status()}")
+
+
+def test_finding_06_one_reader_of_the_configuration(jobs):
+    odd_run(jobs, "exp#1 of two", f'"{jobs.folder}/runs/exp#1 of two"')
+    expect(not (jobs.folder / "runs" / "exp").exists(), "cut at #")
+
+
+def test_finding_24_percent_signs_are_not_expanded(jobs):
+    odd_run(jobs, "50%_of_%j_%n_%x", f"{jobs.folder}/runs/50%_of_%j_%n_%x")
+
+
 STUDY = """
 [study]
 ranks = 1, 2
@@ -410,6 +520,13 @@ CASES = {
     "silent": silent,
     "touch": touch,
     "study": study,
+    "array": test_finding_09_array_tasks_requeue_themselves_only,
+    "array_chain": test_finding_09_a_chained_task_has_one_successor,
+    "array_shared": test_finding_09_tasks_do_not_share_a_run,
+    "salloc": test_finding_10_inside_salloc_it_submits,
+    "here": test_finding_10_here_trains_in_the_session,
+    "odd_names": test_finding_06_one_reader_of_the_configuration,
+    "percent": test_finding_24_percent_signs_are_not_expanded,
     "drain": drain,
 }
 
