@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """Sweep, seeds, table and plot of tools/compare_methods.sh.
 
 Every method gets a 2 x 2 sweep over lr and dense_lr with seed 0; the best setting is then repeated with the other seeds,

@@ -26,4 +26,4 @@ if [[ ! -s $work/tokens.h5 ]]; then
         build/release/switchyard tokenize "$work/text.txt" --output="$work/tokens.h5" --vocab_size=2048
 fi
 say "Training (resumable: start this again after an interruption)"
-exec /usr/bin/python3 tools/compare_methods.py "$@"
+exec python3 tools/compare_methods.py "$@"

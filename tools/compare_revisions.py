@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """Do two builds compute the same bits? Trains a small model with both and compares what every step says.
 
     tools/compare_revisions.py OTHER_BUILD [THIS_BUILD] [--quick] [--resume]

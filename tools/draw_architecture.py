@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """Draws docs/architecture.svg from the includes of the sources: folders, their files, and who uses whom.
 
     tools/draw_architecture.py [--check]

@@ -15,7 +15,7 @@ get_text() {
     download_dictionary "$work" || { as_root apt-get update -q && download_dictionary "$work"; } ||
         die "cannot download dict-gcide (the text of the examples); put plain English text into $work/text.txt and start again"
     dpkg-deb -x "$work"/package/dict-gcide_*.deb "$work/package"
-    /usr/bin/python3 tools/quickstart_text.py "$work/package/usr/share/dictd/gcide.dict.dz" "$work/text.txt.partial"
+    python3 tools/quickstart_text.py "$work/package/usr/share/dictd/gcide.dict.dz" "$work/text.txt.partial"
     mv "$work/text.txt.partial" "$work/text.txt"
     rm -rf "$work/package"
     explain "Nothing was installed: the package was unpacked, its markup stripped. A paragraph of it:" \

@@ -65,7 +65,7 @@ class Page:
         pathlib.Path(path).write_text(
             f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title>'
             f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n',
-            encoding="utf-8")
+            encoding="utf-8", errors="replace")
 
 
 def bytes_text(value):

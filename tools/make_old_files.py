@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """Makes the files of a released format that later programs must still read: tests/golden/format_N.
 
     tools/make_old_files.py BUILD tests/golden/format_1      # with a build of the revision that writes that format

@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """Writes the skeleton of a training method: tools/new_method.py my_method
 
 Makes src/methods/my_method.cpp (trains as plain LoRA until you change it), tests/methods/test_method_my_method.cpp, the

@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """Draws loss and throughput of one or more runs from their log.jsonl. A run may still be running.
 
 tools/plot_run.py RUN... -o PICTURE.png [--csv TABLE.csv]     RUN: a run directory or a log.jsonl
@@ -7,13 +7,13 @@ import argparse
 import csv
 import pathlib
 
-import matplotlib
+from python_modules import need
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the back end is chosen first: no display is needed)
+need("matplotlib", "numpy")
 import numpy as np  # noqa: E402
 
-from run_data import read_runs, smooth  # noqa: E402
+from pictures import plt  # noqa: E402
+from run_data import label as legend, read_runs, smooth  # noqa: E402
 
 COLUMNS = ["step", "tokens", "loss", "val_loss", "lr", "grad_norm", "step_s", "tokens_per_s"]
 
@@ -29,19 +29,20 @@ def draw(runs, output):
         window = max(1, len(loss) // 50)
         loss_axes.plot(steps, loss, color=colour, alpha=0.25, linewidth=0.8)
         label = f"{prefix}training" + (f" (mean of {2 * (window // 2) + 1} steps)" if window > 1 else "")
-        loss_axes.plot(steps, smooth(loss, window), color=colour, linewidth=1.6, label=label)
+        loss_axes.plot(steps, smooth(loss, window), color=colour, linewidth=1.6, label=legend(label))
         steps, validation = run.series("val_loss")
         if len(validation):
             shade = "C3" if len(runs) == 1 else colour
-            loss_axes.plot(steps, validation, "o--", color=shade, markersize=4, linewidth=1, label=f"{prefix}validation")
+            loss_axes.plot(steps, validation, "o--", color=shade, markersize=4, linewidth=1,
+                           label=legend(f"{prefix}validation"))
         steps, rate = run.series("tokens_per_s")
         if len(rate):
             rate_axes.plot(steps, rate, color=colour, alpha=0.25, linewidth=0.8)
             middle = f"{prefix}median {np.median(rate):,.0f} tokens/s"
-            rate_axes.plot(steps, smooth(rate, window), color=colour, linewidth=1.6, label=middle)
+            rate_axes.plot(steps, smooth(rate, window), color=colour, linewidth=1.6, label=legend(middle))
         for number, (step, text) in enumerate(run.restarts()):
             style = dict(color="black" if len(runs) == 1 else colour, linestyle=":", linewidth=1.2)
-            shown = prefix + text if number < 3 else None  # every restart has its line, three their legend
+            shown = legend(prefix + text) if number < 3 else None  # every restart has its line, three their legend
             loss_axes.axvline(step, label=shown, **style)
             rate_axes.axvline(step, **style)
     loss_axes.set_ylabel("loss (nats per token)")

@@ -129,7 +129,7 @@ evaluate() {
 draw() {
     say "7/7 Picture: loss and throughput over both parts"
     explain "\$ tools/plot_run.py $run -o $work/quickstart.png"
-    /usr/bin/python3 tools/plot_run.py "$run" -o "$work/quickstart.png"
+    python3 tools/plot_run.py "$run" -o "$work/quickstart.png"
 }
 
 closing() {

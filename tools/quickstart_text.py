@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """Turns the dictionary of Debian's package dict-gcide into plain text, one entry a paragraph: "Word: what it means."
 
 Pronunciations, etymologies, quotations and field labels go; what stays is ASCII English prose.

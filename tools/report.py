@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """Writes one self-contained HTML page about one or several runs; a run may still be going.
 
 tools/report.py RUN... [-o report.html]      RUN: a run directory
@@ -6,14 +6,14 @@ tools/report.py RUN... [-o report.html]      RUN: a run directory
 import argparse
 import pathlib
 
-import matplotlib
+from python_modules import need
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the back end is chosen first: no display is needed)
+need("matplotlib", "numpy")
 import numpy as np  # noqa: E402
 
 from html_page import Page, bytes_text, count_text, duration_text  # noqa: E402
-from run_data import read_runs, smooth  # noqa: E402
+from pictures import plt  # noqa: E402
+from run_data import is_number, label, read_runs, shown, smooth  # noqa: E402
 
 MOST_POINTS = 2000  # of one curve
 LOCAL_KEYS = {"run.dir", "data.tokens"}  # where things lie, not what was trained
@@ -44,6 +44,10 @@ def show(value, format_text="{:.4g}"):
     return "-" if value is None else format_text.format(value)
 
 
+def steps_text(step, steps):
+    return f"{step:,} of {int(steps):,}" if steps.isascii() and steps.isdigit() else f"{step:,}"
+
+
 def layouts(run):
     """dp x tp of every part of the run, in order."""
     parts = [f"{e['dp']} x {e['tp']}" for e in run.events if e["event"] in ("start", "resume") and "dp" in e]
@@ -61,7 +65,7 @@ def summary_rows(runs):
             "type": settings.get("run.dtype", "-"),
             "layout (dp x tp)": layouts(run),
             "state": status.get("outcome", "-") + (f" ({status['reason']})" if status.get("reason") else ""),
-            "steps": f"{last['step']:,} of {int(settings['run.steps']):,}" if "run.steps" in settings else f"{last['step']:,}",
+            "steps": steps_text(last["step"], settings.get("run.steps", "")),
             "tokens": count_text(last.get("tokens", 0)),
             "loss (mean of the last 20)": f"{np.mean(run.series('loss')[1][-20:]):.4f}",
             "validation loss, last": show(validation[-1] if len(validation) else None, "{:.4f}"),
@@ -91,9 +95,9 @@ def finish(axes, xlabel, ylabel):
 
 
 def mark_restarts(axes, run, colour, position):
-    for number, (step, label) in enumerate(run.restarts()):
+    for number, (step, text) in enumerate(run.restarts()):
         axes.axvline(position(step), color=colour, linestyle=":", linewidth=1.1,
-                     label=f"{run.name}: {label}" if number < 3 else None)
+                     label=label(f"{run.name}: {text}") if number < 3 else None)
 
 
 def loss_figure(runs, xlabel, position):
@@ -105,11 +109,11 @@ def loss_figure(runs, xlabel, position):
         x = np.array([at(s) for s in steps])
         window = max(1, len(loss) // 50)
         axes.plot(*thinned(x, loss), color=colour, alpha=0.2, linewidth=0.7)
-        axes.plot(*thinned(x, smooth(loss, window)), color=colour, label=f"{run.name}: training")
+        axes.plot(*thinned(x, smooth(loss, window)), color=colour, label=label(f"{run.name}: training"))
         steps, validation = run.series("val_loss")
         if len(validation):
             axes.plot([at(s) for s in steps], validation, "o--", color=colour, markersize=4, linewidth=1,
-                      markerfacecolor="white", label=f"{run.name}: validation")
+                      markerfacecolor="white", label=label(f"{run.name}: validation"))
         mark_restarts(axes, run, colour, at)
     finish(axes, xlabel, "loss (nats per token)")
     return figure
@@ -127,7 +131,7 @@ def steps_figure(runs, key, ylabel, scale="linear", smoothed=False):
         if smoothed:
             axes.plot(*thinned(steps, values), color=colour, alpha=0.25, linewidth=0.7)
             values = smooth(values, max(1, len(values) // 50))
-        axes.plot(*thinned(steps, values), color=colour, label=run.name)
+        axes.plot(*thinned(steps, values), color=colour, label=label(run.name))
         mark_restarts(axes, run, colour, lambda step: step)
     axes.set_yscale(scale)
     finish(axes, "step", ylabel)
@@ -142,7 +146,7 @@ def phases_figure(runs):
     left = np.zeros(len(runs))
     for name in names:
         mean = np.array([np.mean([s["phases"].get(name, 0.0) for s in run.steps if "phases" in s] or [0.0]) for run in runs])
-        axes.barh([run.name for run in runs], 1e3 * mean, left=1e3 * left, label=name)
+        axes.barh([run.name for run in runs], 1e3 * mean, left=1e3 * left, label=label(name))
         left += mean
     axes.invert_yaxis()
     finish(axes, "mean time of a step (ms)", "")
@@ -158,12 +162,11 @@ def bytes_rows(runs):
 
 def memory_rows(run):
     event = run.last_event("finish")
-    if not event or "memory" not in event:
-        return []
-    planned, arena = event["memory"]["planned"], event["memory"]["arena"]
+    memory = event.get("memory", {}) if event else {}
+    planned, arena = (memory.get(key) if isinstance(memory.get(key), dict) else {} for key in ("planned", "arena"))
     rows = [[name, bytes_text(planned[name]), bytes_text(arena.get(name, 0))] for name in planned if planned[name]]
-    if event["memory"].get("process"):
-        rows.append(["process less start-up", bytes_text(planned.get("total", 0)), bytes_text(event["memory"]["process"])])
+    if is_number(memory.get("process")) and memory["process"]:
+        rows.append(["process less start-up", bytes_text(planned.get("total", 0)), bytes_text(memory["process"])])
     return rows
 
 
@@ -287,9 +290,9 @@ def main():
     runs = read_runs(arguments.runs)
     for run in runs:  # two runs of the same name are told apart by their folders
         if sum(other.name == run.name for other in runs) > 1:
-            run.label = str(run.folder)
+            run.full_name = shown(run.folder)
     for run in runs:
-        run.name = getattr(run, "label", run.name)
+        run.name = getattr(run, "full_name", run.name)
     write_report(runs, arguments.output)
     print(f"{len(runs)} run(s), {sum(len(run.steps) for run in runs):,} steps -> {arguments.output}")
 

@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """A scaling study from one file: which runs, do they fit, run them, gather them, show them.
 
 tools/scaling_study.py plan    STUDY.cfg                 the points, what each needs, and which cannot run
@@ -21,14 +21,14 @@ import shutil
 import subprocess
 import sys
 
-from html_page import bytes_text
-from study_files import only_submit, read_json, write_json, write_whole
-from study_points import StudyError, read_study, require_same_settings
-from study_results import COLUMNS, collect
+from python_modules import need
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-PROGRAM = pathlib.Path(os.environ.get("SWITCHYARD_PROGRAM", ROOT / "build/release/switchyard"))
-AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+need("numpy")
+from html_page import bytes_text  # noqa: E402
+from study_files import only_submit, read_json, write_json, write_whole  # noqa: E402
+from study_points import AS_ROOT, PROGRAM, ROOT, StudyError, read_study, require_same_settings  # noqa: E402
+from study_results import COLUMNS, collect  # noqa: E402
+
 MPI_RUN = 'source "$0/tools/mpirun_flags.sh"; ranks=$1; shift; mpi_run "$ranks" "$@"'
 
 
@@ -99,11 +99,18 @@ def command_plan(study, _):
 
 # ---- submit
 
+def quoted(value):
+    """As the program reads it back, whatever is in it."""
+    for character, code in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
+        value = value.replace(character, code)
+    return f'"{value}"'
+
+
 def write_config(study, point):
     sections = {}
     for key, value in (*point.settings, ("run.dir", str(point.run(study)))):
         section, name = key.split(".", 1)
-        sections.setdefault(section, []).append(f"{name} = {value}")
+        sections.setdefault(section, []).append(f"{name} = {quoted(value)}")
     text = "\n\n".join(f"[{section}]\n" + "\n".join(lines) for section, lines in sections.items())
     point.folder(study).mkdir(parents=True, exist_ok=True)
     path = point.folder(study) / "config.cfg"
@@ -281,6 +288,7 @@ def command_collect(study, _):
 
 
 def command_report(study, _):
+    need("matplotlib", "numpy")
     from study_report import write_report  # needs matplotlib; the other commands do not
     command_collect(study, None)
     write_report(study, collect(study))
@@ -300,8 +308,6 @@ def main():
     parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION", help="submit: one more option for sbatch, repeatable")
     options = parser.parse_args()
     try:
-        if options.command in ("plan", "submit") and not os.access(PROGRAM, os.X_OK):
-            raise StudyError(f"{PROGRAM} is missing (a study asks it what fits); build it: tools/setup.sh")
         return COMMANDS[options.command](read_study(options.study), options)
     except StudyError as error:
         print(f"scaling_study: {error}", file=sys.stderr)

@@ -1,5 +1,4 @@
 """A scaling study as data: the configuration with lists, its expansion into points, and where each point lies."""
-import configparser
 import dataclasses
 import itertools
 import json
@@ -7,6 +6,11 @@ import math
 import os
 import pathlib
 import re
+import subprocess
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PROGRAM = pathlib.Path(os.environ.get("SWITCHYARD_PROGRAM", ROOT / "build/release/switchyard"))
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 # Keys of section [study] with their defaults; lists are marked by their type.
 STUDY_KEYS = {
@@ -66,8 +70,7 @@ class Point:
 
 def settings_of(config):
     """(section.key, value) of a config.cfg, but for where it lies."""
-    return {f"{section}.{key}": value for section, keys in read_sections(config).items() for key, value in keys.items()
-            if (section, key) != ("run", "dir")}
+    return {key: value for key, value in as_written(config).items() if key != "run.dir"}
 
 
 def differences(study, point):
@@ -137,17 +140,23 @@ def whole_number(key, text, lowest=1):
     return int(text)
 
 
+def as_written(path):
+    """{"section.key": value} of a configuration. The program reads it: there is one reader of this syntax."""
+    if not os.access(PROGRAM, os.X_OK):
+        raise StudyError(f"{PROGRAM} is missing (it reads the study and says what fits); build it: tools/setup.sh")
+    answer = subprocess.run([PROGRAM, "get", "--as_written", path], capture_output=True, check=False, env={**os.environ, **AS_ROOT})
+    if answer.returncode:
+        raise StudyError(answer.stderr.decode(errors="replace").strip().removeprefix("[rank 0] "))
+    return json.loads(answer.stdout)
+
+
 def read_sections(path):
-    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",), strict=True)
-    parser.optionxform = str
-    try:
-        with open(path, encoding="utf-8") as file:
-            parser.read_file(file)
-    except OSError as error:
-        raise StudyError(f"cannot read {path} ({error.strerror})") from None
-    except configparser.Error as error:
-        raise StudyError(f"{path}: {' '.join(str(error).split())}") from None
-    return {name: dict(parser[name]) for name in parser.sections()}
+    """{section: {key: value}}; a section may have a dot in its name."""
+    sections = {}
+    for name, value in as_written(path).items():
+        section, _, key = name.rpartition(".")
+        sections.setdefault(section, {})[key] = value
+    return sections
 
 
 def read_study(path):

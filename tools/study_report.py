@@ -1,15 +1,13 @@
 """The page of a scaling study: time, throughput, efficiency, phases, bytes and memory against ranks, and where efficiency goes."""
 import math
 
-import matplotlib
+import matplotlib.ticker
+import numpy as np
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the back end is chosen first: no display is needed)
-import matplotlib.ticker  # noqa: E402
-import numpy as np  # noqa: E402
-
-from html_page import Page, bytes_text  # noqa: E402
-from study_results import PHASES  # noqa: E402
+from html_page import Page, bytes_text
+from pictures import plt
+from run_data import label as legend
+from study_results import PHASES
 
 PHASE_WORDS = {"communication": "communication that was not hidden"}
 
@@ -100,7 +98,7 @@ def line_figure(rows, value, low_high, ideal, ylabel, scale="log"):
         ranks, values = [r["ranks"] for r in members], np.array([value(r) for r in members])
         limits = np.array([low_high(r) for r in members]).T
         spread = np.maximum(0, [values - limits[0], limits[1] - values])  # rounding may make it negative
-        axes.errorbar(ranks, values, yerr=spread, color=f"C{number}", marker="o", capsize=3, label=name)
+        axes.errorbar(ranks, values, yerr=spread, color=f"C{number}", marker="o", capsize=3, label=legend(name))
         if ideal:
             axes.plot(ranks, [ideal(r) for r in members], "--", color=f"C{number}", linewidth=1, alpha=0.7)
     if ideal:
@@ -195,5 +193,5 @@ def write_report(study, rows):
                [[r["series"], r["ranks"], predicted_text(r["sent_bytes_planned"]), bytes_text(r["sent_bytes"]),
                  predicted_text(r["memory_bytes_planned"]), bytes_text(r["memory_bytes"]), bytes_text(r["process_bytes"])] for r in rows])
     page.heading("Study")
-    page.details(str(study.path), study.path.read_text(encoding="utf-8"))
+    page.details(str(study.path), study.path.read_text(encoding="utf-8", errors="replace"))
     page.write(study.dir / "report.html")

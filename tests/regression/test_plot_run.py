@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -104,10 +105,42 @@ class PlotRun(unittest.TestCase):
     def test_refuses_what_it_cannot_draw(self):
         (self.path / "empty").mkdir()
         self.assertIn("no such file", self.plot("empty").stderr)
+        self.assertEqual(self.plot("empty", "nowhere").returncode, 1)
         self.write("young", log_lines(True)[:1])
         result = self.plot("young")
         self.assertEqual(result.returncode, 1)
         self.assertIn("no training step yet", result.stderr)
+
+    def test_finding_16_names_are_text(self):
+        for name in ("a$b", "$x$ ^_{2}", "_hidden", "\\alpha", "<i>&", "100 %", os.fsdecode(b"\xff\xfe")):
+            self.write(name, log_lines(restart=True))
+            _, result = self.picture(f"./{name}")
+            self.assertNotIn("Warning", result.stderr)
+            self.assertIn(name if name.isascii() else "\N{REPLACEMENT CHARACTER}", result.stdout)
+        (self.path / "matplotlibrc").write_text("text.usetex: True\n")  # of the user, in the working directory
+        self.picture("a$b", "_hidden")
+
+    def test_finding_16_what_cannot_be_shown_is_left_out(self):
+        self.write("good", log_lines(restart=False))
+        (self.path / "empty").mkdir()
+        (self.path / "odd" / "log.jsonl").mkdir(parents=True)
+        _, result = self.picture("nowhere", "good", "empty", "odd")
+        self.assertIn("good: step 300", result.stdout)
+        for name in ("nowhere", "empty", "odd"):
+            self.assertRegex(result.stderr, f"left out: .*{name}")
+
+    def test_finding_24_odd_lines_are_named_and_left_out(self):
+        odd = ["5", '{"step": [1]}', '"text"', "null", "[[", '{"step": true, "loss": 1}', '{"step": -1}', '{"event": 7}', '{"event": "resume", "step": "x"}',
+               '{"step": 1e999, "loss": 2}', "[" * 100000, '{"loss": 3}']
+        harmless = ['{"step": 2, "loss": "x", "phases": 3, "bytes": {"a": "b"}}', '{"step": 3, "loss": NaN, "tokens": 1%s}' % ("0" * 400),
+                    '{"event": "resume", "dp": "a", "tp": null, "changes": 5}', '{"event": "finish", "memory": [1]}', "\0" * 50]  # fmt: skip
+        lines = log_lines(restart=True)
+        self.write("run", lines[:20] + odd + harmless + lines[20:])
+        _, result = self.picture("run", "--csv", "table.csv")
+        self.assertIn("run: step 300", result.stdout)
+        self.assertNotIn("Traceback", result.stderr)
+        self.assertEqual(result.stderr.count("ignored"), 6, "five lines, and how many more")
+        self.assertIn(f"{len(odd) - 5} more lines ignored", result.stderr)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class Report(unittest.TestCase):
         folder = self.path / name
         folder.mkdir()
         (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + end)
-        (folder / "config.cfg").write_text(f"[method]\nname = switchlora\n\n[optim]\nlr = {lr}\n\n[run]\ndir = {folder}\nsteps = 100\n")
+        (folder / "config.cfg").write_text(f"[method]\nname = switchlora\n\n[optim]\nlr = {lr}\n\n[run]\ndir = {folder}\nsteps = 100\n", errors="replace")
         (folder / "status.json").write_text(json.dumps({"outcome": outcome, "reason": ""}))
         (folder / "lock").write_text("pid 1 on somewhere\n" if outcome == "running" else "")
         return folder
@@ -142,6 +142,32 @@ class Report(unittest.TestCase):
         tags, _ = self.page(self.write_run("old"), young)
         self.assertEqual(len(tags.row("steps")), 2)
         self.assertIn("young/log.jsonl: no training step yet", self.report("old", young, "-o", "out.html").stderr)
+
+    def test_finding_16_names_are_text(self):
+        names = ["a$b$c", "_hidden", "<img src=x onerror=alert(1)>", "a&amp;b", os.fsdecode(b"\xff")]
+        tags, _ = self.page(*[self.write_run(name) for name in names])
+        self.assertEqual(tags.rows[0][1], [*names[:-1], "\N{REPLACEMENT CHARACTER}"])
+        self.assertFalse(any("onerror" in attributes for _, attributes in tags.tags))
+
+    def test_finding_16_values_and_settings_are_text(self):
+        folder = self.write_run("run")
+        (folder / "config.cfg").write_text('[run]\ndir = "<b>\\"$x$\\" # 1"\nsteps = many\n')
+        (folder / "status.json").write_text('{"outcome": "<b>", "reason": ["x"], "step": {}}')
+        (folder / "environment.json").write_text('{"revision": "<b>", "ranks": 5}')
+        with open(folder / "log.jsonl", "a") as log:
+            log.write('{"event": "<b>", "step": 3, "reason": "<i>", "time": 5}\n{"event": "start", "step": 0, "dp": "<b>", "tp": 1}\n5\n{"step": [1]}\n')
+        tags, text = self.page(folder)
+        self.assertNotIn("<b>", text)
+        self.assertNotIn("<i>", text)
+        self.assertIn("run.dir = &lt;b&gt;&quot;$x$&quot; # 1", text)
+
+    def test_finding_16_a_folder_without_a_log_is_left_out(self):
+        self.write_run("good")
+        (self.path / "empty").mkdir()
+        self.page("empty", "good", "nowhere")
+        result = self.report("empty", "good", "nowhere", "-o", "out.html")
+        for name in ("empty", "nowhere"):
+            self.assertIn(f"left out: {name}", result.stderr)
 
     def test_refusals(self):
         for arguments in (["nowhere"], [str(self.path)]):

@@ -1,0 +1,7 @@
+"""matplotlib for files: no display, and every text is drawn as it is, whatever a run is called or the user's settings say."""
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402, F401  (the back end is chosen first)
+
+matplotlib.rcParams.update({"text.parse_math": False, "text.usetex": False})
