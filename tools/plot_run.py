@@ -6,6 +6,7 @@ tools/plot_run.py RUN... -o PICTURE.png [--csv TABLE.csv]     RUN: a run directo
 import argparse
 import csv
 import pathlib
+import sys
 
 from python_modules import need
 
@@ -73,9 +74,12 @@ def main():
     parser.add_argument("--csv", help="also write the steps as a table")
     arguments = parser.parse_args()
     runs = read_runs(arguments.runs)
-    draw(runs, arguments.output)
-    if arguments.csv:
-        write_csv(runs, arguments.csv)
+    try:
+        draw(runs, arguments.output)
+        if arguments.csv:
+            write_csv(runs, arguments.csv)
+    except (OSError, ValueError) as problem:  # matplotlib's for an ending that it does not know
+        sys.exit(f"plot_run.py: {problem} (nothing was written there); give another -o or --csv")
     for run in runs:
         last = run.steps[-1]
         validation = run.series("val_loss")[1]

@@ -5,6 +5,7 @@ tools/report.py RUN... [-o report.html]      RUN: a run directory
 """
 import argparse
 import pathlib
+import sys
 
 from python_modules import need
 
@@ -293,7 +294,10 @@ def main():
             run.full_name = shown(run.folder)
     for run in runs:
         run.name = getattr(run, "full_name", run.name)
-    write_report(runs, arguments.output)
+    try:
+        write_report(runs, arguments.output)
+    except OSError as problem:
+        sys.exit(f"report.py: {problem} (nothing was written there); give another -o")
     print(f"{len(runs)} run(s), {sum(len(run.steps) for run in runs):,} steps -> {arguments.output}")
 
 

@@ -149,6 +149,13 @@ def read_site(site):
     return pathlib.Path(file).resolve(), int(ranks_per_node), options
 
 
+def slurm_text(path):
+    """A path as sbatch takes it: % begins its patterns, and a backslash would turn them all off."""
+    if "\\" in str(path):
+        raise StudyError(f"study.dir is {path} (sbatch takes no backslash in the name of a log file); choose another name")
+    return str(path).replace("%", "%%")
+
+
 def submit_to_slurm(study, points, site, options):
     """One job array for every number of ranks and threads; its tasks take points off a list."""
     groups = {}
@@ -165,7 +172,7 @@ def submit_to_slurm(study, points, site, options):
         # The site's and the user's options first: of repeated ones sbatch takes the last, and the layout is the study's.
         command = ["sbatch", "--parsable", *options, f"--job-name={name}", f"--array=1-{len(members)}", f"--ntasks={ranks}",
                    f"--ntasks-per-node={per_node}", f"--nodes={-(-ranks // per_node)}", f"--cpus-per-task={threads}",
-                   f"--time={study.time_limit}", f"--output={study.dir}/slurm_%A_%a.log",
+                   f"--time={study.time_limit}", f"--output={slurm_text(study.dir)}/slurm_%A_%a.log",
                    ROOT / "jobs/study.sbatch", listing.resolve(), site]
         answer = subprocess.run(command, capture_output=True, text=True, check=False,
                                 env={**os.environ, "SWITCHYARD_ROOT": str(ROOT)})

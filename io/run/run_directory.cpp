@@ -43,6 +43,16 @@ void check_writable(const std::string& directory) {
     ::unlink(probe.c_str());
 }
 
+/// What processes that were killed while they wrote their status left behind.
+void remove_unfinished(const std::string& directory) {
+    std::error_code ignored;
+    for (std::filesystem::directory_iterator entry(directory, ignored), end; !ignored && entry != end;
+         entry.increment(ignored)) {
+        const std::string name = entry->path().filename().string();
+        if (name.starts_with("status.json.") && name.ends_with(".partial")) ::unlink(entry->path().c_str());
+    }
+}
+
 }  // namespace
 
 std::string utc_time() {
@@ -55,6 +65,7 @@ RunDirectory::RunDirectory(const std::string& path) : path_(path) {
     make_directory(path_);
     check_writable(path_);
     lock_ = std::make_unique<RunLock>(path_, file("lock"));
+    remove_unfinished(path_);
     make_directory(checkpoints());
     check_writable(checkpoints());
 }

@@ -14,7 +14,7 @@
 #include "inference/inference_state.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "run/inputs.hpp"
-#include "run/resume_rules.hpp"
+#include "train/resume_rules.hpp"
 #include "run/watchdog.hpp"
 #include "train/train_step.hpp"
 

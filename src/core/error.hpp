@@ -24,6 +24,12 @@ class AgreedError : public UserError {
     using UserError::UserError;
 };
 
+/// The numbers of a run are not finite any more; what to do about it says whoever knows its checkpoints.
+class NotFinite : public AgreedError {
+  public:
+    using AgreedError::AgreedError;
+};
+
 /// A broken invariant of the program itself.
 class InternalError : public std::logic_error {
   public:

@@ -20,6 +20,7 @@ namespace switchyard {
 namespace {
 
 constexpr const char* damaged_suffix = ".damaged";
+constexpr const char* diverged_suffix = ".diverged";
 
 }  // namespace
 
@@ -79,15 +80,56 @@ std::string Checkpoints::newest_file() const {
             return;
         }
         const std::filesystem::directory_iterator folder(directory_);
-        const auto damaged = std::count_if(begin(folder), end(folder), [](const auto& entry) {
-            return entry.path().extension() == damaged_suffix;
-        });
-        require(damaged == 0,
-                "all {} checkpoints in `{}` are damaged (the run cannot go on from any of them); restore one, "
-                "or use another run.dir to start anew",
-                damaged, directory_);
+        std::int64_t damaged = 0, diverged = 0;
+        for (const auto& entry : folder) {
+            damaged += entry.path().extension() == damaged_suffix;
+            diverged += entry.path().extension() == diverged_suffix;
+        }
+        require(
+            damaged == 0 || diverged > 0,
+            "all {} checkpoints in `{}` are damaged (the run cannot go on from any of them); restore one, "
+            "or use another run.dir to start anew",
+            damaged, directory_);
+        require(diverged == 0,
+                "no checkpoint in `{}` is good: {} diverged, {} damaged (the run cannot go on from any of "
+                "them); use another run.dir to start anew, with a lower optim.lr or a longer warm-up",
+                directory_, diverged, damaged);
     });
     return broadcast(world_, path);
+}
+
+std::string Checkpoints::advice_after_divergence(std::int64_t step) const {
+    std::string advice;
+    agree_on(world_, [&] {
+        if (world_.rank() != 0) return;
+        std::string files = "nothing of it is kept", good;
+        for (const auto& [of_step, path] : list_checkpoints(directory_)) {
+            if (of_step > step || of_step > newest_step_) continue;  // of another history
+            if (of_step < step) {
+                good = path;
+                files += fmt::format("; the newest good checkpoint is `{}` of step {}", path, of_step);
+                break;
+            }
+            // The step that follows it is this one.
+            if (std::rename(path.c_str(), (path + diverged_suffix).c_str()) == 0)
+                files +=
+                    fmt::format("; checkpoint `{}` leads here and is now called *{}", path, diverged_suffix);
+            else
+                files += fmt::format("; checkpoint `{}` leads here", path);
+        }
+        advice = good.empty()
+                     ? fmt::format(
+                           "({}; there is no good checkpoint before it); start anew in another run.dir "
+                           "with a lower optim.lr or optim.dense_lr, a longer optim.warmup_steps, or "
+                           "optim.clip_norm",
+                           files)
+                     : fmt::format(
+                           "({}); start the same run again with a lower optim.lr or optim.dense_lr to go "
+                           "on from there, or change more in a new run: --run.dir=OTHER "
+                           "--run.init_from={} --run.init_state=all",
+                           files, good);
+    });
+    return broadcast(world_, advice);
 }
 
 void Checkpoints::set_aside(const std::string& path, const std::string& problem) const {

@@ -35,12 +35,17 @@ class Checkpoints {
     using Check = std::function<void(const CheckpointHeader&, const std::string& path)>;
     std::optional<std::string> restore(TrainState&, const Check& check);
 
+    /// After the step that follows `step` had numbers that are not finite: a checkpoint of `step` leads there
+    /// again, so it is renamed to *.diverged. Collective. Returns, for a message, which checkpoint is good
+    /// and how to go on: "(...); ...".
+    std::string advice_after_divergence(std::int64_t step) const;
+
     /// Step of the newest complete checkpoint known to this run, -1: none.
     std::int64_t newest_step() const { return newest_step_; }
 
   private:
     void remove_old_files(std::uint64_t newest_bytes) const;
-    /// Empty: none. Throws UserError when damaged ones are all there is: starting anew would bury the run.
+    /// Empty: none. Throws UserError when those set aside are all there is: starting anew would bury the run.
     std::string newest_file() const;
     /// Collective. Renames a file that does not verify; a file that does was not read for another reason,
     /// which is then thrown.

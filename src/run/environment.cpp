@@ -66,6 +66,26 @@ void add_cores(const std::string& binding, std::set<int>& cores) {
     }
 }
 
+/// Ranks and cores of each host.
+std::map<std::string, std::pair<int, std::set<int>>> use_of_hosts(const ordered_json& environment) {
+    std::map<std::string, std::pair<int, std::set<int>>> hosts;
+    for (const ordered_json& rank : environment["ranks"]) {
+        auto& [ranks, cores] = hosts[rank["host"]];
+        ++ranks;
+        add_cores(rank["cores"], cores);
+    }
+    return hosts;
+}
+
+/// Hardware threads of a core; 1 where the system does not say.
+int threads_per_core() {
+    std::string siblings;
+    std::ifstream("/sys/devices/system/cpu/cpu0/topology/thread_siblings_list") >> siblings;
+    std::set<int> of_core;
+    add_cores(siblings, of_core);
+    return std::max(1, static_cast<int>(of_core.size()));
+}
+
 /// Linux's name of it.
 std::string cpu_name() {
     std::ifstream file("/proc/cpuinfo");
@@ -104,14 +124,8 @@ ordered_json relevant_variables() {
 }  // namespace
 
 std::string crowding_text(const ordered_json& environment) {
-    std::map<std::string, std::pair<int, std::set<int>>> hosts;  // ranks, cores
-    for (const ordered_json& rank : environment["ranks"]) {
-        auto& [ranks, cores] = hosts[rank["host"]];
-        ++ranks;
-        add_cores(rank["cores"], cores);
-    }
     const int threads = environment["num_threads"];
-    for (const auto& [host, use] : hosts) {
+    for (const auto& [host, use] : use_of_hosts(environment)) {
         const auto& [ranks, cores] = use;
         const int num_cores = static_cast<int>(cores.size());
         const int fitting = std::max(1, num_cores / ranks);
@@ -122,6 +136,22 @@ std::string crowding_text(const ordered_json& environment) {
                 ranks, ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", num_cores,
                 num_cores == 1 ? "" : "s", host,
                 fitting < threads ? fmt::format("set OMP_NUM_THREADS={}", fitting) : "start fewer ranks");
+    }
+    return "";
+}
+
+std::string idle_text(const ordered_json& environment) {
+    const int threads = environment["num_threads"], per_core = environment.value("threads_per_core", 1);
+    for (const auto& [host, use] : use_of_hosts(environment)) {
+        const auto& [ranks, cpus] = use;
+        const int cores = static_cast<int>(cpus.size()) / std::max(1, per_core), used = ranks * threads;
+        if (used < cores && cores / ranks > threads)
+            return fmt::format(
+                "{} rank{} of {} thread{} use{} {} of {} cores of {} (the others do nothing for this run); "
+                "set "
+                "OMP_NUM_THREADS={}, or start more ranks",
+                ranks, ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", ranks == 1 ? "s" : "", used,
+                cores, host, cores / ranks);
     }
     return "";
 }
@@ -149,6 +179,7 @@ ordered_json environment(const Topology& topology, const StartInfo& start) {
     result["dp"] = topology.dp_size();
     result["tp"] = topology.tp_size();
     result["num_threads"] = kernels::num_threads();
+    result["threads_per_core"] = threads_per_core();
     result["ranks"] = ranks;
     result["variables"] = relevant_variables();
     return result;

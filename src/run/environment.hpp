@@ -20,5 +20,8 @@ nlohmann::ordered_json environment(const Topology&, const StartInfo&);
 
 /// "" or what is wrong with the hosts of environment(): threads of its ranks exceed the cores they may use.
 std::string crowding_text(const nlohmann::ordered_json& environment);
+/// A sentence where ranks and threads leave cores of a host without work, as OMP_NUM_THREADS=1 of a login
+/// shell does; empty where they do not.
+std::string idle_text(const nlohmann::ordered_json& environment);
 
 }  // namespace switchyard

@@ -44,23 +44,43 @@ void Record::check_lock() const {
     });
 }
 
-void Record::resumed(const std::string& checkpoint, const std::vector<std::string>& changes,
+void Record::resumed(const std::string& checkpoint, const std::vector<AllowedChange>& changes,
                      std::int64_t step) {
     step_ = totals_.first_step = step;
     if (!directory_) return;
     const std::int64_t superseded =
         log_->move_aside_beyond(step, [&](const ordered_json& line) { logged_.add(line); });
-    log_event("resume", {{"checkpoint", checkpoint}, {"superseded_lines", superseded}, {"changes", changes}});
+    std::vector<std::string> lines;
+    for (const AllowedChange& change : changes) lines.push_back(change.line());
+    log_event("resume", {{"checkpoint", checkpoint}, {"superseded_lines", superseded}, {"changes", lines}});
     progress_.line(fmt::format("resuming from step {} ({})", step, checkpoint));
-    for (const std::string& change : changes) progress_.line("changed     " + change);
+    for (const std::string& line : lines) progress_.line("changed     " + line);
+    bool another_run = false;
+    for (const auto& [change, effect] : changes) {
+        if (effect.empty()) continue;
+        another_run = true;
+        log_event("change", {{"key", change.key},
+                             {"stored", change.stored},
+                             {"requested", change.requested},
+                             {"effect", effect}});
+    }
+    if (another_run)
+        progress_.line("note        from here on this is not the run that was interrupted, bit for bit");
 }
 
-void Record::started() {
+void Record::started(const InitialState& from) {
     step_ = 0;
     if (!directory_) return;
     log_->move_aside_beyond(-1);  // of a run without a checkpoint: it starts again
     ordered_json details{{"lr", config_.optim.lr}, {"dense_lr", config_.optim.dense_lr}};
-    if (!config_.run.init_from.empty()) details["init_from"] = config_.run.init_from;
+    if (!from.path.empty()) {
+        details["init_from"] = from.path;
+        details["init_state"] = config_.run.init_state;
+        details["init_step"] = from.step;
+        details["first_sample"] = from.first_sample;
+        progress_.line("init        " + from.text);
+        if (!from.warning.empty()) progress_.line("warning     " + from.warning);
+    }
     log_event("start", details);
 }
 
@@ -78,6 +98,7 @@ void Record::announce(const ordered_json& environment, const RunScale& scale) {
     progress_.line(memory_line(plan_));
     if (const std::string crowding = crowding_text(environment); !crowding.empty())
         progress_.line("warning     " + crowding);
+    if (const std::string idle = idle_text(environment); !idle.empty()) progress_.line("note        " + idle);
     say_signal_lead();
 }
 

@@ -9,10 +9,12 @@
 #include "io/run/run_directory.hpp"
 #include "io/run/run_log.hpp"
 #include "run/checkpoints.hpp"
+#include "run/initial_state.hpp"
 #include "run/progress.hpp"
 #include "run/report.hpp"
 #include "run/signal_lead.hpp"
 #include "run/stop_requests.hpp"
+#include "train/resume_rules.hpp"
 
 namespace switchyard {
 
@@ -26,8 +28,8 @@ class Record {
     /// Before a save: throws UserError on all ranks when another run has taken the directory. Collective.
     void check_lock() const;
 
-    void resumed(const std::string& checkpoint, const std::vector<std::string>& changes, std::int64_t step);
-    void started();
+    void resumed(const std::string& checkpoint, const std::vector<AllowedChange>& changes, std::int64_t step);
+    void started(const InitialState&);
     /// From here on nothing can refuse the start any more: what the run is, where, and what it costs.
     void announce(const nlohmann::ordered_json& environment, const RunScale&);
     /// A line for people that stays.

@@ -2,14 +2,18 @@
 // what people see of it is `record_`'s.
 #include "run/trainer.hpp"
 
+#include <cmath>
+
 #include "comm/failure.hpp"
 #include "core/backend_memory.hpp"
 #include "core/sign_of_life.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "kernels/matmul.hpp"
+#include "run/initial_state.hpp"
 #include "run/inputs.hpp"
-#include "run/resume_rules.hpp"
+#include "train/finite.hpp"
 #include "train/replicas.hpp"
+#include "train/resume_rules.hpp"
 
 namespace switchyard {
 
@@ -80,7 +84,7 @@ void Trainer::build_state() {
 }
 
 void Trainer::restore_or_initialise() {
-    std::vector<std::string> changes;
+    std::vector<AllowedChange> changes;
     const auto check = [&](const CheckpointHeader& header, const std::string& path) {
         changes = check_resumable(header, path, config_);
         check_data(header, path, tokens_);
@@ -88,29 +92,20 @@ void Trainer::restore_or_initialise() {
     };
     if (const auto path = checkpoints_->restore(state(), check))
         return record_.resumed(*path, changes, state().step);
-    initialise();
-    record_.started();
-}
-
-void Trainer::initialise() {
-    const std::string& source = config_.run.init_from;
-    if (source.empty()) return state().initialise();
-    const CheckpointHeader header = read_header(topology_.world, source);
-    agree_on(topology_.world, [&] {
-        check_same_model(stored_config(header, source), source, config_);
-        require(header.data.tokenizer == identity_of(tokens_.info()).tokenizer,
-                "checkpoint `{}` was trained with a different tokenizer from that of `{}` (the same ids "
-                "stand for "
-                "different text); tokenize the text with the tokenizer of the checkpoint's token file",
-                source, config_.data.tokens);
-    });
-    if (const std::string warning = begin_token_warning(header.data, source, tokens_); !warning.empty())
-        record_.say("warning     " + warning);
-    sign_of_life("reading weights", 0);
-    state().initialise_from(CheckpointReader(topology_.world, source));
+    const InitialState from = take_initial_state(state(), tokens_);
+    first_sample_ = from.first_sample;
+    record_.started(from);
 }
 
 Stop Trainer::train_steps() {
+    try {
+        return steps_to_the_end();
+    } catch (const NotFinite& problem) {
+        fail<AgreedError>("{} {}", problem.what(), checkpoints_->advice_after_divergence(state().step));
+    }
+}
+
+Stop Trainer::steps_to_the_end() {
     const std::int64_t last_step = config_.run.last_step();
     while (state().step < last_step) {
         StepFigures figures = one_step();
@@ -152,11 +147,18 @@ StepFigures Trainer::one_step() {
 }
 
 double Trainer::evaluate() {
-    return validation_loss(state(), loader_, [this] { sign_of_life("evaluation", state().step); });
+    const double loss =
+        validation_loss(state(), loader_, [this] { sign_of_life("evaluation", state().step); });
+    require<NotFinite>(std::isfinite(loss), "step {}: the validation loss {} is not finite", state().step,
+                       loss);
+    return loss;
 }
 
 void Trainer::save() {
     record_.check_lock();
+    const std::string bad = first_bad_weight(state());
+    require<NotFinite>(bad.empty(), "step {}: weight {} is not finite after the update, and is not saved",
+                       state().step, bad);
     record_.saved(checkpoints_->save(state(), first_sample_));
 }
 

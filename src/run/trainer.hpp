@@ -31,8 +31,9 @@ class Trainer {
   private:
     void build_state();
     void restore_or_initialise();
-    void initialise();
+    /// steps_to_the_end(); numbers that are not finite end the run with advice.
     Stop train_steps();
+    Stop steps_to_the_end();
     StepFigures one_step();
     double evaluate();
     void save();

@@ -1,7 +1,6 @@
 // A step, and the evaluation that shares its data path.
 #include "train/train_step.hpp"
 
-#include <algorithm>
 #include <cmath>
 
 #include "core/call_counts.hpp"
@@ -10,6 +9,7 @@
 #include "kernels/reductions.hpp"
 #include "kernels/transfer.hpp"
 #include "optim/schedule.hpp"
+#include "train/finite.hpp"
 
 namespace switchyard {
 namespace {
@@ -42,35 +42,15 @@ double host_value(Tensor scalar) {
     return value;
 }
 
-/// Name of the first weight that is not finite in some rank's part, "" if all are. Collective.
-std::string first_bad_weight(TrainState& s) {
-    std::vector<std::pair<std::string, Tensor>> weights;
-    for (const Parameter* p : s.model.parameters()) weights.emplace_back(p->shard.name, p->value);
-    for (const Linear* linear : s.model.linears())
-        if (linear->frozen()) weights.emplace_back(linear->shard().name, linear->base().words.hi);
-    const Tensor squares = s.optimizer.squared_norm();  // as work space: the step is over
-    const auto bad = std::find_if(weights.begin(), weights.end(), [&](const auto& weight) {
-        kernels::squared_norm(weight.second, squares);
-        return !std::isfinite(host_value(squares));
-    });
-    const auto first = static_cast<std::size_t>(
-        all_reduce_min(s.context.topology.world, static_cast<double>(bad - weights.begin())));
-    return first < weights.size() ? weights[first].first : "";
-}
-
 /// Loss and norm are the same on all ranks, and so is the verdict. AdamW found them so too, and did nothing.
 void require_finite(TrainState& s, double loss, double norm) {
     if (std::isfinite(loss) && std::isfinite(norm)) return;
     const std::string gradient = s.optimizer.first_bad_gradient(), weight = first_bad_weight(s);
-    // A NaN's sign means nothing.
-    const auto shown = [](double x) { return std::isnan(x) ? std::fabs(x) : x; };
-    fail<AgreedError>(
-        "step {}: loss {} or gradient norm {} is not finite{} (the update was not made; the last checkpoint "
-        "is good); lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
-        s.step + 1, shown(loss), shown(norm),
-        !weight.empty()    ? ", first bad weight: " + weight
-        : gradient.empty() ? ""
-                           : ", first bad gradient: " + gradient);
+    fail<NotFinite>("step {}: loss {} or gradient norm {} is not finite{}", s.step + 1,
+                    without_nan_sign(loss), without_nan_sign(norm),
+                    !weight.empty()    ? ", first bad weight: " + weight
+                    : gradient.empty() ? ""
+                                       : ", first bad gradient: " + gradient);
 }
 
 }  // namespace
@@ -148,7 +128,7 @@ double validation_loss(const ModelContext& context, Transformer& model, const To
         sum += host_value(model.loss());
         progress();
     }
-    return all_reduce_sum(dp, sum) / static_cast<double>(loader.num_validation_targets());
+    return without_nan_sign(all_reduce_sum(dp, sum) / static_cast<double>(loader.num_validation_targets()));
 }
 
 }  // namespace switchyard

@@ -20,7 +20,7 @@ struct StepResult {
 using BatchSource = std::function<void(std::int64_t first, std::int64_t count, Batch&)>;
 
 /// Advances `state` by one step. Collective. The host reads results of the back end once, at the end. Throws
-/// AgreedError on all ranks, naming step and first bad parameter, when loss or gradient are not finite; no
+/// NotFinite on all ranks, naming step and first bad parameter, when loss or gradient are not finite; no
 /// update was made then, though a method may have switched or merged what it would have after one. Step t
 /// takes samples t global_batch ... of the source.
 StepResult train_step(TrainState& state, const BatchSource&, PhaseTimer&);

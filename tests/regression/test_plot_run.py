@@ -129,6 +129,13 @@ class PlotRun(unittest.TestCase):
         for name in ("nowhere", "empty", "odd"):
             self.assertRegex(result.stderr, f"left out: .*{name}")
 
+    def test_a_picture_that_cannot_be_written_is_said(self):
+        self.write("run", log_lines(restart=False))
+        for output in ("no such folder/x.png", "x.abc"):
+            result = self.plot("run", "-o", output)
+            self.assertEqual(result.returncode, 1)
+            self.assertRegex(result.stderr, r"^plot_run.py: .*; give another -o")
+
     def test_finding_24_odd_lines_are_named_and_left_out(self):
         odd = ["5", '{"step": [1]}', '"text"', "null", "[[", '{"step": true, "loss": 1}', '{"step": -1}', '{"event": 7}', '{"event": "resume", "step": "x"}',
                '{"step": 1e999, "loss": 2}', "[" * 100000, '{"loss": 3}']

@@ -203,6 +203,27 @@ class Sites(WithStudy):
         self.assertEqual(words[-1], str(site))
 
 
+class Configurations(WithStudy):
+    def test_finding_06_the_program_reads_the_study(self):
+        """Quotes, # and repeated keys mean here what they mean to the program, and come back from a point's file."""
+        study = self.study(('dir = {dir}/study', 'dir = first\ndir = "{dir}/a study #1"  # comment'),
+                           ("global_batch = 4", 'global_batch = 4\ntokens = "a #1 \\"b\\".h5"'))
+        self.assertEqual(study.dir, self.path / "a study #1")
+        point = study.points[0]
+        self.assertEqual(point.setting("data.tokens"), 'a #1 "b".h5')
+        config = scaling_study.write_config(study, point)
+        self.assertEqual(study_points.settings_of(config), dict(point.settings))
+        self.assertEqual(study_points.as_written(config)["run.dir"], str(point.run(study)))
+        with self.assertRaisesRegex(study_points.StudyError, "study.cfg:.*closing quote"):
+            self.study(("global_batch = 4", 'global_batch = "4'))
+
+    def test_finding_24_percent_signs_are_not_expanded(self):
+        self.tool("sbatch", f'for word in "$@"; do echo "$word"; done > {self.path}/words; echo 1')
+        study = self.study(("dir = {dir}/study", "dir = {dir}/50%j"))
+        self.submit(study, "slurm")
+        self.assertIn(f"--output={self.path}/50%%j/slurm_%A_%a.log", (self.path / "words").read_text().splitlines())
+
+
 class Results(WithStudy):
     def finished(self, study, point, steps, memory=100, cores="0-1"):
         """A finished run with a step of (seconds, forward, bytes) each."""

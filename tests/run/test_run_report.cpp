@@ -257,5 +257,25 @@ TEST(CrowdingTest, CountsThreadsAgainstTheCoresOfEachHost) {
               "set OMP_NUM_THREADS=1 and check the binding");
 }
 
+TEST(IdleTest, CountsCoresWithoutWork) {
+    const auto on = [](int threads, int per_core, std::vector<std::string> cores) {
+        ordered_json environment{
+            {"num_threads", threads}, {"threads_per_core", per_core}, {"ranks", ordered_json::array()}};
+        for (const std::string& of_rank : cores)
+            environment["ranks"].push_back({{"host", "a"}, {"cores", of_rank}});
+        return idle_text(environment);
+    };
+    EXPECT_EQ(on(1, 1, {"0-15"}),
+              "1 rank of 1 thread uses 1 of 16 cores of a (the others do nothing for this run); set "
+              "OMP_NUM_THREADS=16, or start more ranks");
+    EXPECT_EQ(on(2, 1, {"0-7", "0-7"}).find("2 ranks of 2 threads use 4 of 8 cores of a ("), 0u);
+    EXPECT_EQ(on(16, 1, {"0-15"}), "");
+    EXPECT_EQ(on(8, 2, {"0-15"}), "") << "one thread for each core with two hardware threads";
+    EXPECT_EQ(on(1, 1, {"0-2", "0-2"}), "") << "three cores do not divide by two";
+    EXPECT_EQ(on(1, 1, {"3", "5"}), "");
+    EXPECT_EQ(on(1, 1, {"unknown"}), "");
+    EXPECT_EQ(on(4, 1, {"0-1"}), "") << "that is crowding";
+}
+
 }  // namespace
 }  // namespace switchyard

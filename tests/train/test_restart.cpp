@@ -7,7 +7,7 @@
 #include "core/error.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "run/checkpoints.hpp"
-#include "run/resume_rules.hpp"
+#include "train/resume_rules.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/tiny_run.hpp"
 

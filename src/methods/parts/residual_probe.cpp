@@ -85,12 +85,8 @@ void ResidualProbe::after(const Linear& linear) {
 
 double ResidualProbe::judge(std::span<const double> scalars, const Linear& linear, std::int64_t terms) const {
     const double residual = scalars[slot_], rounding = scalars[slot_ + 1];
-    require<AgreedError>(
-        std::isfinite(residual) && std::isfinite(rounding),
-        "the effective weight of {} is not finite after the update (the run cannot go on; the last "
-        "checkpoint "
-        "is good); lower optim.lr or optim.dense_lr, lengthen optim.warmup_steps, or set optim.clip_norm",
-        linear.name());
+    require<NotFinite>(std::isfinite(residual) && std::isfinite(rounding),
+                       "the effective weight of {} is not finite after the update", linear.name());
     const double eps =
         dtype_ == DType::f64 ? std::numeric_limits<double>::epsilon() : std::numeric_limits<float>::epsilon();
     const double limit = 8 * std::sqrt(static_cast<double>(terms)) * eps;

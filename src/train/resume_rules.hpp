@@ -8,11 +8,19 @@
 
 namespace switchyard {
 
-/// The stored configuration of a checkpoint beside the one asked for (complete): returns a line for each
-/// difference that section 7.4 of the design allows; throws UserError naming key, stored and requested value
-/// of the others.
-std::vector<std::string> check_resumable(const CheckpointHeader&, const std::string& path,
-                                         const Config& requested);
+/// A difference that a resumed run may have.
+struct AllowedChange {
+    ConfigChange change;
+    /// What makes the run another one than that which was interrupted, "": nothing.
+    std::string effect;
+    std::string line() const;
+};
+
+/// The stored configuration of a checkpoint beside the one asked for (complete): returns the differences that
+/// are allowed: those of section 7.4 of the design, more run.steps where the schedule allows it, and lower
+/// rates. Throws UserError naming key, stored and requested value of the others.
+std::vector<AllowedChange> check_resumable(const CheckpointHeader&, const std::string& path,
+                                           const Config& requested);
 /// Keys that are `auto` here, or that came later and are not given, take the value that the newest readable
 /// checkpoint of run.dir was written with, if there is one: what the program would choose by now does not
 /// change a run under way. Collective.
@@ -22,5 +30,8 @@ void check_data(const CheckpointHeader&, const std::string& path, const TokenFil
 /// Throws UserError naming the key in which the model in a checkpoint differs (run.init_from), or the method
 /// that refuses to start another run.
 void check_same_model(const Config& stored, const std::string& path, const Config& requested);
+
+/// Throws UserError naming the key in which method or compute type differ (run.init_state = all).
+void check_same_method(const Config& stored, const std::string& path, const Config& requested);
 
 }  // namespace switchyard

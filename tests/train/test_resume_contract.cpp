@@ -9,8 +9,8 @@
 #include "core/error.hpp"
 #include "methods/registry.hpp"
 #include "run/inputs.hpp"
-#include "run/resume_rules.hpp"
 #include "support/temporary_directory.hpp"
+#include "train/resume_rules.hpp"
 
 namespace switchyard {
 namespace {
@@ -48,12 +48,14 @@ class ResumeContract : public ::testing::TestWithParam<std::string> {
     void change(const std::string& key, const std::string& before, const std::string& after) {
         const Config requested = complete(header.config, {"--" + key + "=" + after});
         const std::string line = key + ": " + before + " -> " + after;
-        std::vector<std::string> changes;
+        std::vector<AllowedChange> changes;
         const std::string error = test::message_of<UserError>(
             [&] { changes = check_resumable(header, "step_00000007.h5", requested); });
         if (may_change.contains(key)) {
             EXPECT_EQ(error, "");
-            EXPECT_EQ(changes, std::vector<std::string>{line});
+            ASSERT_EQ(changes.size(), 1u);
+            EXPECT_EQ(changes[0].line(), line);
+            EXPECT_EQ(changes[0].effect, "") << "the run stays the same one, bit for bit";
         } else {
             EXPECT_CONTAINS(
                 error,
@@ -109,6 +111,37 @@ TEST_P(ResumeContract, SeveralDifferencesAreNamedTogether) {
         test::message_of<UserError>([&] { check_resumable(header, "a.h5", requested); });
     EXPECT_CONTAINS(error, fmt::format("optim.lr: {} -> 0.5; run.seed: 0 -> 3 (", stored.optim.lr));
     EXPECT_EQ(error.find("keep_last"), std::string::npos);
+}
+
+TEST_P(ResumeContract, test_finding_13_lower_rates_are_allowed_and_named) {
+    const Config lower = complete(header.config, {"--optim.lr=1e-7", "--optim.dense_lr=0"});
+    const std::vector<AllowedChange> changes = check_resumable(header, "a.h5", lower);
+    ASSERT_EQ(changes.size(), 2u) << "0 stands for optim.lr";
+    for (const AllowedChange& change : changes) EXPECT_NE(change.effect, "") << change.line();
+    EXPECT_CONTAINS(changes[0].line(), "-> 1e-07 (");
+    const std::string error = test::message_of<UserError>(
+        [&] { check_resumable(header, "a.h5", complete(header.config, {"--optim.lr=5"})); });
+    EXPECT_CONTAINS(error, "optim.lr may be lowered, not raised");
+}
+
+TEST_P(ResumeContract, test_finding_13_steps_grow_where_the_past_stays_as_it_was) {
+    const auto error = [&](const std::vector<std::string>& of_run, std::int64_t step, int steps) {
+        header.config = config_text(complete(header.config, of_run), method_options());
+        header.step = step;
+        const Config requested = complete(header.config, {"--run.steps=" + std::to_string(steps)});
+        return test::message_of<UserError>([&] {
+            const auto changes = check_resumable(header, "a.h5", requested);
+            EXPECT_NE(changes.at(0).effect, "");
+        });
+    };
+    const std::string constant = "--optim.schedule=constant", wsd = "--optim.schedule=wsd";
+    EXPECT_CONTAINS(error({"--run.steps=100", "--optim.warmup_steps=5"}, 50, 200), "a cosine over 200 steps");
+    EXPECT_CONTAINS(error({constant}, 50, 99), "run.steps may only grow");
+    EXPECT_EQ(error({constant}, 100, 101), "") << "finished";
+    // The factor of step 60 (the 61st update) is still 1, that of the next one is not.
+    EXPECT_EQ(error({wsd, "--optim.decay_ratio=0.4"}, 61, 200), "");
+    EXPECT_CONTAINS(error({wsd}, 62, 200), "had begun by step 62");
+    EXPECT_EQ(error({wsd}, 3, 200), "") << "in the warm-up";
 }
 
 std::vector<std::string> names() {

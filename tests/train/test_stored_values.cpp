@@ -7,8 +7,8 @@
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/run/run_directory.hpp"
 #include "methods/registry.hpp"
-#include "run/resume_rules.hpp"
 #include "support/temporary_directory.hpp"
+#include "train/resume_rules.hpp"
 
 namespace switchyard {
 namespace {
