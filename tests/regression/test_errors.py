@@ -237,7 +237,7 @@ class Tokens(Errors):
             (1, words(self.folder / "no.h5"), ["no.h5` does not exist"]),
             (2, words(self.folder / "no.h5"), ["no.h5` does not exist"]),
             (2, words(self.folder / "cut.h5"), ["cut.h5", "truncated"]),
-            (1, words(self.folder / "text.h5"), ["text.h5", "no HDF5 file"]),
+            (1, words(self.folder / "text.h5"), ["text.h5", "not an HDF5 file"]),
             (1, words(checkpoint), ["is not an intact token file", "switchyard tokenize"]),
         ])  # fmt: skip
         self.assertFalse(run.path.exists())
@@ -246,7 +246,7 @@ class Tokens(Errors):
         run = self.trained()
         other_text = make_tokens(self.folder, seed=2, tokenizer=self.tokens)
         other_tokenizer = make_tokens(self.folder, seed=3, vocab_size=310)
-        for tokens, parts in ((other_text, ["holds other tokens", "fingerprints"]),
+        for tokens, parts in ((other_text, ["holds different tokens", "fingerprints"]),
                               (other_tokenizer, ["model.vocab_size: 300 -> 310"])):  # fmt: skip
             code_and_output = launch(1, ["train", *arguments({**run.settings, "data.tokens": tokens})])
             self.assert_refused(code_and_output, *parts, status=run)
@@ -304,7 +304,7 @@ class RunDirectory(Errors):
             code, output = launch(ranks, words)
             self.assertEqual(code, 1, output)
             self.assertEqual(len(MESSAGE.findall(output)), 1, output)
-            self.assertRegex(output, rf"is in use by pid {first.process.pid} on host \S+ \(.+\) wait for that run")
+            self.assertRegex(output, rf"is in use by pid {first.process.pid} on host \S+ \(.+\); wait for that run")
             self.assertEqual(run.status()["outcome"], "running")
         before = run.last_step()
         self.wait_until(first, lambda: run.last_step() > before)

@@ -259,7 +259,7 @@ class Contract(program.Test):
             model__ffn_size=41)  # fmt: skip
         foreign = program.make_tokens(self.folder, seed=3)
         self.assert_refused(
-            self.run_of("b", **start), f"checkpoint `{file}` was trained with another tokenizer", data__tokens=foreign)
+            self.run_of("b", **start), f"checkpoint `{file}` was trained with a different tokenizer", data__tokens=foreign)
         self.assert_refused(self.run_of("c"), "cannot read " + str(self.folder / "none.h5"), run__init_from=self.folder / "none.h5")
         self.assert_refused(self.run_of("d"), str(self.tokens), run__init_from=self.tokens)
 
