@@ -117,6 +117,10 @@ class PlotRun(unittest.TestCase):
             _, result = self.picture(f"./{name}")
             self.assertNotIn("Warning", result.stderr)
             self.assertIn(name if name.isascii() else "\N{REPLACEMENT CHARACTER}", result.stdout)
+        for name in ("_a", "_b", "xa", "xb"):
+            self.write(name, log_lines(restart=False))
+        dark = lambda image: int((image.max(axis=2) < 0.3).sum())  # noqa: E731  (text)
+        self.assertGreater(dark(self.picture("_a", "_b")[0]), 0.9 * dark(self.picture("xa", "xb")[0]), "names in the legend")
         (self.path / "matplotlibrc").write_text("text.usetex: True\n")  # of the user, in the working directory
         self.picture("a$b", "_hidden")
 

@@ -17,6 +17,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from support.program import BUILD, ROOT  # noqa: E402
 
+os.environ["SWITCHYARD_PROGRAM"] = str(BUILD / "switchyard")  # reads studies
 sys.path.insert(0, str(ROOT / "tools"))
 import study_points  # noqa: E402
 import study_report  # noqa: E402

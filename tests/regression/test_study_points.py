@@ -1,5 +1,8 @@
 #!/usr/bin/python3
-"""What a study must not lose or mix up: points at work, its files, names of points, bases of efficiency. Nothing is trained."""
+"""What a study must not lose or mix up: points at work, its files, names of points, bases of efficiency. Nothing is trained.
+
+--build=DIRECTORY holds the program.
+"""
 import contextlib
 import fcntl
 import io
@@ -13,7 +16,10 @@ import types
 import unittest
 from unittest import mock
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from support.program import BUILD, ROOT  # noqa: E402
+
+os.environ["SWITCHYARD_PROGRAM"] = str(BUILD / "switchyard")  # reads studies
 sys.path.insert(0, str(ROOT / "tools"))
 import scaling_study  # noqa: E402
 import study_files  # noqa: E402
