@@ -17,6 +17,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,8 @@ def command_plan(study, _):
 
 def quoted(value):
     """As the program reads it back, whatever is in it."""
+    if re.fullmatch(r"[\w.,:/+-]*", value):
+        return value
     for character, code in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
         value = value.replace(character, code)
     return f'"{value}"'
