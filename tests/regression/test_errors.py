@@ -255,10 +255,10 @@ class Tokens(Errors):
         second = Run(self.folder / "second", other_tokenizer, **{"model.vocab_size": 310})
         self.assert_trains(second, run__stop_step=2)
         with_first = {**second.settings, "data.tokens": self.tokens}
-        self.assert_refused(launch(2, ["train", *arguments(with_first)]), "another tokenizer", status=second)
-        self.assert_refused(launch(1, ["eval", second.path, f"--data.tokens={self.tokens}"]), "another tokenizer")
+        self.assert_refused(launch(2, ["train", *arguments(with_first)]), "a different tokenizer", status=second)
+        self.assert_refused(launch(1, ["eval", second.path, f"--data.tokens={self.tokens}"]), "a different tokenizer")
         init = {**same_size, "data.tokens": self.tokens, "run.init_from": second.checkpoint(), "run.dir": self.folder / "third"}
-        self.assert_refused(launch(1, ["train", *arguments(init)]), "another tokenizer")
+        self.assert_refused(launch(1, ["train", *arguments(init)]), "a different tokenizer")
         self.assert_verifies(run.checkpoint(), second.checkpoint())
 
     def test_id_outside_the_vocabulary(self):

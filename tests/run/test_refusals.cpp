@@ -102,10 +102,10 @@ TEST_F(Refusals, OfWhatDoesNotFitACheckpoint) {
         own.write("b.txt", test::sample_text(300, 2));
         tokenize(other);
     });
-    refused({"eval", run, "--data.tokens=" + other.output}, "another tokenizer");
+    refused({"eval", run, "--data.tokens=" + other.output}, "a different tokenizer");
     refused({"eval", run, "--data.seq_len=30000"}, "data.seq_len + 1");
     refused({"eval", run, "--parallel.tp=7"}, "parallel.tp = 7");
-    refused({"generate", run, "--data.tokens=" + other.output}, "another tokenizer");
+    refused({"generate", run, "--data.tokens=" + other.output}, "a different tokenizer");
 }
 
 TEST_F(Refusals, OfALossThatIsNotFinite) {
