@@ -17,7 +17,8 @@ std::vector<CommandOption> train_options() {
 int run_train(const CommandContext& context, const Arguments& arguments) {
     const ParsedConfig given = read_configuration(context.world, arguments.files, arguments.settings);
     if (arguments.has("dump-config")) {
-        if (context.world.rank() == 0) write_result(annotated_config_text(given.config, method_options()));
+        if (context.world.rank() == 0)
+            write_text_result(annotated_config_text(given.config, method_options()));
         return 0;
     }
     return train(context.world, given, context.start);

@@ -1,6 +1,10 @@
 // By fwrite: fmt::print throws where a stream cannot be written.
 #include "core/output.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <csignal>
 #include <cstdio>
 
 #include "core/error.hpp"
@@ -23,6 +27,15 @@ bool results_pending = false;  // in the buffer of standard output
 
 }  // namespace
 
+void prepare_standard_streams() {
+    // Opened for the direction in which nobody uses it. The lowest number that is free is taken: that of the
+    // stream.
+    for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+        if (::fcntl(stream, F_GETFD) < 0)
+            (void)!::open("/dev/null", stream == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+    std::signal(SIGPIPE, SIG_IGN);
+}
+
 void show_error(std::string_view text) noexcept {
     write_to(stderr, text);
     std::fflush(stderr);
@@ -36,6 +49,13 @@ void show_progress(std::string_view text) noexcept {
 void write_result(std::string_view text) {
     results_pending = true;
     require_written(write_to(stdout, text));
+}
+
+void write_text_result(std::string_view text) {
+    if (::isatty(STDOUT_FILENO))
+        write_result(printable(text));
+    else
+        write_result(text);
 }
 
 void flush_results() {

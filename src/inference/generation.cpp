@@ -121,14 +121,14 @@ void TextStream::print() {
     std::string text = tokenizer_.decode(ids_);
     while (text.ends_with(unfinished)) text.resize(text.size() - unfinished.size());
     if (text.size() <= printed_.size() || text.compare(0, printed_.size(), printed_) != 0) return;
-    write_result(text.substr(printed_.size()));
+    write_text_result(text.substr(printed_.size()));
     flush_results();
     printed_ = std::move(text);
 }
 
 void TextStream::finish() {
     const std::string text = tokenizer_.decode(ids_);
-    if (text.compare(0, printed_.size(), printed_) == 0) write_result(text.substr(printed_.size()));
+    if (text.compare(0, printed_.size(), printed_) == 0) write_text_result(text.substr(printed_.size()));
     write_result("\n");
     flush_results();
 }

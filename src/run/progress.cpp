@@ -64,7 +64,7 @@ void Progress::clear() {
 
 void Progress::line(const std::string& text) {
     clear();
-    show_progress(text + "\n");
+    show_progress(printable(text) + "\n");
 }
 
 void Progress::end_line() {
