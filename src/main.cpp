@@ -3,8 +3,10 @@
 
 #include "comm/failure.hpp"
 #include "commands/commands.hpp"
+#include "core/output.hpp"
 #include "core/timer.hpp"
 #include "io/files/files.hpp"
+#include "io/files/structure_reader.hpp"
 #include "run/stop_requests.hpp"
 
 namespace {
@@ -86,6 +88,8 @@ std::vector<Command> commands() {
 
 int main(int argc, char** argv) {
     const double start_s = seconds_now();
+    prepare_standard_streams();
+    if (int code = 0; serve_structure(argc, argv, code)) return code;
     note_requeue_signals();
     int rank = 0;
     ignore_file_size_signal();

@@ -78,9 +78,16 @@ class CheckpointReader {
 
     const std::string& path() const;
     bool has(const std::string& dataset) const;
+    std::vector<std::string> datasets() const;
     Shape shape(const std::string& dataset) const;
     bool has_attribute(const std::string& object, const std::string& key) const;
     Attribute attribute(const std::string& object, const std::string& key) const;
+    /// The same, as what it must be. Throws UserError naming file, object and key where it is missing, of
+    /// another type or out of range.
+    std::int64_t integer(const std::string& object, const std::string& key, std::int64_t least,
+                         std::int64_t most) const;
+    double real(const std::string& object, const std::string& key) const;
+    std::string text(const std::string& object, const std::string& key) const;
 
     /// Reads this rank's part (replicas read too) into `values` (padding untouched); f32 in the file may go
     /// to bf16 or f64 and back if exact. Parts with replica == 0 must cover the dataset exactly once: their
@@ -97,6 +104,8 @@ class CheckpointReader {
   private:
     void read_values(const std::string& dataset, const Shard& shard, PartValues& values,
                      Pieces& so_far) const;
+    template <class T>
+    T typed(const std::string& object, const std::string& key, const char* type) const;
     struct State;
     std::unique_ptr<State> state_;
 };
@@ -124,7 +133,7 @@ struct FileContents {
 FileContents file_contents(const std::string& path);
 
 /// Problems found in the file: unreadable metadata, checksums that do not fit, missing parts. Empty: it
-/// verifies.
+/// verifies. Throws UnreadableError (io/files) where the file may be whole, but cannot be read here.
 std::vector<std::string> verify_file(const std::string& path);
 
 /// Differences outside provenance, one line each with the largest absolute and relative difference of a

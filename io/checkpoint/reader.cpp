@@ -1,11 +1,5 @@
 // Reading: rank 0 reads the structure and broadcasts it, so that all ranks take the same decisions; values
 // come from all ranks' own descriptors and their checksum is compared before anyone uses them.
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-
 #include "comm/collectives.hpp"
 #include "comm/messages.hpp"
 #include "core/error.hpp"
@@ -13,6 +7,7 @@
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/checkpoint/file_parts.hpp"
 #include "io/checkpoint/stored_values.hpp"
+#include "io/files/files.hpp"
 
 namespace switchyard {
 namespace {
@@ -31,12 +26,9 @@ struct Wish {
 struct CheckpointReader::State {
     Comm world;
     std::string path;
-    int fd = -1;
+    FileDescriptor fd;
     Catalog catalog;
 
-    ~State() {
-        if (fd >= 0) ::close(fd);
-    }
     const StoredDataset& dataset(const std::string& name) const {
         const auto found = catalog.datasets.find(name);
         require(found != catalog.datasets.end(),
@@ -60,8 +52,11 @@ CheckpointReader::CheckpointReader(const Comm& world, const std::string& path)
     bytes = broadcast(world, bytes);
     if (world.rank() != 0) s.catalog = catalog_from_bytes(bytes);
     agree_on(world, [&] {
-        s.fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-        require(s.fd >= 0, "cannot open {} ({}); all ranks must see it", path, system_reason);
+        try {
+            s.fd = open_regular(path);
+        } catch (const UserError& problem) {
+            fail("{} (all ranks read it); check that every node sees it", problem.what());
+        }
     });
 }
 
@@ -73,6 +68,12 @@ const std::string& CheckpointReader::path() const {
 
 bool CheckpointReader::has(const std::string& dataset) const {
     return state_->catalog.datasets.contains(dataset);
+}
+
+std::vector<std::string> CheckpointReader::datasets() const {
+    std::vector<std::string> names;
+    for (const auto& [name, dataset] : state_->catalog.datasets) names.push_back(name);
+    return names;
 }
 
 Shape CheckpointReader::shape(const std::string& dataset) const {
@@ -89,6 +90,35 @@ Attribute CheckpointReader::attribute(const std::string& object, const std::stri
             "checkpoint {} has no attribute {} at {} (it is of another model or method?)", path(), key,
             object);
     return state_->catalog.attributes.at(object).at(key);
+}
+
+template <class T>
+T CheckpointReader::typed(const std::string& object, const std::string& key, const char* type) const {
+    const Attribute value = attribute(object, key);
+    const T* const typed_value = std::get_if<T>(&value);
+    require(typed_value,
+            "checkpoint {}: attribute {} at {} is not {} (the file was changed); use another checkpoint",
+            path(), key, object, type);
+    return *typed_value;
+}
+
+std::int64_t CheckpointReader::integer(const std::string& object, const std::string& key, std::int64_t least,
+                                       std::int64_t most) const {
+    const auto value = typed<std::int64_t>(object, key, "a whole number");
+    require(value >= least && value <= most,
+            "checkpoint {}: attribute {} at {} is {}, which is not from {} to {} (the file was changed); use "
+            "another "
+            "checkpoint",
+            path(), key, object, value, least, most);
+    return value;
+}
+
+double CheckpointReader::real(const std::string& object, const std::string& key) const {
+    return typed<double>(object, key, "a real number");
+}
+
+std::string CheckpointReader::text(const std::string& object, const std::string& key) const {
+    return typed<std::string>(object, key, "a text");
 }
 
 void CheckpointReader::read(const std::string& name, const Shard& shard, Tensor values) const {

@@ -2,6 +2,7 @@
 #include "io/checkpoint/state_io.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
@@ -176,7 +177,8 @@ void StateIo::attribute(const std::string& object, const std::string& key, std::
     if (writer_)
         writer_->attribute(object, key, value);
     else if (reader_)
-        value = std::get<std::int64_t>(reader_->attribute(object, key));
+        value = reader_->integer(object, key, std::numeric_limits<std::int64_t>::min(),
+                                 std::numeric_limits<std::int64_t>::max());
 }
 
 void StateIo::note(const std::string& object, const std::string& key, const Attribute& value) {

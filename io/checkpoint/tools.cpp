@@ -1,11 +1,7 @@
 // What one process can do with checkpoint files: contents, verify, diff, list. Values are read block by
 // block.
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -28,10 +24,7 @@ constexpr std::int64_t block_bytes = 4 << 20;
 
 class InputFile {
   public:
-    explicit InputFile(const std::string& path)
-        : path_(path), fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-        require(fd_ >= 0, "cannot read {} ({}); check the path", path, system_reason);
-    }
+    explicit InputFile(const std::string& path) : path_(path), fd_(open_regular(path)) {}
 
     /// Values [first, first + count) of a dataset.
     void read(const std::string& name, const StoredDataset& dataset, std::int64_t first, std::int64_t count,
@@ -224,6 +217,8 @@ std::vector<std::string> verify_file(const std::string& path) {
     const auto collect = [&](auto work) {
         try {
             work();
+        } catch (const UnreadableError&) {
+            throw;
         } catch (const UserError& error) {
             problems.push_back(error.what());
         }

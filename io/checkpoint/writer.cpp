@@ -34,14 +34,15 @@ constexpr hsize_t aligned_from_bytes = 4 << 20;
 void check_file_size_limit(const std::string& path, std::uint64_t bytes) {
     rlimit limit{};
     if (::getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
-    require(limit.rlim_cur >= bytes, "cannot write {} ({} needed, files are limited to {}); raise `ulimit -f`",
-            path, bytes_text(bytes), bytes_text(limit.rlim_cur));
+    require(limit.rlim_cur >= bytes,
+            "cannot write {} ({} needed, files are limited to {}); raise `ulimit -f`", path,
+            bytes_text(bytes), bytes_text(limit.rlim_cur));
 }
 
 void check_free_space(const std::string& path, std::uint64_t bytes) {
     struct statvfs info {};
-    require(::statvfs(directory_of(path).c_str(), &info) == 0, "cannot write {} ({}: {}); check run.dir", path,
-            directory_of(path), system_reason);
+    require(::statvfs(directory_of(path).c_str(), &info) == 0, "cannot write {} ({}: {}); check run.dir",
+            path, directory_of(path), system_reason);
     const std::uint64_t free = std::uint64_t{info.f_bavail} * info.f_frsize;
     require(free >= bytes,
             "cannot write {} (no space left: {} needed, {} free); remove files or lower run.keep_last", path,
@@ -49,15 +50,12 @@ void check_free_space(const std::string& path, std::uint64_t bytes) {
 }
 
 Handle create_file(const std::string& path) {
-    hdf5::silence_errors();
-    const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
+    const Handle access = hdf5::file_access();
     SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));
     SWITCHYARD_HDF5(H5Pset_alignment(access, aligned_from_bytes, alignment_bytes));
-    SWITCHYARD_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG));
-    hdf5::no_locking(access);
     const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "H5Pcreate");
     SWITCHYARD_HDF5(H5Pset_obj_track_times(creation, false));
-    return {H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, access), H5Fclose, "H5Fcreate"};
+    return hdf5::create_file(path, creation, access);
 }
 
 /// What the ranks must know of each other, and agree on, before a dataset is written.
@@ -162,16 +160,15 @@ CheckpointWriter::CheckpointWriter(const Comm& world, std::string path, std::uin
             check_file_size_limit(s.path, expected_bytes);
             if (!s.root()) return;
             check_free_space(s.path, expected_bytes);
-            s.data =
-                FileDescriptor(::open(s.partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-            require(s.data >= 0, "cannot create {} ({}); check run.dir", s.partial, system_reason);
             s.made_partial = true;
             s.file = create_file(s.partial);
+            s.data = FileDescriptor(::open(s.partial.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
+            require(s.data >= 0, "cannot open {} ({}); check run.dir", s.partial, system_reason);
             s.catalog.attributes["/"];
         });
         agree_on(world, [&] {
             if (s.root()) return;
-            s.data = FileDescriptor(::open(s.partial.c_str(), O_WRONLY | O_CLOEXEC));
+            s.data = FileDescriptor(::open(s.partial.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
             require(s.data >= 0, "cannot open {} ({}); all ranks must see run.dir", s.partial, system_reason);
         });
     } catch (...) {

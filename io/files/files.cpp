@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,6 +27,38 @@ FileDescriptor::~FileDescriptor() {
 
 int FileDescriptor::close() {
     return ::close(std::exchange(fd_, -1));
+}
+
+FileDescriptor open_regular(const std::string& path) {
+    FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+    if (fd < 0 && errno == ENXIO) fail("`{}` is not a regular file; check the path", path);  // a socket
+    require<UnreadableError>(fd >= 0, "cannot open `{}` ({}); check the path", path, system_reason);
+    struct stat status {};
+    require<UnreadableError>(::fstat(fd, &status) == 0, "cannot open `{}`: {}", path, system_reason);
+    require(S_ISREG(status.st_mode), "`{}` is not a regular file but {}; check the path", path,
+            S_ISDIR(status.st_mode)    ? "a folder"
+            : S_ISFIFO(status.st_mode) ? "a pipe"
+                                       : "a device");
+    return fd;
+}
+
+FileDescriptor open_kept(const std::string& path, int flags) {
+    FileDescriptor fd(::open(
+        path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | flags, 0666));
+    if (fd < 0 && errno == ELOOP)
+        fail("`{}` is a symbolic link (what it leads to would be written); remove the link", path);
+    require(fd >= 0, "cannot open `{}`: {}", path, system_reason);
+    struct stat status {};
+    require(::fstat(fd, &status) == 0 && S_ISREG(status.st_mode),
+            "`{}` is not a regular file (it is written here); move it away", path);
+    return fd;
+}
+
+FileDescriptor create_anew(const std::string& path) {
+    ::unlink(path.c_str());
+    FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
+    require(fd >= 0, "cannot create `{}`: {}", path, system_reason);
+    return fd;
 }
 
 std::string directory_of(const std::string& path) {
@@ -97,8 +130,7 @@ void write_file(const std::string& path, std::string_view text) {
 void write_file(const std::string& path, std::string_view text, const std::string& partial) {
     try {
         {
-            const FileDescriptor fd(::open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-            require(fd >= 0, "cannot create `{}`: {}", partial, system_reason);
+            const FileDescriptor fd = create_anew(partial);
             write_all(fd, text, partial);
         }
         publish_file(partial, path);
@@ -108,9 +140,8 @@ void write_file(const std::string& path, std::string_view text, const std::strin
     }
 }
 
-std::string read_file(const std::string& path) {
-    const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    require(fd >= 0, "cannot open `{}`: {}", path, system_reason);
+std::string read_file(const std::string& path, std::uint64_t max_bytes) {
+    const FileDescriptor fd = open_regular(path);
     std::string text;
     char block[65536];
     for (;;) {
@@ -119,6 +150,9 @@ std::string read_file(const std::string& path) {
         require(count >= 0, "cannot read `{}`: {}", path, system_reason);
         if (count == 0) return text;
         text.append(block, static_cast<std::size_t>(count));
+        require(text.size() <= max_bytes,
+                "`{}` has more than {} bytes (no file that is read here is so long); check the path", path,
+                max_bytes);
     }
 }
 

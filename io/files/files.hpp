@@ -1,11 +1,23 @@
-// Durable files with plain POSIX calls: sync, rename, write as a whole.
+// Files with plain POSIX calls: durable writes (sync, rename, as a whole), and reads of files that others
+// left behind. What is read is a regular file, opened without waiting; what is created never goes through a
+// link that someone put where a name can be foreseen.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "core/error.hpp"
+
 namespace switchyard {
+
+/// A file that may be whole, but cannot be read here: the system refuses it (permission, locks, too many open
+/// files, ...), or another tool stored it in a way that is not read.
+class UnreadableError : public UserError {
+  public:
+    using UserError::UserError;
+};
 
 /// Owns a file descriptor.
 class FileDescriptor {
@@ -25,6 +37,18 @@ class FileDescriptor {
   private:
     int fd_ = -1;
 };
+
+/// A regular file for reading. A folder, FIFO, socket or device is refused without waiting for it. Throws
+/// UnreadableError with what the system said, UserError for the wrong kind.
+FileDescriptor open_regular(const std::string& path);
+
+/// A regular file of a program of ours that is kept from run to run, for reading and writing; made where
+/// there is none. `flags`: O_APPEND or 0. Links are not followed: this file is written. Throws UserError.
+FileDescriptor open_kept(const std::string& path, int flags = 0);
+
+/// An empty file of that name for writing. What had the name before is removed, not followed and not
+/// overwritten: links may lead anywhere. Throws UserError.
+FileDescriptor create_anew(const std::string& path);
 
 /// "." for a bare name.
 std::string directory_of(const std::string& path);
@@ -51,7 +75,8 @@ void write_file(const std::string& path, std::string_view text);
 /// The same by way of a file `partial` of the caller's own: for paths that several processes write.
 void write_file(const std::string& path, std::string_view text, const std::string& partial);
 
-/// Throws UserError when it cannot be read.
-std::string read_file(const std::string& path);
+/// The whole of a regular file. Throws UserError when it cannot be read or has more than `max_bytes`.
+inline constexpr std::uint64_t most_bytes_read = 100'000'000;
+std::string read_file(const std::string& path, std::uint64_t max_bytes = most_bytes_read);
 
 }  // namespace switchyard

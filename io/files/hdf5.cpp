@@ -2,10 +2,12 @@
 // full) it would close the same file again, and hang or crash.
 #include "io/files/hdf5.hpp"
 
+#include <cstdlib>
 #include <mutex>
 #include <regex>
 
 #include "core/error.hpp"
+#include "io/files/files.hpp"
 
 namespace switchyard::hdf5 {
 namespace {
@@ -15,20 +17,25 @@ herr_t take_innermost(unsigned n, const H5E_error2_t* error, void* text) {
     return 0;
 }
 
-std::string innermost_message() {
+/// Throws what the error stack holds: what the system refused is not the file's fault, but a read that failed
+/// (errno 5, EIO) may be.
+[[noreturn]] void fail_with_stack(const char* call) {
     std::string text;
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_innermost, &text);
     H5Eclear2(H5E_DEFAULT);
     // A failed system call comes with twelve items in two lines; one says why.
     std::smatch found;
-    if (std::regex_search(text, found, std::regex("error message = '([^']*)'"))) return found[1];
-    return text.empty() ? "no further message" : text;
+    if (std::regex_search(text, found, std::regex("errno = ([0-9]+), error message = '([^']*)'"))) {
+        if (std::stoi(found[1]) == EIO) fail("{} failed: {}", call, found[2].str());
+        fail<UnreadableError>("{} failed: {}", call, found[2].str());
+    }
+    fail("{} failed: {}", call, text.empty() ? "no further message" : text);
 }
 
 }  // namespace
 
 Handle::Handle(hid_t id, Close close, const char* call) : id_(id), close_(close) {
-    if (id < 0) fail("{} failed: {}", call, innermost_message());
+    if (id < 0) fail_with_stack(call);
 }
 
 Handle& Handle::operator=(Handle&& other) noexcept {
@@ -46,22 +53,41 @@ void Handle::reset() {
 }
 
 void check(herr_t status, const char* call) {
-    if (status < 0) fail("{} failed: {}", call, innermost_message());
+    if (status < 0) fail_with_stack(call);
 }
 
 void silence_errors() {
     static std::once_flag once;
     std::call_once(once, [] {
+        // The variable counts for more than what a program asks for, and is all that older releases look at.
+        ::setenv("HDF5_USE_FILE_LOCKING", "FALSE", 1);
         H5dont_atexit();
         H5open();
         H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+        // A filter that is not known would otherwise be looked for in a folder of code and loaded.
+        H5PLset_loading_state(0);
     });
 }
 
-void no_locking([[maybe_unused]] hid_t file_access) {
+Handle file_access() {
+    silence_errors();
+    Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
+    SWITCHYARD_HDF5(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG));
 #if H5_VERSION_GE(1, 12, 1) || (H5_VERSION_GE(1, 10, 7) && !H5_VERSION_GE(1, 12, 0))
-    SWITCHYARD_HDF5(H5Pset_file_locking(file_access, false, true));
+    SWITCHYARD_HDF5(H5Pset_file_locking(access, false, true));
 #endif
+    return access;
+}
+
+Handle open_file(const std::string& path) {
+    const Handle access = file_access();
+    const FileDescriptor readable = open_regular(path);  // what cannot be opened is told by the system itself
+    return {H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), H5Fclose, "H5Fopen"};
+}
+
+Handle create_file(const std::string& path, hid_t creation, hid_t access) {
+    create_anew(path).close();
+    return {H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, access), H5Fclose, "H5Fcreate"};
 }
 
 }  // namespace switchyard::hdf5

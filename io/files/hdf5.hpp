@@ -9,7 +9,7 @@
 namespace switchyard::hdf5 {
 
 /// Owns an identifier and closes it with the function given; negative identifiers throw UserError with the
-/// HDF5 error stack's innermost message.
+/// HDF5 error stack's innermost message, UnreadableError where the system refused.
 class Handle {
   public:
     using Close = herr_t (*)(hid_t);
@@ -32,12 +32,19 @@ class Handle {
 void check(herr_t status, const char* call);
 #define SWITCHYARD_HDF5(call) ::switchyard::hdf5::check((call), #call)
 
-/// Before anything else of HDF5: turns off its own printing of errors and its clean-up at exit (once per
-/// process).
+/// Before anything else of HDF5: turns off its own printing of errors, its clean-up at exit, its locks and
+/// the loading of filters (once per process).
 void silence_errors();
 
-/// Files are opened without flock, which some parallel file systems lack: a run directory has one writer
-/// anyway.
-void no_locking(hid_t file_access);
+/// Property list of files: closing closes all, and nothing is locked (flock is refused on some parallel file
+/// systems, and a run directory has one writer anyway).
+Handle file_access();
+
+/// Opens a regular file for reading, without locks. Throws UnreadableError with what the system said,
+/// UserError where the contents are wrong.
+Handle open_file(const std::string& path);
+
+/// Creates a file in place of whatever has that name, never through a link.
+Handle create_file(const std::string& path, hid_t creation, hid_t access);
 
 }  // namespace switchyard::hdf5

@@ -1,7 +1,6 @@
 // nlohmann's parser checks syntax and UTF-8; its callback sees keys before a second one replaces the first.
 #include "io/files/strict_json.hpp"
 
-#include <filesystem>
 #include <set>
 #include <vector>
 
@@ -17,8 +16,9 @@ nlohmann::json parse_json_object(std::string_view text, const std::string& file)
     std::vector<std::set<std::string>> open_objects;
     const auto check = [&](int depth, json::parse_event_t event, json& parsed) {
         require(depth <= max_depth,
-                "`{}` nests its JSON more than {} deep (no file of this kind is written that way); download it again", file,
-                max_depth);
+                "`{}` nests its JSON more than {} deep (no file of this kind is written that way); download "
+                "it again",
+                file, max_depth);
         if (event == json::parse_event_t::object_start) open_objects.emplace_back();
         if (event == json::parse_event_t::object_end) open_objects.pop_back();
         if (event == json::parse_event_t::key) {
@@ -41,12 +41,6 @@ nlohmann::json parse_json_object(std::string_view text, const std::string& file)
 }
 
 nlohmann::json read_json_object(const std::string& path) {
-    constexpr std::uintmax_t max_bytes = 100'000'000;
-    std::error_code error;
-    require(std::filesystem::is_regular_file(path, error), "`{}` is missing or no file", path);
-    const std::uintmax_t bytes = std::filesystem::file_size(path, error);
-    require(!error && bytes <= max_bytes, "`{}` has {} bytes (at most {} are read); it is not the file meant",
-            path, bytes, max_bytes);
     return parse_json_object(read_file(path), path);
 }
 

@@ -1,11 +1,9 @@
 // Reading: one file, then the files of a directory. The checks of a header need its text and the file's size
 // alone.
-#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <set>
@@ -211,11 +209,9 @@ std::int64_t SafetensorsEntry::size() const {
     return product;
 }
 
-SafetensorsFile::SafetensorsFile(const std::string& path)
-    : path_(path), file_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-    require(file_ >= 0, "cannot open `{}`: {}", path, std::strerror(errno));
+SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path), file_(open_regular(path)) {
     struct stat status {};
-    require(::fstat(file_, &status) == 0 && S_ISREG(status.st_mode), "`{}` is not a file", path);
+    require(::fstat(file_, &status) == 0, "cannot read `{}`: {}", path, system_reason);
     const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
     const std::string text = read_header(file_, path, file_bytes);
     data_offset_ = length_bytes + text.size();
@@ -240,6 +236,7 @@ void SafetensorsFile::read_f32(const std::string& name, std::int64_t first, std:
         wide || entry.dtype == "BF16" || entry.dtype == "F16",
         "`{}`: tensor {} is of type {} (weights are read from F32, BF16 and F16); convert the model first",
         path_, quoted(name), entry.dtype);
+    if (count == 0) return;
     const std::size_t element = wide ? 4 : 2;
     std::vector<std::byte> raw(static_cast<std::size_t>(count) * element);
     const std::uint64_t offset = data_offset_ + entry.begin + static_cast<std::uint64_t>(first) * element;

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/chrono.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -29,9 +30,7 @@ void make_directory(const std::string& path) {
 void check_writable(const std::string& directory) {
     const std::string probe = directory + "/.write_test";
     try {
-        const FileDescriptor fd(::open(probe.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666));
-        require(fd >= 0, "{}", system_reason);
-        write_all(fd, "switchyard\n", probe);
+        write_all(create_anew(probe), "switchyard\n", probe);
     } catch (const UserError& problem) {
         ::unlink(probe.c_str());
         fail(
@@ -88,8 +87,10 @@ namespace {
 
 /// Over what the file holds now, without asking the file system for space.
 bool overwrite_file(const std::string& path, std::string_view text) {
-    const FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-    return fd >= 0 && ::pwrite(fd, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) &&
+    const FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    struct stat status {};
+    return fd >= 0 && ::fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
+           ::pwrite(fd, text.data(), text.size(), 0) == static_cast<ssize_t>(text.size()) &&
            ::ftruncate(fd, static_cast<off_t>(text.size())) == 0;
 }
 
@@ -125,8 +126,12 @@ std::optional<RunStatus> read_run_status(const std::string& directory) {
     if (!std::filesystem::exists(path)) return std::nullopt;
     try {
         const auto object = nlohmann::json::parse(read_file(path));
-        return RunStatus{object.at("outcome"), object.at("reason"), object.at("step"), object.at("time")};
+        const auto& step = object.at("step");
+        if (!step.is_number_integer() || step.get<std::int64_t>() < 0) return std::nullopt;
+        return RunStatus{object.at("outcome"), object.at("reason"), step, object.at("time")};
     } catch (const nlohmann::json::exception&) {
+        return std::nullopt;
+    } catch (const UserError&) {
         return std::nullopt;
     }
 }

@@ -48,9 +48,7 @@ RunLock::RunLock(const std::string& directory, const std::string& file) : RunLoc
 
 RunLock::RunLock(const std::string& directory, const std::string& file, Times times)
     : directory_(directory), file_(file), times_(times) {
-    fd_ = FileDescriptor(::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
-    require(fd_ >= 0, "cannot open `{}`: {} (it keeps two runs out of one directory)", file_,
-            std::strerror(errno));
+    fd_ = open_kept(file_);
     const bool locked = system_lock();
     const std::string seen = content(), machine = machine_id();
     const bool same_machine = line(seen, 1).rfind(machine + " ", 0) == 0;

@@ -6,11 +6,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <fstream>
+#include <iterator>
+#include <vector>
 
 #include "core/error.hpp"
 #include "core/output.hpp"
@@ -19,6 +21,8 @@ namespace switchyard {
 namespace {
 
 using nlohmann::ordered_json;
+
+constexpr std::int64_t most_bytes = std::int64_t{16} << 30;
 
 std::string text_of(double value) {
     if (!std::isfinite(value)) return "null";
@@ -68,8 +72,7 @@ class Appender {
   private:
     void flush() {
         if (fd_ < 0) {
-            fd_ = FileDescriptor(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
-            require(fd_ >= 0, "cannot open `{}`: {}", path_, system_reason);
+            fd_ = open_kept(path_, O_APPEND);
         }
         write_all(fd_, buffer_, path_);
         buffer_.clear();
@@ -78,6 +81,26 @@ class Appender {
     std::string path_, buffer_;
     FileDescriptor fd_;
 };
+
+std::string without_zeros(std::string_view text) {
+    std::string kept;
+    std::copy_if(text.begin(), text.end(), std::back_inserter(kept), [](char c) { return c != '\0'; });
+    return kept;
+}
+
+/// The JSON of a line; of more keys than a line of ours has, nothing (an ordered object looks at all of them
+/// for each).
+ordered_json parsed(const std::string& line) {
+    constexpr int most_keys = 1000, deepest = 32;
+    int keys = 0;
+    auto value = ordered_json::parse(
+        line,
+        [&](int depth, ordered_json::parse_event_t event, ordered_json&) {
+            return depth <= deepest && (event != ordered_json::parse_event_t::key || ++keys <= most_keys);
+        },
+        false);
+    return keys <= most_keys ? value : ordered_json();
+}
 
 /// Steps of the lines of a log, in order; decides for each whether it stays.
 class History {
@@ -110,8 +133,9 @@ RunLog::RunLog(std::string path) : path_(std::move(path)) {
 }
 
 void RunLog::open() {
-    fd_ = FileDescriptor(::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
-    require(fd_ >= 0, "cannot open log `{}`: {}", path_, system_reason);
+    fd_ = open_kept(path_, O_APPEND);
+    require(size() <= most_bytes, "log `{}` has {} bytes (no run writes that many); move it away", path_,
+            size());
 }
 
 std::string RunLog::superseded_path() const {
@@ -120,20 +144,39 @@ std::string RunLog::superseded_path() const {
            ".superseded.jsonl";
 }
 
-void RunLog::move_torn_line() {
+std::int64_t RunLog::size() const {
     struct stat status {};
     require(::fstat(fd_, &status) == 0, "cannot read `{}`: {}", path_, system_reason);
-    off_t end = status.st_size;
-    std::string torn;
-    char c = 0;
-    while (end > 0 && ::pread(fd_, &c, 1, end - 1) == 1 && c != '\n') {
-        torn.insert(torn.begin(), c);
-        --end;
+    return status.st_size;
+}
+
+/// The end of the file up to its last "\n", found backwards in blocks. Zeros in it (what a power loss leaves
+/// of blocks that never reached the disk) are no text.
+void RunLog::move_torn_line() {
+    const std::int64_t bytes = size();
+    std::int64_t end = bytes;
+    std::vector<std::string> parts;  // from behind
+    std::vector<char> block(std::size_t{1} << 20);
+    for (bool found = false; end > 0 && !found;) {
+        const std::int64_t begin = std::max<std::int64_t>(0, end - static_cast<std::int64_t>(block.size()));
+        const std::string_view text(block.data(), static_cast<std::size_t>(end - begin));
+        const std::string error = read_fully(fd_, reinterpret_cast<std::byte*>(block.data()), text.size(),
+                                             static_cast<std::uint64_t>(begin));
+        require(error.empty(), "cannot read `{}`: {}", path_, error);
+        const std::size_t last = text.rfind('\n');
+        found = last != text.npos;
+        const std::size_t from = found ? last + 1 : 0;
+        parts.push_back(without_zeros(text.substr(from)));
+        end = begin + static_cast<std::int64_t>(from);
     }
-    if (torn.empty()) return;
-    Appender superseded(superseded_path());
-    superseded.line(torn);
-    superseded.finish();
+    if (end == bytes) return;
+    std::string torn;
+    for (auto part = parts.rbegin(); part != parts.rend(); ++part) torn += *part;
+    if (!torn.empty()) {
+        Appender superseded(superseded_path());
+        superseded.line(torn);
+        superseded.finish();
+    }
     require(::ftruncate(fd_, end) == 0, "cannot shorten `{}`: {}", path_, system_reason);
 }
 
@@ -161,28 +204,33 @@ std::int64_t RunLog::move_aside_beyond(std::int64_t step, const Look& look) {
     History history(step);
     std::int64_t moved = 0, end = 0;  // end: bytes up to the first line that moves
     std::string kept_after;           // lines that stay behind it: few, if any
-    for (std::string line; std::getline(in, line);) {
-        const auto object = ordered_json::parse(line, nullptr, false);
-        const bool keep = line.empty() || history.keeps(object);
+    bool whole = true;                // up to here the file stays as it lies
+    for (std::string stored; std::getline(in, stored);) {
+        const std::string line = without_zeros(stored);
+        const ordered_json object = parsed(line);
+        const bool keep = line.empty() ? stored.empty() : history.keeps(object);
+        whole = whole && keep && line.size() == stored.size();
         if (!keep) {
-            superseded.line(line);
-            ++moved;
+            if (!line.empty()) superseded.line(line), ++moved;
             continue;
         }
-        if (moved == 0)
+        if (whole)
             end += static_cast<std::int64_t>(line.size()) + 1;
         else
             kept_after += line + '\n';
         if (!line.empty()) look(object);
     }
-    if (moved == 0) return 0;
-    superseded.finish();
+    if (whole) return 0;
+    if (moved > 0) superseded.finish();
     if (kept_after.empty()) {
         require(::ftruncate(fd_, end) == 0 && ::fsync(fd_) == 0, "cannot shorten `{}`: {}", path_,
                 system_reason);
         return moved;
     }
-    write_file(path_, read_file(path_).substr(0, static_cast<std::size_t>(end)) + kept_after);
+    std::string kept(static_cast<std::size_t>(end), '\0');
+    const std::string error = read_fully(fd_, reinterpret_cast<std::byte*>(kept.data()), kept.size(), 0);
+    require(error.empty(), "cannot read `{}`: {}", path_, error);
+    write_file(path_, kept + kept_after);
     open();
     return moved;
 }

@@ -14,7 +14,8 @@ namespace switchyard {
 class RunLog {
   public:
     /// Opens `path` for appending. A torn last line, left by a crash, goes to the superseded file beside it
-    /// (log.jsonl -> log.superseded.jsonl). Throws UserError when it cannot be opened.
+    /// (log.jsonl -> log.superseded.jsonl); zeros, left by a power loss, are dropped. Throws UserError when
+    /// it cannot be opened, is a link or not a regular file.
     explicit RunLog(std::string path);
 
     /// Appends a line with one system call, so that readers see it at once. Floats that are not finite become
@@ -23,8 +24,9 @@ class RunLog {
     void write(const nlohmann::ordered_json& record);
 
     /// Moves to the superseded file every line whose "step" is beyond `step`, and every line that is not a
-    /// JSON object. A line without a step belongs to the line before it. The lines that stay are shown to
-    /// `look` on the way. Returns how many lines moved. Throws UserError; the log is then unchanged.
+    /// JSON object; zeros are dropped. A line without a step belongs to the line before it. The lines that
+    /// stay are shown to `look` on the way. Returns how many lines moved. Throws UserError; the log is then
+    /// unchanged.
     using Look = std::function<void(const nlohmann::ordered_json& line)>;
     std::int64_t move_aside_beyond(
         std::int64_t step, const Look& look = [](const nlohmann::ordered_json&) {});
@@ -35,6 +37,7 @@ class RunLog {
 
   private:
     void open();
+    std::int64_t size() const;
     void move_torn_line();
 
     std::string path_;

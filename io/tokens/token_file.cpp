@@ -9,6 +9,10 @@
 #include <utility>
 
 #include "core/error.hpp"
+#include "io/files/files.hpp"
+#include "io/files/hdf5_attributes.hpp"
+#include "io/files/hdf5_objects.hpp"
+#include "io/files/structure_reader.hpp"
 #include "io/tokens/token_format.hpp"
 
 namespace switchyard {
@@ -41,38 +45,64 @@ struct Part {
 }
 
 Handle open_file(const std::string& path) {
-    hdf5::silence_errors();
     std::error_code error;
     if (!std::filesystem::exists(path, error)) refuse_missing(path);
-    require(std::filesystem::is_regular_file(path, error), "`{}` is not a file (a token file is expected)",
-            path);
     try {
-        return Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, "H5Fopen");
+        return hdf5::open_file(path);
+    } catch (const UnreadableError& problem) {
+        fail<UnreadableError>(
+            "token file `{}` cannot be opened: {} (the system refused it; the file may be whole); mend that "
+            "and try "
+            "again",
+            path, problem.what());
     } catch (const UserError& problem) {
         fail(
-            "token file `{}` cannot be opened: it is truncated, damaged, unreadable or not an HDF5 file "
-            "({}); "
-            "copy it again or make it again with `switchyard tokenize`",
+            "token file `{}` cannot be opened: it is truncated, damaged or not an HDF5 file ({}); copy it "
+            "again or "
+            "make it again with `switchyard tokenize`",
             path, problem.what());
     }
 }
 
-Handle open_dataset(hid_t file, const std::string& path) {
-    return Handle(H5Dopen2(file, path.c_str(), H5P_DEFAULT), H5Dclose, "H5Dopen2");
+struct OpenDataset {
+    Handle handle;
+    std::uint64_t size = 0;
+};
+
+/// One-dimensional, of unsigned integers of one of these sizes or int64, and inside the file.
+OpenDataset open_dataset(hid_t file, const std::string& path,
+                         std::initializer_list<std::size_t> element_bytes) try {
+    hsize_t file_bytes = 0;
+    SWITCHYARD_HDF5(H5Fget_filesize(file, &file_bytes));
+    OpenDataset dataset{hdf5::open_object(file, path)};
+    dataset.size = hdf5::checked_shape(dataset.handle, 1, file_bytes)[0];
+    const Handle type(H5Dget_type(dataset.handle), H5Tclose, "H5Dget_type");
+    require(H5Tget_class(type) == H5T_INTEGER && std::find(element_bytes.begin(), element_bytes.end(),
+                                                           H5Tget_size(type)) != element_bytes.end(),
+            "it is not of integers of {} bytes", fmt::join(element_bytes, " or "));
+    return dataset;
+} catch (const UserError& problem) {
+    fail("{}: {}", path, problem.what());
+}
+
+std::uint64_t stored_checksum(const OpenDataset& dataset, const std::string& path) try {
+    return hdf5::word_attribute(dataset.handle, "checksum");
+} catch (const UserError& problem) {
+    fail("{}: {}", path, problem.what());
 }
 
 Part open_part(hid_t file, TokenSplit split) {
     Part part;
-    part.tokens = open_dataset(file, tokens_path(split));
-    part.starts = open_dataset(file, starts_path(split));
-    part.num_tokens = extent(part.tokens);
-    part.num_documents = extent(part.starts);
-    part.checksums = {read_unsigned(part.tokens, "checksum"), read_unsigned(part.starts, "checksum")};
+    OpenDataset tokens = open_dataset(file, tokens_path(split), {2, 4}),
+                starts = open_dataset(file, starts_path(split), {8});
+    part.num_tokens = tokens.size;
+    part.num_documents = starts.size;
+    part.checksums = {stored_checksum(tokens, tokens_path(split)),
+                      stored_checksum(starts, starts_path(split))};
+    part.tokens = std::move(tokens.handle);
+    part.starts = std::move(starts.handle);
     const Handle type(H5Dget_type(part.tokens), H5Tclose, "H5Dget_type");
-    const std::size_t bytes = H5Tget_size(type);
-    require(H5Tget_class(type) == H5T_INTEGER && (bytes == 2 || bytes == 4),
-            "{} is not of type uint16 or uint32", tokens_path(split));
-    part.wide = bytes == 4;
+    part.wide = H5Tget_size(type) == 4;
     require((part.num_documents == 0) == (part.num_tokens == 0) && part.num_documents <= part.num_tokens,
             "{} has {} documents but {} tokens", group_of(split), part.num_documents, part.num_tokens);
     return part;
@@ -88,17 +118,16 @@ TokenizerKind kind_of(const std::string& name) {
     fail("its attribute `tokenizer_kind` is none of sentencepiece, hf_json and none");
 }
 
-std::int32_t read_token(hid_t root, const char* name) {
-    const std::int64_t id = read_integer(root, name);
-    require(id >= -1 && id <= std::numeric_limits<std::int32_t>::max(),
-            "its attribute `{}` is {}, which is not the id of a token", name, id);
-    return static_cast<std::int32_t>(id);
+bool says_token_file(hid_t root) {
+    return hdf5::has_attribute(root, "format") && hdf5::text_attribute(root, "format") == format_name;
 }
 
 std::string read_model(hid_t file) {
-    const Handle dataset = open_dataset(file, tokenizer_path);
-    std::string model(extent(dataset), '\0');
-    read_range(dataset, H5T_NATIVE_UINT8, 0, model.size(), model.data());
+    const OpenDataset dataset = open_dataset(file, tokenizer_path, {1});
+    require(dataset.size <= longest_tokenizer, "{} has {} bytes (at most {} are read)", tokenizer_path,
+            dataset.size, longest_tokenizer);
+    std::string model(dataset.size, '\0');
+    read_range(dataset.handle, H5T_NATIVE_UINT8, 0, model.size(), model.data());
     return model;
 }
 
@@ -128,21 +157,24 @@ struct TokenFile::State {
 
 void TokenFile::State::read_info() {
     const Handle root(H5Gopen2(file, "/", H5P_DEFAULT), H5Gclose, "H5Gopen2");
-    require(has_attribute(root, "format") && read_text(root, "format") == format_name,
-            "its attribute `format` is missing or is not `{}`", format_name);
-    info.format_version = read_integer(root, "format_version");
+    require(says_token_file(root), "its attribute `format` is missing or is not `{}`", format_name);
+    info.format_version = hdf5::integer_attribute(root, "format_version");
     require(info.format_version >= oldest_version && info.format_version <= version,
             "it has format version {}, this program reads {} to {}", info.format_version, oldest_version,
             version);
-    info.vocab_size = read_integer(root, "vocab_size");
-    info.end_token = read_token(root, "end_token");
+    info.vocab_size =
+        hdf5::integer_attribute(root, "vocab_size", 1, std::numeric_limits<std::int32_t>::max());
+    const auto token = [&](const char* key, std::int64_t least) {
+        return static_cast<std::int32_t>(hdf5::integer_attribute(root, key, least, info.vocab_size - 1));
+    };
+    info.end_token = token("end_token", 0);
     if (info.format_version > 1) {
-        info.begin_token = read_token(root, "begin_token");
-        info.tokenizer_kind = kind_of(read_text(root, "tokenizer_kind"));
+        info.begin_token = token("begin_token", -1);
+        info.tokenizer_kind = kind_of(hdf5::text_attribute(root, "tokenizer_kind"));
         info.sources = read_sources(file);
     }
-    info.fingerprint = read_unsigned(root, "fingerprint");
-    info.tokenizer_fingerprint = read_unsigned(root, "tokenizer_fingerprint");
+    info.fingerprint = hdf5::word_attribute(root, "fingerprint");
+    info.tokenizer_fingerprint = hdf5::word_attribute(root, "tokenizer_fingerprint");
     parts = {open_part(file, TokenSplit::training), open_part(file, TokenSplit::validation)};
     info.num_tokens = static_cast<std::int64_t>(parts[0].num_tokens);
     info.num_validation_tokens = static_cast<std::int64_t>(parts[1].num_tokens);
@@ -152,11 +184,7 @@ void TokenFile::State::read_info() {
 }
 
 void TokenFile::State::check_info() const {
-    require(info.vocab_size > 0 && info.end_token >= 0 && info.end_token < info.vocab_size,
-            "its end token {} is outside its vocabulary of {}", info.end_token, info.vocab_size);
-    require(info.begin_token < info.vocab_size && info.begin_token != info.end_token,
-            "its begin token {} is outside its vocabulary of {} or its end token", info.begin_token,
-            info.vocab_size);
+    require(info.begin_token != info.end_token, "its begin token {} is its end token", info.begin_token);
     require(fingerprint(parts[0].checksums, parts[1].checksums) == info.fingerprint,
             "its fingerprint does not fit its checksums");
     const bool made_elsewhere = info.tokenizer_kind == TokenizerKind::none;
@@ -172,6 +200,8 @@ TokenFile::TokenFile(const std::string& path) : state_(std::make_unique<State>()
     try {
         state_->read_info();
         state_->check_info();
+    } catch (const UnreadableError&) {
+        throw;
     } catch (const UserError& problem) {
         fail(
             "`{}` is not an intact token file: {} (training needs one); make it with `switchyard tokenize`, "
@@ -253,17 +283,60 @@ Tokenizer tokenizer_of(const TokenFile& file) {
     return Tokenizer(info.tokenizer_model);
 }
 
-bool is_token_file(const std::string& path) {
-    hdf5::silence_errors();
-    std::error_code error;
-    if (!std::filesystem::is_regular_file(path, error)) return false;
+namespace {
+
+/// All of the index of a dataset's chunks, which must be as many as its values need.
+void walk_chunks(hid_t file, const std::string& path) {
+    constexpr std::uint64_t most_chunks = 20'000'000;  // more take too long
+    const Handle dataset = hdf5::open_object(file, path);
+    const Handle creation(H5Dget_create_plist(dataset), H5Pclose, "H5Dget_create_plist");
+    hsize_t chunk = 0, stored = 0;
+    if (H5Pget_layout(creation) != H5D_CHUNKED || H5Pget_chunk(creation, 1, &chunk) != 1 || chunk == 0)
+        return;
+    const std::uint64_t needed = (extent(dataset) + chunk - 1) / chunk;
+    if (needed > most_chunks) return;
+    const Handle space(H5Dget_space(dataset), H5Sclose, "H5Dget_space");
+    SWITCHYARD_HDF5(H5Dget_num_chunks(dataset, space, &stored));
+    require(stored == needed, "{} has {} chunks of {}", path, stored, needed);
+}
+
+bool is_token_file_here(const std::string& path) {
     try {
-        const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, "H5Fopen");
+        const Handle file = hdf5::open_file(path);
         const Handle root(H5Gopen2(file, "/", H5P_DEFAULT), H5Gclose, "H5Gopen2");
-        return has_attribute(root, "format") && read_text(root, "format") == format_name;
+        return says_token_file(root);
     } catch (const UserError&) {
         return false;
     }
+}
+
+/// "yes" or "no". All of the structure is read for it: should the library not survive that, it is in a child.
+std::string token_structure(const std::string& path) {
+    if (!is_token_file_here(path)) return "no";
+    try {
+        const TokenFile opened(path);
+        const Handle file = hdf5::open_file(path);
+        for (const TokenSplit split : {TokenSplit::training, TokenSplit::validation})
+            for (const std::string& dataset : {tokens_path(split), starts_path(split)})
+                walk_chunks(file, dataset);
+    } catch (const UserError&) {  // is found, and told, by whoever opens it
+    }
+    return "yes";
+}
+
+const RegisterStructureReader registered("tokens", token_structure);
+
+}  // namespace
+
+bool is_token_file(const std::string& path) {
+    std::error_code error;
+    return std::filesystem::is_regular_file(path, error) &&
+           read_structure("tokens", path, token_structure) == "yes";
+}
+
+TokenFile open_token_file(const std::string& path) {
+    is_token_file(path);  // throws where it is not safe to open
+    return TokenFile(path);
 }
 
 }  // namespace switchyard

@@ -65,8 +65,12 @@ class TokenFile {
 /// The tokenizer in a token file. Throws UserError for a kind that cannot be run here.
 Tokenizer tokenizer_of(const TokenFile&);
 
-/// True for an HDF5 file that says it is a token file, whole or damaged; never throws.
+/// True for an HDF5 file that says it is a token file, whole or damaged. Its structure is read in a child
+/// process (io/files/structure_reader.hpp): throws UserError where HDF5 does not survive that.
 bool is_token_file(const std::string& path);
+
+/// The same of a file that must be one: opened after that. On one process, or on each alone.
+TokenFile open_token_file(const std::string& path);
 
 /// Problems found by reading everything: unreadable parts, checksums, fingerprints, ids, boundaries. Empty:
 /// it verifies.

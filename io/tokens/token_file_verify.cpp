@@ -4,6 +4,9 @@
 #include <algorithm>
 
 #include "core/error.hpp"
+#include "io/files/files.hpp"
+#include "io/files/hdf5_attributes.hpp"
+#include "io/files/hdf5_objects.hpp"
 #include "io/tokens/token_format.hpp"
 
 namespace switchyard {
@@ -20,8 +23,8 @@ using Problems = std::vector<std::string>;
 template <class Visit>
 void check_dataset(hid_t file, const std::string& path, Problems& problems, Visit visit) {
     try {
-        const Handle dataset(H5Dopen2(file, path.c_str(), H5P_DEFAULT), H5Dclose, "H5Dopen2");
-        const std::uint64_t size = extent(dataset), stored = read_unsigned(dataset, "checksum");
+        const Handle dataset = hdf5::open_object(file, path);
+        const std::uint64_t size = extent(dataset), stored = hdf5::word_attribute(dataset, "checksum");
         std::vector<std::uint64_t> values;
         std::uint64_t sum = 0;
         for (std::uint64_t begin = 0; begin < size; begin += block) {
@@ -45,8 +48,7 @@ void check_dataset(hid_t file, const std::string& path, Problems& problems, Visi
 class Starts {
   public:
     Starts(hid_t file, TokenSplit split)
-        : dataset_(H5Dopen2(file, starts_path(split).c_str(), H5P_DEFAULT), H5Dclose, "H5Dopen2"),
-          size_(extent(dataset_)) {}
+        : dataset_(hdf5::open_object(file, starts_path(split))), size_(extent(dataset_)) {}
     /// The next start, or the maximum after the last.
     std::uint64_t peek() {
         if (next_ == size_) return ~std::uint64_t{0};
@@ -129,13 +131,15 @@ std::vector<std::string> verify_token_file(const std::string& path) {
     try {
         const TokenFile tokens(path);
         const TokenFileInfo& info = tokens.info();
-        const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, "H5Fopen");
+        const Handle file = hdf5::open_file(path);
         for (TokenSplit split : {TokenSplit::training, TokenSplit::validation}) {
             check_dataset(file, starts_path(split), problems, [](std::uint64_t, std::uint64_t) {});
             check_tokens(file, split, info, problems);
         }
         check_tokenizer(file, tokens, problems);
         check_sources(info, problems);
+    } catch (const UnreadableError&) {
+        throw;
     } catch (const UserError& problem) {
         problems.push_back(problem.what());
     }

@@ -1,11 +1,8 @@
 // Growing datasets and the life of `path`.partial.
 #include "io/tokens/token_file_writer.hpp"
 
-#include <fcntl.h>
 #include <unistd.h>
 
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 
 #include "core/error.hpp"
@@ -35,17 +32,14 @@ Handle create_dataset(hid_t group, const char* name, hid_t type) {
 }
 
 Handle create_file(const std::string& path) {
-    hdf5::silence_errors();
-    // HDF5's own message for a missing folder or permission is opaque: try the path first.
-    const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    require(fd >= 0, "cannot create `{}`: {} (the token file is written there); choose another --output",
-            path, system_reason);
-    ::close(fd);
-    const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "H5Pcreate");
+    const Handle access = hdf5::file_access();
     SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));
-    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    require(file >= 0, "cannot create `{}` (does another process write it?); choose another --output", path);
-    return Handle(file, H5Fclose, "H5Fcreate");
+    try {
+        return hdf5::create_file(path, H5P_DEFAULT, access);
+    } catch (const UserError& problem) {
+        fail("cannot write a token file: {} (it is written there first); choose another --output",
+             problem.what());
+    }
 }
 
 /// What HDF5 could not write, as a user understands it.

@@ -2,6 +2,7 @@
 #include "io/tokens/token_format.hpp"
 
 #include "core/error.hpp"
+#include "io/files/hdf5_objects.hpp"
 
 namespace switchyard::token_format {
 namespace {
@@ -13,16 +14,6 @@ void write_scalar(hid_t object, const char* name, hid_t file_type, hid_t memory_
     const Handle attribute(H5Acreate2(object, name, file_type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose,
                            "H5Acreate2");
     SWITCHYARD_HDF5(H5Awrite(attribute, memory_type, value));
-}
-
-template <class T>
-T read_number(hid_t object, const char* name, hid_t memory_type) {
-    const Handle attribute(H5Aopen(object, name, H5P_DEFAULT), H5Aclose, "H5Aopen");
-    const Handle space(H5Aget_space(attribute), H5Sclose, "H5Aget_space");
-    require(H5Sget_simple_extent_npoints(space) == 1, "attribute `{}` is not one number", name);
-    T value{};
-    SWITCHYARD_HDF5(H5Aread(attribute, memory_type, &value));
-    return value;
 }
 
 }  // namespace
@@ -62,31 +53,6 @@ void write_attribute(hid_t object, const char* name, const std::string& value) {
     write_scalar(object, name, type, type, value.empty() ? "\0" : value.data());
 }
 
-bool has_attribute(hid_t object, const char* name) {
-    const htri_t exists = H5Aexists(object, name);
-    hdf5::check(exists, "H5Aexists");
-    return exists > 0;
-}
-
-std::int64_t read_integer(hid_t object, const char* name) {
-    return read_number<std::int64_t>(object, name, H5T_NATIVE_INT64);
-}
-
-std::uint64_t read_unsigned(hid_t object, const char* name) {
-    return read_number<std::uint64_t>(object, name, H5T_NATIVE_UINT64);
-}
-
-std::string read_text(hid_t object, const char* name) {
-    const Handle attribute(H5Aopen(object, name, H5P_DEFAULT), H5Aclose, "H5Aopen");
-    const Handle type(H5Aget_type(attribute), H5Tclose, "H5Aget_type");
-    require(H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0,
-            "attribute `{}` is not a string of fixed length", name);
-    std::string value(H5Tget_size(type), '\0');
-    SWITCHYARD_HDF5(H5Aread(attribute, type, value.data()));
-    value.resize(value.find_last_not_of('\0') + 1);
-    return value;
-}
-
 std::uint64_t extent(hid_t dataset) {
     const Handle space(H5Dget_space(dataset), H5Sclose, "H5Dget_space");
     require(H5Sget_simple_extent_ndims(space) == 1, "dataset is not one-dimensional");
@@ -97,6 +63,7 @@ std::uint64_t extent(hid_t dataset) {
 
 void read_range(hid_t dataset, hid_t type, std::uint64_t begin, std::uint64_t count, void* out) {
     if (count == 0) return;
+    hdf5::require_stored(dataset, begin, count);
     const hsize_t offset = begin, size = count;
     const Handle file_space(H5Dget_space(dataset), H5Sclose, "H5Dget_space");
     SWITCHYARD_HDF5(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, &offset, nullptr, &size, nullptr));

@@ -18,6 +18,7 @@ inline constexpr std::int64_t oldest_version = 1, version = 2;
 inline constexpr hsize_t chunk_elements = 16384;  // a random sample reads one or two chunks
 inline constexpr const char* tokenizer_path = "/tokenizer/model";
 inline constexpr const char* sources_path = "/sources";
+inline constexpr std::uint64_t longest_tokenizer = 256 << 20;  // bytes of its model
 
 inline const char* group_of(TokenSplit split) {
     return split == TokenSplit::training ? "/training" : "/validation";
@@ -51,18 +52,14 @@ void write_attribute(hid_t object, const char* name, std::uint64_t value);
 void write_attribute(hid_t object, const char* name, double value);
 void write_attribute(hid_t object, const char* name, const std::string& value);  // fixed length
 
-bool has_attribute(hid_t object, const char* name);
-std::int64_t read_integer(hid_t object, const char* name);
-std::uint64_t read_unsigned(hid_t object, const char* name);
-std::string read_text(hid_t object, const char* name);
-
 /// The table of sources, with a checksum over its rows. Reading throws UserError where they do not fit it.
 void write_sources(hid_t file, const std::vector<TokenSource>&);
 std::vector<TokenSource> read_sources(hid_t file);  // none where there is no such table
 
 /// Elements of a one-dimensional dataset.
 std::uint64_t extent(hid_t dataset);
-/// Elements [begin, begin + count) of a one-dimensional dataset as `type`.
+/// Elements [begin, begin + count) of a one-dimensional dataset as `type`. Throws UserError where they are
+/// not stored.
 void read_range(hid_t dataset, hid_t type, std::uint64_t begin, std::uint64_t count, void* out);
 
 }  // namespace switchyard::token_format

@@ -5,6 +5,8 @@
 #include <cstring>
 
 #include "core/error.hpp"
+#include "io/files/hdf5_attributes.hpp"
+#include "io/files/hdf5_objects.hpp"
 #include "io/tokens/token_format.hpp"
 
 namespace switchyard::token_format {
@@ -90,9 +92,11 @@ std::vector<TokenSource> read_sources(hid_t file) {
     const htri_t exists = H5Lexists(file, sources_path, H5P_DEFAULT);
     hdf5::check(exists, "H5Lexists");
     if (exists == 0) return {};
-    const Handle dataset(H5Dopen2(file, sources_path, H5P_DEFAULT), H5Dclose, "H5Dopen2");
+    hsize_t file_bytes = 0;
+    SWITCHYARD_HDF5(H5Fget_filesize(file, &file_bytes));
+    const Handle dataset = hdf5::open_object(file, sources_path);
+    const std::uint64_t count = hdf5::checked_shape(dataset, 1, file_bytes, longest_name + 16)[0];
     const std::size_t name_bytes = stored_name_bytes(dataset);
-    const std::uint64_t count = extent(dataset);
     require(name_bytes <= longest_name && count <= most_sources && count * (name_bytes + 16) <= most_bytes,
             "{} has {} rows with names of {} bytes, more than are read", sources_path, count, name_bytes);
     const RowType row = row_type(name_bytes);
@@ -108,7 +112,7 @@ std::vector<TokenSource> read_sources(hid_t file) {
                 "{}: row {} has weight {} and {} documents", sources_path, i, sources[i].weight,
                 sources[i].documents);
     }
-    require(checksum_of(sources) == read_unsigned(dataset, "checksum"), "{} does not fit its checksum",
+    require(checksum_of(sources) == hdf5::word_attribute(dataset, "checksum"), "{} does not fit its checksum",
             sources_path);
     return sources;
 }

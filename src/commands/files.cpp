@@ -113,13 +113,22 @@ int inspect(const Arguments& arguments) {
     return 0;
 }
 
+/// What cannot be read is a problem of one file, told beside those of others.
+std::vector<std::string> problems_of(const std::string& path) {
+    try {
+        return is_token_file(path) ? verify_token_file(path) : verify_file(path);
+    } catch (const UserError& error) {
+        return {error.what()};
+    }
+}
+
 int verify(const Arguments& arguments) {
     require(!arguments.files.empty(),
             "no file given (there is nothing to verify); name checkpoints or token files");
     int code = 0;
     for (const std::string& path : arguments.files) {
         refuse_folder(path);
-        const auto problems = is_token_file(path) ? verify_token_file(path) : verify_file(path);
+        const std::vector<std::string> problems = problems_of(path);
         for (const std::string& problem : problems) print_result("{}: {}\n", path, problem);
         if (problems.empty()) print_result("{}: verifies\n", path);
         if (!problems.empty()) code = 1;

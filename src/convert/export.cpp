@@ -186,7 +186,7 @@ void Exporter::read_tokenizer() {
         "give "
         "--data.tokens=FILE, or --no_tokenizer to leave the tokenizer out",
         tokens, request_.checkpoint);
-    const TokenFile file(tokens);
+    const TokenFile file = open_token_file(tokens);
     require(identity_of(file.info()).tokenizer == header_.data.tokenizer,
             "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (its ids mean "
             "other "

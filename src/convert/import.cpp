@@ -80,7 +80,7 @@ DataIdentity identify_data(const ImportRequest& request, const Config& config) {
         compare_special_tokens(request.directory, read_special_tokens(request.directory), given);
     }
     if (!config.data.tokens.empty()) {
-        const TokenFile tokens(config.data.tokens);
+        const TokenFile tokens = open_token_file(config.data.tokens);
         const DataIdentity given = identity_of(tokens.info());
         require(!has_tokenizer || result.tokenizer == given.tokenizer,
                 "token file `{}` was made with a different tokenizer from that of `{}` (its ids mean other "

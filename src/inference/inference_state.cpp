@@ -1,6 +1,7 @@
 // Values are read as products see them: rounded to the compute type.
 #include "inference/inference_state.hpp"
 
+#include "train/checkpoint_header.hpp"
 #include "train/weight_reader.hpp"
 
 namespace switchyard {
@@ -27,7 +28,7 @@ void InferenceState::load(const CheckpointReader& reader) {
     StateIo io(reader);
     method->visit_function(io);
     model.prepare(context);
-    step = std::get<std::int64_t>(reader.attribute("/", "step"));
+    step = reader.integer("/", "step", 0, last_possible_step);
     weights_changed();
 }
 

@@ -73,6 +73,9 @@ std::string find_checkpoint(const Comm& world, const std::string& name) {
 }
 
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
+    agree_on(world, [&] {
+        if (world.rank() == 0) is_token_file(config.data.tokens);  // throws where HDF5 does not survive it
+    });
     return agreed(world, [&] {
         require(!config.data.tokens.empty(),
                 "data.tokens is not set (training needs a token file); make one with `switchyard tokenize` "

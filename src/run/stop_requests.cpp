@@ -36,8 +36,16 @@ void note_requeue_signals() {
     handle(SIGUSR1, note_signal);
 }
 
+void note_terminations() {
+    for (int signal : {SIGTERM, SIGINT}) handle(signal, note_signal);
+}
+
 bool signal_noted() {
     return requeue_seen || terminate_seen;
+}
+
+bool termination_noted() {
+    return terminate_seen;
 }
 
 StopRequests::StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s,
@@ -47,7 +55,7 @@ StopRequests::StopRequests(const Comm& world, std::string directory, double star
       start_s_(start_s),
       wall_limit_s_(wall_limit_s),
       clock_(std::move(clock)) {
-    for (int signal : {SIGUSR1, SIGTERM, SIGINT}) handle(signal, note_signal);
+    note_requeue_signals();
 }
 
 StopRequests::~StopRequests() {

@@ -29,12 +29,15 @@ struct StopDecision {
 /// From here on SIGUSR1 is noted instead of ending the process: a batch system may send it while MPI starts
 /// or a checkpoint is read. StopRequests then acts on it.
 void note_requeue_signals();
-/// Whether a signal was noted.
+/// From here on SIGTERM and SIGINT are noted, too: the run has begun, and a step's end is where it stops.
+/// Before, they end the process, which has nothing to lose.
+void note_terminations();
+/// Whether a signal was noted; one of these.
 bool signal_noted();
+bool termination_noted();
 
-/// Installs the handlers of SIGUSR1, SIGTERM and SIGINT; they only set a flag and stay for good, so a second
-/// signal while the run saves and ends changes nothing. One object a process, made before anything takes
-/// time.
+/// Acts on signals that were noted. The handlers only set a flag and stay for good, so a second signal while
+/// the run saves and ends changes nothing. One object a process, made before anything takes time.
 class StopRequests {
   public:
     /// `start_s`: the clock at the start of the process. wall_limit_s 0: none. The files `save` and `stop`

@@ -53,6 +53,7 @@ int Trainer::run(const StartInfo& start) {
         record_.open();
         watchdog_.emplace(config_.run.hang_timeout, topology_.world.rank(),
                           [this](const std::string& problem) { record_.last_words(problem); });
+        note_terminations();
         build_state();
         restore_or_initialise();
         record_.announce(environment(topology_, start), scale_);

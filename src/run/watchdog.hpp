@@ -1,5 +1,5 @@
 // Watchdog: ends the process when it has given no sign of life (core/sign_of_life.hpp) for too long, for
-// instance because another rank hangs. Its own thread makes no MPI call.
+// instance because another rank hangs; sooner where SIGTERM was noted. Its own thread makes no MPI call.
 #pragma once
 
 #include <condition_variable>
@@ -14,7 +14,7 @@ class Watchdog {
   public:
     using LastWords = std::function<void(const std::string&)>;
 
-    /// timeout_s 0: does nothing. `last_words` gets the message before the process ends (status 1).
+    /// timeout_s 0: as long as it takes. `last_words` gets the message before the process ends (status 1).
     Watchdog(
         double timeout_s, int rank, LastWords last_words = [](const std::string&) {});
     ~Watchdog();

@@ -3,7 +3,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <limits>
+#include <string_view>
 
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
@@ -15,6 +18,8 @@ namespace switchyard {
 namespace {
 
 constexpr std::int64_t format_version = 1;
+constexpr std::string_view layers = "/model/model.layers.";
+constexpr const char* embedding = "/model/model.embed_tokens.weight";
 
 }  // namespace
 
@@ -67,32 +72,53 @@ namespace {
 /// Files of before say nothing.
 std::optional<std::int32_t> stored_token(const CheckpointReader& reader, const char* key) {
     if (!reader.has_attribute("/data", key)) return std::nullopt;
-    const auto id = std::get<std::int64_t>(reader.attribute("/data", key));
-    require(id >= -1 && id <= std::numeric_limits<std::int32_t>::max(),
-            "checkpoint `{}`: {} = {} is not the id of a token; it is damaged", reader.path(), key, id);
-    return static_cast<std::int32_t>(id);
+    return static_cast<std::int32_t>(
+        reader.integer("/data", key, -1, std::numeric_limits<std::int32_t>::max()));
+}
+
+/// Layers that have datasets; those before a missing one count for it too.
+std::int64_t num_layers(const CheckpointReader& reader) {
+    std::int64_t count = 0;
+    for (const std::string& name : reader.datasets()) {
+        std::int64_t layer = 0;
+        if (!name.starts_with(layers)) continue;
+        const auto [after, error] =
+            std::from_chars(name.data() + layers.size(), name.data() + name.size(), layer);
+        if (error == std::errc{} && layer >= 0 && layer < last_possible_step)
+            count = std::max(count, layer + 1);
+    }
+    return count;
+}
+
+void check_names(const CheckpointHeader& header, const std::string& path, const ModelConfig& model) {
+    if (header.layers < 0) return;
+    const Shape& found = header.embedding;
+    require(model.num_layers == header.layers && found.rank() == 2 && found[0] == model.vocab_size &&
+                found[1] == model.hidden_size,
+            "checkpoint `{}` holds {} layers and an embedding {}, its configuration says {} layers and {}x{} "
+            "(one of "
+            "them was changed); use another checkpoint",
+            path, header.layers, found.text(), model.num_layers, model.vocab_size, model.hidden_size);
 }
 
 CheckpointHeader header_of(const CheckpointReader& reader) {
-    const auto integer = [&](const char* object, const char* key) {
-        return std::get<std::int64_t>(reader.attribute(object, key));
-    };
-    const auto text = [&](const char* object, const char* key) {
-        return std::get<std::string>(reader.attribute(object, key));
-    };
-    const std::int64_t version = integer("/", "format_version");
+    // Products of these, in samples and tokens, fit into 64 bits.
+    constexpr std::int64_t most = std::int64_t{1} << 60;
+    const std::int64_t version = reader.integer("/", "format_version", 0, most);
     require(version == format_version,
             "checkpoint `{}` has format version {} (this program reads version {}); use the program that "
             "wrote it",
             reader.path(), version, format_version);
     CheckpointHeader header;
-    header.step = integer("/", "step");
-    header.tokens_seen = integer("/", "tokens_seen");
-    header.config = text("/", "config");
-    header.dtype = text("/", "dtype");
-    header.next_sample = integer("/data", "next_sample");
-    header.data = {text("/data", "token_fingerprint"), text("/data", "tokenizer_fingerprint"),
+    header.step = reader.integer("/", "step", 0, last_possible_step);
+    header.tokens_seen = reader.integer("/", "tokens_seen", 0, most);
+    header.config = reader.text("/", "config");
+    header.dtype = reader.text("/", "dtype");
+    header.next_sample = reader.integer("/data", "next_sample", 0, most);
+    header.data = {reader.text("/data", "token_fingerprint"), reader.text("/data", "tokenizer_fingerprint"),
                    stored_token(reader, "begin_token"), stored_token(reader, "end_token")};
+    header.layers = num_layers(reader);
+    if (reader.has(embedding)) header.embedding = reader.shape(embedding);
     return header;
 }
 
@@ -107,6 +133,7 @@ Config stored_config(const CheckpointHeader& header, const std::string& path,
                      const std::vector<std::string>& arguments) {
     Config config =
         parse_stored_config(header.config, "the configuration in " + path, arguments, method_options());
+    check_names(header, path, config.model);
     resolve_auto(config);  // files of before: dense_lr = 0
     return config;
 }

@@ -13,6 +13,9 @@
 
 namespace switchyard {
 
+/// Beyond what run.steps can be, so that sums and products of steps and samples fit into 64 bits.
+inline constexpr std::int64_t last_possible_step = 1'000'000'000;
+
 /// Which data a run was trained on, and what its documents begin and end with.
 struct DataIdentity {
     std::string tokens, tokenizer;                       // fingerprints in hexadecimal
@@ -31,12 +34,17 @@ struct CheckpointHeader {
     std::string config;  // text; parse with parse_config
     std::string dtype;
     DataIdentity data;
+    /// What the names of the datasets tell, to be compared with the configuration before anything is built
+    /// from it: layers, -1 where that is not known, and the embedding's rows and columns.
+    std::int64_t layers = -1;
+    Shape embedding;
 };
 /// Collective. Throws UserError on all ranks: missing, damaged metadata, another format version.
 CheckpointHeader read_header(const Comm& world, const std::string& path);
 /// Writes what read_header() reads, and provenance. Collective over the topology's world.
 void write_header(CheckpointWriter&, const CheckpointHeader&, std::uint64_t seed, const Topology&);
-/// The configuration stored in a checkpoint, with `arguments` ("--section.key=value") on top of it.
+/// The configuration stored in a checkpoint, with `arguments` ("--section.key=value") on top of it. Throws
+/// UserError where the file holds another model than it says.
 Config stored_config(const CheckpointHeader&, const std::string& path,
                      const std::vector<std::string>& arguments = {});
 

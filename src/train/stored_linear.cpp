@@ -13,7 +13,7 @@ constexpr const char* description = "effective_weight";
 /// Datasets that count for a linear, by suffix; without a description those of a plain product.
 std::set<std::string> parts_of(const CheckpointReader& reader, const std::string& weight) {
     if (!reader.has_attribute(weight, description)) return {"lora_A", "lora_B"};
-    std::istringstream words(std::get<std::string>(reader.attribute(weight, description)));
+    std::istringstream words(reader.text(weight, description));
     std::set<std::string> parts;
     for (std::string word; words >> word;) parts.insert(word);
     const std::set<std::string> known{"lora_A", "lora_B", "lora_gate", "row_scale"};
@@ -40,12 +40,11 @@ StoredLinear stored_linear(const CheckpointReader& reader, const std::string& li
     StoredLinear result;
     if (parts.contains("lora_A") && reader.has(a)) {
         result.low_rank = reader.shape(a)[0];
-        result.scale = std::get<double>(reader.attribute(a, "scale"));
+        result.scale = reader.real(a, "scale");
     }
     result.gate = parts.contains("lora_gate");
     result.row_scale = parts.contains("row_scale");
-    if (reader.has_attribute(weight, "base_factor"))
-        result.base = std::get<double>(reader.attribute(weight, "base_factor"));
+    if (reader.has_attribute(weight, "base_factor")) result.base = reader.real(weight, "base_factor");
     return result;
 }
 

@@ -20,7 +20,7 @@ std::string stem(const std::string& weight_name) {
 
 WeightReader::WeightReader(const ModelContext& context, const CheckpointReader& reader)
     : context_(context), reader_(reader) {
-    stored_compute_ = dtype_from_name(std::get<std::string>(reader.attribute("/", "dtype")));
+    stored_compute_ = dtype_from_name(reader.text("/", "dtype"));
     stored_ = accumulate_type(stored_compute_);
 }
 
@@ -30,11 +30,11 @@ void WeightReader::read(const Shard& part, Tensor out) const {
     require(reader_.has(path),
             "checkpoint `{}` has no {} (it is of another model); give a checkpoint of the same model",
             reader_.path(), part.name);
-    require(
-        reader_.shape(path) == part.global,
-        "{} is {} in checkpoint `{}` and {} in this model (weights do not fit); give a checkpoint of the same "
-        "model",
-        part.name, reader_.shape(path).text(), reader_.path(), part.global.text());
+    require(reader_.shape(path) == part.global,
+            "{} is {} in checkpoint `{}` and {} in this model (weights do not fit); give a checkpoint of the "
+            "same "
+            "model",
+            part.name, reader_.shape(path).text(), reader_.path(), part.global.text());
     Shard s = part;
     // One holder of each part counts for the checksum; all ranks hold a part that is the whole.
     const bool whole = s.rows * s.cols == s.global.size();

@@ -61,12 +61,23 @@ TEST_F(StopRequestsTest, RankZerosClockAndNeedsDecide) {
 
 TEST_F(StopRequestsTest, SignalsOfAnyRankCountAtOnceAndTheHighestWins) {
     StopRequests stops = requests();
+    note_terminations();
     EXPECT_EQ(stops.agree(0).stop, Stop::none);
     if (comm.rank() == comm.size() - 1) std::raise(SIGTERM);
     EXPECT_EQ(stops.agree(0).stop, Stop::terminated);
     if (comm.rank() == 0) std::raise(SIGUSR1);
     EXPECT_EQ(stops.agree(0).stop, Stop::requeue_signal);
     EXPECT_TRUE(wants_requeue(Stop::requeue_signal));
+}
+
+TEST_F(StopRequestsTest, test_finding_23_before_the_run_has_begun_sigterm_ends_the_process) {
+    for (int signal : {SIGTERM, SIGINT}) std::signal(signal, SIG_DFL);  // of tests before
+    const StopRequests stops = requests();
+    for (int signal : {SIGTERM, SIGINT}) {
+        struct sigaction action {};
+        sigaction(signal, nullptr, &action);
+        EXPECT_EQ(action.sa_handler, SIG_DFL);
+    }
 }
 
 }  // namespace

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <csignal>
 #include <stdexcept>
 #include <thread>
 
 #include "core/sign_of_life.hpp"
+#include "run/stop_requests.hpp"
 #include "run/watchdog.hpp"
 
 namespace switchyard {
@@ -51,7 +53,19 @@ TEST(WatchdogTest, WhoWaitsForOthersIsNotSilent) {
     std::this_thread::sleep_for(20 * 10ms);
 }
 
-TEST(WatchdogTest, NoTimeoutNoThread) {
+/// A run that was asked to end and hangs is ended after 20 s, however long it might have hung otherwise.
+TEST_F(WatchdogDeathTest, test_finding_23_sigterm_ends_what_hangs) {
+    const auto hang = [] {
+        note_terminations();
+        const Watchdog watchdog(0, 0);
+        sign_of_life("restore");
+        std::raise(SIGTERM);
+        silence();
+    };
+    EXPECT_EXIT(hang(), ::testing::ExitedWithCode(1), "no progress for .* s, last event: restore");
+}
+
+TEST(WatchdogTest, NoTimeoutNoEnd) {
     const Watchdog watchdog(0, 0, [](const std::string& problem) { FAIL() << problem; });
     std::this_thread::sleep_for(20ms);
 }

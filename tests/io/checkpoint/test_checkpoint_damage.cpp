@@ -5,6 +5,7 @@
 
 #include "core/error.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
+#include "io/files/files.hpp"
 #include "io/files/hdf5.hpp"
 #include "support/checkpoint_data.hpp"
 #include "support/temporary_directory.hpp"
@@ -163,8 +164,9 @@ TEST(CheckpointDamage, FilesOfOtherKindsAreNamed) {
         EXPECT_EQ(problems.size(), 1u) << path;
         return problems.empty() ? "" : problems[0];
     };
-    EXPECT_CONTAINS(problem(folder.file("none.h5")), "(No such file or directory); check the path");
-    EXPECT_CONTAINS(problem(folder.path()), "it is not a file");
+    EXPECT_CONTAINS(test::message_of<UnreadableError>([&] { verify_file(folder.file("none.h5")); }),
+                    "(No such file or directory); check the path");
+    EXPECT_CONTAINS(problem(folder.path()), "not a regular file but a folder");
     EXPECT_CONTAINS(problem(folder.write("empty.h5", "")), "it is damaged, incomplete or of another kind");
     EXPECT_CONTAINS(problem(folder.write("text.h5", "step 1, loss 7")),
                     "it is damaged, incomplete or of another kind");

@@ -218,7 +218,8 @@ TEST_F(CheckpointFile, WhatDoesNotFitIsNamedOnAllRanks) {
     EXPECT_CONTAINS(agreed_error([&] { reader.attribute("/x", "scale"); }), "has no attribute scale at /x");
     EXPECT_CONTAINS(agreed_error([&] { CheckpointReader(world, file("none.h5")); }),
                     "cannot read " + file("none.h5") + " (No such file or directory); check the path");
-    EXPECT_CONTAINS(agreed_error([&] { CheckpointReader(world, shared); }), "it is not a file");
+    EXPECT_CONTAINS(agreed_error([&] { CheckpointReader(world, shared); }),
+                    "not a regular file but a folder");
 }
 
 TEST_F(CheckpointFile, AttributesComeBackOnAllRanks) {

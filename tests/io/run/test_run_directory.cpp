@@ -252,6 +252,82 @@ TEST(RunLogTest, LinesThatStayMayFollowLinesThatMove) {
     EXPECT_EQ(folder.read("log.superseded.jsonl"), "not json\n[3]\n");
 }
 
+/// 100 MiB of zeros behind the last line: the blocks of lines that never reached the disk.
+TEST(RunLogTest, test_finding_19_zeros_of_a_power_loss_are_dropped) {
+    const TemporaryDirectory folder;
+    const std::string path = folder.write("log.jsonl", "{\"step\": 1}\n{\"step\": 2");
+    std::filesystem::resize_file(path, 100 << 20);
+    RunLog log(path);
+    EXPECT_EQ(folder.read("log.jsonl"), "{\"step\": 1}\n");
+    EXPECT_EQ(folder.read("log.superseded.jsonl"), "{\"step\": 2\n");
+    log.write({{"step", 2}});
+    EXPECT_EQ(folder.read("log.jsonl"), "{\"step\": 1}\n{\"step\": 2}\n");
+}
+
+TEST(RunLogTest, test_finding_19_zeros_between_lines_are_dropped) {
+    const TemporaryDirectory folder;
+    const std::string path = folder.write("log.jsonl", "{\"step\": 1}\n" + std::string(100 << 20, '\0') +
+                                                           "{\"step\": 2}\n" +
+                         std::string(2, '\0') + "\n{\"step\": 3}\n");
+    RunLog log(path);
+    int shown = 0;
+    EXPECT_EQ(log.move_aside_beyond(2, [&](const ordered_json& line) { shown += line["step"].get<int>(); }),
+              1);
+    EXPECT_EQ(shown, 3);
+    EXPECT_EQ(folder.read("log.jsonl"), "{\"step\": 1}\n{\"step\": 2}\n");
+    EXPECT_EQ(folder.read("log.superseded.jsonl"), "{\"step\": 3}\n");
+    log.write({{"step", 4}});
+    EXPECT_EQ(log.move_aside_beyond(4), 0);
+    EXPECT_EQ(folder.read("log.jsonl"), "{\"step\": 1}\n{\"step\": 2}\n{\"step\": 4}\n");
+}
+
+TEST(RunLogTest, test_finding_19_torn_lines_and_crowded_ones_take_linear_time) {
+    const TemporaryDirectory folder;
+    std::string crowded = "{\"step\": 1";
+    for (int i = 0; i < 400'000; ++i) crowded += ", \"" + std::to_string(i) + "\": 1";
+    const std::string path =
+        folder.write("log.jsonl", "{\"step\": 1}\n" + crowded + "}\n" + std::string(100 << 20, '['));
+    RunLog log(path);
+    EXPECT_EQ(log.move_aside_beyond(2), 1);
+    EXPECT_EQ(folder.read("log.jsonl"), "{\"step\": 1}\n");
+    EXPECT_EQ(folder.read("log.superseded.jsonl").size(), (100 << 20) + crowded.size() + 3);
+}
+
+TEST(RunLogTest, test_finding_22_a_link_in_place_of_the_log_is_not_written_through) {
+    const TemporaryDirectory folder;
+    const std::string other = folder.write("other", "not to be lost");
+    for (const char* name : {"log.jsonl", "lock"}) {
+        std::filesystem::remove(folder.file(name));
+        std::filesystem::create_symlink(other, folder.file(name));
+        EXPECT_CONTAINS(user_error([&] {
+                            RunDirectory run(folder.path());
+                            RunLog log(run.log());
+                        }),
+                        std::string(name) + "` is a symbolic link");
+        std::filesystem::remove(folder.file(name));
+    }
+    std::filesystem::create_symlink(other, folder.file(".write_test"));
+    RunDirectory{folder.path()};
+    EXPECT_EQ(folder.read("other"), "not to be lost");
+}
+
+TEST(RunLogTest, test_finding_23_a_pipe_in_place_of_log_lock_or_status_is_not_waited_for) {
+    const TemporaryDirectory folder;
+    for (const char* name : {"log.jsonl", "lock", "status.json"}) {
+        std::filesystem::remove(folder.file(name));
+        ASSERT_EQ(::mkfifo(folder.file(name).c_str(), 0600), 0);
+        const std::string error = user_error([&] {
+            RunDirectory run(folder.path());
+            RunLog log(run.log());
+            EXPECT_EQ(run.read_status(), std::nullopt);
+            run.write_status({"running", "", 3, ""});
+            EXPECT_EQ(run.read_status()->step, 3);
+        });
+        EXPECT_CONTAINS(error, std::string(name) == "status.json" ? "" : "is not a regular file");
+        std::filesystem::remove(folder.file(name));
+    }
+}
+
 TEST(RunLogTest, FullDiskIsReportedOnceAndLeavesWholeLines) {
     const TemporaryDirectory folder;
     const bool good = with_file_limit(100, [&] {

@@ -11,6 +11,7 @@
 #include <csignal>
 
 #include "core/error.hpp"
+#include "io/files/hdf5_attributes.hpp"
 #include "io/tokens/token_file.hpp"
 #include "io/tokens/token_format.hpp"
 #include "support/sentencepiece_models.hpp"
@@ -90,7 +91,7 @@ TEST(TokenFileTest, ChecksumsAreTheDocumentedSums) {
     }
     const hdf5::Handle file(H5Fopen(output.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, "H5Fopen");
     const hdf5::Handle tokens(H5Dopen2(file, "/training/tokens", H5P_DEFAULT), H5Dclose, "H5Dopen2");
-    EXPECT_EQ(token_format::read_unsigned(tokens, "checksum"), expected);
+    EXPECT_EQ(hdf5::word_attribute(tokens, "checksum"), expected);
     const hdf5::Handle type(H5Dget_type(tokens), H5Tclose, "H5Dget_type");
     EXPECT_GT(H5Tequal(type, H5T_STD_U16LE), 0);
 }
@@ -483,7 +484,7 @@ TEST(TokenFileTest, MissingTruncatedAndForeignFilesAreNamed) {
     EXPECT_FALSE(is_token_file(foreign));
     EXPECT_FALSE(is_token_file(folder.path()));
     EXPECT_FALSE(is_token_file(folder.file("a.txt")));
-    EXPECT_CONTAINS(user_error([&] { TokenFile file(folder.path()); }), "not a file");
+    EXPECT_CONTAINS(user_error([&] { TokenFile file(folder.path()); }), "not a regular file but a folder");
 }
 
 /// Overwrites one element, as a program that knows HDF5 but not our rules might.

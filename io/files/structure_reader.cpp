@@ -1,0 +1,152 @@
+// The child is this program again, started by posix_spawn: a plain fork() would copy a process in which MPI
+// and OpenMP have threads and memory that is known to network hardware. It starts no MPI. Its answer comes
+// through a pipe: one letter (r: result, u: UserError, n: UnreadableError), then text.
+#include "io/files/structure_reader.hpp"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "core/error.hpp"
+#include "io/files/files.hpp"
+
+extern char** environ;
+
+namespace switchyard {
+namespace {
+
+constexpr const char* child_word = "--read-structure";
+bool children_are_used = false;
+
+std::map<std::string, StructureReader>& readers() {
+    static std::map<std::string, StructureReader> all;
+    return all;
+}
+
+std::string answer_of(const StructureReader& read, const std::string& path) {
+    try {
+        return "r" + read(path);
+    } catch (const UnreadableError& error) {
+        return "n" + std::string(error.what());
+    } catch (const UserError& error) {
+        return "u" + std::string(error.what());
+    } catch (const std::exception& error) {  // out of memory
+        return "n" + std::string(error.what());
+    }
+}
+
+std::string result_of(const std::string& answer) {
+    const std::string text = answer.substr(1);
+    if (answer[0] == 'n') throw UnreadableError(text);
+    if (answer[0] == 'u') throw UserError(text);
+    return text;
+}
+
+struct Pipe {
+    FileDescriptor read, write;
+};
+
+std::optional<Pipe> make_pipe() {
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) != 0) return std::nullopt;
+    return Pipe{FileDescriptor(ends[0]), FileDescriptor(ends[1])};
+}
+
+/// Nothing where the system starts no further process.
+std::optional<pid_t> start_child(const char* name, const std::string& path, int answers) {
+    std::vector<std::string> words{"switchyard", child_word, name, path};
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, answers, STDOUT_FILENO);
+    // What the C library says of a broken heap.
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+    posix_spawnattr_t attributes;
+    posix_spawnattr_init(&attributes);
+    // A batch system that ends the job speaks to all its processes: what becomes of this one then says
+    // nothing about the file.
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) sigaddset(&blocked, signal);
+    posix_spawnattr_setsigmask(&attributes, &blocked);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    pid_t child = 0;
+    const int error =
+        ::posix_spawn(&child, "/proc/self/exe", &actions, &attributes, arguments.data(), environ);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+    if (error != 0) return std::nullopt;
+    return child;
+}
+
+std::string all_of(int fd) {
+    std::string text;
+    char block[65536];
+    for (;;) {
+        const ssize_t count = ::read(fd, block, sizeof block);
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) return text;
+        text.append(block, static_cast<std::size_t>(count));
+    }
+}
+
+}  // namespace
+
+RegisterStructureReader::RegisterStructureReader(const char* name, StructureReader read) {
+    readers()[name] = std::move(read);
+}
+
+std::string read_structure(const char* name, const std::string& path, const StructureReader& read) {
+    std::optional<Pipe> pipe;
+    std::optional<pid_t> child;
+    if (children_are_used && (pipe = make_pipe())) child = start_child(name, path, pipe->write);
+    if (!child) return read(path);
+    pipe->write.close();
+    const std::string answer = all_of(pipe->read);
+    int status = 0;
+    while (::waitpid(*child, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && !answer.empty()) return result_of(answer);
+    const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    require<UnreadableError>(
+        signal != SIGKILL,
+        "`{}` could not be examined: the process that read its structure was killed (too little "
+        "memory?); try again with more",
+        path);
+    fail(
+        "`{}` is damaged, or made to do harm: its structure {} (it was read in a process of its own, which "
+        "ended with "
+        "{} {}); use another file",
+        path, signal == SIGXCPU ? "has no end" : "makes the HDF5 library crash",
+        signal != 0 ? "signal" : "code", signal != 0 ? signal : WEXITSTATUS(status));
+}
+
+bool serve_structure(int argc, char** argv, int& exit_code) {
+    children_are_used = true;
+    if (argc != 4 || argv[1] != std::string(child_word)) return false;
+    children_are_used = false;
+    const rlimit processor{structure_limit_s, structure_limit_s + 1}, no_core{0, 0};
+    ::setrlimit(RLIMIT_CPU, &processor);
+    ::setrlimit(RLIMIT_CORE, &no_core);
+    const auto found = readers().find(argv[2]);
+    exit_code = 1;
+    if (found == readers().end()) return true;
+    try {
+        write_all(STDOUT_FILENO, answer_of(found->second, argv[3]), "the answer");
+        exit_code = 0;
+    } catch (const std::exception&) {  // the parent sees that there is none
+    }
+    return true;
+}
+
+}  // namespace switchyard
