@@ -17,7 +17,7 @@ using StructureReader = std::function<std::string(const std::string& path)>;
 /// otherwise (tests of the library). `name`: how the child finds the same function. Throws what it throws;
 /// UserError where the child crashed or took more than structure_limit_s of processor time.
 std::string read_structure(const char* name, const std::string& path, const StructureReader& read);
-inline constexpr int structure_limit_s = 20;
+inline constexpr int structure_limit_s = 8;
 
 /// From main(), before anything else: where the words ask for it this process is such a child, does its work
 /// and returns true with its exit code; elsewhere children are to be started from now on.

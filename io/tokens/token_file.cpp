@@ -287,7 +287,7 @@ namespace {
 
 /// All of the index of a dataset's chunks, which must be as many as its values need.
 void walk_chunks(hid_t file, const std::string& path) {
-    constexpr std::uint64_t most_chunks = 20'000'000;  // more take too long
+    constexpr std::uint64_t most_chunks = 5'000'000;  // more take too long
     const Handle dataset = hdf5::open_object(file, path);
     const Handle creation(H5Dget_create_plist(dataset), H5Pclose, "H5Dget_create_plist");
     hsize_t chunk = 0, stored = 0;

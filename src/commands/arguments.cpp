@@ -53,9 +53,9 @@ Arguments parse_arguments(const std::string& command, const std::vector<std::str
     Arguments result;
     for (const std::string& word : words) {
         require(word.size() < 2 || word[0] != '-' || word[1] == '-',
-                "{} is not an option (options begin with two dashes); write --option or --section.key=value; see "
-                "`switchyard {} --help`",
-                word, command);
+                "{} is not an option (options begin with two dashes); write --option or --section.key=value, ./{} for "
+                "a file of that name; see `switchyard {} --help`",
+                word, word, command);
         if (word.substr(0, 2) != "--") {
             result.files.push_back(word);
             continue;

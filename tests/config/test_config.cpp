@@ -432,6 +432,14 @@ TEST(ParseError, Syntax) {
         expect_argument_error(wrong, {wrong, "--section.key=value"});
 }
 
+/// What Boost would cut at the #, or refuse without saying where.
+TEST(ParseError, test_finding_24_names_with_odd_characters_are_told_with_file_and_line) {
+    for (const char* line : {"swi#tch = 1", "steps\x01 = 1", "ste ps = 1", "\xC3\xA9tapes = 1", "* = 1"})
+        expect_parse_error(std::string("[run]\n") + line, {"run.cfg:2", "has the key"});
+    for (const char* line : {"[mo#del]", "[]", "[a b]"})
+        expect_parse_error(std::string("\n\n") + line, {"run.cfg:3"});
+}
+
 TEST(ParseError, ADefaultThatBreaksItsOwnRuleIsFound) {
     auto broken = methods();
     broken[2].options[1].default_value = "-1";

@@ -217,7 +217,7 @@ TEST_F(CheckpointFile, WhatDoesNotFitIsNamedOnAllRanks) {
     EXPECT_CONTAINS(error_of("/y", {6, 5}), file("a.h5") + " has no dataset /y");
     EXPECT_CONTAINS(agreed_error([&] { reader.attribute("/x", "scale"); }), "has no attribute scale at /x");
     EXPECT_CONTAINS(agreed_error([&] { CheckpointReader(world, file("none.h5")); }),
-                    "cannot read " + file("none.h5") + " (No such file or directory); check the path");
+                    "cannot open `" + file("none.h5") + "` (No such file or directory); check the path");
     EXPECT_CONTAINS(agreed_error([&] { CheckpointReader(world, shared); }),
                     "not a regular file but a folder");
 }

@@ -292,5 +292,17 @@ TEST_F(Safetensors, DamagedBytes) {
     EXPECT_GT(refused, static_cast<int>(4 * header.size()));
 }
 
+/// Under the sanitizers: no byte is copied from where there is none.
+TEST_F(Safetensors, test_finding_24_a_tensor_without_values_is_read) {
+    for (const char* type : {"F32", "BF16", "F16"}) {
+        const SafetensorsFile file(
+            folder_.write("none.safetensors", file_text("{\"x\":" + entry(type, "[0,3]", "[0,0]") + "}", "")));
+        EXPECT_NO_THROW(file.read_f32("x", 0, 0, nullptr));
+    }
+    const SafetensorsFile file(
+        folder_.write("none.safetensors", file_text("{\"x\":" + entry("I64", "[0]", "[0,0]") + "}", "")));
+    EXPECT_CONTAINS(message_of<UserError>([&] { file.read_f32("x", 0, 0, nullptr); }), "type \"I64\"");
+}
+
 }  // namespace
 }  // namespace switchyard

@@ -1,0 +1,23 @@
+// What the files of targets share: their folder, and what they must find true.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "fuzz/targets.hpp"
+
+namespace switchyard::fuzz {
+
+/// Of this process; removed at its end.
+const std::string& folder();
+/// Writes the file of that name there; its path.
+std::string file_of(const std::string& name, const std::string& bytes);
+
+inline void expect(bool condition, const std::string& otherwise) {
+    if (!condition) throw FuzzFailure(otherwise);
+}
+
+std::vector<Target> text_targets();
+std::vector<Target> hdf5_targets();
+
+}  // namespace switchyard::fuzz
