@@ -8,6 +8,7 @@
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/files/files.hpp"
 #include "io/tokens/token_file.hpp"
+#include "io/tokens/tokenize.hpp"
 
 namespace switchyard::fuzz {
 namespace {

@@ -11,6 +11,7 @@
 #include "io/run/run_directory.hpp"
 #include "io/run/run_log.hpp"
 #include "io/tokens/token_file.hpp"
+#include "io/tokens/tokenize.hpp"
 #include "methods/registry.hpp"
 
 namespace switchyard::fuzz {
