@@ -44,9 +44,9 @@ std::string answer_of(const StructureReader& read, const std::string& path) {
 }
 
 std::string result_of(const std::string& answer) {
-    const std::string text = answer.substr(1);
-    if (answer[0] == 'n') throw UnreadableError(text);
-    if (answer[0] == 'u') throw UserError(text);
+    const std::string text = answer.substr(2);
+    if (answer[1] == 'n') throw UnreadableError(text);
+    if (answer[1] == 'u') throw UserError(text);
     return text;
 }
 
@@ -116,7 +116,8 @@ std::string read_structure(const char* name, const std::string& path, const Stru
     int status = 0;
     while (::waitpid(*child, &status, 0) < 0 && errno == EINTR) {
     }
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && !answer.empty()) return result_of(answer);
+    if (!answer.starts_with('s')) return read(path);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && answer.size() > 1) return result_of(answer);
     const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     require<UnreadableError>(
         signal != SIGKILL,
@@ -142,6 +143,7 @@ bool serve_structure(int argc, char** argv, int& exit_code) {
     exit_code = 1;
     if (found == readers().end()) return true;
     try {
+        write_all(STDOUT_FILENO, "s", "the answer");
         write_all(STDOUT_FILENO, answer_of(found->second, argv[3]), "the answer");
         exit_code = 0;
     } catch (const std::exception&) {  // the parent sees that there is none
