@@ -156,7 +156,9 @@ void write_sums(const Acc<T>* sums, std::int64_t parts, std::int64_t stride, con
 
 template <class T>
 void backward(const AttentionBackward& a, const Extents& e) {
-    const auto [pieces, parts, units] = BackwardParts(e);
+    const BackwardParts split(e);
+    // No structured bindings: clang 14 does not take them into a parallel region.
+    const std::int64_t pieces = split.pieces, parts = split.parts, units = split.units;
     const std::int64_t size = e.t * e.d;
     const std::size_t thread_bytes = backward_bytes<T>(e, parts == 1);
     Acc<T>* all_parts = nullptr;  // (B, H, pieces, 2, T, D), only where a key-value head has several parts
@@ -164,7 +166,7 @@ void backward(const AttentionBackward& a, const Extents& e) {
         all_parts = reinterpret_cast<Acc<T>*>(a.scratch.data<std::byte>() +
                                               static_cast<std::size_t>(omp_get_max_threads()) * thread_bytes);
     FirstException failure;
-    const auto work = [&, pieces = pieces, parts = parts](std::int64_t unit) {
+    const auto work = [&](std::int64_t unit) {
         const std::int64_t piece = unit % pieces, h = unit / pieces % e.h, b = unit / (pieces * e.h);
         Carver mine = part_of_thread(a.scratch, thread_bytes);
         const BackwardScratch<T> s = backward_scratch<T>(mine, e, parts == 1);
