@@ -118,7 +118,7 @@ double CheckpointReader::real(const std::string& object, const std::string& key)
 }
 
 std::string CheckpointReader::text(const std::string& object, const std::string& key) const {
-    return typed<std::string>(object, key, "a text");
+    return typed<std::string>(object, key, "text");
 }
 
 void CheckpointReader::read(const std::string& name, const Shard& shard, Tensor values) const {

@@ -68,7 +68,7 @@ double real_attribute(hid_t object, const std::string& key) {
 
 std::string text_attribute(hid_t object, const std::string& key, std::size_t most_bytes) {
     const Opened opened = open_attribute(object, key);
-    require(opened.is_text(), "attribute {} is not a text of fixed length", key);
+    require(opened.is_text(), "attribute {} is not text of fixed length", key);
     const std::size_t bytes = H5Tget_size(opened.type);
     require(bytes <= most_bytes && bytes <= H5Aget_storage_size(opened.attribute),
             "attribute {} has {} bytes (more than are stored, or than the {} that are read)", key, bytes,

@@ -267,8 +267,8 @@ class Numbers(Crafted):
             ("step", np.int64(-1), "attribute step at / is -1"),
             ("step", np.int64(2**63 - 1), "attribute step at / is 9223372036854775807"),
             ("step", np.float64(4), "attribute step at / is not a whole number"),
-            ("config", np.int64(4), "attribute config at / is not a text"),
-            ("dtype", np.float64(4), "attribute dtype at / is not a text"),
+            ("config", np.int64(4), "attribute config at / is not text"),
+            ("dtype", np.float64(4), "attribute dtype at / is not text"),
             ("tokens_seen", np.int64(-5), "attribute tokens_seen at / is -5"),
         ):
             with self.subTest(key=key, value=value):

@@ -75,7 +75,7 @@ TEST(Hdf5, test_finding_21_attributes_are_of_the_type_and_range_that_they_must_h
         EXPECT_CONTAINS(error(as_integer, key), std::string("attribute ") + key + " is not a 64-bit integer");
     EXPECT_CONTAINS(error(as_integer, "pair"), "attribute pair is not a single value");
     EXPECT_CONTAINS(error(as_integer, "none"), "attribute none is missing");
-    EXPECT_CONTAINS(error(as_text, "integer"), "attribute integer is not a text");
+    EXPECT_CONTAINS(error(as_text, "integer"), "attribute integer is not text");
     EXPECT_CONTAINS(message_of<UserError>([&] { hdf5::integer_attribute(f.root, "integer", 0, 31999); }),
                     "attribute integer is 4294967298 (it must be from 0 to 31999)");
     EXPECT_CONTAINS(message_of<UserError>([&] { hdf5::text_attribute(f.root, "text", 7); }), "8 bytes");
