@@ -62,7 +62,7 @@ std::string token_file() {
             text += "word" + std::to_string(i % 37) + " of line " + std::to_string(i) + "\n\n";
         options.inputs = {file_of("words.txt", text)};
         options.output = folder() + "/tokens.h5";
-        options.vocab_size = 280;
+        options.vocab_size = 290;
         options.show_progress = false;
         tokenize(options);
         return read_file(options.output);

@@ -139,7 +139,7 @@ std::string small_model() {
         options.inputs = {file_of("sample.txt", text)};
         options.output = folder() + "/sample.h5";
         std::filesystem::remove(options.output);
-        options.vocab_size = 280;
+        options.vocab_size = 300;
         options.validation = 0;
         options.show_progress = false;
         return tokenize(options).tokenizer_model;
