@@ -90,11 +90,13 @@ namespace {
 /// Open MPI starts a daemon beside a process that no launcher started, for children it might spawn: without
 /// it such a process starts in half the time, and nothing is left of one that was killed. But all such
 /// processes then share one folder for the session, which each removes at its end and a starting one misses:
-/// so none. And it would listen on a TCP port for peers that it cannot have.
+/// so none. And its transports (btl tcp, btl ofi) would listen on TCP ports for peers that it cannot have: it
+/// gets the one to itself.
 void prepare_single_process() {
     ::setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     ::setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
-    ::setenv("OMPI_MCA_btl", "^tcp", 0);
+    ::setenv("OMPI_MCA_pml", "ob1", 0);
+    ::setenv("OMPI_MCA_btl", "self", 0);
 }
 
 }  // namespace
