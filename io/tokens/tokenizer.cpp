@@ -3,6 +3,8 @@
 
 #include <sentencepiece_processor.h>
 
+#include <exception>
+
 #include "core/error.hpp"
 #include "io/tokens/token_format.hpp"
 
@@ -13,9 +15,14 @@ struct Tokenizer::State {
 };
 
 Tokenizer::Tokenizer(const std::string& serialized_model) : state_(std::make_unique<State>()) {
-    const auto status = state_->processor.LoadFromSerializedProto(serialized_model);
+    bool loaded = false;
+    try {
+        loaded = state_->processor.LoadFromSerializedProto(serialized_model).ok() &&
+                 state_->processor.GetPieceSize() > 0;
+    } catch (const std::exception&) {  // of its tries, which take no piece without text
+    }
     require(
-        status.ok() && state_->processor.GetPieceSize() > 0,
+        loaded,
         "this is not a SentencePiece model (a tokenizer.json of Hugging Face is another format); give the "
         "file tokenizer.model or spiece.model");
 }

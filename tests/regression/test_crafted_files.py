@@ -473,11 +473,12 @@ class Others(Crafted):
             return message(1, message(1, text) + b"\x15" + struct.pack("<f", 0) + b"\x18" + varint(kind))
 
         model = self.folder / "empty.model"
-        model.write_bytes(piece(b"<unk>", 2) + piece(b"<s>", 3) + piece(b"</s>", 3) + piece(b"", 1) + piece(b"a", 1))
-        text = self.refused("tokenize", self.write_text(), f"--tokenizer={model}", f"--output={self.folder / 'o.h5'}",
-                            says=["SentencePiece model"])  # fmt: skip
-        for internal in (".cc(", "LOG(ERROR)"):
-            self.assertNotIn(internal, text)
+        for kind in (1, 4):  # as text, and as a symbol of the user's, which goes into a trie
+            model.write_bytes(piece(b"<unk>", 2) + piece(b"<s>", 3) + piece(b"</s>", 3) + piece(b"", kind) + piece(b"a", 1))
+            text = self.refused("tokenize", self.write_text(), f"--tokenizer={model}", f"--output={self.folder / 'o.h5'}",
+                                says=["SentencePiece model"])  # fmt: skip
+            for internal in (".cc(", "LOG(ERROR)", "darts", "zero-length"):
+                self.assertNotIn(internal, text)
 
 
 if __name__ == "__main__":
