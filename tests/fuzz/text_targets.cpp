@@ -157,7 +157,6 @@ void sentencepiece(const std::string& bytes) {
         tokenizer.decode(ids);
     }
     tokenizer.decode({0, static_cast<std::int32_t>(size - 1)});
-    tokenizer.is_byte_pair();
 }
 
 std::vector<std::string> sentencepiece_seeds() {
