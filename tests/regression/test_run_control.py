@@ -260,7 +260,7 @@ class Contract(program.Test):
         foreign = program.make_tokens(self.folder, seed=3)
         self.assert_refused(
             self.run_of("b", **start), f"checkpoint `{file}` was trained with a different tokenizer", data__tokens=foreign)
-        self.assert_refused(self.run_of("c"), "cannot read " + str(self.folder / "none.h5"), run__init_from=self.folder / "none.h5")
+        self.assert_refused(self.run_of("c"), f"cannot open `{self.folder}/none.h5`", run__init_from=self.folder / "none.h5")
         self.assert_refused(self.run_of("d"), str(self.tokens), run__init_from=self.tokens)
 
 
