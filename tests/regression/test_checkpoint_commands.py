@@ -152,7 +152,7 @@ class Commands(program.Test):
                      r"/method/model.layers.0.mlp.up_proj/switch +i64 +26 +208 B", r"hidden_size = 24"):  # fmt: skip
             self.assertRegex(text, rf"(?m)^ *{line}$")
         self.assertIn("token file", self.run_command(0, "inspect", self.tokens))
-        self.assertIn("cannot read", self.run_command(1, "inspect", self.folder / "none.h5"))
+        self.assertIn("cannot open", self.run_command(1, "inspect", self.folder / "none.h5"))
         self.assertIn("files given", self.run_command(1, "inspect"))
 
     def test_verify(self):
@@ -170,7 +170,7 @@ class Commands(program.Test):
         for name, content in (("empty.h5", b""), ("text.h5", b"hello"), ("short.h5", path.read_bytes()[:-3])):
             (self.folder / name).write_bytes(content)
             self.assertIn("it is damaged, incomplete or of another kind", self.run_command(1, "verify", self.folder / name))
-        self.assertIn("cannot read", self.run_command(1, "verify", self.folder / "none.h5"))
+        self.assertIn("cannot open", self.run_command(1, "verify", self.folder / "none.h5"))
         self.assertIn("no file given", self.run_command(1, "verify"))
 
     def test_diff(self):
