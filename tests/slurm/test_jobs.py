@@ -226,7 +226,8 @@ def drain(jobs):
 
 
 def held_by_the_node(shown):
-    return shown["JobState"] == "PENDING" and shown["Reason"] not in ("None", "BeginTime", "Priority")
+    """There is one node: a job behind others that wait for it says Priority."""
+    return shown["JobState"] == "PENDING" and shown["Restarts"] == "1" and shown["Reason"] not in ("None", "BeginTime")
 
 
 def killed_rank(jobs, launcher):
