@@ -3,6 +3,7 @@
 // release has changed.
 #include "io/hugging_face/sentencepiece_model.hpp"
 
+#include <cmath>
 #include <cstring>
 #include <string_view>
 
@@ -108,7 +109,14 @@ SentencePieceModel read_sentencepiece_model(const std::string& serialized) {
     SentencePieceModel model;
     Wire wire(serialized);
     for (Field field; wire.next(field);) {
-        if (field.number == 1) model.pieces.push_back(read_piece(field.bytes));
+        if (field.number == 1) {
+            model.pieces.push_back(read_piece(field.bytes));
+            require(std::isfinite(model.pieces.back().score),
+                    "piece {} of the SentencePiece model has a score that is not finite (pieces are ordered "
+                    "by it); "
+                    "give another copy of the model",
+                    model.pieces.size() - 1);
+        }
         if (field.number == 2) read_trainer(field.bytes, model);
         if (field.number == 3) read_normalizer(field.bytes, model);
     }

@@ -2,6 +2,7 @@
 // ones: tests/regression/test_hugging_face_golden.py.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <random>
 
@@ -102,6 +103,8 @@ TEST(TokenizerJson, DamagedModelsAreRefused) {
                         [&] { read_sentencepiece_model("\x0A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01"); }),
                     "damaged");
     EXPECT_CONTAINS(message_of<UserError>([&] { tokenizer_json(piece("\xFF", 0), -1); }), "not UTF-8");
+    EXPECT_CONTAINS(message_of<UserError>([&] { tokenizer_json(whole + piece("q", NAN), -1); }),
+                    "not finite");
 }
 
 /// A unit: label, offset of the children (at node xor offset), whether one of them is a leaf's value.
