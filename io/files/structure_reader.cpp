@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -136,6 +137,7 @@ bool serve_structure(int argc, char** argv, int& exit_code) {
     children_are_used = true;
     if (argc != 4 || argv[1] != std::string(child_word)) return false;
     children_are_used = false;
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // one that waits for a file system does not outlive who asked
     const rlimit processor{structure_limit_s, structure_limit_s + 1}, no_core{0, 0};
     ::setrlimit(RLIMIT_CPU, &processor);
     ::setrlimit(RLIMIT_CORE, &no_core);
