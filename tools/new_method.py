@@ -60,7 +60,7 @@ MethodEntry @name@() {
         .options = {.name = "@name@",
                     .help = "low-rank factors beside frozen weights",
                     .options = {rank_option(), alpha_option("32"), interval},
-                    .lr = 3e-3},
+                    .lr = 1e-3},
         .create = [](const Config& c) -> std::unique_ptr<Method> { return std::make_unique<@Class@>(c); },
         .resolve = resolve_low_rank,
         .check = check_low_rank};

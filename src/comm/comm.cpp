@@ -6,6 +6,7 @@
 #include <mpi-ext.h>
 #endif
 
+#include <execinfo.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -105,6 +106,10 @@ MpiSession::MpiSession(int& argc, char**& argv, bool needed)
     : started_(needed || started_as_one_of_several(std::getenv)),
       exceptions_at_start_(std::uncaught_exceptions()) {
     if (!started_) return;
+    // Open MPI's handler of fatal signals prints a backtrace, for which the C library loads a file at first
+    // use: with the heap's lock held by the thread that failed, the process would wait for itself.
+    void* frame = nullptr;
+    ::backtrace(&frame, 1);
     if (!started_by_launcher(std::getenv)) prepare_single_process();
     int provided = MPI_THREAD_SINGLE;
     SWITCHYARD_MPI(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided));

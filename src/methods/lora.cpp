@@ -35,7 +35,7 @@ MethodEntry lora() {
     return {.options = {.name = "lora",
                         .help = "low-rank factors beside frozen weights",
                         .options = {rank_option(), alpha_option("32"), init},
-                        .lr = 3e-3},
+                        .lr = 1e-3},
             .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<Lora>(); },
             .resolve = resolve_low_rank,
             .check = check_low_rank};

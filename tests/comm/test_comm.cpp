@@ -1,7 +1,11 @@
 // RANKS: 1 2 3 4
 // Communicators, checked calls and the agreement of ranks on errors.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -155,6 +159,27 @@ TEST(MpiSession, RunsFunneled) {
     int provided = -1;
     MPI_Query_thread(&provided);
     EXPECT_GE(provided, MPI_THREAD_FUNNELED);
+}
+
+/// MPI's handler of fatal signals must not wait for the lock that the failing thread holds.
+TEST(MpiSession, AProcessWhoseHeapIsDamagedEnds) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+        ::alarm(60);
+        ::close(STDERR_FILENO);
+        for (std::size_t bytes = 8; bytes <= 1032; bytes += 8)  // what this thread keeps needs no lock
+            for (int i = 0; i < 8; ++i) [[maybe_unused]] void* volatile kept = std::malloc(bytes);
+        void* volatile block = std::malloc(1 << 16);
+        void* volatile behind = std::malloc(1 << 16);
+        std::free(block);
+        std::free(block);
+        std::free(behind);
+        ::_exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_FALSE(WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) << "it did not end by itself";
+    EXPECT_FALSE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "its heap was not damaged";
 }
 
 }  // namespace
