@@ -199,8 +199,7 @@ bool run(const Request& request) {
     };
     fmt::print(
         "checkpoint of 60m, switchlora, {}: {:.1f} MB; {} rank(s), tp {}, {} thread(s), {} rounds: median "
-        "(lowest "
-        "to highest)\n",
+        "(lowest to highest)\n",
         request.dtype, static_cast<double>(contest.bytes) / 1e6, topology.world.size(), request.tp,
         kernels::num_threads(), request.rounds);
     fmt::print("  checkpoint             {} MB/s\n", rates(contest.checkpoint));

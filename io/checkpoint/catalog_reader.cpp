@@ -33,8 +33,7 @@ StoredDataset read_dataset(hid_t object, std::uint64_t file_bytes) {
     const haddr_t offset = H5Dget_offset(object);
     require<UnreadableError>(H5Pget_layout(creation) != H5D_CHUNKED,
                              "another tool repacked the file in chunks, compressed perhaps (values are read "
-                             "where they lie); unpack it: "
-                             "h5repack -f NONE -l CONTI FILE NEW");
+                             "where they lie); unpack it: h5repack -f NONE -l CONTI FILE NEW");
     require(H5Pget_layout(creation) == H5D_CONTIGUOUS && (dataset.size() == 0 || offset != HADDR_UNDEF),
             "its values have no place in the file");
     dataset.offset = dataset.size() == 0 ? 0 : offset;

@@ -107,8 +107,7 @@ std::int64_t CheckpointReader::integer(const std::string& object, const std::str
     const auto value = typed<std::int64_t>(object, key, "a whole number");
     require(value >= least && value <= most,
             "checkpoint {}: attribute {} at {} is {}, which is not from {} to {} (the file was changed); use "
-            "another "
-            "checkpoint",
+            "another checkpoint",
             path(), key, object, value, least, most);
     return value;
 }

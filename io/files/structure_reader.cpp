@@ -127,8 +127,7 @@ std::string read_structure(const char* name, const std::string& path, const Stru
         path);
     fail(
         "`{}` is damaged, or made to do harm: its structure {} (it was read in a process of its own, which "
-        "ended with "
-        "{} {}); use another file",
+        "ended with {} {}); use another file",
         path, signal == SIGXCPU ? "has no end" : "makes the HDF5 library crash",
         signal != 0 ? "signal" : "code", signal != 0 ? signal : WEXITSTATUS(status));
 }

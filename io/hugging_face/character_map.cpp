@@ -20,8 +20,7 @@ using Characters = std::set<char32_t>;
 [[noreturn]] void damaged() {
     fail(
         "the normalisation rules of the SentencePiece model are damaged (its trie leads out of itself); give "
-        "another "
-        "copy of the model, or --no_tokenizer to leave it out");
+        "another copy of the model, or --no_tokenizer to leave it out");
 }
 
 class Trie {

@@ -86,8 +86,7 @@ void ConfigKeys::refuse_others() const {
     if (count > most) others.resize(most);
     fail(
         "{}: {}{} {} not known to this program (a key that is skipped may change what the model computes); "
-        "remove "
-        "{} from the file if the model computes the same without, otherwise it cannot be imported",
+        "remove {} from the file if the model computes the same without, otherwise it cannot be imported",
         where_, fmt::join(others, ", "), count > most ? fmt::format(" and {} more", count - most) : "",
         count == 1 ? "is" : "are", count == 1 ? "it" : "them");
 }

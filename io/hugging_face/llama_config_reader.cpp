@@ -100,8 +100,7 @@ void check_kind(const ConfigKeys& keys) {
     for (const auto& [name, value] : keys.value("auto_map").items())
         require(name == "AutoTokenizer" || name == "AutoConfig",
                 "{}: auto_map has {} (the model brings its own code, which may compute something else than "
-                "LLaMA); "
-                "remove the key if transformers' LlamaForCausalLM gives the same",
+                "LLaMA); remove the key if transformers' LlamaForCausalLM gives the same",
                 keys.where(), quoted(name));
 }
 

@@ -260,8 +260,7 @@ SafetensorsDirectory::SafetensorsDirectory(const std::string& path) {
         path);
     require(!has_single || !has_index,
             "`{}` has model.safetensors and model.safetensors.index.json (it is unclear which is meant); "
-            "move one "
-            "of them away",
+            "move one of them away",
             path);
     if (has_single) {
         files_.emplace_back(single);

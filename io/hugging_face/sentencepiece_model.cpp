@@ -49,8 +49,7 @@ class Wire {
     [[noreturn]] static void damaged() {
         fail(
             "the SentencePiece model is damaged (its protocol buffer ends too early or holds another one); "
-            "give "
-            "another copy of it");
+            "give another copy of it");
     }
     std::uint64_t varint() {
         std::uint64_t value = 0;

@@ -35,8 +35,7 @@ void check_writable(const std::string& directory) {
         ::unlink(probe.c_str());
         fail(
             "run directory `{}` is not writable: {} (run.dir holds log and checkpoints); choose another "
-            "run.dir or "
-            "free space",
+            "run.dir or free space",
             directory, problem.what());
     }
     ::unlink(probe.c_str());

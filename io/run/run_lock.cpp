@@ -134,8 +134,7 @@ void RunLock::check() const {
     const std::string now = content();
     require(now.empty() || is_mine(now),
             "run directory `{}` was taken over by {} (this process gave no sign of life for {:.0f} s, or "
-            "both began "
-            "in the same moment); let that run go on",
+            "both began in the same moment); let that run go on",
             directory_, line(now, 0), times_.patience_s);
 }
 

@@ -233,18 +233,15 @@ void refuse_unknown_binary(const std::string& name, std::string_view bytes) {
              encoding, encoding);
     require(percent(count.nuls) <= 0.1,
             "`{}` is binary: {} of its first {} bytes are NUL (inputs are read as plain text); name files of "
-            "text, or "
-            "give --format=text if this is one",
+            "text, or give --format=text if this is one",
             name, count.nuls, count.size);
     require(percent(count.control) <= 10,
             "`{}` is binary: {} of its first {} bytes are control characters (inputs are read as plain "
-            "text); name files "
-            "of text, or give --format=text if this is one",
+            "text); name files of text, or give --format=text if this is one",
             name, count.control, count.size);
     require(percent(count.invalid) <= 25,
             "`{}` is binary or in another encoding: {} of its first {} bytes are not valid UTF-8 (each would "
-            "become "
-            "U+FFFD); convert it with iconv, or give --format=text to have them replaced",
+            "become U+FFFD); convert it with iconv, or give --format=text to have them replaced",
             name, count.invalid, count.size);
 }
 

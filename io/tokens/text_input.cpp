@@ -106,13 +106,11 @@ TextFormat decide_format(LineReader& reader, const std::string& name, const Text
         return TextFormat::json_lines;
     require(!is_array_of_objects(text),
             "`{}` is a JSON array (its documents would be read as raw JSON); write an object a line: jq -c "
-            "'.[]', or give "
-            "--format=text",
+            "'.[]', or give --format=text",
             name);
     require(!begins_with_object_over_lines(text, rule.text_key),
             "`{}` has JSON objects over several lines (their text would be read as raw JSON); write an "
-            "object a line: jq "
-            "-c ., or give --format=text",
+            "object a line: jq -c ., or give --format=text",
             name);
     return TextFormat::text;
 }

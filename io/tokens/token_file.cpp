@@ -34,13 +34,11 @@ struct Part {
     const std::filesystem::path here = std::filesystem::current_path(error);
     require(std::filesystem::path(path).is_absolute() || error,
             "token file `{}` does not exist (data.tokens, relative to `{}`); give --data.tokens=FILE with "
-            "its path from "
-            "here, or make one with `switchyard tokenize TEXT --output={}`",
+            "its path from here, or make one with `switchyard tokenize TEXT --output={}`",
             path, here.string(), path);
     fail(
         "token file `{}` does not exist (data.tokens); give --data.tokens=FILE if it has moved, or make one "
-        "with "
-        "`switchyard tokenize TEXT --output={}`",
+        "with `switchyard tokenize TEXT --output={}`",
         path, path);
 }
 
@@ -52,14 +50,12 @@ Handle open_file(const std::string& path) {
     } catch (const UnreadableError& problem) {
         fail<UnreadableError>(
             "token file `{}` cannot be opened: {} (the system refused it; the file may be whole); mend that "
-            "and try "
-            "again",
+            "and try again",
             path, problem.what());
     } catch (const UserError& problem) {
         fail(
             "token file `{}` cannot be opened: it is truncated, damaged or not an HDF5 file ({}); copy it "
-            "again or "
-            "make it again with `switchyard tokenize`",
+            "again or make it again with `switchyard tokenize`",
             path, problem.what());
     }
 }
@@ -205,8 +201,7 @@ TokenFile::TokenFile(const std::string& path) : state_(std::make_unique<State>()
     } catch (const UserError& problem) {
         fail(
             "`{}` is not an intact token file: {} (training needs one); make it with `switchyard tokenize`, "
-            "or look "
-            "at it with `switchyard verify`",
+            "or look at it with `switchyard verify`",
             path, problem.what());
     }
 }
@@ -232,16 +227,14 @@ void TokenFile::read(TokenSplit split, std::int64_t begin, std::int64_t count, s
     } catch (const UserError& problem) {
         fail(
             "cannot read {} tokens {} to {} of `{}`: {} (the file is damaged or its disk unreachable); check "
-            "it with "
-            "`switchyard verify`",
+            "it with `switchyard verify`",
             token_format::name_of(split), begin, begin + count - 1, state_->path, problem.what());
     }
     const auto vocab_size = static_cast<std::uint32_t>(state_->info.vocab_size);
     for (std::int64_t i = 0; i < count; ++i) {
         require(static_cast<std::uint32_t>(ids[i]) < vocab_size,
                 "`{}`: {} token {} has id {}, outside the vocabulary of {} (the file is damaged or was not "
-                "made by "
-                "`switchyard tokenize`); make it again",
+                "made by `switchyard tokenize`); make it again",
                 state_->path, token_format::name_of(split), begin + i, static_cast<std::uint32_t>(ids[i]),
                 vocab_size);
     }

@@ -50,8 +50,7 @@ void writing(Work work) {
     } catch (const UserError& problem) {
         fail(
             "cannot write the token file: {} (nothing of it is kept); free space, raise `ulimit -f`, or "
-            "choose "
-            "another --output",
+            "choose another --output",
             problem.what());
     }
 }

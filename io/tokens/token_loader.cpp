@@ -48,8 +48,7 @@ TokenLoader::TokenLoader(const TokenFile& file, std::int64_t seq_len, std::uint6
             seq_len);
     require(samples_per_epoch() > 0,
             "`{}` has {} training tokens, but one sample takes data.seq_len + 1 = {} (nothing to train on); "
-            "use more text or "
-            "a smaller data.seq_len",
+            "use more text or a smaller data.seq_len",
             file.path(), file.info().num_tokens, seq_len + 1);
 }
 

@@ -170,8 +170,7 @@ Tokenizer Job::load() {
                 "</s>");
         require(options_.vocab_size == 0 || options_.vocab_size == tokenizer.vocab_size(),
                 "it has {} pieces, but vocab_size = {} was asked for (a given tokenizer is used as it is); "
-                "leave vocab_size "
-                "out, or leave tokenizer out to train one",
+                "leave vocab_size out, or leave tokenizer out to train one",
                 tokenizer.vocab_size(), options_.vocab_size);
         choose_begin_token(tokenizer);
         return tokenizer;

@@ -16,14 +16,12 @@ void warn_of_bytes(const TextSource& source) {
     if (const Incidents& invalid = source.invalid_bytes(); invalid.count > 0)
         print_error(
             "tokenize: warning: {} bytes are not valid UTF-8 and became U+FFFD, the first in {} (is the "
-            "input in another "
-            "encoding?); if so, convert it with iconv",
+            "input in another encoding?); if so, convert it with iconv",
             invalid.count, invalid.first);
     if (const Incidents& nuls = source.nul_bytes(); nuls.count > 0)
         print_error(
             "tokenize: warning: the text has {} NUL bytes, the first in {} (is the file damaged, or partly "
-            "binary?); take "
-            "them out with tr -d '\\000'",
+            "binary?); take them out with tr -d '\\000'",
             nuls.count, nuls.first);
     if (const Incidents& lone = source.lone_surrogates(); lone.count > 0)
         print_error(
@@ -40,8 +38,7 @@ void warn_of_lines(const TextSource& source) {
     if (source.rule().expects_json_lines() && !found)
         print_error(
             "tokenize: warning: no input has JSON lines (--text_key and --skip_bad_lines say nothing about "
-            "text); check the "
-            "files, or give --format=jsonl");
+            "text); check the files, or give --format=jsonl");
     if (source.num_bad_lines() == 0) return;
     const bool are_all = static_cast<std::int64_t>(source.bad_lines().size()) == source.num_bad_lines();
     print_error("tokenize: warning: {} lines are not JSON objects with text and were left out{}:",
@@ -57,14 +54,12 @@ void warn(const TokenizeFindings& found) {
     if (found.num_unknown > 0)
         print_error(
             "tokenize: warning: {} of {} tokens are the unknown piece (the tokenizer lacks characters of "
-            "this text and has "
-            "no byte fallback); where they matter, train a tokenizer with --vocab_size=N",
+            "this text and has no byte fallback); where they matter, train a tokenizer with --vocab_size=N",
             found.num_unknown, found.num_tokens);
     if (!found.round_trip.exact())
         print_error(
             "tokenize: warning: {} (the tokenizer drops or changes them, and a model cannot write them); "
-            "where they matter, "
-            "train a tokenizer with --vocab_size=N",
+            "where they matter, train a tokenizer with --vocab_size=N",
             found.round_trip.sentence());
 }
 

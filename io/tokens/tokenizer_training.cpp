@@ -125,8 +125,7 @@ std::string train_tokenizer(std::vector<std::string> lines, std::int64_t vocab_s
     if (std::regex_search(message, found, std::regex("required_chars\\. (\\d+) vs (\\d+)"))) {
         fail(
             "vocab_size = {} is too small for this text (control pieces, bytes and the text's characters "
-            "need {}); ask "
-            "for more",
+            "need {}); ask for more",
             vocab_size, found[2].str());
     }
     if (std::regex_search(message, found, std::regex("too high .*<= (\\d+)"))) {

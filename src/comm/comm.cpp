@@ -115,8 +115,7 @@ MpiSession::MpiSession(int& argc, char**& argv, bool needed)
     SWITCHYARD_MPI(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided));
     require(provided >= MPI_THREAD_FUNNELED,
             "this MPI library provides thread level {} (OpenMP threads run beside MPI calls, which needs "
-            "level {}, "
-            "MPI_THREAD_FUNNELED); use an MPI library built with thread support",
+            "level {}, MPI_THREAD_FUNNELED); use an MPI library built with thread support",
             provided, static_cast<int>(MPI_THREAD_FUNNELED));
     for (MPI_Comm comm : {MPI_COMM_WORLD, MPI_COMM_SELF})
         SWITCHYARD_MPI(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN));

@@ -9,8 +9,7 @@ void Topology::check_grid(int ranks, int tp) {
     require(tp >= 1, "parallel.tp = {} (a tensor-parallel group has at least one rank); use 1 or more", tp);
     require(ranks % tp == 0,
             "{} ranks are not a multiple of parallel.tp = {} (the ranks form a grid dp x tp); start {} or {} "
-            "ranks, "
-            "or change parallel.tp",
+            "ranks, or change parallel.tp",
             ranks, tp, ranks < tp ? tp : ranks / tp * tp, (ranks / tp + (ranks < tp ? 2 : 1)) * tp);
 }
 

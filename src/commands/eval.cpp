@@ -14,8 +14,8 @@
 #include "inference/inference_state.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "run/inputs.hpp"
-#include "train/resume_rules.hpp"
 #include "run/watchdog.hpp"
+#include "train/resume_rules.hpp"
 #include "train/train_step.hpp"
 
 namespace switchyard {
@@ -82,8 +82,7 @@ DocumentTokens document_tokens(const LoadedModel& model) {
                                data.end_token.value_or(-1) < 0 ? info.end_token : *data.end_token};
     require(std::max(found.begin, found.end) < info.vocab_size,
             "documents of checkpoint `{}` begin with token {} and end with {}, but `{}` has {} tokens (they "
-            "do not "
-            "belong together); give --data.tokens=FILE with the run's tokenizer",
+            "do not belong together); give --data.tokens=FILE with the run's tokenizer",
             model.path, found.begin, found.end, model.tokens->path(), info.vocab_size);
     return found;
 }

@@ -40,8 +40,7 @@ int tokenize_files(const Arguments& arguments) {
             "--output is missing (the token file needs a name); give --output=FILE.h5");
     require(!options.tokenizer.empty() || options.vocab_size > 0,
             "neither --tokenizer nor --vocab_size given (a tokenizer is loaded or trained); give "
-            "--tokenizer=MODEL, or "
-            "--vocab_size=N to train one");
+            "--tokenizer=MODEL, or --vocab_size=N to train one");
     require(options.tokenizer.empty() || options.vocab_size == 0,
             "--tokenizer and --vocab_size both given (a tokenizer that is loaded has its size); give one of "
             "them");

@@ -84,8 +84,7 @@ std::string unquoted(const std::string& text, const std::string& origin) {
             default:
                 fail(
                     "{} has a backslash that begins no known sequence (in quotes \\\" \\\\ \\n \\r \\t are "
-                    "known); write "
-                    "\\\\ for a backslash",
+                    "known); write \\\\ for a backslash",
                     origin);
         }
     }

@@ -26,19 +26,16 @@ void check_model(const ModelConfig& m) {
             m.vocab_size);
     require(m.hidden_size % m.num_heads == 0,
             "model.hidden_size = {} is not divisible by model.num_heads = {} (each head takes an equal share "
-            "of the "
-            "hidden size); change one of them",
+            "of the hidden size); change one of them",
             m.hidden_size, m.num_heads);
     require(m.num_heads % m.num_kv_heads == 0,
             "model.num_heads = {} is not divisible by model.num_kv_heads = {} (equal groups of heads share "
-            "one key-value "
-            "head); change one of them",
+            "one key-value head); change one of them",
             m.num_heads, m.num_kv_heads);
     const std::int64_t head_size = m.hidden_size / m.num_heads;
     require(head_size % 2 == 0,
             "the head size model.hidden_size / model.num_heads = {} / {} = {} is odd (rotary positions turn "
-            "pairs of "
-            "values); choose sizes with an even quotient",
+            "pairs of values); choose sizes with an even quotient",
             m.hidden_size, m.num_heads, head_size);
 }
 
@@ -48,21 +45,18 @@ void check_layout(const Config& config, int ranks) {
     Topology::check_grid(ranks, tp);
     require(m.num_heads % tp == 0,
             "model.num_heads = {} is not divisible by parallel.tp = {} (a rank computes whole heads); choose "
-            "a tp that "
-            "divides {}",
+            "a tp that divides {}",
             m.num_heads, tp, m.num_heads);
     require(m.num_kv_heads % tp == 0,
             "model.num_kv_heads = {} is not divisible by parallel.tp = {} (a rank computes whole key-value "
-            "heads); choose "
-            "a tp that divides {}",
+            "heads); choose a tp that divides {}",
             m.num_kv_heads, tp, m.num_kv_heads);
 }
 
 void check_data(const DataConfig& data, int dp) {
     require(data.seq_len >= 1 && data.micro_batch >= 1 && data.global_batch >= 1,
             "data.seq_len = {}, data.micro_batch = {}, data.global_batch = {} (a step needs at least one "
-            "sequence of one "
-            "token); give positive numbers",
+            "sequence of one token); give positive numbers",
             data.seq_len, data.micro_batch, data.global_batch);
     require(data.micro_batch * data.seq_len <= std::numeric_limits<std::int32_t>::max(),
             "data.micro_batch x data.seq_len = {} x {} tokens at once (positions are 32-bit numbers); use a "
@@ -81,8 +75,7 @@ void check_data(const DataConfig& data, int dp) {
 void check_optim_and_run(const OptimConfig& optim, const RunConfig& run) {
     require(run.dtype != "f64" || optim.gradient_dtype == "f32",
             "optim.gradient_dtype = {} with run.dtype = f64 (gradients of a reference run travel in f64; "
-            "rounding them "
-            "would defeat it); use optim.gradient_dtype = f32",
+            "rounding them would defeat it); use optim.gradient_dtype = f32",
             optim.gradient_dtype);
     require(run.steps > 0, "run.steps = {} (a run has at least one step); give a positive number", run.steps);
     require(run.stop_step >= 0 && run.stop_step <= run.steps,
@@ -91,15 +84,13 @@ void check_optim_and_run(const OptimConfig& optim, const RunConfig& run) {
             run.stop_step, run.steps, run.steps);
     require(optim.warmup_steps <= run.steps,
             "optim.warmup_steps = {} exceeds run.steps = {} (the learning rate would never reach its peak); "
-            "use at most "
-            "{}; to end a long schedule early use run.stop_step",
+            "use at most {}; to end a long schedule early use run.stop_step",
             optim.warmup_steps, run.steps, run.steps);
     const double decay_steps = optim.decay_ratio * static_cast<double>(run.steps);
     require(optim.schedule != "wsd" ||
                 static_cast<double>(optim.warmup_steps) + decay_steps <= static_cast<double>(run.steps),
             "optim.warmup_steps = {} and a decay of {} steps (optim.decay_ratio = {}) exceed run.steps = {} "
-            "(warm-up and "
-            "decay would overlap); shorten one of them",
+            "(warm-up and decay would overlap); shorten one of them",
             optim.warmup_steps, decay_steps, optim.decay_ratio, run.steps);
     require(!run.dir.empty(), "run.dir is empty (log and checkpoints need a directory); give one");
 }

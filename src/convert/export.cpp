@@ -180,18 +180,16 @@ void Exporter::find_tensors() {
 void Exporter::read_tokenizer() {
     if (!request_.tokenizer) return;
     const std::string& tokens = config_.data.tokens;
-    require(
-        std::filesystem::exists(tokens),
-        "token file `{}` is not there (the tokenizer is in it; checkpoint `{}` has only its fingerprint); "
-        "give "
-        "--data.tokens=FILE, or --no_tokenizer to leave the tokenizer out",
-        tokens, request_.checkpoint);
-    const TokenFile file = open_token_file(tokens);
-    require(identity_of(file.info()).tokenizer == header_.data.tokenizer,
-            "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (its ids mean "
-            "other "
-            "words); give --data.tokens=FILE with the run's tokenizer, or --no_tokenizer to leave it out",
+    require(std::filesystem::exists(tokens),
+            "token file `{}` is not there (the tokenizer is in it; checkpoint `{}` has only its "
+            "fingerprint); give --data.tokens=FILE, or --no_tokenizer to leave the tokenizer out",
             tokens, request_.checkpoint);
+    const TokenFile file = open_token_file(tokens);
+    require(
+        identity_of(file.info()).tokenizer == header_.data.tokenizer,
+        "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (its ids mean "
+        "other words); give --data.tokens=FILE with the run's tokenizer, or --no_tokenizer to leave it out",
+        tokens, request_.checkpoint);
     (void)tokenizer_of(file);  // refuses other kinds than SentencePiece
     const TokenFileInfo& info = file.info();
     ExportedTokenizer& found = tokenizer_.emplace();
@@ -200,8 +198,7 @@ void Exporter::read_tokenizer() {
     found.end = header_.data.end_token.value_or(-1) < 0 ? info.end_token : *header_.data.end_token;
     require(std::max(found.begin, found.end) < info.vocab_size,
             "documents of checkpoint `{}` begin with token {} and end with {}, but `{}` has {} tokens (they "
-            "do not "
-            "belong together); give --data.tokens=FILE with the run's tokenizer",
+            "do not belong together); give --data.tokens=FILE with the run's tokenizer",
             request_.checkpoint, found.begin, found.end, tokens, info.vocab_size);
     found.begins_texts = found.begin >= 0 || !config_.data.mask_documents;
     found.json = tokenizer_json(found.model, found.begins_texts ? found.first_token() : -1);

@@ -55,8 +55,7 @@ void compare_special_tokens(const std::string& directory, const SpecialTokens& s
     const auto differs = [&](const char* key, const std::string& ids, std::int32_t token) {
         print_error(
             "switchyard import: warning: `{}` says {} = {}, but its tokenizer {} (the tokenizer is followed, "
-            "as "
-            "transformers does with text); correct the file if the tokenizer is wrong",
+            "as transformers does with text); correct the file if the tokenizer is wrong",
             directory, key, ids, token);
     };
     if (said.begin && given.begin_token >= 0 && *said.begin != given.begin_token)
@@ -84,8 +83,7 @@ DataIdentity identify_data(const ImportRequest& request, const Config& config) {
         const DataIdentity given = identity_of(tokens.info());
         require(!has_tokenizer || result.tokenizer == given.tokenizer,
                 "token file `{}` was made with a different tokenizer from that of `{}` (its ids mean other "
-                "words); "
-                "tokenize with --tokenizer={}",
+                "words); tokenize with --tokenizer={}",
                 config.data.tokens, request.directory, request.directory);
         vocab_size = tokens.info().vocab_size;
         if (has_tokenizer) {
@@ -141,8 +139,7 @@ std::string import_weights(const ImportRequest& request) {
             request.directory);
     require(!std::filesystem::exists(request.directory + "/adapter_config.json"),
             "`{}` has adapter_config.json (the model computes with an adapter on top of its weights); merge "
-            "it with "
-            "peft's merge_and_unload, and import what that saves",
+            "it with peft's merge_and_unload, and import what that saves",
             request.directory);
     const LlamaModel llama = read_llama_config(request.directory);
     const SafetensorsDirectory source(request.directory);

@@ -72,8 +72,7 @@ void check_tied_head(const SafetensorsDirectory& source, const Shape& shape) {
     const std::int64_t at = first_difference(source, embedding, output_head);
     require(at < 0,
             "`{}`: tensor {} differs from {} at value {}, but config.json has tie_word_embeddings = true "
-            "(one tensor "
-            "cannot be both); set it to false if the head is one of its own",
+            "(one tensor cannot be both); set it to false if the head is one of its own",
             source.file_of(output_head).path(), quoted(output_head), quoted(embedding), at);
 }
 
@@ -100,8 +99,7 @@ void compare_angles(const SafetensorsDirectory& source, const std::vector<std::s
         if (angles_fit(source, name, model)) continue;
         print_error(
             "warning: `{}`: tensor {} holds other angles than rope_theta = {} gives; config.json is "
-            "followed, as "
-            "transformers does: compare the loss of a known text",
+            "followed, as transformers does: compare the loss of a known text",
             source.file_of(name).path(), quoted(name), model.rope_theta);
         return;  // the tables of all layers are alike
     }

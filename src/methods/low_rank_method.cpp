@@ -93,8 +93,7 @@ void check_low_rank(const Config& config) {
     const std::int64_t largest = std::min({m.hidden_size, kv_size, m.ffn_size});
     require(low_rank >= 1 && low_rank <= largest,
             "method.rank = {} does not fit a matrix of {} x {} (a low-rank pair has at least 1 and at most "
-            "min(m, n) "
-            "vectors; hidden {}, key-value heads {}, feed-forward {}); use 1 to {}",
+            "min(m, n) vectors; hidden {}, key-value heads {}, feed-forward {}); use 1 to {}",
             low_rank, m.hidden_size, largest, m.hidden_size, kv_size, m.ffn_size, largest);
 }
 

@@ -148,8 +148,7 @@ std::string idle_text(const ordered_json& environment) {
         if (used < cores && cores / ranks > threads)
             return fmt::format(
                 "{} rank{} of {} thread{} use{} {} of {} cores of {} (the others do nothing for this run); "
-                "set "
-                "OMP_NUM_THREADS={}, or start more ranks",
+                "set OMP_NUM_THREADS={}, or start more ranks",
                 ranks, ranks == 1 ? "" : "s", threads, threads == 1 ? "" : "s", ranks == 1 ? "s" : "", used,
                 cores, host, cores / ranks);
     }

@@ -59,8 +59,7 @@ InitialState take_initial_state(TrainState& state, const TokenFile& tokens) {
         if (!all) {
             taken.text = fmt::format(
                 "weights of `{}` (step {}); left: optimizer, method and position in the data, which begin "
-                "anew "
-                "(run.init_state = all takes them too)",
+                "anew (run.init_state = all takes them too)",
                 taken.path, header.step);
             return;
         }

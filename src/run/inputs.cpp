@@ -79,17 +79,14 @@ std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
     return agreed(world, [&] {
         require(!config.data.tokens.empty(),
                 "data.tokens is not set (training needs a token file); make one with `switchyard tokenize` "
-                "and give "
-                "--data.tokens=FILE");
+                "and give --data.tokens=FILE");
         auto tokens = std::make_unique<TokenFile>(config.data.tokens);
         const std::int64_t vocab_size = tokens->info().vocab_size;
         if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
-        require(
-            config.model.vocab_size >= vocab_size,
-            "model.vocab_size = {} is smaller than the {} tokens of `{}` (ids beyond it have no embedding); "
-            "use {} or "
-            "more, or 0 for the token file's",
-            config.model.vocab_size, vocab_size, config.data.tokens, vocab_size);
+        require(config.model.vocab_size >= vocab_size,
+                "model.vocab_size = {} is smaller than the {} tokens of `{}` (ids beyond it have no "
+                "embedding); use {} or more, or 0 for the token file's",
+                config.model.vocab_size, vocab_size, config.data.tokens, vocab_size);
         return tokens;
     });
 }

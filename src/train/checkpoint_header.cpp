@@ -96,8 +96,7 @@ void check_names(const CheckpointHeader& header, const std::string& path, const 
     require(model.num_layers == header.layers && found.rank() == 2 && found[0] == model.vocab_size &&
                 found[1] == model.hidden_size,
             "checkpoint `{}` holds {} layers and an embedding {}, its configuration says {} layers and {}x{} "
-            "(one of "
-            "them was changed); use another checkpoint",
+            "(one of them was changed); use another checkpoint",
             path, header.layers, found.text(), model.num_layers, model.vocab_size, model.hidden_size);
 }
 

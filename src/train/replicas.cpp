@@ -83,10 +83,8 @@ void compare_replicas(TrainState& state) {
     if (differs)
         text = fmt::format(
             "step {}: {} on rank {} ({}) is not what rank {} ({}) has; so it is on {} of {} ranks (copies of "
-            "a "
-            "weight must be the same to the bit: memory, a processor or the network may be faulty); start "
-            "again "
-            "from the last checkpoint, without the host if it happens there twice",
+            "a weight must be the same to the bit: memory, a processor or the network may be faulty); start "
+            "again from the last checkpoint, without the host if it happens there twice",
             state.step, all[i - 1].name, world.rank(), host_name(),
             from_dp ? topology.tp_rank() : topology.dp_rank() * topology.tp_size(),
             from_dp ? dp_host : tp_host, num_differing, world.size());

@@ -115,17 +115,14 @@ std::vector<AllowedChange> check_resumable(const CheckpointHeader& header, const
 
 void check_data(const CheckpointHeader& header, const std::string& path, const TokenFile& tokens) {
     const DataIdentity now = identity_of(tokens.info());
-    require(
-        header.data.tokenizer == now.tokenizer,
-        "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (fingerprints {} "
-        "and {}; its "
-        "ids mean other words); give the token file of the run as data.tokens",
-        tokens.path(), path, now.tokenizer, header.data.tokenizer);
+    require(header.data.tokenizer == now.tokenizer,
+            "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (fingerprints "
+            "{} and {}; its ids mean other words); give the token file of the run as data.tokens",
+            tokens.path(), path, now.tokenizer, header.data.tokenizer);
     require(
         header.data.tokens == now.tokens,
         "token file `{}` holds different tokens from that of checkpoint `{}` (fingerprints {} and {}; the "
-        "run would not "
-        "be the one that was interrupted); give the token file of the run as data.tokens",
+        "run would not be the one that was interrupted); give the token file of the run as data.tokens",
         tokens.path(), path, now.tokens, header.data.tokens);
 }
 

@@ -63,8 +63,8 @@ void require_understood(const CheckpointReader& reader, const std::set<std::stri
                           parts_of(reader, "/model/" + weight).contains(name.substr(dot + 1));
         require(described || part,
                 "checkpoint `{}` holds {} (it is neither a weight of the model nor a known part of one, and "
-                "without it "
-                "the model would compute something else); this method's weights cannot be used elsewhere",
+                "without it the model would compute something else); this method's weights cannot be used "
+                "elsewhere",
                 reader.path(), dataset.path);
     }
 }

@@ -32,8 +32,7 @@ void WeightReader::read(const Shard& part, Tensor out) const {
             reader_.path(), part.name);
     require(reader_.shape(path) == part.global,
             "{} is {} in checkpoint `{}` and {} in this model (weights do not fit); give a checkpoint of the "
-            "same "
-            "model",
+            "same model",
             part.name, reader_.shape(path).text(), reader_.path(), part.global.text());
     Shard s = part;
     // One holder of each part counts for the checksum; all ranks hold a part that is the whole.

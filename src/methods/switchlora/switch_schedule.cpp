@@ -45,8 +45,7 @@ SwitchSettings switch_settings(const Config& config, std::int64_t out, std::int6
     s.seed = config.run.seed;
     require(s.interval >= 2 * static_cast<double>(s.freeze_steps),
             "method.switch_interval = {} is below 2 x method.freeze_steps = {} (slots would be frozen most "
-            "of the time); "
-            "raise the interval or lower freeze_steps",
+            "of the time); raise the interval or lower freeze_steps",
             s.interval, 2 * s.freeze_steps);
     return s;
 }
@@ -197,8 +196,9 @@ void SwitchSchedule::set_state(const std::vector<std::int64_t>& values) {
         "configuration stored in the checkpoint",
         matrix_, values.size(), 2 + 4 * r);
     const auto valid = [&](bool condition, const std::string& entry) {
-        require(condition, "switch tables of {} hold {} (no such run exists); resume from an older checkpoint",
-                matrix_, entry);
+        require(condition,
+                "switch tables of {} hold {} (no such run exists); resume from an older checkpoint", matrix_,
+                entry);
     };
     SwitchSchedule loaded = *this;
     std::size_t next = 0;

@@ -135,12 +135,10 @@ OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter
 
 DType bank_type(const ModelContext& context) {
     const std::string& bank = option_text(context.config.method, "bank_dtype");
-    require(
-        bank != "bf16" || context.dtype == DType::bf16,
-        "method.bank_dtype = bf16 in a run of dtype {} (its candidates would lose digits at each switch); "
-        "use f32, or "
-        "run.dtype = bf16",
-        name_of(context.dtype));
+    require(bank != "bf16" || context.dtype == DType::bf16,
+            "method.bank_dtype = bf16 in a run of dtype {} (its candidates would lose digits at each "
+            "switch); use f32, or run.dtype = bf16",
+            name_of(context.dtype));
     return bank == "f32" || context.dtype != DType::bf16 ? context.accumulate() : DType::bf16;
 }
 

@@ -168,8 +168,7 @@ TEST(RunLogTest, FloatsComeBackExactlyWith17Digits) {
                         {"text", "a\"b\n"},
                         {"list", {1, 2.5, nullptr, true}}}),
               "{\"step\": 3, \"loss\": 0.10000000000000001, \"one\": 1.0, \"text\": \"a\\\"b\\n\", \"list\": "
-              "[1, 2.5, null, "
-              "true]}");
+              "[1, 2.5, null, true]}");
     const double values[] = {1.0 / 3, 6.02e23, -1e-300, 4.9e-324, 1e17, 123456789012345678.0};
     for (const double value : values) {
         EXPECT_EQ(ordered_json::parse(log_line({{"x", value}}))["x"].get<double>(), value);
@@ -266,9 +265,9 @@ TEST(RunLogTest, test_finding_19_zeros_of_a_power_loss_are_dropped) {
 
 TEST(RunLogTest, test_finding_19_zeros_between_lines_are_dropped) {
     const TemporaryDirectory folder;
-    const std::string path = folder.write("log.jsonl", "{\"step\": 1}\n" + std::string(100 << 20, '\0') +
-                                                           "{\"step\": 2}\n" +
-                         std::string(2, '\0') + "\n{\"step\": 3}\n");
+    const std::string path =
+        folder.write("log.jsonl", "{\"step\": 1}\n" + std::string(100 << 20, '\0') + "{\"step\": 2}\n" +
+                                      std::string(2, '\0') + "\n{\"step\": 3}\n");
     RunLog log(path);
     int shown = 0;
     EXPECT_EQ(log.move_aside_beyond(2, [&](const ordered_json& line) { shown += line["step"].get<int>(); }),
