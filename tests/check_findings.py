@@ -9,8 +9,8 @@ import sys
 
 TESTS = pathlib.Path(__file__).resolve().parent
 NUM_FINDINGS = 24
-# Of a test that runs: a Python method, or the name of a GoogleTest.
-NAMED = re.compile(r"def test_finding_(\d\d)_\w+\(self|TEST(?:_F|_P)?\(\s*\w+,\s*test_finding_(\d\d)_\w+\)")
+# Of a test that runs: a Python function, or the name of a GoogleTest.
+NAMED = re.compile(r"def test_finding_(\d\d)_\w+\(|TEST(?:_F|_P)?\(\s*\w+,\s*test_finding_(\d\d)_\w+\)")
 
 
 def main():
