@@ -77,9 +77,6 @@ SentencePieceModel::Piece read_piece(std::string_view message) {
         if (field.number == 1) piece.text = field.bytes;
         if (field.number == 2 && field.bytes.size() == sizeof(float))
             std::memcpy(&piece.score, field.bytes.data(), sizeof(float));
-        require(std::isfinite(piece.score),
-                "the SentencePiece model has a score that is not finite (pieces are chosen by their scores); "
-                "give another copy of it");
         if (field.number == 3) piece.kind = static_cast<SentencePieceModel::Kind>(field.integer);
     }
     return piece;
