@@ -19,7 +19,7 @@ struct SentencePieceModel {
 
     std::vector<Piece> pieces;  // by id
     Algorithm algorithm = Algorithm::unigram;
-    bool byte_fallback = false;  // characters that are no pieces become bytes, otherwise the unknown piece
+    bool byte_fallback = false;  // characters that are not pieces become bytes, otherwise the unknown piece
     bool space_behind_word = false;  // the dummy space goes to the end of the text
 
     std::string rules;           // name of the normalisation: identity, nmt_nfkc, ...

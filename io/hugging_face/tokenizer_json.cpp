@@ -27,7 +27,7 @@ constexpr const char* space_mark = "\u2581";
 /// Marks between characters while rules are followed. Unassigned, and control characters by Unicode's
 /// default: they take part in no cluster and no composition.
 constexpr const char *never_joined = "\uFFF0", *between = "\uFFF1";
-/// In place of a character that is no piece; no character either, so it is no piece.
+/// In place of a character that is not a piece; it is not a character either, and so never a piece.
 constexpr const char* unknown_character = "\uFFFE";
 /// Score of pieces that text never becomes, in a model that chooses the highest sum.
 constexpr double never = -1000;

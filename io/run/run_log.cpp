@@ -151,7 +151,7 @@ std::int64_t RunLog::size() const {
 }
 
 /// The end of the file up to its last "\n", found backwards in blocks. Zeros in it (what a power loss leaves
-/// of blocks that never reached the disk) are no text.
+/// of blocks that never reached the disk) are not text.
 void RunLog::move_torn_line() {
     const std::int64_t bytes = size();
     std::int64_t end = bytes;

@@ -171,7 +171,7 @@ class Scanner {
         }
         return line_.substr(begin, at_++ - begin);
     }
-    /// Begins a value, or is done with it where it is no object or array. `wanted`: the path from here on;
+    /// Begins a value, or is done with it where it is neither object nor array. `wanted`: the path from here on;
     /// "": this is the value.
     void value(std::optional<std::string_view> wanted) {
         const bool is_it = wanted && wanted->empty();

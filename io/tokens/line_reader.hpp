@@ -39,7 +39,7 @@ std::size_t character_boundary(std::string_view text, std::size_t position);
 std::size_t character_length(std::string_view text, std::size_t i);
 
 inline constexpr std::string_view replacement_character = "\xEF\xBF\xBD";  // U+FFFD
-/// Replaces every byte that is no part of a valid UTF-8 character by U+FFFD; returns how many.
+/// Replaces every byte that is not part of a valid UTF-8 character by U+FFFD; returns how many.
 std::int64_t repair_utf8(std::string& text);
 
 /// Nothing but spaces and line ends.

@@ -33,7 +33,7 @@ TextInput spool(const TextInput& input, const std::string& output, FileDescripto
     const FileDescriptor source = open_input(input);
     std::vector<char> block(1 << 20);
     TextInput spooled{input.name, fmt::format("/proc/self/fd/{}", int{file}), 0, true};
-    std::string head;  // decides before a disk is filled with what is no text
+    std::string head;  // decides before a disk is filled with what is not text
     for (;;) {
         const ssize_t count = ::read(source, block.data(), block.size());
         if (count < 0 && errno == EINTR) continue;

@@ -23,7 +23,7 @@ struct Arguments {
 
     bool has(const std::string& option) const { return options.count(option) > 0; }
     std::string text(const std::string& option, const std::string& otherwise) const;
-    /// Throws UserError when the value is no number or outside [minimum, maximum].
+    /// Throws UserError when the value is not a number or lies outside [minimum, maximum].
     std::int64_t integer(const std::string& option, std::int64_t otherwise, std::int64_t minimum,
                          std::int64_t maximum = std::int64_t{1} << 53) const;
     double real(const std::string& option, double otherwise, double minimum, double maximum) const;

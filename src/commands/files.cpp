@@ -141,7 +141,7 @@ const std::string* config_of(const FileContents& contents) {
     return std::get_if<std::string>(&root->second.at("config"));
 }
 
-/// Keys that a resumed run may change are no difference in content.
+/// Keys that a resumed run may change do not count as a difference.
 std::vector<std::string> config_differences(const std::string& a, const std::string& b) {
     const FileContents contents_a = file_contents(a), contents_b = file_contents(b);
     const std::string *text_a = config_of(contents_a), *text_b = config_of(contents_b);

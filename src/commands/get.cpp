@@ -11,7 +11,7 @@
 namespace switchyard {
 namespace {
 
-/// Lists of a study are no values of the program, and its sections are not known here.
+/// Lists of a study are not values of the program, and its sections are not known here.
 int print_as_written(const CommandContext& context, const Arguments& arguments) {
     const std::vector<Setting> settings =
         settings_as_written(context.world, only_file(arguments, "configuration"));

@@ -19,7 +19,7 @@ enum class Split { column, row };
 struct FrozenBase {
     kernels::FrozenWeight words;  // (slice.kept, in padded)
     RowSlice slice;
-    /// The words of slice.local rows: what lies beyond the block is no part of anything.
+    /// The words of slice.local rows: what lies beyond the block belongs to nothing.
     kernels::FrozenWeight local_rows() const { return words.rows(0, slice.local); }
 };
 

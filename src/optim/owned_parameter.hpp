@@ -1,5 +1,5 @@
 // OwnedParameter: the optimizer state (master, moments, step counters) of the rows of one parameter that this
-// rank owns. Rows may change owner (Optimizer::move_rows); storage has a fixed capacity and no order.
+// rank owns. Rows may change owner (Optimizer::plan_moves); storage has a fixed capacity and no order.
 #pragma once
 
 #include "core/arena.hpp"
