@@ -14,8 +14,8 @@ inline constexpr std::size_t kind_bytes = 64 << 10;
 /// plain text: compressed, table, document, picture, model, program, another encoding.
 void refuse_known_kinds(const std::string& name, std::string_view bytes);
 
-/// Throws UserError where NUL bytes, control characters or bytes that are not UTF-8 say that this is not text,
-/// or text in another encoding.
+/// Throws UserError where NUL bytes, control characters or bytes that are not UTF-8 say that this is not
+/// text, or text in another encoding.
 void refuse_unknown_binary(const std::string& name, std::string_view bytes);
 
 }  // namespace switchyard
