@@ -1,7 +1,5 @@
 // Reading the structure of a file with HDF5. Whatever a damaged or crafted file makes HDF5 return becomes a
 // UserError, and nothing outside the file is followed.
-#include <sys/stat.h>
-
 #include "core/error.hpp"
 #include "io/checkpoint/catalog.hpp"
 #include "io/files/files.hpp"
@@ -111,16 +109,6 @@ class Walk {
     std::set<std::string> seen_;
     std::size_t text_bytes_ = 0;
 };
-
-std::uint64_t size_of_file(int fd, const std::string& path) {
-    struct stat status {};
-    require(::fstat(fd, &status) == 0, "cannot read {} ({}); check the path", path, system_reason);
-    return static_cast<std::uint64_t>(status.st_size);
-}
-
-}  // namespace
-
-namespace {
 
 Catalog read_here(const std::string& path) {
     const auto told = [&](const std::exception& error) {

@@ -42,6 +42,12 @@ FileDescriptor open_regular(const std::string& path) {
     return fd;
 }
 
+std::uint64_t size_of_file(int fd, const std::string& path) {
+    struct stat status {};
+    require(::fstat(fd, &status) == 0, "cannot read `{}`: {}", path, system_reason);
+    return static_cast<std::uint64_t>(status.st_size);
+}
+
 FileDescriptor open_kept(const std::string& path, int flags) {
     FileDescriptor fd(::open(
         path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | flags, 0666));

@@ -42,6 +42,9 @@ class FileDescriptor {
 /// UnreadableError with what the system said, UserError for the wrong kind.
 FileDescriptor open_regular(const std::string& path);
 
+/// Bytes of an open file. Throws UserError.
+std::uint64_t size_of_file(int fd, const std::string& path);
+
 /// A regular file of a program of ours that is kept from run to run, for reading and writing; made where
 /// there is none. `flags`: O_APPEND or 0. Links are not followed: this file is written. Throws UserError.
 FileDescriptor open_kept(const std::string& path, int flags = 0);

@@ -1,6 +1,6 @@
 // The child is this program again, started by posix_spawn: a plain fork() would copy a process in which MPI
 // and OpenMP have threads and memory that is known to network hardware. It starts no MPI. Its answer comes
-// through a pipe: one letter (r: result, u: UserError, n: UnreadableError), then text.
+// through a pipe: "s" when it starts, then a letter (r: result, u: UserError, n: UnreadableError) and text.
 #include "io/files/structure_reader.hpp"
 
 #include <fcntl.h>

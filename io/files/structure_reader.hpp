@@ -13,9 +13,9 @@ namespace switchyard {
 /// parent's.
 using StructureReader = std::function<std::string(const std::string& path)>;
 
-/// Calls `read` on `path`, in a child where use_structure_children() said how to start one, in this process
-/// otherwise (tests of the library). `name`: how the child finds the same function. Throws what it throws;
-/// UserError where the child crashed or took more than structure_limit_s of processor time.
+/// Calls `read` on `path`, in a child once main() has asked serve_structure(), in this process otherwise
+/// (tests of the library). `name`: how the child finds the same function. Throws what it throws; UserError
+/// where the child crashed or took more than structure_limit_s of processor time.
 std::string read_structure(const char* name, const std::string& path, const StructureReader& read);
 inline constexpr int structure_limit_s = 8;
 

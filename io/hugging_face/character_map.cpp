@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/utf8.hpp"
 
 namespace switchyard {
 namespace {
@@ -148,31 +149,14 @@ std::string places_not_joined(const CharacterMap& rules) {
     return text + ")";
 }
 
-std::string utf8_of(char32_t c) {
-    const auto byte = [](std::uint32_t value) { return static_cast<char>(value); };
-    if (c < 0x80) return {byte(c)};
-    if (c < 0x800) return {byte(0xC0 | c >> 6), byte(0x80 | (c & 0x3F))};
-    if (c < 0x10000) return {byte(0xE0 | c >> 12), byte(0x80 | (c >> 6 & 0x3F)), byte(0x80 | (c & 0x3F))};
-    return {byte(0xF0 | c >> 18), byte(0x80 | (c >> 12 & 0x3F)), byte(0x80 | (c >> 6 & 0x3F)),
-            byte(0x80 | (c & 0x3F))};
-}
-
 std::u32string utf32_of(const std::string& text) {
     std::u32string result;
     for (std::size_t i = 0; i < text.size();) {
-        const auto first = static_cast<unsigned char>(text[i]);
-        const std::size_t length = first < 0x80 ? 1 : first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-        char32_t c = length == 1 ? first : first & (0x7Fu >> length);
-        require(first < 0x80 || (first >= 0xC2 && first < 0xF5),
+        const Utf8Character character = utf8_at(text, i);
+        require(character.bytes > 0,
                 "text of the SentencePiece model is not UTF-8 (it is damaged); give another copy of it");
-        for (std::size_t k = 1; k < length; ++k) {
-            const unsigned byte = i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0;
-            require((byte & 0xC0) == 0x80,
-                    "text of the SentencePiece model is not UTF-8 (it is damaged); give another copy of it");
-            c = c << 6 | (byte & 0x3F);
-        }
-        result.push_back(c);
-        i += length;
+        result.push_back(character.code);
+        i += character.bytes;
     }
     return result;
 }

@@ -24,8 +24,6 @@ bool composes_characters(const CharacterMap&);
 /// the text.
 std::string places_not_joined(const CharacterMap&);
 
-/// UTF-8 of one character.
-std::string utf8_of(char32_t);
 /// Throws UserError when the bytes are not UTF-8.
 std::u32string utf32_of(const std::string&);
 

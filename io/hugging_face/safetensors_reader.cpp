@@ -1,6 +1,5 @@
 // Reading: one file, then the files of a directory. The checks of a header need its text and the file's size
 // alone.
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <bit>
@@ -210,9 +209,7 @@ std::int64_t SafetensorsEntry::size() const {
 }
 
 SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path), file_(open_regular(path)) {
-    struct stat status {};
-    require(::fstat(file_, &status) == 0, "cannot read `{}`: {}", path, system_reason);
-    const auto file_bytes = static_cast<std::uint64_t>(status.st_size);
+    const std::uint64_t file_bytes = size_of_file(file_, path);
     const std::string text = read_header(file_, path, file_bytes);
     data_offset_ = length_bytes + text.size();
     const std::uint64_t data_bytes = file_bytes - data_offset_;

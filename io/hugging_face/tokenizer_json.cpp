@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "core/error.hpp"
+#include "core/utf8.hpp"
 #include "io/hugging_face/character_map.hpp"
 #include "io/hugging_face/sentencepiece_model.hpp"
 

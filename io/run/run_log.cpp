@@ -22,7 +22,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr std::int64_t most_bytes = std::int64_t{16} << 30;
+constexpr std::uint64_t most_bytes = std::uint64_t{16} << 30;
 
 std::string text_of(double value) {
     if (!std::isfinite(value)) return "null";
@@ -134,8 +134,9 @@ RunLog::RunLog(std::string path) : path_(std::move(path)) {
 
 void RunLog::open() {
     fd_ = open_kept(path_, O_APPEND);
-    require(size() <= most_bytes, "log `{}` has {} bytes (no run writes that many); move it away", path_,
-            size());
+    const std::uint64_t bytes = size_of_file(fd_, path_);
+    require(bytes <= most_bytes, "log `{}` has {} bytes (no run writes that many); move it away", path_,
+            bytes);
 }
 
 std::string RunLog::superseded_path() const {
@@ -144,16 +145,10 @@ std::string RunLog::superseded_path() const {
            ".superseded.jsonl";
 }
 
-std::int64_t RunLog::size() const {
-    struct stat status {};
-    require(::fstat(fd_, &status) == 0, "cannot read `{}`: {}", path_, system_reason);
-    return status.st_size;
-}
-
 /// The end of the file up to its last "\n", found backwards in blocks. Zeros in it (what a power loss leaves
 /// of blocks that never reached the disk) are not text.
 void RunLog::move_torn_line() {
-    const std::int64_t bytes = size();
+    const auto bytes = static_cast<std::int64_t>(size_of_file(fd_, path_));
     std::int64_t end = bytes;
     std::vector<std::string> parts;  // from behind
     std::vector<char> block(std::size_t{1} << 20);

@@ -37,7 +37,6 @@ class RunLog {
 
   private:
     void open();
-    std::int64_t size() const;
     void move_torn_line();
 
     std::string path_;

@@ -135,6 +135,11 @@ GivenTokenizer of_model_file(const std::string& path, const std::optional<std::s
 
 }  // namespace
 
+bool holds_tokenizer(const std::string& directory) {
+    return std::any_of(model_names.begin(), model_names.end(),
+                       [&](const char* name) { return std::filesystem::exists(directory + "/" + name); });
+}
+
 GivenTokenizer read_given_tokenizer(const std::string& path) {
     if (is_token_file(path)) {
         const TokenFile file(path);

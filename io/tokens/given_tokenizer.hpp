@@ -14,6 +14,9 @@ struct GivenTokenizer {
     std::string said_by;            // the file that said so; "": the model alone
 };
 
+/// tokenizer.model or spiece.model in a directory.
+bool holds_tokenizer(const std::string& directory);
+
 /// Of a token file, a directory (tokenizer.model or spiece.model in it) or a model file; a model file of
 /// these names is read with the files beside it. Throws UserError: missing, of a kind that cannot be run
 /// here, at odds with its JSON. A begin token that is the end token too is none: every document follows an

@@ -23,6 +23,7 @@ struct Kind {
 constexpr const char* export_text =
     "write its text column as JSON lines, an object a line (pandas: to_json(orient=\"records\", lines=True))";
 constexpr const char* unpack = "unpack it and name the text files in it";
+constexpr const char* unpickle = "load it in Python and write its text";
 constexpr const char* as_text = "save or convert it as plain text (pdftotext, pandoc)";
 constexpr const char* no_text = "name files that hold text";
 constexpr const char* arrays = "inputs are text; write the text that it stands for";
@@ -68,15 +69,15 @@ constexpr Kind kinds[] = {
     {"MMIDIDX\0\0"sv, "an index of a Megatron dataset", arrays},
     {"GGUF"sv, "a GGUF model", no_text, 0, true},
     {"\x80\x02\x8A\x0Al\xFC\x9C\x46\xF9"sv, "a PyTorch file", arrays},
-    {"\x80\x02"sv, "a Python pickle", "load it in Python and write its text"},
-    {"\x80\x03"sv, "a Python pickle", "load it in Python and write its text"},
-    {"\x80\x04"sv, "a Python pickle", "load it in Python and write its text"},
-    {"\x80\x05"sv, "a Python pickle", "load it in Python and write its text"},
-    {"}q\0"sv, "a Python pickle", "load it in Python and write its text"},
-    {"]q\0"sv, "a Python pickle", "load it in Python and write its text"},
-    {"(dp0\n"sv, "a Python pickle", "load it in Python and write its text"},
-    {"(lp0\n"sv, "a Python pickle", "load it in Python and write its text"},
-    {"ccopy_reg\n_reconstructor\n"sv, "a Python pickle", "load it in Python and write its text"},
+    {"\x80\x02"sv, "a Python pickle", unpickle},
+    {"\x80\x03"sv, "a Python pickle", unpickle},
+    {"\x80\x04"sv, "a Python pickle", unpickle},
+    {"\x80\x05"sv, "a Python pickle", unpickle},
+    {"}q\0"sv, "a Python pickle", unpickle},
+    {"]q\0"sv, "a Python pickle", unpickle},
+    {"(dp0\n"sv, "a Python pickle", unpickle},
+    {"(lp0\n"sv, "a Python pickle", unpickle},
+    {"ccopy_reg\n_reconstructor\n"sv, "a Python pickle", unpickle},
     // Documents and pictures, sound, films
     {"%PDF-"sv, "a PDF document", as_text},
     {"{\\rtf"sv, "a document in Rich Text Format", as_text},

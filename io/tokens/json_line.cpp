@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.hpp"
+#include "core/utf8.hpp"
 #include "io/files/strict_json.hpp"
 #include "io/tokens/line_reader.hpp"
 
@@ -28,23 +29,6 @@ int hex_digit(char c) {
     if (c >= '0' && c <= '9') return c - '0';
     if (c >= 'a' && c <= 'f') return c - 'a' + 10;
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-void append_utf8(std::string& text, unsigned code) {
-    const auto put = [&](unsigned byte) { text += static_cast<char>(byte); };
-    if (code < 0x80) return put(code);
-    if (code < 0x800) {
-        put(0xC0 | code >> 6);
-    } else {
-        if (code < 0x10000) {
-            put(0xE0 | code >> 12);
-        } else {
-            put(0xF0 | code >> 18);
-            put(0x80 | (code >> 12 & 0x3F));
-        }
-        put(0x80 | (code >> 6 & 0x3F));
-    }
-    put(0x80 | (code & 0x3F));
 }
 
 /// The four digits behind \u at `i`, or -1.
@@ -73,8 +57,8 @@ std::size_t append_escaped_unit(std::string_view raw, std::size_t i, JsonText& o
     i += 4;
     if (is_high(code) && raw.substr(i, 2) == "\\u") {
         if (const int low = code_unit(raw, i + 2); is_low(low)) {
-            append_utf8(out.text, 0x10000u + (static_cast<unsigned>(code - 0xD800) << 10) +
-                                      static_cast<unsigned>(low - 0xDC00));
+            out.text += utf8_of(0x10000u + (static_cast<char32_t>(code - 0xD800) << 10) +
+                                static_cast<char32_t>(low - 0xDC00));
             return i + 6;
         }
     }
@@ -82,7 +66,7 @@ std::size_t append_escaped_unit(std::string_view raw, std::size_t i, JsonText& o
         out.text += replacement_character;
         ++out.lone_surrogates;
     } else {
-        append_utf8(out.text, static_cast<unsigned>(code));
+        out.text += utf8_of(static_cast<char32_t>(code));
     }
     return i;
 }
@@ -171,7 +155,8 @@ class Scanner {
         }
         return line_.substr(begin, at_++ - begin);
     }
-    /// Begins a value, or is done with it where it is neither object nor array. `wanted`: the path from here on;
+    /// Begins a value, or is done with it where it is neither object nor array. `wanted`: the path from here
+    /// on;
     /// "": this is the value.
     void value(std::optional<std::string_view> wanted) {
         const bool is_it = wanted && wanted->empty();

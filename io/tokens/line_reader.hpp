@@ -35,7 +35,7 @@ class LineReader {
 
 /// Largest position <= `position` that does not split a character of (valid or not) UTF-8.
 std::size_t character_boundary(std::string_view text, std::size_t position);
-/// Bytes of the valid character at `i` (Unicode 15, table 3-7); 0: none starts there.
+/// Bytes of the valid character at `i`; 0: none starts there.
 std::size_t character_length(std::string_view text, std::size_t i);
 
 inline constexpr std::string_view replacement_character = "\xEF\xBF\xBD";  // U+FFFD

@@ -44,11 +44,6 @@ Config configuration(const ImportRequest& request, const LlamaModel& llama) {
     return config;
 }
 
-bool holds_tokenizer(const std::string& directory) {
-    return std::filesystem::exists(directory + "/tokenizer.model") ||
-           std::filesystem::exists(directory + "/spiece.model");
-}
-
 /// config.json of early models names other tokens than their tokenizer has; text goes through the tokenizer.
 void compare_special_tokens(const std::string& directory, const SpecialTokens& said,
                             const GivenTokenizer& given) {

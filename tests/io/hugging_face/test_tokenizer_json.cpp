@@ -7,6 +7,7 @@
 #include <random>
 
 #include "core/error.hpp"
+#include "core/utf8.hpp"
 #include "io/hugging_face/character_map.hpp"
 #include "io/hugging_face/sentencepiece_model.hpp"
 #include "io/hugging_face/tokenizer_json.hpp"
