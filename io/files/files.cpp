@@ -146,20 +146,27 @@ void write_file(const std::string& path, std::string_view text, const std::strin
     }
 }
 
+std::string read_to_end(int fd, std::string& text, std::uint64_t max_bytes) {
+    char block[65536];
+    while (text.size() <= max_bytes) {
+        const ssize_t count = ::read(fd, block, sizeof block);
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0) return std::strerror(errno);
+        if (count == 0) break;
+        text.append(block, static_cast<std::size_t>(count));
+    }
+    return {};
+}
+
 std::string read_file(const std::string& path, std::uint64_t max_bytes) {
     const FileDescriptor fd = open_regular(path);
     std::string text;
-    char block[65536];
-    for (;;) {
-        const ssize_t count = ::read(fd, block, sizeof block);
-        if (count < 0 && errno == EINTR) continue;
-        require(count >= 0, "cannot read `{}`: {}", path, system_reason);
-        if (count == 0) return text;
-        text.append(block, static_cast<std::size_t>(count));
-        require(text.size() <= max_bytes,
-                "`{}` has more than {} bytes (no file that is read here is so long); check the path", path,
-                max_bytes);
-    }
+    const std::string problem = read_to_end(fd, text, max_bytes);
+    require(problem.empty(), "cannot read `{}`: {}", path, problem);
+    require(text.size() <= max_bytes,
+            "`{}` has more than {} bytes (no file that is read here is so long); check the path", path,
+            max_bytes);
+    return text;
 }
 
 }  // namespace switchyard

@@ -78,6 +78,10 @@ void write_file(const std::string& path, std::string_view text);
 /// The same by way of a file `partial` of the caller's own: for paths that several processes write.
 void write_file(const std::string& path, std::string_view text, const std::string& partial);
 
+/// Appends what is left of `fd` (a file or pipe) to `text`, and stops after `max_bytes` or a little more.
+/// Returns an empty text, or the error.
+std::string read_to_end(int fd, std::string& text, std::uint64_t max_bytes);
+
 /// The whole of a regular file. Throws UserError when it cannot be read or has more than `max_bytes`.
 inline constexpr std::uint64_t most_bytes_read = 100'000'000;
 std::string read_file(const std::string& path, std::uint64_t max_bytes = most_bytes_read);

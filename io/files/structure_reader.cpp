@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <limits>
 #include <map>
 #include <optional>
 #include <vector>
@@ -25,6 +26,7 @@ namespace switchyard {
 namespace {
 
 constexpr const char* child_word = "--read-structure";
+constexpr std::uint64_t no_limit = std::numeric_limits<std::uint64_t>::max();
 bool children_are_used = false;
 
 std::map<std::string, StructureReader>& readers() {
@@ -90,17 +92,6 @@ std::optional<pid_t> start_child(const char* name, const std::string& path, int 
     return child;
 }
 
-std::string all_of(int fd) {
-    std::string text;
-    char block[65536];
-    for (;;) {
-        const ssize_t count = ::read(fd, block, sizeof block);
-        if (count < 0 && errno == EINTR) continue;
-        if (count <= 0) return text;
-        text.append(block, static_cast<std::size_t>(count));
-    }
-}
-
 }  // namespace
 
 RegisterStructureReader::RegisterStructureReader(const char* name, StructureReader read) {
@@ -113,10 +104,12 @@ std::string read_structure(const char* name, const std::string& path, const Stru
     if (children_are_used && (pipe = make_pipe())) child = start_child(name, path, pipe->write);
     if (!child) return read(path);
     pipe->write.close();
-    const std::string answer = all_of(pipe->read);
+    std::string answer;
+    const std::string problem = read_to_end(pipe->read, answer, no_limit);
     int status = 0;
     while (::waitpid(*child, &status, 0) < 0 && errno == EINTR) {
     }
+    require<UnreadableError>(problem.empty(), "`{}` could not be examined: {}; try again", path, problem);
     if (!answer.starts_with('s')) return read(path);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && answer.size() > 1) return result_of(answer);
     const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "core/error.hpp"
+#include "core/utf8.hpp"
 #include "io/tokens/line_reader.hpp"
 
 namespace switchyard {
@@ -153,7 +154,7 @@ Census census_of(std::string_view bytes) {
     Census count;
     count.size = bytes.size();
     for (std::size_t i = 0; i < bytes.size();) {
-        const std::size_t length = character_length(bytes, i);
+        const std::size_t length = utf8_at(bytes, i).bytes;
         const auto byte = static_cast<unsigned char>(bytes[i]);
         const bool layout = byte >= 0x07 && byte <= 0x0D;  // bell to carriage return, as terminals write
         if (byte == 0) {

@@ -1,4 +1,4 @@
-// Lines and UTF-8.
+// Reading in blocks, and the repair of text that is not UTF-8.
 #include "io/tokens/line_reader.hpp"
 
 #include <unistd.h>
@@ -14,22 +14,7 @@ namespace {
 
 constexpr std::size_t read_block = 1 << 20;
 
-bool is_continuation(char c) {
-    return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
-}
-
 }  // namespace
-
-std::size_t character_boundary(std::string_view text, std::size_t position) {
-    for (std::size_t back = 0; back < 4 && back < position; ++back) {
-        if (!is_continuation(text[position - back])) return position - back;
-    }
-    return position;
-}
-
-std::size_t character_length(std::string_view text, std::size_t i) {
-    return utf8_at(text, i).bytes;
-}
 
 bool is_blank(std::string_view text) {
     return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
@@ -90,7 +75,7 @@ bool LineReader::next(std::string& line, bool& complete, std::size_t limit) {
 std::int64_t repair_utf8(std::string& text) {
     std::size_t i = 0;
     while (i < text.size()) {
-        const std::size_t length = character_length(text, i);
+        const std::size_t length = utf8_at(text, i).bytes;
         if (length == 0) break;
         i += length;
     }
@@ -98,7 +83,7 @@ std::int64_t repair_utf8(std::string& text) {
     std::int64_t replaced = 0;
     std::string repaired = text.substr(0, i);
     while (i < text.size()) {
-        const std::size_t length = character_length(text, i);
+        const std::size_t length = utf8_at(text, i).bytes;
         if (length == 0) {
             repaired += replacement_character;
             ++replaced;

@@ -33,11 +33,6 @@ class LineReader {
     bool ended_ = false;
 };
 
-/// Largest position <= `position` that does not split a character of (valid or not) UTF-8.
-std::size_t character_boundary(std::string_view text, std::size_t position);
-/// Bytes of the valid character at `i`; 0: none starts there.
-std::size_t character_length(std::string_view text, std::size_t i);
-
 inline constexpr std::string_view replacement_character = "\xEF\xBF\xBD";  // U+FFFD
 /// Replaces every byte that is not part of a valid UTF-8 character by U+FFFD; returns how many.
 std::int64_t repair_utf8(std::string& text);

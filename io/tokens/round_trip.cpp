@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/utf8.hpp"
 #include "io/files/strict_json.hpp"
 #include "io/tokens/line_reader.hpp"
 
@@ -19,7 +20,7 @@ using Counts = std::map<std::string, std::int64_t, std::less<>>;
 Counts characters_of(std::string_view text) {
     Counts counts;
     for (std::size_t i = 0; i < text.size();) {
-        const std::size_t length = std::max<std::size_t>(character_length(text, i), 1);
+        const std::size_t length = std::max<std::size_t>(utf8_at(text, i).bytes, 1);
         const std::string_view character = text.substr(i, length);
         const auto known = counts.find(character);
         known != counts.end() ? void(++known->second) : void(counts.emplace(character, 1));

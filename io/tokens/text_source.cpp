@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/error.hpp"
+#include "core/utf8.hpp"
 #include "io/tokens/json_line.hpp"
 
 namespace switchyard {

@@ -9,6 +9,7 @@
 #include <regex>
 
 #include "core/error.hpp"
+#include "core/utf8.hpp"
 #include "io/tokens/json_line.hpp"
 
 namespace switchyard {
@@ -36,10 +37,7 @@ void add_lines(const std::string& text, std::vector<std::string>& lines) {
     std::size_t begin = 0;
     while (begin < text.size()) {
         std::size_t end = std::min(text.find('\n', begin), text.size());
-        if (end - begin > max_sentence_bytes) {
-            end = begin + max_sentence_bytes;
-            while ((static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-        }
+        if (end - begin > max_sentence_bytes) end = character_boundary(text, begin + max_sentence_bytes);
         std::string line = text.substr(begin, end - begin);
         if (line.find_first_not_of(" \t\r\v\f") != std::string::npos) lines.push_back(std::move(line));
         begin = end + (end < text.size() && text[end] == '\n' ? 1 : 0);

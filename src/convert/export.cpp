@@ -19,8 +19,10 @@
 #include "core/output.hpp"
 #include "core/units.hpp"
 #include "inference/generation.hpp"
+#include "io/files/strict_json.hpp"
 #include "io/hugging_face/hugging_face.hpp"
 #include "io/hugging_face/safetensors.hpp"
+#include "io/hugging_face/stored_tokenizer_json.hpp"
 #include "io/hugging_face/tokenizer_json.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
@@ -93,11 +95,12 @@ class NewDirectory {
 };
 
 struct ExportedTokenizer {
-    std::string model;                  // SentencePiece's
-    std::int32_t begin = -1, end = -1;  // of documents
-    bool begins_texts = false;          // a text of its own begins with first_token()
-    TokenizerJson json;
-    /// Where documents have no begin token, one follows the end of another.
+    std::string bytes;                          // a SentencePiece model, or a tokenizer.json
+    std::int32_t begin = -1, end = -1;          // tokens that documents begin and end with; -1: none
+    bool begins_texts = false;                  // in training the first token of a text was first_token()
+    TokenizerJson json;                         // made from a SentencePiece model
+    std::optional<StoredTokenizerJson> stored;  // where the bytes are a tokenizer.json
+    /// Documents without a begin token follow the end token of the document before.
     std::int32_t first_token() const { return begin >= 0 ? begin : end; }
 };
 
@@ -139,6 +142,7 @@ class Exporter {
     std::vector<ValueFile> plan_base() const;
     std::vector<ValueFile> plan_adapter() const;
     void write_small_files(const NewDirectory&, const std::vector<ValueFile>& base) const;
+    void write_tokenizer(const NewDirectory&, const LlamaFacts&) const;
     void write_values(const NewDirectory&, const ValueFile&) const;
     void report(std::size_t num_files) const;
     std::string base_folder() const { return request_.adapters ? "base/" : ""; }
@@ -190,10 +194,13 @@ void Exporter::read_tokenizer() {
         "token file `{}` was made with a different tokenizer from that of checkpoint `{}` (its ids mean "
         "other words); give --data.tokens=FILE with the run's tokenizer, or --no_tokenizer to leave it out",
         tokens, request_.checkpoint);
-    (void)tokenizer_of(file);  // refuses other kinds than SentencePiece
     const TokenFileInfo& info = file.info();
+    require(info.tokenizer_kind != TokenizerKind::none,
+            "token file `{}` has a tokenizer of kind none (only its maker knows what the ids mean); give "
+            "--no_tokenizer to leave it out",
+            tokens);
     ExportedTokenizer& found = tokenizer_.emplace();
-    found.model = info.tokenizer_model;
+    found.bytes = info.tokenizer_model;
     found.begin = header_.data.begin_token.value_or(info.begin_token);
     found.end = header_.data.end_token.value_or(-1) < 0 ? info.end_token : *header_.data.end_token;
     require(std::max(found.begin, found.end) < info.vocab_size,
@@ -201,7 +208,12 @@ void Exporter::read_tokenizer() {
             "do not belong together); give --data.tokens=FILE with the run's tokenizer",
             request_.checkpoint, found.begin, found.end, tokens, info.vocab_size);
     found.begins_texts = found.begin >= 0 || !config_.data.mask_documents;
-    found.json = tokenizer_json(found.model, found.begins_texts ? found.first_token() : -1);
+    if (info.tokenizer_kind == TokenizerKind::hf_json) {
+        found.stored.emplace(found.bytes, "tokenizer.json of " + tokens);
+        return;
+    }
+    (void)tokenizer_of(file);  // throws where SentencePiece cannot load the model
+    found.json = tokenizer_json(found.bytes, found.begins_texts ? found.first_token() : -1);
 }
 
 std::vector<ValueFile> Exporter::plan_base() const {
@@ -254,13 +266,7 @@ void Exporter::write_small_files(const NewDirectory& directory, const std::vecto
         facts.end_token = tokenizer_->end;
         generation["bos_token_id"] = *facts.first_token;
         generation["eos_token_id"] = generation["pad_token_id"] = *facts.end_token;
-        write_file(directory.file(folder + "tokenizer.model"), tokenizer_->model);
-        if (!tokenizer_->json.content.is_null()) {
-            write_file(directory.file(folder + "tokenizer.json"), tokenizer_->json.content.dump());
-            directory.write_json(
-                folder + "tokenizer_config.json",
-                llama_tokenizer_config(Tokenizer(tokenizer_->model), facts, tokenizer_->begins_texts));
-        }
+        write_tokenizer(directory, facts);
     }
     directory.write_json(folder + "config.json", llama_config(config_.model, facts));
     directory.write_json(folder + "generation_config.json", generation);
@@ -274,6 +280,21 @@ void Exporter::write_small_files(const NewDirectory& directory, const std::vecto
         }
     directory.write_json(folder + "model.safetensors.index.json",
                          {{"metadata", {{"total_size", bytes}}}, {"weight_map", weight_map}});
+}
+
+void Exporter::write_tokenizer(const NewDirectory& directory, const LlamaFacts& facts) const {
+    const std::string folder = base_folder();
+    const ExportedTokenizer& tokenizer = *tokenizer_;
+    if (tokenizer.stored) {
+        write_file(directory.file(folder + "tokenizer.json"), tokenizer.bytes);
+        directory.write_json(folder + "tokenizer_config.json", tokenizer.stored->tokenizer_config(facts));
+        return;
+    }
+    write_file(directory.file(folder + "tokenizer.model"), tokenizer.bytes);
+    if (tokenizer.json.content.is_null()) return;
+    write_file(directory.file(folder + "tokenizer.json"), tokenizer.json.content.dump());
+    directory.write_json(folder + "tokenizer_config.json",
+                         llama_tokenizer_config(Tokenizer(tokenizer.bytes), facts, tokenizer.begins_texts));
 }
 
 void Exporter::write_values(const NewDirectory& directory, const ValueFile& file) const {
@@ -324,6 +345,14 @@ void Exporter::report(std::size_t num_files) const {
         print_result("  low-rank factors of {} matrices are merged\n", modules_.size());
     if (!tokenizer_) {
         print_result("  without tokenizer, as asked: no begin and end token is known\n");
+        return;
+    }
+    if (tokenizer_->stored) {
+        print_result("  tokenizer.json is the one stored with the tokens, byte for byte\n");
+        if (tokenizer_->begins_texts)
+            print_result(
+                "  texts began with {} in training; whether they do now is up to its post_processor\n",
+                quoted(tokenizer_->stored->piece(tokenizer_->first_token())));
         return;
     }
     const auto& differences = tokenizer_->json.differences;

@@ -1,6 +1,7 @@
-// UTF-8 after Unicode 15, table 3-7: no overlong forms, no surrogates, nothing beyond U+10FFFF.
+// UTF-8 as in Unicode 15, table 3-7: overlong forms, surrogates and values above U+10FFFF are not characters.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -8,7 +9,7 @@
 namespace switchyard {
 
 struct Utf8Character {
-    std::size_t bytes = 0;  // 0: no character begins here
+    std::size_t bytes = 0;  // 0: no valid character begins here
     char32_t code = 0;
 };
 
@@ -30,7 +31,18 @@ inline Utf8Character utf8_at(std::string_view text, std::size_t at) {
     return {bytes, code};
 }
 
-/// Of a character that is not a surrogate.
+/// Largest position <= `position` at which `text` can be cut without splitting a character. Where more than
+/// three continuation bytes stand before `position` there is no character to split: `position` itself.
+inline std::size_t character_boundary(std::string_view text, std::size_t position) {
+    const auto continues = [&](std::size_t i) {
+        return i < text.size() && (static_cast<unsigned char>(text[i]) & 0xC0) == 0x80;
+    };
+    for (std::size_t back = 0; back < std::min<std::size_t>(4, position); ++back)
+        if (!continues(position - back)) return position - back;
+    return position;
+}
+
+/// The UTF-8 of a code point, which must not be a surrogate.
 inline std::string utf8_of(char32_t code) {
     const auto byte = [](char32_t value) { return static_cast<char>(value); };
     const auto low = [&](int shift) { return byte(0x80 | (code >> shift & 0x3F)); };

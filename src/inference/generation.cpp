@@ -107,8 +107,9 @@ void generate(InferenceState& state, const GenerationSettings& settings, std::ve
         const std::int64_t last = upload_context(state, ids, settings.end_token);
         state.model.read();
         const std::vector<double> logits = gather(last, settings.num_tokens);
-        const std::int64_t drawn =
-            world.rank() == 0 ? draw_token(logits, settings, uniform(key, static_cast<std::uint64_t>(i))) : 0;
+        std::int64_t drawn = settings.end_token;  // ends a text that nobody reads any more, too
+        if (world.rank() == 0 && result_is_wanted())
+            drawn = draw_token(logits, settings, uniform(key, static_cast<std::uint64_t>(i)));
         const auto token = static_cast<std::int32_t>(broadcast(world, drawn));
         if (token == settings.end_token) return;
         ids.push_back(token);

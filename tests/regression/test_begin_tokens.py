@@ -26,6 +26,14 @@ def attribute(path, group, key):
         return file[group].attrs.get(key)
 
 
+def checksum(data):
+    """As in docs/checkpoints.md, of bytes."""
+    x = np.arange(len(data), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.frombuffer(data, np.uint8)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return (x ^ (x >> np.uint64(31))).sum(dtype=np.uint64)
+
+
 class BeginTokens(unittest.TestCase):
     """The run "begun" reads documents with <s>; every document starts with the same word."""
 
@@ -125,10 +133,60 @@ class BeginTokens(unittest.TestCase):
             self.runs.must("verify", tokens)
             self.assertIn(kind, self.runs.must("inspect", tokens))
             for words in (["generate", kind], ["tokenize", "text.txt", "--output=x.h5", f"--tokenizer={tokens}"],
-                          ["export", next((self.folder / kind / "checkpoints").glob("*.h5")), f"out_{kind}"]):  # fmt: skip
+                          ["export", kind, f"out_{kind}"]):  # fmt: skip
                 result = self.runs.run(*words)
                 self.assertEqual(result.returncode, 1, words)
-                self.assertIn(f"tokenizer of kind {kind}", result.stderr)
+                self.assertNotIn("internal", result.stderr)
+                if words[0] != "export" or kind == "none":
+                    self.assertIn(f"tokenizer of kind {kind}", result.stderr)
+                else:
+                    self.assertIn("`tokenizer.json of", result.stderr)  # these bytes are a SentencePiece model
+
+    def tokens_with_json(self, name, text):
+        """The token file with the bytes of `text` as its tokenizer, of kind hf_json."""
+        path = self.folder / f"{name}.h5"
+        shutil.copy(self.tokens, path)
+        with h5py.File(path, "r+") as file:
+            file.attrs["tokenizer_kind"] = np.bytes_("hf_json")
+            del file["tokenizer"]
+            file["tokenizer/model"] = np.frombuffer(text, np.uint8)
+            file.attrs["tokenizer_fingerprint"] = checksum(text)
+        return path
+
+    def test_finding_05_export_writes_a_stored_tokenizer_json_as_it_is(self):
+        texts = [f"piece {i} \u00e9\u6771" for i in range(400)]
+        added = [{"id": BEGIN, "content": "<|begin|>", "special": True}]
+        byte_pairs = {"type": "BPE", "unk_token": "<unk>", "vocab": {text: i for i, text in enumerate(texts)}, "merges": []}
+        unigram = {"type": "Unigram", "unk_id": 0, "vocab": [[text, -1.5] for text in texts]}
+        for name, model in (("byte_pairs", byte_pairs), ("unigram", unigram)):
+            content = {"version": "1.0", "added_tokens": added, "model": model}
+            stored = json.dumps(content, indent=3, ensure_ascii=False).encode() + b"\n\n"  # nobody's own layout
+            tokens = self.tokens_with_json(name, stored)
+            self.runs.must("train", *self.settings, f"--data.tokens={tokens}", f"--run.dir=json_{name}", "--run.steps=2")
+            printed = self.runs.must("export", f"json_{name}", f"out_{name}")
+            self.assertIn("byte for byte", printed)
+            self.assertIn('began with "<|begin|>"', printed)
+            folder = self.folder / f"out_{name}"
+            self.assertEqual((folder / "tokenizer.json").read_bytes(), stored)
+            self.assertFalse((folder / "tokenizer.model").exists())
+            config = json.loads((folder / "tokenizer_config.json").read_text())
+            self.assertEqual((config["bos_token"], config["eos_token"]), ("<|begin|>", texts[END]))
+            self.assertEqual(config.get("unk_token"), model.get("unk_token"))
+            self.assertNotIn("add_bos_token", config)  # tokenizer.json decides that
+            model_config = json.loads((folder / "config.json").read_text())
+            self.assertEqual((model_config["bos_token_id"], model_config["eos_token_id"]), (BEGIN, END))
+
+    def test_stored_tokenizers_that_do_not_fit_are_refused(self):
+        for name, text, said in (("list", b"[1]", "not an object"), ("empty", b"{}", "has no `model`"),
+                                 ("short", b'{"model": {"vocab": [["a", 0]]}}', "no token with id 1"),
+                                 ("odd", b'{"added_tokens": {"id": [1]}, "model": {"vocab": {"a": "1"}}}', "no token with id 1")):
+            tokens = self.tokens_with_json(name, text)
+            self.runs.must("train", *self.settings, f"--data.tokens={tokens}", f"--run.dir=bad_{name}", "--run.steps=2")
+            result = self.runs.run("export", f"bad_{name}", f"bad_out_{name}")
+            self.assertEqual(result.returncode, 1, result.stdout)
+            self.assertIn(said, result.stderr)
+            self.assertEqual(list(self.folder.glob(f"bad_out_{name}*")), [])
+            self.runs.must("export", f"bad_{name}", f"bad_out_{name}", "--no_tokenizer")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""kill -9 at random moments around saving: whatever the moment, a checkpoint is left that verifies, and the run goes on.
+"""kill -9 around saving: whatever the moment, a checkpoint that verifies is left, and the run goes on.
 
---kills=20 --ranks=1. The model is so small that a run spends most of its time saving; moments come from a seed.
+--kills=20 --ranks=1. The model is so small that a run spends most of its time saving. Every second kill comes when a file
+is being written, the others at moments drawn from a seed.
 """
 import pathlib
 import random
@@ -24,7 +25,10 @@ class Kills(program.Test):
             launch = run.start(RANKS)
             # A save of this launch is complete: from here on the moment is anyone's.
             self.wait_until(launch, lambda: (run.path / "checkpoints").exists() and max(run.checkpoints(), default=0) > newest)
-            time.sleep(draw.uniform(0, 0.15))
+            if kill % 2:
+                self.wait_until(launch, lambda: any(name.endswith(".partial") for name in run.files()))
+            else:
+                time.sleep(draw.uniform(0, 0.15))
             launch.kill()
             partial = [name for name in run.files() if name.endswith(".partial")]
             while_saving += bool(partial)

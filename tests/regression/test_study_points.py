@@ -106,7 +106,7 @@ class AtWork(WithStudy):
 
     def test_a_point_left_running_keeps_the_lock(self):
         study = self.study()
-        script = f"sleep 60 & echo $! > {self.path}/pid"  # what a killed submit leaves behind
+        script = f"sleep 3600 & echo $! > {self.path}/pid"  # what a killed submit leaves behind
         with mock.patch.object(scaling_study, "MPI_RUN", script), study_files.only_submit(study) as lock:
             scaling_study.run_here(study, study.points[0], lock)
         self.addCleanup(os.kill, int((self.path / "pid").read_text()), signal.SIGKILL)

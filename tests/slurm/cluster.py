@@ -123,7 +123,6 @@ class Cluster:
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
-        (self.folder / "slurm.conf").write_text(self.configuration())
         f = self.folder
         (f / "tmp").mkdir()  # in /tmp, what a killed cluster left would be in the way of the same job number
         (f / "mpi.conf").write_text(f"PMIxCliTmpDirBase={f}/tmp\n")
@@ -131,12 +130,26 @@ class Cluster:
         self.spawn("munged", "-F", f"--key-file={key}", f"--socket={f}/munge", f"--pid-file={f}/munged.pid",
                    f"--log-file={f}/log/munged.log", f"--seed-file={f}/munged.seed")
         self.wait("munged", lambda: (f / "munge").exists())
+        for last in (False, False, True):
+            try:
+                self.start_slurm()
+                break
+            except CannotRun as reason:  # another program may have taken a port since free_ports() looked
+                if last or "in use" not in str(reason):
+                    raise
+                for name in {"slurmctld", "slurmd"} & set(self.daemons):
+                    daemon = self.daemons.pop(name)
+                    daemon.kill()
+                    daemon.wait()
+        if "pmix" not in self.call("srun", "--mpi=list").stdout:
+            raise CannotRun("this Slurm has no pmix plugin")
+
+    def start_slurm(self):
+        (self.folder / "slurm.conf").write_text(self.configuration())
         self.spawn("slurmctld", "-D")
         self.wait("slurmctld", lambda: self.call("sinfo").returncode == 0)
         self.spawn("slurmd", "-D", "-N", self.node)
         self.wait("slurmd", lambda: "idle" in self.call("sinfo", "--noheader", "--format=%T").stdout)
-        if "pmix" not in self.call("srun", "--mpi=list").stdout:
-            raise CannotRun("this Slurm has no pmix plugin")
 
     def configuration(self):
         f, (controller, daemon) = self.folder, free_ports(2)

