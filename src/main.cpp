@@ -1,4 +1,5 @@
-// switchyard: what each command is called and who does it. An error that arrives here ends every rank.
+// switchyard: the table of commands and the functions that run them. An error that arrives here ends every
+// rank.
 #include <exception>
 
 #include "comm/failure.hpp"

@@ -1,4 +1,4 @@
-// POSIX calls behind files.hpp.
+// The POSIX calls behind files.hpp.
 #include "io/files/files.hpp"
 
 #include <fcntl.h>

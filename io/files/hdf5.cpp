@@ -1,5 +1,5 @@
-// HDF5 handles and errors. The library's own clean-up at exit is turned off: after a close that failed (disk
-// full) it would close the same file again, and hang or crash.
+// HDF5 handles and errors. The library's own clean-up at exit is turned off, because after a failed close
+// (disk full) it would close the same file again, and hang or crash.
 #include "io/files/hdf5.hpp"
 
 #include <cstdlib>
@@ -17,13 +17,13 @@ herr_t take_innermost(unsigned n, const H5E_error2_t* error, void* text) {
     return 0;
 }
 
-/// Throws what the error stack holds: what the system refused is not the file's fault, but a read that failed
-/// (errno 5, EIO) may be.
+/// Throws what the error stack holds. If the system refused a call, the file may be intact (UnreadableError);
+/// a failed read (EIO) may be the file's fault.
 [[noreturn]] void fail_with_stack(const char* call) {
     std::string text;
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_innermost, &text);
     H5Eclear2(H5E_DEFAULT);
-    // A failed system call comes with twelve items in two lines; one says why.
+    // A failed system call fills the stack with twelve items on two lines, of which one gives the reason.
     std::smatch found;
     if (std::regex_search(text, found, std::regex("errno = ([0-9]+), error message = '([^']*)'"))) {
         if (std::stoi(found[1]) == EIO) fail("{} failed: {}", call, found[2].str());
@@ -59,12 +59,12 @@ void check(herr_t status, const char* call) {
 void silence_errors() {
     static std::once_flag once;
     std::call_once(once, [] {
-        // The variable counts for more than what a program asks for, and is all that older releases look at.
+        // The environment variable overrides the property list, and older releases know nothing else.
         ::setenv("HDF5_USE_FILE_LOCKING", "FALSE", 1);
         H5dont_atexit();
         H5open();
         H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-        // A filter that is not known would otherwise be looked for in a folder of code and loaded.
+        // Otherwise HDF5 would search a folder for the code of an unknown filter and load it.
         H5PLset_loading_state(0);
     });
 }
@@ -81,7 +81,7 @@ Handle file_access() {
 
 Handle open_file(const std::string& path) {
     const Handle access = file_access();
-    const FileDescriptor readable = open_regular(path);  // what cannot be opened is told by the system itself
+    const FileDescriptor readable = open_regular(path);  // the system itself reports errors of opening
     return {H5Fopen(path.c_str(), H5F_ACC_RDONLY, access), H5Fclose, "H5Fopen"};
 }
 

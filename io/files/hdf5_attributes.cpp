@@ -1,5 +1,5 @@
-// HDF5 converts between types and cuts what does not fit: an attribute is read as the type that it has, or
-// not.
+// HDF5 converts between types and truncates values that do not fit, so an attribute is read as its stored
+// type or refused.
 #include "io/files/hdf5_attributes.hpp"
 
 #include "core/error.hpp"

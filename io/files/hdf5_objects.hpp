@@ -1,6 +1,6 @@
-// Objects of HDF5 files that may come from anyone: a file holds its own objects, each under one name, and all
-// that it says it holds. Links and storage that lead out of it are refused before they are followed. Private
-// to io/.
+// Checks objects of HDF5 files of unknown origin. A file must contain its own objects, each under one name,
+// and all the values that it declares. Links and storage that lead out of the file are refused before they
+// are followed. Private to io/.
 #pragma once
 
 #include <cstdint>
@@ -12,29 +12,29 @@
 
 namespace switchyard::hdf5 {
 
-/// One name in a group. `object`: the same for two names of one object.
+/// One name in a group. `object` is equal for two names of one object.
 struct Link {
     std::string name, object;
 };
-/// The names in a group, in the order in which the file has them. Throws UserError for a name that leads
-/// elsewhere (soft, external, user-defined), for an object that `seen` has already, and for more names than
-/// any file of ours has.
+/// The names in a group, in the order of the file. Throws UserError for a name that leads elsewhere (soft,
+/// external, user-defined), for an object that is already in `seen`, and for more names than any file of ours
+/// has.
 std::vector<Link> links_of(hid_t group, std::set<std::string>& seen);
 
-/// Names of the attributes of an object, likewise.
+/// The names of the attributes of an object, with a bound on their number.
 std::vector<std::string> attributes_of(hid_t object);
 
-/// Opens `path`; every name on the way is a hard link. Throws UserError.
+/// Opens `path`, in which every name must be a hard link. Throws UserError.
 Handle open_object(hid_t file, const std::string& path);
 
-/// The shape of a dataset. Throws UserError unless it has 1 to `most_dimensions` extents, whose product fits
-/// into 62 bits, and its values lie in the file itself, as they are or in chunks of at most 64 MiB under the
-/// filters that come with HDF5 (deflate, shuffle, fletcher32), in as many bytes as they need.
+/// The shape of a dataset. Throws UserError unless it has 1 to `most_dimensions` extents whose product fits
+/// into 62 bits, and its values lie in the file itself, contiguous or in chunks of at most 64 MiB with
+/// filters that come with HDF5 (deflate, shuffle, fletcher32), in enough bytes.
 std::vector<std::uint64_t> checked_shape(hid_t dataset, int most_dimensions, std::uint64_t file_bytes,
                                          std::size_t most_element_bytes = 8);
 
-/// Throws UserError where a chunk of [begin, begin + count) of a one-dimensional dataset was never written:
-/// HDF5 would read zeros.
+/// Throws UserError if a chunk in [begin, begin + count) of a one-dimensional dataset was never written; HDF5
+/// would return zeros for it.
 void require_stored(hid_t dataset, std::uint64_t begin, std::uint64_t count);
 
 }  // namespace switchyard::hdf5

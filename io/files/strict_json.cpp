@@ -1,4 +1,5 @@
-// nlohmann's parser checks syntax and UTF-8; its callback sees keys before a second one replaces the first.
+// nlohmann's parser checks syntax and UTF-8. Its callback sees each key before a second one replaces the
+// first.
 #include "io/files/strict_json.hpp"
 
 #include <set>

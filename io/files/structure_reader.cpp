@@ -1,6 +1,7 @@
-// The child is this program again, started by posix_spawn: a plain fork() would copy a process in which MPI
-// and OpenMP have threads and memory that is known to network hardware. It starts no MPI. Its answer comes
-// through a pipe: "s" when it starts, then a letter (r: result, u: UserError, n: UnreadableError) and text.
+// The child is this program, started again by posix_spawn and without MPI. A plain fork() would copy a
+// process with threads of MPI and OpenMP and with memory that is registered with the network hardware. The
+// answer comes through a pipe: "s" at the start, then a letter (r: result, u: UserError, n: UnreadableError)
+// and text.
 #include "io/files/structure_reader.hpp"
 
 #include <fcntl.h>
@@ -63,7 +64,7 @@ std::optional<Pipe> make_pipe() {
     return Pipe{FileDescriptor(ends[0]), FileDescriptor(ends[1])};
 }
 
-/// Nothing where the system starts no further process.
+/// Returns nothing if the system cannot start another process.
 std::optional<pid_t> start_child(const char* name, const std::string& path, int answers) {
     std::vector<std::string> words{"switchyard", child_word, name, path};
     std::vector<char*> arguments;
@@ -72,12 +73,12 @@ std::optional<pid_t> start_child(const char* name, const std::string& path, int 
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, answers, STDOUT_FILENO);
-    // What the C library says of a broken heap.
+    // Discards what the C library prints about a damaged heap.
     posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
     posix_spawnattr_t attributes;
     posix_spawnattr_init(&attributes);
-    // A batch system that ends the job speaks to all its processes: what becomes of this one then says
-    // nothing about the file.
+    // A batch system that ends the job signals all its processes. The child ignores that, because its death
+    // must tell something about the file only.
     sigset_t blocked;
     sigemptyset(&blocked);
     for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2}) sigaddset(&blocked, signal);
@@ -129,7 +130,8 @@ bool serve_structure(int argc, char** argv, int& exit_code) {
     children_are_used = true;
     if (argc != 4 || argv[1] != std::string(child_word)) return false;
     children_are_used = false;
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // one that waits for a file system does not outlive who asked
+    // A child that waits for a file system must not outlive its parent.
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     const rlimit processor{structure_limit_s, structure_limit_s + 1}, no_core{0, 0};
     ::setrlimit(RLIMIT_CPU, &processor);
     ::setrlimit(RLIMIT_CORE, &no_core);
@@ -140,7 +142,7 @@ bool serve_structure(int argc, char** argv, int& exit_code) {
         write_all(STDOUT_FILENO, "s", "the answer");
         write_all(STDOUT_FILENO, answer_of(found->second, argv[3]), "the answer");
         exit_code = 0;
-    } catch (const std::exception&) {  // the parent sees that there is none
+    } catch (const std::exception&) {  // the parent sees that there is no answer
     }
     return true;
 }

@@ -1,7 +1,7 @@
-// Parsing in a process of its own. HDF5 (1.10.8, say) can read past the end of its memory, or never end, on a
-// structure that was changed together with its checksums; so the program reads the structure of a file of
-// unknown origin in a child, and a child that dies or does not end means that the file is damaged. Values are
-// read by POSIX calls, or after the structure was found sound. Private to io/.
+// Parses the structure of a file in a separate process. HDF5 (1.10.8, for example) can read past the end of
+// its memory, or never end, if a structure was changed together with its checksums. Therefore the structure
+// of a file of unknown origin is read in a child; a child that dies or does not end means that the file is
+// damaged. Values are read by POSIX calls, or after the structure was found to be sound. Private to io/.
 #pragma once
 
 #include <functional>
@@ -9,21 +9,20 @@
 
 namespace switchyard {
 
-/// What the child does with a path; the bytes that it returns, or the UserError that it throws, are the
-/// parent's.
+/// What the child does with a path. The returned bytes, or the UserError thrown, are passed to the parent.
 using StructureReader = std::function<std::string(const std::string& path)>;
 
-/// Calls `read` on `path`, in a child once main() has asked serve_structure(), in this process otherwise
-/// (tests of the library). `name`: how the child finds the same function. Throws what it throws; UserError
-/// where the child crashed or took more than structure_limit_s of processor time.
+/// Calls `read` on `path`: in a child if main() has called serve_structure(), otherwise (tests of the
+/// library) in this process. `name` tells the child which function to call. Throws what `read` throws, and
+/// UserError if the child crashed or used more than structure_limit_s of processor time.
 std::string read_structure(const char* name, const std::string& path, const StructureReader& read);
 inline constexpr int structure_limit_s = 8;
 
-/// From main(), before anything else: where the words ask for it this process is such a child, does its work
-/// and returns true with its exit code; elsewhere children are to be started from now on.
+/// main() calls this first. If the arguments ask for it, this process is such a child: it does its work and
+/// returns true with its exit code. Otherwise structures are read in children from now on.
 bool serve_structure(int argc, char** argv, int& exit_code);
 
-/// A function that a child can be asked for; by objects of static storage duration.
+/// Registers a function that a child can call. To be used for objects of static storage duration.
 struct RegisterStructureReader {
     RegisterStructureReader(const char* name, StructureReader read);
 };

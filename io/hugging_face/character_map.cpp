@@ -1,5 +1,5 @@
-// The trie is Darts-clone's: a unit holds a label, a leaf's mark, and the offset of its children, who lie at
-// that offset xor their label. Files of others are walked within bounds.
+// The trie has the format of Darts-clone: a unit holds a label, a leaf mark and an offset; its children are
+// at (own position xor offset) xor label. It comes from a file of unknown origin, so the walk checks bounds.
 #include "io/hugging_face/character_map.hpp"
 
 #include <fmt/format.h>
@@ -68,7 +68,7 @@ class Trie {
     std::string right_sides_;
 };
 
-/// [\x{300}-\x{304}...]; `more` goes in front.
+/// A regular expression [\x{300}-\x{304}...] for these characters, with `more` at the front.
 std::string class_of(const Characters& characters, const char* more = "") {
     std::string text = fmt::format("[{}", more);
     for (auto it = characters.begin(); it != characters.end();) {
@@ -83,7 +83,8 @@ std::string class_of(const Characters& characters, const char* more = "") {
     return text + "]";
 }
 
-/// Of strings of one length: those that share what stands before go into one class.
+/// A regular expression for strings of one length. Characters that follow the same starts are put into one
+/// class.
 std::string expression_of(const Strings& strings) {
     if (strings.begin()->size() == 1) {
         Characters all;
@@ -100,7 +101,7 @@ std::string expression_of(const Strings& strings) {
     return groups.size() == 1 ? text : "(?:" + text + ")";
 }
 
-/// Alternatives of a lookbehind may differ in length at its top alone.
+/// A negative lookbehind. Its alternatives may differ in length at the top level only.
 std::string not_behind(const Strings& strings) {
     std::map<std::size_t, Strings> by_length;
     for (const auto& s : strings) by_length[s.size()].insert(s);
@@ -128,10 +129,10 @@ bool composes_characters(const CharacterMap& rules) {
 }
 
 std::string places_not_joined(const CharacterMap& rules) {
-    std::map<char32_t, Strings> joined;  // character -> what must stand before it
+    std::map<char32_t, Strings> joined;  // character -> what must stand before it for a rule to join them
     for (const auto& [left, right] : rules)
         for (std::size_t i = 1; i < left.size(); ++i) joined[left[i]].insert(left.substr(0, i));
-    Characters joining, others;  // others become characters that could be joined
+    Characters joining, others;  // others: characters that become joining ones
     std::map<Strings, Characters> groups;
     for (const auto& [character, before] : joined) {
         joining.insert(character);

@@ -1,4 +1,5 @@
-// What has been asked for is known; the rest is refused together, so that a file is mended once.
+// Keys that were asked for are known. All others are refused in one message, so that a file must be corrected
+// only once.
 #include "io/hugging_face/config_keys.hpp"
 
 #include <fmt/format.h>
@@ -68,7 +69,7 @@ void ConfigKeys::only(const char* key, const std::vector<json>& values, const ch
 
 void ConfigKeys::only_near(const char* key, double expected, const char* why) const {
     if (!has(key)) return;
-    constexpr double rounding = 1e-6;  // what a number loses that was once an f32
+    constexpr double rounding = 1e-6;  // relative error of a number that was once an f32
     const double number = object_[key].is_number() ? object_[key].get<double>() : NAN;
     require(std::abs(number - expected) <= rounding * std::abs(expected),
             "{}: {} = {} is not supported ({}); only {} can be imported", where_, key, shown(key), why,

@@ -1,11 +1,11 @@
-// Keys of config.json that do not change what a LLaMA model computes, by reason. A key is listed because its
-// meaning in transformers is known, never because it looks harmless.
+// The keys of config.json that do not change what a LLaMA model computes, sorted by reason. A key is listed
+// because its meaning in transformers is known, never because it looks harmless.
 #pragma once
 
 namespace switchyard {
 
 constexpr const char* harmless_keys[] = {
-    // They say who wrote the file.
+    // They describe the writer of the file.
     "transformers_version",
     "_name_or_path",
     "name_or_path",
@@ -14,9 +14,9 @@ constexpr const char* harmless_keys[] = {
     "unsloth_version",
     "unsloth_fixed",
     "_unsloth_version",
-    // Weights come from the files.
+    // Initial values, but weights come from the files.
     "initializer_range",
-    // Nothing is dropped out when a model is evaluated, and this program trains without dropout.
+    // Dropout: none is used in evaluation, and this program trains without it.
     "attention_dropout",
     "hidden_dropout",
     "residual_dropout",
@@ -29,7 +29,7 @@ constexpr const char* harmless_keys[] = {
     "classifier_dropout",
     "gradient_checkpointing",
     "neftune_noise_alpha",
-    // They say how the same function is evaluated, up to rounding.
+    // They choose how the same function is evaluated, up to rounding.
     "pretraining_tp",
     "chunk_size_feed_forward",
     "use_cache",
@@ -46,7 +46,7 @@ constexpr const char* harmless_keys[] = {
     "base_model_pp_plan",
     "base_model_ep_plan",
     "tf_legacy_loss",
-    // They say what a call returns beside the logits.
+    // They choose what a call returns besides the logits.
     "return_dict",
     "use_return_dict",
     "output_attentions",
@@ -80,7 +80,8 @@ constexpr const char* harmless_keys[] = {
     "suppress_tokens",
     "begin_suppress_tokens",
     "max_new_tokens",
-    // Tokens are given to the model, whatever they mean (begin and end token are read elsewhere).
+    // Their meaning does not change what the model computes for a token (begin and end token are read
+    // elsewhere).
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
@@ -95,16 +96,16 @@ constexpr const char* harmless_keys[] = {
     "unk_token",
     "tokenizer_class",
     "prefix",
-    // They belong to classifiers and tasks.
+    // They belong to classifiers and other tasks.
     "id2label",
     "label2id",
     "num_labels",
     "problem_type",
     "finetuning_task",
     "task_specific_params",
-    // LLaMA is a decoder in any case.
+    // LLaMA is always a decoder.
     "is_decoder",
-    // They are lengths that texts should keep to, and bind nothing.
+    // They are recommended lengths of texts, which nothing enforces.
     "max_position_embeddings",
     "max_sequence_length",
     "max_seq_len",
@@ -114,7 +115,7 @@ constexpr const char* harmless_keys[] = {
     "original_max_position_embeddings",
 };
 
-/// Keys of rope_scaling and rope_parameters that only the types other than "default" read.
+/// Keys of rope_scaling and rope_parameters that are read only for types other than "default".
 constexpr const char* keys_of_scaled_rotation[] = {"factor",           "original_max_position_embeddings",
                                                    "attention_factor", "low_freq_factor",
                                                    "high_freq_factor", "beta_fast",

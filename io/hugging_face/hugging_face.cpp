@@ -1,4 +1,5 @@
-// Keys are those of transformers 4 and 5: where they differ both are written and either is read.
+// The keys are those of transformers 4 and 5. Where the versions differ, both keys are written and either is
+// read.
 #include "io/hugging_face/hugging_face.hpp"
 
 #include <cmath>
@@ -14,7 +15,7 @@ using nlohmann::ordered_json;
 
 constexpr const char* architecture = "LlamaForCausalLM";
 
-/// alpha with alpha / r == scale, in f64 as PEFT divides.
+/// alpha such that alpha / r == scale in f64, which is how PEFT divides.
 double alpha_of(double scale, std::int64_t low_rank) {
     const auto r = static_cast<double>(low_rank);
     const double alpha = scale * r;
@@ -65,8 +66,8 @@ ordered_json llama_config(const ModelConfig& model, const LlamaFacts& facts) {
     return config;
 }
 
-/// The class takes tokenizer.json as it is; LlamaTokenizer would put its own rules for spaces in its place.
-/// Pieces such as <s> that a text spells are text, as in training.
+/// PreTrainedTokenizerFast uses tokenizer.json unchanged; LlamaTokenizer would replace its rules for spaces.
+/// Text that spells a piece such as <s> stays text, as in training.
 ordered_json llama_tokenizer_config(const Tokenizer& tokenizer, const LlamaFacts& facts, bool begins) {
     return {{"tokenizer_class", "PreTrainedTokenizerFast"},
             {"bos_token", tokenizer.piece(facts.first_token.value())},

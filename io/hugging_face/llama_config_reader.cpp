@@ -1,4 +1,4 @@
-// config.json of a LLaMA model. Where one value stands in two places, both must say the same.
+// Reads the config.json of a LLaMA model. If a value is stored in two places, both must agree.
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -17,7 +17,7 @@ using nlohmann::json;
 constexpr const char* plain_angles = "positions are rotated by the plain angles of rope_theta";
 constexpr const char* whole_heads = "all values of a head are rotated";
 
-/// A value that may stand in several places; the first that is there counts, the others must equal it.
+/// A value that may be stored in several places. The first one found counts, and the others must equal it.
 class OneValue {
   public:
     OneValue(const char* name, const std::string& file) : name_(name), file_(file) {}
@@ -40,7 +40,8 @@ class OneValue {
     std::string place_;
 };
 
-/// rope_scaling or rope_parameters; returns its rope_theta. Linear and llama3 scaling by 1 change no angle.
+/// Reads rope_scaling or rope_parameters; returns its rope_theta. Linear and llama3 scaling by 1 change no
+/// angle.
 std::optional<double> read_rotation(const ConfigKeys& rope) {
     const bool typed = rope.has("rope_type") || rope.has("type");
     const bool unscaled = rope.has("factor") && rope.value("factor") == 1.0;
@@ -74,7 +75,7 @@ bool is_causal_llama(const json& name) {
     std::string lower = name.get<std::string>();
     for (char& c : lower)
         if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    return lower == "llamaforcausallm";  // also written LLaMAForCausalLM, by early converters
+    return lower == "llamaforcausallm";  // early converters wrote LLaMAForCausalLM
 }
 
 void check_kind(const ConfigKeys& keys) {
@@ -104,7 +105,7 @@ void check_kind(const ConfigKeys& keys) {
                 keys.where(), quoted(name));
 }
 
-/// Keys of other models of the family, which leave LLaMA unchanged at one value.
+/// Checks keys of related models that leave LLaMA unchanged for one value only.
 void check_neutral(const ConfigKeys& keys, const ModelConfig& model) {
     const json no = false, yes = true, one = 1, zero = 0, nothing = json::object();
     for (const char* key : {"attention_bias", "mlp_bias", "attn_bias", "qkv_bias", "use_bias", "bias"})
@@ -136,7 +137,7 @@ void check_neutral(const ConfigKeys& keys, const ModelConfig& model) {
     keys.only_near("query_pre_attn_scalar", head, "scores are divided by the root of head_dim");
 }
 
-/// Which positions a layer sees.
+/// Checks the keys that decide which positions a layer sees.
 void check_layers(const ConfigKeys& keys, const ModelConfig& model) {
     const auto require_all = [&](const char* key, const json& value, const char* why) {
         if (!keys.has(key)) return;
@@ -149,15 +150,15 @@ void check_layers(const ConfigKeys& keys, const ModelConfig& model) {
     const char* full = "every layer attends to all positions before";
     keys.only("use_sliding_window", {false}, full);
     if (keys.has("use_sliding_window"))
-        keys.ignore("sliding_window");  // off, whatever its width
+        keys.ignore("sliding_window");  // the window is off, so its width does not matter
     else
         keys.only("sliding_window", {false}, full);
-    keys.ignore("max_window_layers");  // of a sliding window
+    keys.ignore("max_window_layers");  // belongs to a sliding window
     require_all("layer_types", "full_attention", full);
     require_all("no_rope_layers", 1, "every layer rotates positions");
 }
 
-/// The number format of the model; files say it tensor by tensor.
+/// Checks the number format of the model; the files give the format of each tensor.
 void check_types(const ConfigKeys& keys) {
     std::string first;
     for (const char* key : {"torch_dtype", "dtype"}) {

@@ -1,5 +1,5 @@
-// Reading: one file, then the files of a directory. The checks of a header need its text and the file's size
-// alone.
+// Reads one file, and the files of a directory. The checks of a header need only its text and the file's
+// size.
 
 #include <algorithm>
 #include <bit>
@@ -35,7 +35,7 @@ constexpr TypeSize type_sizes[] = {
     {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F4", 4},      {"C64", 64},
 };
 
-/// Header text of an open file; data_offset <- where values begin.
+/// Returns the header text of an open file; data_offset <- the position where values begin.
 std::string read_header(int fd, const std::string& path, std::uint64_t file_bytes) {
     require(
         file_bytes >= length_bytes,
@@ -58,7 +58,7 @@ std::string read_header(int fd, const std::string& path, std::uint64_t file_byte
     return text;
 }
 
-/// Bytes of a tensor. Throws UserError on overflow or where its bits fill no whole bytes.
+/// The size of a tensor in bytes. Throws UserError on overflow and if its bits do not fill whole bytes.
 std::uint64_t bytes_of(const SafetensorsEntry& entry, const std::string& where) {
     const auto* type = std::find_if(std::begin(type_sizes), std::end(type_sizes),
                                     [&](const TypeSize& t) { return entry.dtype == t.name; });
@@ -129,7 +129,7 @@ void check_metadata(const json& metadata, const std::string& path) {
             path);
 }
 
-/// Tensors follow each other without holes from the first byte to the last.
+/// Checks that tensors follow each other without holes from the first byte to the last.
 void check_cover(const std::map<std::string, SafetensorsEntry>& entries, const std::string& path,
                  std::uint64_t data_bytes) {
     std::vector<const std::pair<const std::string, SafetensorsEntry>*> order;
@@ -157,7 +157,7 @@ void check_cover(const std::map<std::string, SafetensorsEntry>& entries, const s
             data_bytes - end, before);
 }
 
-/// Exact; NaN stays NaN.
+/// Exact; a NaN stays a NaN.
 float from_f16(std::uint16_t bits) {
     const std::uint32_t sign = std::uint32_t{bits & 0x8000u} << 16, exponent = (bits >> 10) & 31u;
     const std::uint32_t fraction = bits & 0x3FFu;
@@ -180,7 +180,7 @@ std::string index_path(const std::string& directory) {
     return directory + "/model.safetensors.index.json";
 }
 
-/// Files of an index with the names it expects in each.
+/// The files of an index, each with the names that it should hold.
 std::map<std::string, std::set<std::string>> read_index(const std::string& path) {
     const json index = read_json_object(path);
     require(index.contains("weight_map") && index["weight_map"].is_object(),

@@ -1,4 +1,4 @@
-// Writing: the header is known before the first value, so values stream.
+// The header is known before the first value, so values are written as they come.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -13,7 +13,7 @@
 namespace switchyard {
 namespace {
 
-constexpr std::size_t alignment = 8;  // of the first value in the file
+constexpr std::size_t alignment = 8;  // of the first value's position in the file
 
 std::string header_text(const std::vector<SafetensorsTensor>& tensors) {
     nlohmann::ordered_json header;

@@ -1,6 +1,6 @@
-// The wire format of protocol buffers: a key (field number and type) and a value, again and again; fields
-// that are not wanted are passed over. Numbers of fields are those of sentencepiece_model.proto, which no
-// release has changed.
+// The wire format of protocol buffers is a sequence of keys (field number and type) and values; fields that
+// are not needed are skipped. Field numbers are those of sentencepiece_model.proto, which no release has
+// changed.
 #include "io/hugging_face/sentencepiece_model.hpp"
 
 #include <cmath>
@@ -14,14 +14,14 @@ namespace {
 
 struct Field {
     std::uint64_t number = 0, integer = 0;
-    std::string_view bytes;  // of strings, messages and floats
+    std::string_view bytes;  // content of strings, messages and floats
 };
 
 class Wire {
   public:
     explicit Wire(std::string_view text) : text_(text) {}
 
-    /// False at the end.
+    /// Reads the next field; returns false at the end.
     bool next(Field& field) {
         if (text_.empty()) return false;
         const std::uint64_t key = varint();

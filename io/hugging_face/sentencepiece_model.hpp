@@ -1,5 +1,5 @@
-// What a serialized SentencePiece model says of itself. SentencePiece's interface shows pieces and scores
-// only; how text is normalised and which algorithm splits it stands in its protocol buffer alone.
+// The content of a serialized SentencePiece model. The library's interface gives pieces and scores only; the
+// rules of normalisation and the algorithm that splits text are in the protocol buffer alone.
 #pragma once
 
 #include <cstdint>
@@ -12,24 +12,24 @@ struct SentencePieceModel {
     enum class Algorithm { unigram = 1, byte_pair = 2, word = 3, character = 4 };
     enum class Kind { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
     struct Piece {
-        std::string text;  // UTF-8, a space as U+2581
+        std::string text;  // UTF-8, with U+2581 for a space
         float score = 0;
         Kind kind = Kind::normal;
     };
 
     std::vector<Piece> pieces;  // by id
     Algorithm algorithm = Algorithm::unigram;
-    bool byte_fallback = false;  // characters that are not pieces become bytes, otherwise the unknown piece
-    bool space_behind_word = false;  // the dummy space goes to the end of the text
+    bool byte_fallback = false;      // characters without a piece become bytes instead of the unknown piece
+    bool space_behind_word = false;  // the dummy space is added at the end of the text
 
-    std::string rules;           // name of the normalisation: identity, nmt_nfkc, ...
-    std::string character_map;   // its compiled rules; empty: none
-    bool dummy_space = true;     // one before the first word
-    bool strips_spaces = true;   // at both ends, and runs of them to one
-    bool escapes_spaces = true;  // to U+2581
+    std::string rules;           // name of the normalisation rules: identity, nmt_nfkc, ...
+    std::string character_map;   // the compiled rules; empty: none
+    bool dummy_space = true;     // a space is added before the first word
+    bool strips_spaces = true;   // spaces at both ends are removed, and runs of spaces become one
+    bool escapes_spaces = true;  // spaces become U+2581
 };
 
-/// Throws UserError when the bytes are not such a model.
+/// Throws UserError if the bytes are not such a model.
 SentencePieceModel read_sentencepiece_model(const std::string& serialized);
 
 }  // namespace switchyard

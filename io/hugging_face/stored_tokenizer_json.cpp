@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::json;
 
-/// object[key]; null where `object` is not an object or lacks the key.
+/// object[key]; null if `object` is not an object or lacks the key.
 const json& member(const json& object, const char* key) {
     static const json null;
     return object.is_object() && object.contains(key) ? object[key] : null;

@@ -16,10 +16,10 @@ class StoredTokenizerJson {
   public:
     /// Throws UserError naming `file` unless `bytes` is a JSON object with a model.
     StoredTokenizerJson(std::string_view bytes, std::string file);
-    /// Text of a token. Throws UserError where the file has no token of this id.
+    /// The text of a token. Throws UserError if the file has no token with this id.
     std::string piece(std::int32_t id) const;
-    /// tokenizer_config.json beside it. How a text is split, and whether it begins with facts.first_token,
-    /// tokenizer.json itself decides.
+    /// The tokenizer_config.json for it. How a text is split, and whether it begins with facts.first_token,
+    /// is left to tokenizer.json.
     nlohmann::ordered_json tokenizer_config(const LlamaFacts& facts) const;
 
   private:

@@ -1,5 +1,5 @@
-// The parts of a tokenizer.json follow SentencePiece's order: rules for characters, spaces, then pieces. The
-// text stays one word (no pre_tokenizer), as SentencePiece splits all of it at once.
+// The parts of a tokenizer.json follow the steps of SentencePiece: rules for characters, spaces, then pieces.
+// There is no pre_tokenizer, because SentencePiece splits the whole text at once.
 #include "io/hugging_face/tokenizer_json.hpp"
 
 #include <fmt/format.h>
@@ -25,12 +25,12 @@ using Algorithm = SentencePieceModel::Algorithm;
 using Ids = std::unordered_map<std::string, std::size_t>;
 
 constexpr const char* space_mark = "\u2581";
-/// Marks between characters while rules are followed. Unassigned, and control characters by Unicode's
-/// default: they take part in no cluster and no composition.
+/// Marks put between characters while rules are applied. They are unassigned and control characters by
+/// Unicode's default, so they take no part in clusters and composition.
 constexpr const char *never_joined = "\uFFF0", *between = "\uFFF1";
-/// In place of a character that is not a piece; it is not a character either, and so never a piece.
+/// Replaces a character that is not a piece. As it is not a character, it is never a piece itself.
 constexpr const char* unknown_character = "\uFFFE";
-/// Score of pieces that text never becomes, in a model that chooses the highest sum.
+/// Score of pieces that no text may become, in a model that chooses the highest sum.
 constexpr double never = -1000;
 
 json replace_text(const std::string& text, const std::string& by) {
@@ -102,7 +102,7 @@ class Writer {
 
     SentencePieceModel model_;
     std::int32_t begin_token_;
-    Ids normal_;  // pieces that text becomes
+    Ids normal_;  // pieces that text can become
     std::size_t unknown_ = 0;
     std::vector<std::string> differences_;
 };
@@ -136,8 +136,8 @@ void Writer::find_piece_differences() {
 }
 
 /// `tokenizers` applies compiled rules to whole clusters of characters, by their shortest left side. With a
-/// mark between all characters each is a cluster; what rules of several characters would have composed is
-/// composed by NFC, which other marks keep from joining more than the rules do.
+/// mark between all characters, each character is a cluster. What rules for several characters would have
+/// composed is composed by NFC; other marks keep NFC from composing more than the rules do.
 void Writer::add_rules(json& normalizers) {
     if (model_.character_map.empty()) return;
     const CharacterMap rules = read_character_map(model_.character_map);
@@ -187,7 +187,8 @@ void Writer::add_spaces(json& normalizers) const {
     if (model_.escapes_spaces) normalizers.push_back(replace_text(" ", space_mark));
 }
 
-/// Every way to build a piece of two others is a merge; merges that give a piece of higher score come first.
+/// Each way to build a piece from two others is a merge. Merges come in the order of the score of the
+/// resulting piece.
 json Writer::byte_pair_model() const {
     struct Merge {
         float score;
@@ -207,7 +208,7 @@ json Writer::byte_pair_model() const {
     for (std::size_t id = 0; id < model_.pieces.size(); ++id) vocabulary[model_.pieces[id].text] = id;
     for (const Merge& merge : merges) {
         const std::string &left = model_.pieces[merge.left].text, &right = model_.pieces[merge.right].text;
-        // Files of before tokenizers 0.20 join the two by a space, and newer versions read that, too.
+        // tokenizers before 0.20 write the two parts joined by a space, and newer versions read that too.
         pairs.push_back(model_.escapes_spaces ? json(left + " " + right) : json{left, right});
     }
     return {{"type", "BPE"},
@@ -222,9 +223,9 @@ json Writer::byte_pair_model() const {
             {"merges", std::move(pairs)}};
 }
 
-/// Here every piece can be text, control pieces and bytes as well: their score makes them the last choice.
-/// One that has a character without a piece of its own would still win against the unknown piece, so that
-/// character is taken away.
+/// In this model every piece can become text, even control pieces and bytes; their score makes them the last
+/// choice. A piece with a character that has no piece of its own would still be preferred to the unknown
+/// piece, so that character is replaced.
 json Writer::unigram_model(json& normalizers) {
     json vocabulary = json::array();
     std::set<char32_t> taken_away;
@@ -234,7 +235,7 @@ json Writer::unigram_model(json& normalizers) {
     for (const auto& piece : model_.pieces) {
         double score = never;
         if (piece.kind == Kind::normal) score = piece.score;
-        if (piece.kind == Kind::user_defined)  // as in SentencePiece: chosen whenever it fits
+        if (piece.kind == Kind::user_defined)  // always chosen where it fits, as in SentencePiece
             score = static_cast<double>(piece.text.size()) * highest - 0.1;
         vocabulary.push_back(json{piece.text, score});
         if (piece.kind != Kind::control && piece.kind != Kind::unknown && piece.kind != Kind::byte) continue;
@@ -261,7 +262,8 @@ json Writer::added_tokens() const {
     for (std::size_t id = 0; id < model_.pieces.size(); ++id) {
         const auto& piece = model_.pieces[id];
         const bool special = piece.kind == Kind::control || piece.kind == Kind::unknown;
-        // A unigram model has them among its pieces; those with a space are never found after it is escaped.
+        // A unigram model has user-defined pieces among its pieces. Pieces with a space would never be found
+        // after spaces are replaced.
         const bool whole = piece.kind == Kind::user_defined && model_.algorithm == Algorithm::byte_pair &&
                            piece.text.find(' ') == std::string::npos;
         if (special || whole)

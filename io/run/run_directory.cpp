@@ -1,4 +1,4 @@
-// Making and writing a run directory.
+// Makes a run directory and writes its files.
 #include "io/run/run_directory.hpp"
 
 #include <fcntl.h>
@@ -26,7 +26,7 @@ void make_directory(const std::string& path) {
             path, error ? error.message() : "it exists and is not a folder");
 }
 
-/// Permission bits lie on network file systems and for root: write a file to know.
+/// Permission bits do not tell for network file systems and for root, so a file is written.
 void check_writable(const std::string& directory) {
     const std::string probe = directory + "/.write_test";
     try {
@@ -41,7 +41,7 @@ void check_writable(const std::string& directory) {
     ::unlink(probe.c_str());
 }
 
-/// What processes that were killed while they wrote their status left behind.
+/// Removes the partial files of processes that were killed while they wrote their status.
 void remove_unfinished(const std::string& directory) {
     std::error_code ignored;
     for (std::filesystem::directory_iterator entry(directory, ignored), end; !ignored && entry != end;
@@ -84,7 +84,7 @@ void RunDirectory::write_status(const RunStatus& status) const {
 
 namespace {
 
-/// Over what the file holds now, without asking the file system for space.
+/// Overwrites the content of a file in place, without asking the file system for space.
 bool overwrite_file(const std::string& path, std::string_view text) {
     const FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
     struct stat status {};
@@ -106,7 +106,8 @@ void write_run_status(const std::string& directory, const RunStatus& status) {
     try {
         write_file(path, text, fmt::format("{}.{}.{}.partial", path, host_name(), ::getpid()));
     } catch (const UserError&) {
-        // On a full disk there may be no room for a second file: better not in one step than not at all.
+        // A full disk may have no room for a second file; a write that is not atomic is then better than
+        // none.
         if (!overwrite_file(path, text)) throw;
     }
 }

@@ -1,4 +1,4 @@
-// RunDirectory: what lives in a run directory, who may write there and how. Serial: rank 0 only.
+// RunDirectory: the files of a run directory, and who may write them. Serial: rank 0 only.
 //   config.cfg  environment.json  status.json  log.jsonl  log.superseded.jsonl  lock  checkpoints/
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace switchyard {
 
-/// status.json: how the run stands; `time` is UTC in ISO 8601.
+/// status.json: the state of the run; `time` is UTC in ISO 8601.
 struct RunStatus {
     std::string outcome;  // running, finished, stopped, requeue, failed
     std::string reason;
@@ -24,10 +24,10 @@ struct RunStatus {
 
 class RunDirectory {
   public:
-    /// Makes `path` and its checkpoints/ as needed, checks that files can be written there and takes the
-    /// lock (io/run_lock.hpp). Throws UserError: not writable, in use (by which pid on which host).
+    /// Makes `path` and its checkpoints/ if needed, checks that files can be written there, and takes the
+    /// lock (io/run_lock.hpp). Throws UserError if it is not writable or in use (by which pid on which host).
     explicit RunDirectory(const std::string& path);
-    /// Before a save: throws UserError when another run has taken the directory.
+    /// To be called before a save: throws UserError if another run has taken the directory.
     void check_lock() const { lock_->check(); }
 
     const std::string& path() const { return path_; }
@@ -36,13 +36,13 @@ class RunDirectory {
     static std::string checkpoints_of(const std::string& path) { return path + "/checkpoints"; }
     std::string log() const { return file("log.jsonl"); }
 
-    /// Replace the file in one step, synced to disk; throw UserError, and then the old file is untouched.
+    /// Replace the file in one step, synced to disk. If they throw UserError, the old file is unchanged.
     void write_config(std::string_view text) const;
     void write_environment(const nlohmann::ordered_json&) const;
-    void write_status(const RunStatus&) const;  // an empty time becomes now
+    void write_status(const RunStatus&) const;  // an empty time is replaced by the current time
 
     std::optional<std::string> read_config() const;
-    /// Nothing when there is none or it cannot be understood.
+    /// Nothing if there is no status or it cannot be parsed.
     std::optional<RunStatus> read_status() const;
 
   private:
@@ -50,12 +50,12 @@ class RunDirectory {
     std::unique_ptr<RunLock> lock_;
 };
 
-/// Without the lock: for ranks that fail alone, also several at once. On a full disk the old file is
+/// Needs no lock: for ranks that fail alone, possibly several at once. On a full disk the old file is
 /// overwritten.
 void write_run_status(const std::string& directory, const RunStatus&);
 std::optional<RunStatus> read_run_status(const std::string& directory);
 
-/// Now, as in status.json.
+/// The current time in the format of status.json.
 std::string utc_time();
 
 }  // namespace switchyard

@@ -1,5 +1,6 @@
-// The lock file: who holds it, then machine, owner and a number that changes with every beat; empty when
-// released. It is read by opening it again, as network file systems look for changes when a file is opened.
+// The lock file holds the holder for people, then machine, owner and a number that changes with every beat;
+// it is empty when released. To read it, it is opened again, because network file systems look for changes
+// when a file is opened.
 #include "io/run/run_lock.hpp"
 
 #include <fcntl.h>
@@ -25,7 +26,7 @@
 namespace switchyard {
 namespace {
 
-/// Differs between machines, also where all are called localhost, and between two starts of one.
+/// Differs between machines, even if all are called localhost, and between two boots of one machine.
 std::string machine_id() {
     const char* file = "/proc/sys/kernel/random/boot_id";
     std::string id = std::filesystem::exists(file) ? read_file(file) : "";
@@ -59,11 +60,11 @@ RunLock::RunLock(const std::string& directory, const std::string& file, Times ti
                           job ? fmt::format(" (Slurm job {})", job) : "");
     std::random_device random;
     owner_ = fmt::format("{} {:08x}{:08x}", machine, random(), random());
-    // The file stays when the run ends: removing it would race with the next run that opens it.
+    // The file is not removed when the run ends, because that would race with the next run that opens it.
     require(::ftruncate(fd_, 0) == 0, "cannot write `{}`: {}", file_, std::strerror(errno));
     write_beat();
 
-    // Signals are for the threads that train.
+    // Signals are handled by the threads that train.
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -82,7 +83,7 @@ RunLock::~RunLock() {
         print_error("switchyard: warning: cannot release `{}`: {}", file_, std::strerror(errno));
 }
 
-/// Whether the system locks here. Throws when another process has the lock.
+/// Returns whether the file system supports locks. Throws if another process has the lock.
 bool RunLock::system_lock() {
     int status;
     do {
@@ -138,13 +139,13 @@ void RunLock::check() const {
             directory_, line(now, 0), times_.patience_s);
 }
 
-/// One call, always of the same length, so that readers see the whole.
+/// Writes with one call and always the same length, so that readers see the whole text.
 void RunLock::write_beat() {
     const std::string text = fmt::format("{}\n{} {:012}", holder_, owner_, num_beats_++);
     const auto written = ::pwrite(fd_, text.data(), text.size(), 0);
     require(num_beats_ > 1 || written == static_cast<ssize_t>(text.size()), "cannot write `{}`: {}", file_,
             std::strerror(errno));
-    ::fsync(fd_);  // to the server
+    ::fsync(fd_);  // sends it to the server of a network file system
 }
 
 void RunLock::beat() {

@@ -1,6 +1,6 @@
 // RunLock: at most one process uses a run directory, on one machine or on several that share a file system.
-// The system's lock comes first; a sign of life in the lock file covers file systems whose locks end at the
-// machine (Lustre with localflock, BeeGFS's default) or that have none.
+// The system's lock is used first. A sign of life in the lock file covers file systems without locks, and
+// those whose locks hold on one machine only (Lustre with localflock, BeeGFS by default).
 #pragma once
 
 #include <condition_variable>
@@ -14,25 +14,26 @@ namespace switchyard {
 
 class RunLock {
   public:
-    /// How often the holder writes a sign of life, and how long one is waited for. Every process that uses a
-    /// directory has the same values.
+    /// beat_s: interval of the holder's signs of life. patience_s: how long others wait for one. The values
+    /// must be the same for all processes that use a directory.
     struct Times {
         double beat_s = 10;
         double patience_s = 35;
     };
 
-    /// Takes the lock `file` of run directory `directory`. A holder that ended in whatever way does not keep
-    /// it: on the same machine the system frees it; a holder on another machine that did not release it gets
-    /// patience_s to give a sign of life. Throws UserError: in use (by which pid on which host).
+    /// Takes the lock `file` of run directory `directory`. A holder that has ended, in whatever way, does not
+    /// block it: on the same machine the system releases its lock; a holder on another machine that did not
+    /// release it gets patience_s to give a sign of life. Throws UserError if the directory is in use (by
+    /// which pid on which host).
     RunLock(const std::string& directory, const std::string& file, Times);
     /// With the default times.
     RunLock(const std::string& directory, const std::string& file);
-    ~RunLock();  // releases
+    ~RunLock();  // releases the lock
     RunLock(const RunLock&) = delete;
     RunLock& operator=(const RunLock&) = delete;
 
-    /// Throws UserError when another process has taken the lock meanwhile, as it may when this one was
-    /// suspended for longer than patience_s, or both began in the same moment.
+    /// Throws UserError if another process has taken the lock. That may happen if this process was suspended
+    /// for longer than patience_s, or if both started at the same moment.
     void check() const;
 
   private:
@@ -47,7 +48,7 @@ class RunLock {
     std::string directory_, file_;
     Times times_;
     FileDescriptor fd_;
-    std::string holder_, owner_;  // first line, for people; second line, unlike any other
+    std::string holder_, owner_;  // the first line, for people; the second line, which is unique
     long num_beats_ = 0;
     std::mutex mutex_;
     std::condition_variable ended_;

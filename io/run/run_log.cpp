@@ -1,4 +1,4 @@
-// Appending, and moving lines aside. Whatever fails half-way, log.jsonl holds whole lines only.
+// Appends lines, and moves lines aside. Whatever fails half-way, log.jsonl has whole lines only.
 #include "io/run/run_log.hpp"
 
 #include <fcntl.h>
@@ -55,7 +55,7 @@ void append_value(const ordered_json& value, std::string& out) {
     }
 }
 
-/// Appends lines to a file, made with the first of them, and syncs it.
+/// Appends lines to a file and syncs it; the first line creates the file.
 class Appender {
   public:
     explicit Appender(std::string path) : path_(std::move(path)) {}
@@ -88,8 +88,8 @@ std::string without_zeros(std::string_view text) {
     return kept;
 }
 
-/// The JSON of a line; of more keys than a line of ours has, nothing (an ordered object looks at all of them
-/// for each).
+/// Parses a line. Nothing if it has more keys than any line of ours, because parsing an ordered object is
+/// quadratic in its keys.
 ordered_json parsed(const std::string& line) {
     constexpr int most_keys = 1000, deepest = 32;
     int keys = 0;
@@ -102,7 +102,7 @@ ordered_json parsed(const std::string& line) {
     return keys <= most_keys ? value : ordered_json();
 }
 
-/// Steps of the lines of a log, in order; decides for each whether it stays.
+/// The steps of a log's lines, in order; decides for each line whether it stays.
 class History {
   public:
     explicit History(std::int64_t step) : step_(step) {}
@@ -145,12 +145,13 @@ std::string RunLog::superseded_path() const {
            ".superseded.jsonl";
 }
 
-/// The end of the file up to its last "\n", found backwards in blocks. Zeros in it (what a power loss leaves
-/// of blocks that never reached the disk) are not text.
+/// Moves the text after the last "
+/// ", which is searched backwards in blocks. Zeros in it (left by a power loss for blocks that never reached
+/// the disk) are dropped.
 void RunLog::move_torn_line() {
     const auto bytes = static_cast<std::int64_t>(size_of_file(fd_, path_));
     std::int64_t end = bytes;
-    std::vector<std::string> parts;  // from behind
+    std::vector<std::string> parts;  // from the end of the file backwards
     std::vector<char> block(std::size_t{1} << 20);
     for (bool found = false; end > 0 && !found;) {
         const std::int64_t begin = std::max<std::int64_t>(0, end - static_cast<std::int64_t>(block.size()));
@@ -182,7 +183,7 @@ void RunLog::write(const ordered_json& record) {
     try {
         write_all(fd_, line, path_);
     } catch (const UserError& problem) {
-        // What was written of the line goes again, so that the next one starts cleanly.
+        // Removes what was written of the line, so that the next one starts cleanly.
         if (sized && ::ftruncate(fd_, status.st_size) != 0) open();
         if (num_lost_++ == 0)
             print_error("switchyard: warning: {} (the run goes on, its log is incomplete); free space",
@@ -190,16 +191,15 @@ void RunLog::write(const ordered_json& record) {
     }
 }
 
-/// Lines are moved from behind: the log is read once, and up to the first line that moves it stays as it
-/// lies.
+/// The log is read once, forwards, and up to the first line that moves it is not written again.
 std::int64_t RunLog::move_aside_beyond(std::int64_t step, const Look& look) {
     std::ifstream in(path_);
     require(in.good(), "cannot read log `{}`", path_);
     Appender superseded(superseded_path());
     History history(step);
-    std::int64_t moved = 0, end = 0;  // end: bytes up to the first line that moves
-    std::string kept_after;           // lines that stay behind it: few, if any
-    bool whole = true;                // up to here the file stays as it lies
+    std::int64_t moved = 0, end = 0;  // end: bytes before the first line that moves
+    std::string kept_after;           // lines after it that stay; few, if any
+    bool whole = true;                // true as long as the file can stay as it is
     for (std::string stored; std::getline(in, stored);) {
         const std::string line = without_zeros(stored);
         const ordered_json object = parsed(line);

@@ -1,6 +1,6 @@
-// What transformers does with a directory decides: tokenizer_config.json says whether a text begins with the
-// begin token and which it is; where it is silent, the template of tokenizer.json or else the default of the
-// tokenizer class counts.
+// Follows transformers: tokenizer_config.json decides whether a text begins with the begin token, and which
+// one it is. If it does not tell, the template of tokenizer.json counts, or else the default of the tokenizer
+// class.
 #include "io/tokens/given_tokenizer.hpp"
 
 #include <algorithm>
@@ -19,12 +19,11 @@ namespace {
 using nlohmann::json;
 
 constexpr std::array model_names{"tokenizer.model", "spiece.model"};
-/// Tokenizers of transformers that put the begin token first unless told otherwise, and models that have
-/// them.
+/// Tokenizer classes of transformers that put the begin token first by default, and models that have them.
 constexpr std::array beginning_classes{"LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer"};
 constexpr std::array beginning_models{"llama", "mistral", "mixtral", "gemma", "gemma2"};
 
-/// The JSON files beside a model; an empty object for one that is missing.
+/// The JSON files beside a model; a missing file is an empty object.
 class Neighbours {
   public:
     explicit Neighbours(const std::string& folder)
@@ -55,15 +54,15 @@ class Neighbours {
         return std::any_of(beginning_models.begin(), beginning_models.end(),
                            [&](const char* known) { return of_model == known; });
     }
-    /// The piece under `key` (bos_token or eos_token), "" where no file says it.
+    /// The piece under `key` (bos_token or eos_token); "" if no file has it.
     std::string piece(const char* key) const {
         const std::string said = text(tokenizer_, key);
         return said.empty() ? text(special_, key) : said;
     }
-    /// The piece that tokenizer.json puts before every text, where tokenizer_config.json leaves it to that
-    /// file; "": none.
+    /// The piece that tokenizer.json puts before every text, if tokenizer_config.json leaves that to it; "":
+    /// none.
     const std::string& template_piece() const { return template_piece_; }
-    /// Whose word begins_texts() is.
+    /// The file that decides begins_texts().
     std::string speaker() const {
         if (!template_piece_.empty()) return name("tokenizer.json");
         return name(tokenizer_.empty() ? "config.json" : "tokenizer_config.json");
@@ -76,7 +75,7 @@ class Neighbours {
         std::error_code error;
         return std::filesystem::exists(name(file), error) ? read_json_object(name(file)) : json::object();
     }
-    /// A string, or the "content" of an added token written out.
+    /// A string, or the "content" of an added token that is written as an object.
     static std::string text(const json& object, const char* key) {
         const auto value = object.find(key);
         if (value == object.end()) return "";
@@ -84,7 +83,7 @@ class Neighbours {
         return value->is_object() ? text(*value, "content") : "";
     }
 
-    /// `tokenizers` puts a template around each text, alone or as one step of several.
+    /// `tokenizers` puts a template around each text, either alone or as one of several steps.
     static std::string first_of_template(const json& processor) {
         if (!processor.is_object()) return "";
         const auto find = [](const json& object, const char* key) {
@@ -143,7 +142,7 @@ bool holds_tokenizer(const std::string& directory) {
 GivenTokenizer read_given_tokenizer(const std::string& path) {
     if (is_token_file(path)) {
         const TokenFile file(path);
-        (void)tokenizer_of(file);  // refuses other kinds
+        (void)tokenizer_of(file);  // throws for other kinds of tokenizers
         const TokenFileInfo& info = file.info();
         return {info.tokenizer_model, info.begin_token, info.end_token, path};
     }

@@ -1,5 +1,5 @@
-// A tokenizer that exists already, with what its owner says of documents: a token file has its own begin and
-// end token, a directory of Hugging Face says them in JSON beside the model, a bare model file says nothing.
+// An existing tokenizer, with the begin and end token of documents. A token file stores both; in a directory
+// of Hugging Face, JSON files beside the model tell them; a model file alone does not tell them.
 #pragma once
 
 #include <cstdint>
@@ -10,17 +10,17 @@ namespace switchyard {
 struct GivenTokenizer {
     std::string model;              // serialized SentencePiece model
     std::int32_t begin_token = -1;  // begins every document; -1: none does
-    std::int32_t end_token = -1;    // ends every document; -1: the tokenizer has none
-    std::string said_by;            // the file that said so; "": the model alone
+    std::int32_t end_token = -1;    // ends every document; -1: the tokenizer has no end token
+    std::string said_by;            // the file that names the begin token; "": none does
 };
 
-/// tokenizer.model or spiece.model in a directory.
+/// True if the directory has a tokenizer.model or spiece.model.
 bool holds_tokenizer(const std::string& directory);
 
-/// Of a token file, a directory (tokenizer.model or spiece.model in it) or a model file; a model file of
-/// these names is read with the files beside it. Throws UserError: missing, of a kind that cannot be run
-/// here, at odds with its JSON. A begin token that is the end token too is none: every document follows an
-/// end token anyway.
+/// Reads the tokenizer of a token file, a directory (with tokenizer.model or spiece.model) or a model file;
+/// the JSON files beside a model file with one of these names are read too. Throws UserError if it is
+/// missing, of an unsupported kind, or contradicts its JSON files. A begin token that equals the end token
+/// counts as none, because every document follows an end token anyway.
 GivenTokenizer read_given_tokenizer(const std::string& path);
 
 }  // namespace switchyard

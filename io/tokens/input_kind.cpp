@@ -1,5 +1,5 @@
-// Magic numbers as their formats document them. What two formats share (zip, RIFF, ISO media) is told apart
-// by what stands inside.
+// Magic numbers as documented by their formats. Formats that share one (zip, RIFF, ISO media) are told apart
+// by what is inside.
 #include "io/tokens/input_kind.hpp"
 
 #include <algorithm>
@@ -30,7 +30,8 @@ constexpr const char* no_text = "name files that hold text";
 constexpr const char* arrays = "inputs are text; write the text that it stands for";
 
 constexpr Kind kinds[] = {
-    // Compressed. HDF5 and PNG begin with bytes of their own, so the order matters only within a family.
+    // Compressed files. HDF5 and PNG begin with bytes of their own, so the order matters only within a
+    // family.
     {"\x1F\x8B"sv, "compressed with gzip", "pipe it: zcat FILE | switchyard tokenize - ..."},
     {"\x28\xB5\x2F\xFD"sv, "compressed with zstd", "pipe it: zstdcat FILE | switchyard tokenize - ..."},
     {"\xFD"
@@ -79,7 +80,7 @@ constexpr Kind kinds[] = {
     {"(dp0\n"sv, "a Python pickle", unpickle},
     {"(lp0\n"sv, "a Python pickle", unpickle},
     {"ccopy_reg\n_reconstructor\n"sv, "a Python pickle", unpickle},
-    // Documents and pictures, sound, films
+    // Documents, pictures, sound and films
     {"%PDF-"sv, "a PDF document", as_text},
     {"{\\rtf"sv, "a document in Rich Text Format", as_text},
     {"\x89PNG\r\n\x1A\n"sv, "a picture (PNG)", no_text},
@@ -109,12 +110,12 @@ constexpr Kind kinds[] = {
     {"\0asm"sv, "a program (WebAssembly)", no_text},
     {"MZ\x90\0"sv, "a program (Windows)", no_text},
     {"\xED\xAB\xEE\xDB"sv, "a package (RPM)", unpack},
-    // Other encodings, those of four bytes first
+    // Other encodings; those with four bytes come first
     {"\xFF\xFE\0\0"sv, "UTF-32", "convert it: iconv -f utf-32 -t utf-8"},
     {"\0\0\xFE\xFF"sv, "UTF-32", "convert it: iconv -f utf-32 -t utf-8"},
     {"\xFF\xFE"sv, "UTF-16", "convert it: iconv -f utf-16 -t utf-8"},
     {"\xFE\xFF"sv, "UTF-16", "convert it: iconv -f utf-16 -t utf-8"},
-    // Text that stands for a file that is not there
+    // Text that stands for a file that is absent
     {"version https://git-lfs.github.com/spec/"sv, "a pointer of Git LFS, not the file itself",
      "fetch it: git lfs pull"},
 };
@@ -123,7 +124,7 @@ bool holds(std::string_view bytes, std::string_view part) {
     return bytes.find(part) != std::string_view::npos;
 }
 
-/// Office documents, NumPy and PyTorch files are zip archives: their first entries tell them apart.
+/// Office documents, NumPy and PyTorch files are zip archives; their first entries tell them apart.
 Kind kind_of_zip(std::string_view bytes) {
     if (holds(bytes, "[Content_Types].xml") || holds(bytes, "_rels/.rels") ||
         holds(bytes, "application/vnd.oasis.opendocument"))
@@ -134,7 +135,7 @@ Kind kind_of_zip(std::string_view bytes) {
     return {"", "a zip archive", unpack};
 }
 
-/// Eight bytes of length, then a JSON object.
+/// True for eight bytes of length followed by a JSON object.
 bool is_safetensors(std::string_view bytes) {
     return bytes.size() > 10 && bytes.substr(5, 3) == "\0\0\0"sv &&
            (bytes.substr(8, 2) == "{\"" || bytes.substr(8, 2) == "{}");
@@ -149,14 +150,14 @@ struct Census {
     std::array<std::size_t, 4> nuls_at{};  // by position modulo 4
 };
 
-/// Of whole characters: one that is cut at the end is not counted.
+/// Counts whole characters; one that is cut at the end does not count.
 Census census_of(std::string_view bytes) {
     Census count;
     count.size = bytes.size();
     for (std::size_t i = 0; i < bytes.size();) {
         const std::size_t length = utf8_at(bytes, i).bytes;
         const auto byte = static_cast<unsigned char>(bytes[i]);
-        const bool layout = byte >= 0x07 && byte <= 0x0D;  // bell to carriage return, as terminals write
+        const bool layout = byte >= 0x07 && byte <= 0x0D;  // bell to carriage return, used for layout
         if (byte == 0) {
             ++count.nuls;
             ++count.nuls_at[i % 4];
@@ -170,13 +171,13 @@ Census census_of(std::string_view bytes) {
     return count;
 }
 
-/// Latin text in UTF-16 or UTF-32 without a byte-order mark has NULs in the same places of every 2 or 4
-/// bytes. Returns iconv's name, or nullptr.
+/// Latin text in UTF-16 or UTF-32 without a byte-order mark has NULs at the same places of every 2 or 4
+/// bytes. Returns iconv's name of the encoding, or nullptr.
 const char* wide_encoding(const Census& count) {
     const double quarter = 0.25 * static_cast<double>(count.size);
     const auto mask = [&] {
-        unsigned bits =
-            0;  // bit k: position k of 4 is mostly NUL; bit 4: one is neither mostly NUL nor hardly ever
+        // Bit k: position k of 4 is mostly NUL. Bit 4: some position is neither mostly NUL nor hardly ever.
+        unsigned bits = 0;
         for (std::size_t k = 0; k < 4; ++k) {
             const double share = static_cast<double>(count.nuls_at[k]) / quarter;
             bits |= share > 0.5 ? 1u << k : share > 0.1 ? 1u << 4 : 0u;

@@ -1,5 +1,5 @@
-// What an input is, by its first bytes: files that are not text are refused by the name of their kind, with
-// what to do about it. Private to io/.
+// Recognises the kind of an input by its first bytes. Files that are not text are refused with the name of
+// their kind and what to do. Private to io/.
 #pragma once
 
 #include <string>
@@ -7,15 +7,15 @@
 
 namespace switchyard {
 
-/// Enough of an input for both functions, if it has as much.
+/// Number of bytes that both functions need, if the input has as many.
 inline constexpr std::size_t kind_bytes = 64 << 10;
 
-/// Throws UserError where `bytes`, the beginning of input `name`, are those of a kind of file that holds no
-/// plain text: compressed, table, document, picture, model, program, another encoding.
+/// Throws UserError if `bytes`, the beginning of input `name`, belong to a kind of file that holds no plain
+/// text: compressed, table, document, picture, model, program, another encoding.
 void refuse_known_kinds(const std::string& name, std::string_view bytes);
 
-/// Throws UserError where NUL bytes, control characters or bytes that are not UTF-8 say that this is not
-/// text, or text in another encoding.
+/// Throws UserError if NUL bytes, control characters or bytes that are not UTF-8 show that the input is not
+/// text, or is text in another encoding.
 void refuse_unknown_binary(const std::string& name, std::string_view bytes);
 
 }  // namespace switchyard

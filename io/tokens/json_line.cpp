@@ -1,6 +1,5 @@
-// A scanner over one line with a stack of its own, so that depth costs memory and never the program's stack.
-// It checks the grammar of objects and arrays and the ends of strings, and reads no value but the one that is
-// asked for.
+// A scanner over one line with a stack of its own, so that nesting uses memory and never the program's stack.
+// It checks the grammar of objects and arrays and the ends of strings, and decodes only the requested value.
 #include "io/tokens/json_line.hpp"
 
 #include <algorithm>
@@ -19,7 +18,7 @@ bool is_space(char c) {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
-/// A character of numbers, true, false, null, NaN, -Infinity, 1e999.
+/// True for characters of numbers, true, false, null, NaN, -Infinity, 1e999.
 bool is_bare(char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '+' ||
            c == '-' || c == '.' || c == '_';
@@ -31,7 +30,7 @@ int hex_digit(char c) {
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/// The four digits behind \u at `i`, or -1.
+/// The value of the four digits after \u at `i`, or -1.
 int code_unit(std::string_view raw, std::size_t i) {
     if (i + 4 > raw.size()) return -1;
     int code = 0;
@@ -50,7 +49,7 @@ bool is_low(int code) {
     return code >= 0xDC00 && code < 0xE000;
 }
 
-/// Appends the character of \uXXXX, whose digits begin at `i`; returns the position behind it.
+/// Appends the character of \uXXXX, whose digits begin at `i`; returns the position after it.
 std::size_t append_escaped_unit(std::string_view raw, std::size_t i, JsonText& out) {
     const int code = code_unit(raw, i);
     require(code >= 0, "not valid JSON: \\u without four hexadecimal digits");
@@ -71,7 +70,7 @@ std::size_t append_escaped_unit(std::string_view raw, std::size_t i, JsonText& o
     return i;
 }
 
-/// A string as it stands between its quotes, its escapes resolved.
+/// The content of a string between its quotes, with escapes resolved.
 JsonText unescaped(std::string_view raw) {
     constexpr std::string_view names = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t";
     JsonText out;
@@ -80,7 +79,7 @@ JsonText unescaped(std::string_view raw) {
         const std::size_t escape = std::min(raw.find('\\', i), raw.size());
         out.text.append(raw, i, escape - i);
         if (escape == raw.size()) break;
-        const char name = raw[escape + 1];  // the scanner saw that a character follows
+        const char name = raw[escape + 1];  // the scanner has checked that a character follows
         if (name == 'u') {
             i = append_escaped_unit(raw, escape + 2, out);
             continue;
@@ -98,7 +97,7 @@ class Scanner {
   public:
     Scanner(std::string_view line, std::string_view key) : line_(line), key_(key) {}
 
-    /// Scans all of the line.
+    /// Scans the whole line.
     void run() {
         skip_spaces();
         require(peek() == '{', "not a JSON object");
@@ -120,8 +119,7 @@ class Scanner {
 
   private:
     static constexpr std::size_t most_names = 8;
-    /// An object or array that is open. `wanted`: what is left of the key's path for its members, none
-    /// outside the path.
+    /// An open object or array. `wanted`: the rest of the key's path for its members; none outside the path.
     struct Level {
         bool object;
         std::optional<std::string_view> wanted;
@@ -140,7 +138,7 @@ class Scanner {
         if (peek() != c) refuse(expected);
         ++at_;
     }
-    /// Between its quotes, escapes as they are.
+    /// Scans a string; returns the text between its quotes with its escapes.
     std::string_view string() {
         take('"', "a string");
         const std::size_t begin = at_;
@@ -155,9 +153,8 @@ class Scanner {
         }
         return line_.substr(begin, at_++ - begin);
     }
-    /// Begins a value, or is done with it where it is neither object nor array. `wanted`: the path from here
-    /// on;
-    /// "": this is the value.
+    /// Begins a value, and finishes it if it is neither object nor array. `wanted`: the rest of the path; "":
+    /// this value is requested.
     void value(std::optional<std::string_view> wanted) {
         const bool is_it = wanted && wanted->empty();
         if (is_it) found_ = Found::no_string;
@@ -173,7 +170,7 @@ class Scanner {
             if (at_ == begin) refuse("a value");
         }
     }
-    /// One member of the innermost level, or its end.
+    /// Scans one member of the innermost level, or its end.
     void step() {
         skip_spaces();
         Level& level = open_.back();
@@ -196,9 +193,9 @@ class Scanner {
             take(':', "a colon");
             skip_spaces();
         }
-        value(wanted);  // may move `level`
+        value(wanted);  // may invalidate `level`
     }
-    /// The path left under member `name`: "" for the value itself, none where the path leads elsewhere.
+    /// The rest of the path at member `name`: "" for the requested value, none if the path leads elsewhere.
     static std::optional<std::string_view> below(std::optional<std::string_view> path,
                                                  std::string_view name) {
         if (!path) return std::nullopt;

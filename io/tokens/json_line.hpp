@@ -1,5 +1,5 @@
-// One line of a JSON-lines file: the text under a key. Only that text must be what JSON says; of all else the
-// line may hold what a tolerant reader skips: NaN, Infinity, 1e999, half surrogate pairs, keys given twice,
+// The text under a key in one line of a JSON-lines file. Only that text must be valid JSON. Elsewhere the
+// line may hold what a tolerant reader accepts: NaN, Infinity, 1e999, half surrogate pairs, repeated keys,
 // any depth. Private to io/.
 #pragma once
 
@@ -10,15 +10,16 @@
 namespace switchyard {
 
 struct JsonText {
-    std::string text;                  // may hold bytes that are not UTF-8, if the line did
-    std::int64_t lone_surrogates = 0;  // became U+FFFD
+    std::string text;                  // has bytes that are not UTF-8 if the line has them
+    std::int64_t lone_surrogates = 0;  // number of lone surrogates, which became U+FFFD
 };
 
-/// The string under `key`, a name or a path of names with dots between them ("meta.text"). Given twice, the
-/// last one counts. Throws UserError without file and line: not an object, nothing or no string there.
+/// The string under `key`, which is a name or a path of names joined by dots ("meta.text"). Of a repeated key
+/// the last one counts. Throws UserError (without file and line) if the line is not an object or has no
+/// string there.
 JsonText text_of_json_line(std::string_view line, std::string_view key);
 
-/// The whole line is one object, spaces around it aside.
+/// True if the line is one object, with or without spaces around it.
 bool is_json_object(std::string_view line);
 
 }  // namespace switchyard

@@ -45,7 +45,7 @@ std::string_view LineReader::peek(std::size_t bytes) {
 }
 
 bool LineReader::next(std::string& line, bool& complete, std::size_t limit) {
-    std::size_t searched = 0;  // bytes after position_ known to hold no line end
+    std::size_t searched = 0;  // number of bytes after position_ that hold no line end
     complete = true;
     for (;;) {
         const std::size_t end = buffer_.find('\n', position_ + searched);

@@ -1,5 +1,5 @@
-// LineReader: lines of a file descriptor, of any length. And UTF-8: where characters end, and what becomes of
-// bytes that are none. Private to io/.
+// LineReader: lines of any length from a file descriptor; and the repair of text that is not UTF-8. Private
+// to io/.
 #pragma once
 
 #include <cstdint>
@@ -10,16 +10,18 @@
 
 namespace switchyard {
 
-/// Lines without "\n" or "\r\n".
+/// Reads lines; they are returned without "
+/// " or "\r
+/// ".
 class LineReader {
   public:
     explicit LineReader(FileDescriptor fd, std::string name) : fd_(std::move(fd)), name_(std::move(name)) {}
-    /// The next line, or, when it is longer than `limit` bytes, a part of it that ends at a character
-    /// (`complete` is then false). False at the end. Throws UserError on a read error.
+    /// The next line. If it is longer than `limit` bytes, a part of it that ends at a character, and
+    /// `complete` is false. Returns false at the end. Throws UserError on a read error.
     bool next(std::string& line, bool& complete, std::size_t limit);
-    /// What comes next, at least `bytes` of it unless the input ends before. Nothing is taken.
+    /// Returns at least the next `bytes` bytes, or all if the input ends earlier. Nothing is consumed.
     std::string_view peek(std::size_t bytes);
-    /// The input holds nothing behind what was peeked at last.
+    /// True if the input holds nothing beyond what the last peek() returned.
     bool ended() const { return ended_; }
     std::uint64_t bytes_read() const { return bytes_read_; }
 
@@ -34,10 +36,11 @@ class LineReader {
 };
 
 inline constexpr std::string_view replacement_character = "\xEF\xBF\xBD";  // U+FFFD
-/// Replaces every byte that is not part of a valid UTF-8 character by U+FFFD; returns how many.
+/// Replaces every byte that is not part of a valid UTF-8 character by U+FFFD. Returns the number of such
+/// bytes.
 std::int64_t repair_utf8(std::string& text);
 
-/// Nothing but spaces and line ends.
+/// True if the text consists of spaces and line ends only.
 bool is_blank(std::string_view text);
 
 }  // namespace switchyard

@@ -1,4 +1,4 @@
-// ProgressLine: how far tokenize is, for who watches it. Private to io/.
+// ProgressLine: shows the progress of tokenize. Private to io/.
 #pragma once
 
 #include <fmt/format.h>
@@ -17,7 +17,7 @@ inline double seconds_since(std::chrono::steady_clock::time_point start) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-/// One live line on a terminal, otherwise a line every five seconds; standard error.
+/// On standard error: one live line on a terminal, otherwise a line every five seconds.
 class ProgressLine {
   public:
     ProgressLine(bool show, std::uint64_t total)

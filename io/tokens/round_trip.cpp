@@ -1,4 +1,5 @@
-// Losses are counted by character, wherever it stood: what a text has more often than its copy is lost.
+// Losses are counted by character, independent of position: a character that a text has more often than its
+// copy is lost.
 #include "io/tokens/round_trip.hpp"
 
 #include <fmt/format.h>

@@ -1,5 +1,5 @@
-// RoundTrip: what a tokenizer loses of a text, decode(encode(x)) against x, over the first megabyte. Models
-// like T5's drop line ends and runs of spaces without a word. Private to io/.
+// RoundTrip: finds what a tokenizer loses of a text by comparing decode(encode(x)) with x over the first
+// megabyte. Models like T5's drop line ends and runs of spaces silently. Private to io/.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,11 @@ namespace switchyard {
 
 class RoundTrip {
   public:
-    /// `ids` of `text`; nothing happens once a megabyte was seen.
+    /// `ids` are those of `text`. Has no effect after the first megabyte.
     void add(const Tokenizer&, const std::string& text, const std::vector<std::int32_t>& ids);
 
     bool exact() const { return num_changed_ == 0; }
-    /// What came back and what did not, for people: one sentence.
+    /// A sentence for the user about what was lost.
     std::string sentence() const;
 
   private:
@@ -29,7 +29,7 @@ class RoundTrip {
 
     std::uint64_t bytes_ = 0;
     std::int64_t num_texts_ = 0, num_changed_ = 0;
-    std::map<std::string, std::int64_t, std::less<>> lost_;  // characters of changed texts
+    std::map<std::string, std::int64_t, std::less<>> lost_;  // character -> how often it was lost
     Loss line_ends_, tabs_, spaces_, others_;
 };
 

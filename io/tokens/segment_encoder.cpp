@@ -1,4 +1,4 @@
-// What a tokenizer does at a cut is found by trying it on short texts.
+// How a tokenizer behaves at a cut is found by trying it on short texts.
 #include "io/tokens/segment_encoder.hpp"
 
 #include <algorithm>

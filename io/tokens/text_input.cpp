@@ -1,5 +1,5 @@
-// Files are looked at when the command starts, so that the last of thousands cannot end it hours later;
-// streams when their turn comes.
+// Files are examined when the command starts, so that a bad file among thousands is found before hours of
+// work; streams are examined when their turn comes.
 #include "io/tokens/text_input.hpp"
 
 #include <fcntl.h>
@@ -22,8 +22,8 @@ bool is_json_lines_name(std::string_view name) {
     return name.ends_with(".jsonl") || name.ends_with(".ndjson");
 }
 
-/// The beginning of an input up to its last line end; a first line longer than a stretch is read whole if it
-/// may be an object.
+/// The beginning of an input up to its last line end. A first line that is longer is read whole if it may be
+/// an object.
 std::string_view first_lines(LineReader& reader) {
     for (std::size_t bytes = first_stretch;; bytes *= 4) {
         std::string_view text = reader.peek(bytes);
@@ -51,7 +51,7 @@ LineCount count_lines(std::string_view text) {
     return count;
 }
 
-/// One JSON value over many lines, an array of objects.
+/// True for one JSON value over many lines, an array of objects.
 bool is_array_of_objects(std::string_view text) {
     const char* const spaces = " \t\r\n";
     const std::size_t open = text.find_first_not_of(spaces);
@@ -62,8 +62,8 @@ bool is_array_of_objects(std::string_view text) {
     return key != std::string_view::npos && (text[key] == '"' || text[key] == '}');
 }
 
-/// Pretty-printed, with text under the key: a document, or the first of several. JSON without one may be text
-/// to learn, a configuration among other code for instance.
+/// True for pretty-printed objects with text under the key: a document, or the first of several. JSON without
+/// that key may be text to train on, such as a configuration among other code.
 bool begins_with_object_over_lines(std::string_view text, const std::string& key) {
     const std::size_t end = text.find("\n}");
     if (!text.starts_with('{') || end == std::string_view::npos) return false;

@@ -1,4 +1,4 @@
-// The cutting of documents into segments.
+// Cuts documents into segments.
 #include "io/tokens/text_source.hpp"
 
 #include <fmt/format.h>
@@ -77,7 +77,7 @@ void TextSource::repair(std::string& text) {
     note(invalid_bytes_, repair_utf8(text));
 }
 
-/// Takes one line in; false when all inputs are done and nothing is left in the queue.
+/// Reads one line; returns false when all inputs are finished and the queue is empty.
 bool TextSource::read_line() {
     if (reader_.empty() && !open_next()) return false;
     std::string line;
@@ -118,7 +118,7 @@ void TextSource::take_text_line(const std::string& line, bool complete) {
 }
 
 void TextSource::take_json_line(const std::string& line, bool complete) {
-    if (in_line_) return;  // the rest of one that is too long
+    if (in_line_) return;  // this is the rest of a line that was too long
     if (is_blank(line)) return;
     JsonText found;
     try {

@@ -1,5 +1,5 @@
 // TextSource: the documents of text and JSON-lines inputs as one stream of segments, so that a document may
-// be larger than memory. Private to io/. Everything it hands out is valid UTF-8.
+// be larger than memory. All segments are valid UTF-8. Private to io/.
 #pragma once
 
 #include <cstdint>
@@ -12,23 +12,23 @@
 
 namespace switchyard {
 
-/// A part of a document. One that does not start its document begins with the "\n" or " " where it was cut,
-/// except that the space is dropped with SegmentRule::drop_space and that a text without either is cut
-/// anywhere.
+/// A part of a document. A part that does not start its document begins with the "
+/// " or " " at which it was cut; the space is dropped with SegmentRule::drop_space, and text without either
+/// is cut at any character.
 struct TextSegment {
     std::string text;
     std::int64_t document = 0;
-    std::size_t input = 0;  // its index among the inputs
+    std::size_t input = 0;  // index of the input
     bool ends_document = false, starts_document = false;
 };
 
 struct SegmentRule {
-    std::size_t bytes =
-        65536;  // cut at the first line end after that many bytes; at a space after 16 times as many
+    /// A document is cut at the first line end after this many bytes, or at a space after 16 times as many.
+    std::size_t bytes = 65536;
     bool drop_space = false;
 };
 
-/// How often something happened, and the place of the first ("`FILE` line N").
+/// How often something occurred, and where first ("`FILE` line N").
 struct Incidents {
     std::int64_t count = 0;
     std::string first;
@@ -38,21 +38,21 @@ class TextSource {
   public:
     TextSource(std::vector<TextInput> inputs, TextRule, const std::string& document_separator, SegmentRule);
 
-    /// False at the end of all inputs.
+    /// Returns false at the end of all inputs.
     bool next(TextSegment&);
 
     std::uint64_t bytes_read() const;
     std::int64_t num_documents() const { return num_documents_; }
-    /// The inputs, their format decided as far as they were opened.
+    /// The inputs; the format is decided for those that were opened.
     const std::vector<TextInput>& inputs() const { return inputs_; }
     const TextRule& rule() const { return text_rule_; }
     const Incidents& nul_bytes() const { return nul_bytes_; }
     const Incidents& invalid_bytes() const { return invalid_bytes_; }      // became U+FFFD
-    const Incidents& lone_surrogates() const { return lone_surrogates_; }  // so did these
-    std::int64_t num_bad_lines() const { return num_bad_lines_; }          // left out
+    const Incidents& lone_surrogates() const { return lone_surrogates_; }  // became U+FFFD too
+    std::int64_t num_bad_lines() const { return num_bad_lines_; }          // were left out
     const std::vector<std::string>& bad_lines() const {
         return bad_lines_;
-    }  // the first few, with what is wrong
+    }  // the first few bad lines and what is wrong with them
 
   private:
     enum class Separator { file, blank_lines, line };
@@ -75,12 +75,12 @@ class TextSource {
     Separator separator_;
     SegmentRule rule_;
     std::size_t next_input_ = 0;
-    std::vector<LineReader> reader_;  // one or none
+    std::vector<LineReader> reader_;  // at most one
     std::string name_;
     bool json_lines_ = false;
     std::int64_t line_number_ = 0;
-    std::string blank_lines_;  // not yet known to lie inside the document
-    bool in_line_ = false;     // the last part of a line was not its end
+    std::string blank_lines_;  // not yet known to be inside the document
+    bool in_line_ = false;     // the last part of a line was not the end of the line
     std::uint64_t finished_bytes_ = 0;
     std::deque<TextSegment> queue_;
     std::string current_;

@@ -24,7 +24,7 @@ class Lines {
     std::vector<std::string> lines_;
 };
 
-/// Both have `count` tokens in the split.
+/// Both files have `count` tokens in the split.
 void compare_tokens(const TokenFile& a, const TokenFile& b, TokenSplit split, std::int64_t count,
                     Lines& lines) {
     std::vector<std::int32_t> in_a, in_b;
@@ -45,7 +45,8 @@ void compare_tokens(const TokenFile& a, const TokenFile& b, TokenSplit split, st
                               token_format::name_of(split), different, count, first));
 }
 
-/// Names say where the inputs lay, not what they held; files of version 1 have no table.
+/// Names are not compared, because they tell where the inputs were stored and not what they held; files of
+/// version 1 have no table.
 void compare_sources(const std::vector<TokenSource>& a, const std::vector<TokenSource>& b, Lines& lines) {
     if (a.empty() || b.empty()) return;
     lines.compare("number of sources", a.size(), b.size());

@@ -1,4 +1,4 @@
-// verify_token_file: reads everything once, in blocks, and reports every kind of problem it finds.
+// verify_token_file: reads everything once, in blocks, and reports every kind of problem.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -19,7 +19,7 @@ namespace {
 constexpr std::uint64_t block = 16 * chunk_elements;
 using Problems = std::vector<std::string>;
 
-/// Walks a dataset in blocks and compares its checksum; `visit(index, value)` sees every element.
+/// Reads a dataset in blocks and compares its checksum; `visit(index, value)` is called for every element.
 template <class Visit>
 void check_dataset(hid_t file, const std::string& path, Problems& problems, Visit visit) {
     try {
@@ -44,12 +44,12 @@ void check_dataset(hid_t file, const std::string& path, Problems& problems, Visi
     }
 }
 
-/// Document starts, read forward only, in blocks.
+/// Document starts, read forwards only, in blocks.
 class Starts {
   public:
     Starts(hid_t file, TokenSplit split)
         : dataset_(hdf5::open_object(file, starts_path(split))), size_(extent(dataset_)) {}
-    /// The next start, or the maximum after the last.
+    /// The next start; the maximum of the type after the last one.
     std::uint64_t peek() {
         if (next_ == size_) return ~std::uint64_t{0};
         if (next_ >= begin_ + values_.size()) {
@@ -68,8 +68,8 @@ class Starts {
     std::vector<std::uint64_t> values_;
 };
 
-/// Ids inside the vocabulary; a document starts at 0 and after every end token, nowhere else, and with the
-/// begin token where there is one.
+/// Checks that ids are inside the vocabulary, and that a document starts at 0 and after every end token,
+/// nowhere else, with the begin token if there is one.
 void check_tokens(hid_t file, TokenSplit split, const TokenFileInfo& info, Problems& problems) {
     const std::uint64_t num_tokens = static_cast<std::uint64_t>(
         split == TokenSplit::training ? info.num_tokens : info.num_validation_tokens);
@@ -102,7 +102,7 @@ void check_tokens(hid_t file, TokenSplit split, const TokenFileInfo& info, Probl
     }
 }
 
-/// As far as this program knows its kind.
+/// Checks the tokenizer as far as this program supports its kind.
 void check_tokenizer(hid_t file, const TokenFile& tokens, Problems& problems) {
     const TokenFileInfo& info = tokens.info();
     if (info.tokenizer_kind == TokenizerKind::none) return;

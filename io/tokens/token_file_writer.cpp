@@ -1,4 +1,4 @@
-// Growing datasets and the life of `path`.partial.
+// Growing datasets, and `path`.partial from its creation to its renaming.
 #include "io/tokens/token_file_writer.hpp"
 
 #include <unistd.h>
@@ -24,7 +24,8 @@ Handle create_dataset(hid_t group, const char* name, hid_t type) {
     SWITCHYARD_HDF5(H5Pset_chunk(creation, 1, &chunk));
     SWITCHYARD_HDF5(H5Pset_fletcher32(creation));
     SWITCHYARD_HDF5(H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER));
-    // No chunk cache: whole blocks are written once, and an error surfaces in the call that caused it.
+    // Without a chunk cache whole blocks are written once, and an error is reported by the call that caused
+    // it.
     const Handle access(H5Pcreate(H5P_DATASET_ACCESS), H5Pclose, "H5Pcreate");
     SWITCHYARD_HDF5(H5Pset_chunk_cache(access, 0, 0, 1.0));
     return Handle(H5Dcreate2(group, name, type, space, H5P_DEFAULT, creation, access), H5Dclose,
@@ -42,7 +43,7 @@ Handle create_file(const std::string& path) {
     }
 }
 
-/// What HDF5 could not write, as a user understands it.
+/// Turns errors of HDF5 while writing into messages for users.
 template <class Work>
 void writing(Work work) {
     try {

@@ -1,5 +1,5 @@
-// TokenFileWriter: appends documents to `path`.partial and renames it when complete. Memory is bounded:
-// tokens leave in blocks of whole chunks. Private to io/.
+// TokenFileWriter: appends documents to `path`.partial and renames it when it is complete. Its memory is
+// bounded: tokens are written in blocks of whole chunks. Private to io/.
 #pragma once
 
 #include <cstddef>
@@ -10,10 +10,10 @@
 
 namespace switchyard {
 
-/// A one-dimensional dataset that grows at its end, with its running checksum.
+/// A one-dimensional dataset that grows at its end, and its running checksum.
 class GrowingDataset {
   public:
-    /// `type`: a native unsigned type of 2 or 4 bytes, or int64; stored as it is, with a Fletcher checksum
+    /// `type`: a native unsigned type of 2 or 4 bytes, or int64. Stored in this type with a Fletcher checksum
     /// per chunk.
     GrowingDataset(hid_t group, const char* name, hid_t type);
 
@@ -21,15 +21,15 @@ class GrowingDataset {
     std::uint64_t size() const { return size_; }
     std::uint64_t checksum() const { return checksum_; }
     std::uint64_t get(std::uint64_t index);
-    /// Drops elements [size, ...) whose values the caller gives to `forget`, last first or in any order.
+    /// Drops elements [size, ...); the caller passes their values to `forget` in any order.
     void forget(std::uint64_t index, std::uint64_t value) {
         checksum_ -= token_format::checksum_term(index, value);
     }
     void truncate(std::uint64_t size);
     void flush();
-    /// Flushes and stores attribute `checksum`.
+    /// Writes what is buffered, and the attribute `checksum`.
     void finish();
-    /// Elements [begin, begin + count), widened.
+    /// Elements [begin, begin + count), converted to 64 bits.
     void read(std::uint64_t begin, std::uint64_t count, std::vector<std::uint64_t>& out);
 
   private:
@@ -42,16 +42,16 @@ class GrowingDataset {
 
 class TokenFileWriter {
   public:
-    /// Creates `path`.partial; throws UserError when it cannot. Of `fixed` count the vocabulary, begin and
-    /// end token and the tokenizer.
+    /// Creates `path`.partial; throws UserError if that fails. `fixed` gives the vocabulary, begin and end
+    /// token and the tokenizer.
     TokenFileWriter(std::string path, TokenFileInfo fixed);
     ~TokenFileWriter();  // removes an unfinished `path`.partial
     TokenFileWriter(const TokenFileWriter&) = delete;
     TokenFileWriter& operator=(const TokenFileWriter&) = delete;
 
-    /// Writes the begin token, where there is one.
+    /// Writes the begin token if there is one.
     void start_document(TokenSplit);
-    /// Tokens of the document started last in `split`; the end token comes from end_document().
+    /// Appends tokens to the document that was started last in `split`. end_document() appends the end token.
     void append(TokenSplit, const std::vector<std::int32_t>& ids, std::size_t skip);
     void end_document(TokenSplit split) {
         parts_[index_of(split)].tokens.append(static_cast<std::uint64_t>(info_.end_token));
@@ -63,10 +63,10 @@ class TokenFileWriter {
     std::int64_t num_tokens(TokenSplit split) const {
         return static_cast<std::int64_t>(parts_[index_of(split)].tokens.size());
     }
-    /// The last document of `from` becomes the last one of the other split.
+    /// Makes the last document of `from` the last document of the other split.
     void move_last_document(TokenSplit from);
 
-    /// Stores counts, sources and fingerprints, syncs, closes, renames to `path`, syncs the directory.
+    /// Stores counts, sources and fingerprints, syncs, closes, renames to `path` and syncs the directory.
     TokenFileInfo commit(double validation, std::uint64_t seed, std::vector<TokenSource> sources = {});
 
   private:

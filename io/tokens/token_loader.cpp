@@ -1,5 +1,5 @@
-// The keyed permutation of samples and the layout of batches. Everything is a function of (seed, sample
-// index).
+// The keyed permutation of samples, and the layout of batches. Everything depends on (seed, sample index)
+// alone.
 #include "io/tokens/token_loader.hpp"
 
 #include <algorithm>
@@ -15,7 +15,7 @@ constexpr int num_rounds = 8;
 constexpr std::uint64_t golden = 0x9E3779B97F4A7C15ull;
 
 /// Balanced Feistel network on 2 * half_bits bits (Luby and Rackoff 1988) with the SplitMix64 finaliser as
-/// round function.
+/// its round function.
 std::uint64_t feistel(std::uint64_t x, int half_bits, std::uint64_t key) {
     const std::uint64_t mask = (std::uint64_t{1} << half_bits) - 1;
     std::uint64_t left = x >> half_bits, right = x & mask;
@@ -34,7 +34,8 @@ std::int64_t permute(std::int64_t index, std::int64_t size, std::uint64_t key) {
     internal_check(index >= 0 && index < size, "index {} of {} samples", index, size);
     const int bits = std::max<int>(std::bit_width(static_cast<std::uint64_t>(size - 1)), 1);
     const int half_bits = (bits + 1) / 2;
-    // Cycle walking: the domain is less than four times `size`, so four steps are enough on average.
+    // Cycle walking. The domain has fewer than four times `size` elements, so four steps are enough on
+    // average.
     std::uint64_t x = static_cast<std::uint64_t>(index);
     do {
         x = feistel(x, half_bits, key);
@@ -102,14 +103,14 @@ void TokenLoader::start_batch(std::int64_t count, Batch& batch) const {
     batch.first_key.assign(mask_documents_ ? size : 0, 0);
 }
 
-/// Sequence b from up to T + 1 ids; what is missing stays end token and ignored target.
+/// Fills sequence b from up to T + 1 ids; missing ones become end tokens and ignored targets.
 void TokenLoader::fill_sequence(const std::vector<std::int32_t>& ids, std::int64_t b, Batch& batch) const {
     const std::int64_t offset = b * seq_len_, size = static_cast<std::int64_t>(ids.size());
     std::copy_n(ids.begin(), std::min(size, seq_len_), batch.tokens.begin() + offset);
     if (size > 1) std::copy(ids.begin() + 1, ids.end(), batch.targets.begin() + offset);
     if (!mask_documents_) return;
-    // A document starts after an end token and nowhere else; one that began before the sequence starts at its
-    // edge.
+    // A document starts after an end token and nowhere else. A document that began before the sequence starts
+    // at its edge.
     std::int32_t start = 0;
     for (std::int64_t t = 0; t < seq_len_; ++t) {
         batch.first_key[static_cast<std::size_t>(offset + t)] = start;

@@ -1,5 +1,5 @@
-// The table of sources: a compound dataset (name: UTF-8 of fixed length, weight: f64, documents: int64), so
-// that other programs see it as a table. It is small, and so is read and checked as a whole.
+// The table of sources: a compound dataset (name: UTF-8 of fixed length, weight: f64, documents: int64),
+// which other programs see as a table. It is small, so it is read and checked as a whole.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -17,7 +17,7 @@ using hdf5::Handle;
 constexpr std::size_t longest_name = 4096, most_bytes = 256 << 20;
 constexpr std::uint64_t most_sources = 1 << 20;
 
-/// One row in memory is the name, zeros behind it, then weight and documents.
+/// A row in memory is the name padded with zeros, then weight and documents.
 struct RowType {
     std::size_t name_bytes, row_bytes;
     Handle type;
@@ -36,7 +36,7 @@ RowType row_type(std::size_t name_bytes) {
     return row;
 }
 
-/// The rows without the zeros behind names, which differ between tables of the same content.
+/// Checksum of the rows without the padding of names, which differs between tables of the same content.
 std::uint64_t checksum_of(const std::vector<TokenSource>& sources) {
     std::string bytes;
     for (const TokenSource& source : sources) {
@@ -47,7 +47,7 @@ std::uint64_t checksum_of(const std::vector<TokenSource>& sources) {
     return checksum_bytes(bytes);
 }
 
-/// Bytes of the names in a stored table.
+/// Length in bytes of the names in a stored table.
 std::size_t stored_name_bytes(hid_t dataset) {
     const Handle type(H5Dget_type(dataset), H5Tclose, "H5Dget_type");
     require(H5Tget_class(type) == H5T_COMPOUND && H5Tget_nmembers(type) == 3,

@@ -1,4 +1,4 @@
-// tokenize(): inputs -> segments -> ids, encoded in parallel batch by batch -> token file. The documents of a
+// tokenize(): inputs -> segments -> ids, encoded in parallel in batches -> token file. The documents of a
 // batch are written in input order, so the file does not depend on the number of threads.
 #include "io/tokens/tokenize.hpp"
 
@@ -23,7 +23,7 @@ namespace {
 constexpr std::uint64_t training_sample_bytes = 20 << 20;
 constexpr std::size_t batch_bytes = 8 << 20, batch_segments = 16384;
 
-/// Copies a stream to an unlinked file beside the output, which vanishes with the process.
+/// Copies a stream to an unlinked file beside the output, which disappears with the process.
 TextInput spool(const TextInput& input, const std::string& output, FileDescriptor& file) {
     std::string pattern = output + ".spool.XXXXXX";
     file = FileDescriptor(::mkostemp(pattern.data(), O_CLOEXEC));
@@ -33,7 +33,7 @@ TextInput spool(const TextInput& input, const std::string& output, FileDescripto
     const FileDescriptor source = open_input(input);
     std::vector<char> block(1 << 20);
     TextInput spooled{input.name, fmt::format("/proc/self/fd/{}", int{file}), 0, true};
-    std::string head;  // decides before a disk is filled with what is not text
+    std::string head;  // checked first, so that a disk is not filled with what is not text
     for (;;) {
         const ssize_t count = ::read(source, block.data(), block.size());
         if (count < 0 && errno == EINTR) continue;
@@ -117,7 +117,7 @@ void Job::check_options() const {
     require(!rule_.text_key.empty(),
             "the text key is empty (it names the text in JSON lines); give --text_key=KEY, or leave it out "
             "for \"text\"");
-    TextSource({}, rule_, options_.document_separator, {});  // knows the separators
+    TextSource({}, rule_, options_.document_separator, {});  // knows the names of the separators
 }
 
 std::string Job::train() {
@@ -141,7 +141,7 @@ std::string Job::train() {
     return model;
 }
 
-/// A tokenizer trained here, and a model file alone, say nothing of a begin token: documents then have none.
+/// A tokenizer trained here and a model file alone do not tell a begin token; documents then have none.
 void Job::choose_begin_token(const Tokenizer& tokenizer) {
     const std::string& rule = options_.begin_token;
     require(
@@ -207,7 +207,7 @@ void Job::write_batch(TokenFileWriter& writer, const Tokenizer& tokenizer,
     }
 }
 
-/// At least one document in each split: the hash may leave one empty when there are few.
+/// Moves documents so that each split has at least one; with few documents the hash may leave one empty.
 void Job::balance_splits(TokenFileWriter& writer) const {
     const std::int64_t training = writer.num_documents(TokenSplit::training);
     const std::int64_t validation = writer.num_documents(TokenSplit::validation);

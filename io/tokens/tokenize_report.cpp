@@ -1,4 +1,4 @@
-// Counts, the place of the first, and what to do.
+// Each message gives the count, the first place, and what to do.
 #include "io/tokens/tokenize_report.hpp"
 
 #include <fmt/format.h>

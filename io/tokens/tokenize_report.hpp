@@ -1,4 +1,4 @@
-// What tokenize says of its work: warnings on standard error, remarks for whoever shows the result. Private
+// The messages of tokenize: warnings on standard error, and remarks that are returned to the caller. Private
 // to io/.
 #pragma once
 
@@ -19,10 +19,10 @@ struct TokenizeFindings {
     std::int64_t num_unknown = 0, num_tokens = 0;
 };
 
-/// Of everything that is not in the token file as it was in the inputs.
+/// Warns of everything that differs between the inputs and the token file.
 void warn(const TokenizeFindings&);
 
-/// How each input was read, what documents begin and end with, and whether text comes back.
+/// The format of each input, the begin and end token, and whether text comes back from its tokens.
 std::vector<std::string> remarks(const TokenizeOptions&, const TokenizeFindings&, const GivenTokenizer&,
                                  const Tokenizer&);
 

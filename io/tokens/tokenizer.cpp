@@ -1,4 +1,4 @@
-// Tokenizer: a SentencePiece processor behind our own interface; its status codes become UserError.
+// Tokenizer: a SentencePiece processor behind an interface of our own; its status codes become UserError.
 #include "io/tokens/tokenizer.hpp"
 
 #include <sentencepiece_processor.h>
@@ -19,7 +19,7 @@ Tokenizer::Tokenizer(const std::string& serialized_model) : state_(std::make_uni
     try {
         loaded = state_->processor.LoadFromSerializedProto(serialized_model).ok() &&
                  state_->processor.GetPieceSize() > 0;
-    } catch (const std::exception&) {  // of its tries, which take no piece without text
+    } catch (const std::exception&) {  // thrown for pieces without text, which its tries do not accept
     }
     require(
         loaded,
@@ -66,7 +66,7 @@ std::string Tokenizer::piece(std::int32_t id) const {
 }
 
 std::int32_t Tokenizer::id_of(const std::string& piece) const {
-    const std::int32_t id = state_->processor.PieceToId(piece);  // that of the unknown piece for all others
+    const std::int32_t id = state_->processor.PieceToId(piece);  // of the unknown piece, if it is not one
     return this->piece(id) == piece ? id : -1;
 }
 

@@ -1,4 +1,4 @@
-// Tokenizer: text to ids and back, through SentencePiece. The bytes of a model are all that it needs.
+// Tokenizer: converts text to ids and back with SentencePiece. It needs the bytes of a model only.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,9 @@
 
 namespace switchyard {
 
-/// SentencePiece processor loaded from a serialized model; const calls may run in parallel. Models that
-/// tokenize() trains give decode(encode(text)) == text for all UTF-8 text but U+2581, SentencePiece's own
-/// mark of a space.
+/// A SentencePiece processor, loaded from a serialized model; const calls may run in parallel. With models
+/// that tokenize() trains, decode(encode(text)) == text for all UTF-8 text without U+2581, SentencePiece's
+/// own mark for a space.
 class Tokenizer {
   public:
     explicit Tokenizer(const std::string& serialized_model);
@@ -22,7 +22,7 @@ class Tokenizer {
     std::int32_t end_token() const;    // -1: none
     std::int32_t unknown_token() const;
     std::int64_t vocab_size() const;
-    std::string piece(std::int32_t id) const;            // its text, a space as U+2581
+    std::string piece(std::int32_t id) const;            // its text, with U+2581 for a space
     std::int32_t id_of(const std::string& piece) const;  // -1: not a piece
 
   private:
@@ -30,7 +30,7 @@ class Tokenizer {
     std::unique_ptr<State> state_;
 };
 
-/// Fingerprint of a serialized SentencePiece model, as in TokenFileInfo.
+/// Fingerprint of a serialized SentencePiece model, as stored in TokenFileInfo.
 std::uint64_t tokenizer_fingerprint(const std::string& serialized_model);
 
 }  // namespace switchyard

@@ -1,4 +1,4 @@
-// Sampling by seeking, then SentencePiece's trainer fed from memory.
+// Takes a sample by seeking in the inputs, and feeds SentencePiece's trainer from memory.
 #include "io/tokens/tokenizer_training.hpp"
 
 #include <omp.h>
@@ -32,7 +32,7 @@ class Sentences : public sentencepiece::SentenceIterator {
     std::size_t position_ = 0;
 };
 
-/// Splits text at line ends, long lines at characters, into `lines`; blank ones teach nothing.
+/// Splits text into `lines` at line ends, and long lines between characters. Blank lines are left out.
 void add_lines(const std::string& text, std::vector<std::string>& lines) {
     std::size_t begin = 0;
     while (begin < text.size()) {
@@ -44,7 +44,7 @@ void add_lines(const std::string& text, std::vector<std::string>& lines) {
     }
 }
 
-/// Lines of one input from `offset` on, `bytes` of them; a line already begun is left out.
+/// Reads `bytes` bytes of lines from `offset` on; the line that was begun before is left out.
 void sample_block_at(const TextInput& input, std::uint64_t offset, std::uint64_t bytes,
                      const std::string& text_key, std::vector<std::string>& lines) {
     const bool json_lines = input.format == TextFormat::json_lines;
@@ -58,7 +58,7 @@ void sample_block_at(const TextInput& input, std::uint64_t offset, std::uint64_t
     while (taken < bytes && reader.next(line, complete, limit)) {
         taken += line.size() + 1;
         if (partial) {
-            partial = !complete && taken < bytes / 2;  // one endless line: its middle will do
+            partial = !complete && taken < bytes / 2;  // in a single endless line, its middle is used
             continue;
         }
         if (json_lines) {

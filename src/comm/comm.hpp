@@ -1,5 +1,5 @@
-// Comm: one owned communicator. Size 1 makes every collective a no-op, so serial code has no branch of its
-// own.
+// Comm: a communicator and its owner. With size 1 every collective does nothing, so serial code needs no
+// branch of its own.
 #pragma once
 
 // The C++ bindings were removed from MPI 3.0; their headers warn and cost compile time.
@@ -16,7 +16,7 @@
 
 namespace switchyard {
 
-/// Throws InternalError naming the call and its place when an MPI function does not return MPI_SUCCESS.
+/// Throws InternalError naming the call and its place if an MPI function does not return MPI_SUCCESS.
 void check_mpi(int code, const char* call, std::source_location = std::source_location::current());
 #define SWITCHYARD_MPI(call) ::switchyard::check_mpi((call), #call)
 
@@ -26,12 +26,12 @@ class Comm {
     Comm() = default;
     /// Owns a duplicate of `source` (collective).
     static Comm duplicate(MPI_Comm source);
-    /// Ranks and sizes without processes, for `plan`: collectives on it are an internal error unless size
-    /// is 1.
+    /// Ranks and sizes without processes, for `plan`. Unless the size is 1, a collective on it is an internal
+    /// error.
     static Comm imaginary(int rank, int size);
     /// Collective over this communicator.
     Comm split(int color, int key) const;
-    /// The ranks of this communicator that share memory, that is, a node (collective).
+    /// Splits into nodes: the ranks of this communicator that share memory with this one (collective).
     Comm split_by_node() const;
 
     int rank() const { return rank_; }
@@ -47,14 +47,14 @@ class Comm {
     int rank_ = 0, size_ = 1;
 };
 
-/// MPI_Init_thread(FUNNELED) and MPI_Finalize, where they are needed. The destructor does not finalize while
-/// an exception unwinds: a lone rank would wait there for ever; main aborts instead.
+/// Calls MPI_Init_thread(FUNNELED) and MPI_Finalize if they are needed. The destructor does not finalize
+/// while an exception unwinds, because a lone rank would wait there for ever; main() aborts instead.
 class MpiSession {
   public:
-    /// Without `needed` MPI is started only for a process that is one of several (comm/launcher.hpp).
+    /// Without `needed`, MPI is started only in a process that is one of several (comm/launcher.hpp).
     MpiSession(int& argc, char**& argv, bool needed = true);
     ~MpiSession();
-    /// All ranks; one process without MPI where that was not started.
+    /// All ranks; a single process if MPI was not started.
     Comm world() const;
     MpiSession(const MpiSession&) = delete;
     MpiSession& operator=(const MpiSession&) = delete;
@@ -64,10 +64,10 @@ class MpiSession {
     int exceptions_at_start_ = 0;
 };
 
-/// Whether MPI takes pointers into GPU memory, as far as the library says: "yes", "no" or "unknown".
+/// "yes", "no" or "unknown": whether MPI accepts pointers into GPU memory, as the library reports.
 const char* gpu_awareness();
 
-/// Ends every process of the job with status 1, whatever they wait for; needs no communicator of ours.
+/// Ends every process of the job with status 1, whatever it waits for. Uses no communicator of ours.
 [[noreturn]] void abort_job();
 
 }  // namespace switchyard

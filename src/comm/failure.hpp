@@ -1,4 +1,4 @@
-// How a run dies: one message from the lowest rank that failed, then every rank ends.
+// How a run ends after an error: the lowest rank that failed prints one message, then every rank ends.
 #pragma once
 
 #include <exception>
@@ -8,22 +8,22 @@
 
 namespace switchyard {
 
-/// An error that all ranks met is reported by the lowest: higher ranks wait here, a little longer each, to be
-/// ended by it. Whoever returns is the one to speak. At once on rank 0; elsewhere after at most 4 s, but
-/// after a minute where rank 0 is known to have the same error. Signals that end a process do so again from
-/// here on.
+/// The lowest rank with an error reports it. Higher ranks wait here, a little longer each, to be ended by it;
+/// a rank that returns must report. Rank 0 returns at once, others after at most 4 s, but after a minute if
+/// rank 0 is known to have the same error. From here on, signals end the process again.
 void wait_for_lower_ranks(int rank, const std::exception& error);
 
-/// what(), or a sentence where that says nothing.
+/// error.what(), or a sentence for errors whose text tells nothing.
 std::string message_of(const std::exception&);
 
-/// An internal error that all ranks throw together, after they agreed on it (AgreedError is the user's).
+/// An internal error on which all ranks agreed and which all of them throw (AgreedError is the same for
+/// UserError).
 class AgreedInternalError : public InternalError {
   public:
     using InternalError::InternalError;
 };
 
-/// "[rank r] message" on standard error, then MPI_Abort with status 1.
+/// Prints "[rank r] message" on standard error, then calls MPI_Abort with status 1.
 [[noreturn]] void abort_all_ranks(int rank, const std::string& message);
 
 }  // namespace switchyard

@@ -1,4 +1,4 @@
-// See messages.hpp. Count arrays and datatypes of a non-blocking call live until it has ended, as MPI asks.
+// The count arrays and datatypes of a non-blocking call live until it is complete, as MPI requires.
 #include "comm/messages.hpp"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace switchyard {
 namespace {
 
-constexpr int tag = 1;  // messages between two ranks of a communicator keep their order
+constexpr int tag = 1;  // one is enough: messages between two ranks of a communicator keep their order
 constexpr std::int64_t cache_line = 64;
 
 std::byte* at(void* base, std::size_t offset) {
@@ -33,7 +33,7 @@ Requests::~Requests() {
     for (const std::size_t receive : receives_) {
         MPI_Request& request = requests_[receive];
         if (request != MPI_REQUEST_NULL && MPI_Cancel(&request) == MPI_SUCCESS)
-            MPI_Wait(&request, MPI_STATUS_IGNORE);  // ends, called off or received
+            MPI_Wait(&request, MPI_STATUS_IGNORE);  // completes whether the request was cancelled or received
     }
     for (MPI_Datatype& type : types_)
         if (std::uncaught_exceptions() == 0) MPI_Type_free(&type);

@@ -1,5 +1,5 @@
-// Non-blocking transfers of any length in host memory. MPI counts are int: nothing here passes a count, an
-// offset or a product of them beyond `limit` bytes; what is longer is cut, the same way on all ranks.
+// Non-blocking transfers of any length in host memory. MPI counts are int, so no count, offset or product
+// passed to MPI exceeds `limit` bytes; longer transfers are cut, in the same way on all ranks.
 #pragma once
 
 #include <cstddef>
@@ -13,9 +13,9 @@ namespace switchyard {
 
 inline constexpr std::size_t message_limit = std::size_t{1} << 30;  // bytes
 
-/// Requests under way with what must live until they end; wait() ends all of them. Their memory is the
-/// caller's: what an exception leaves behind before wait() is called off where MPI can (receives, which would
-/// write into it), else left to the end of the process, which is near.
+/// Requests that are not complete, and what must live until they are; wait() completes all of them. The
+/// memory belongs to the caller. If an exception is thrown before wait(), receives, which would write into
+/// that memory, are cancelled where MPI can; sends are left to the end of the process, which is near.
 class Requests {
   public:
     Requests() = default;
@@ -25,20 +25,20 @@ class Requests {
 
     MPI_Request* add();
     MPI_Request* add_receive();
-    /// Room for so many: adding them cannot fail then.
+    /// Reserves memory for `count` requests, so that adding them cannot fail.
     void reserve(std::size_t count);
-    /// `part` bytes whose successors in an array of parts follow at distance `stride`. Freed after the last
-    /// request.
+    /// A datatype of `part` bytes, whose next part in an array of parts is at distance `stride`. Freed after
+    /// the last request.
     MPI_Datatype add_part_type(std::size_t part, std::size_t stride);
     void wait();
 
   private:
     std::vector<MPI_Request> requests_;
-    std::vector<std::size_t> receives_;  // places in requests_
+    std::vector<std::size_t> receives_;  // their indices in requests_
     std::vector<MPI_Datatype> types_;
 };
 
-/// `mine` of every rank in rank order: small values, not pointers.
+/// The values `mine` of all ranks, in rank order. For small values without pointers.
 template <class T>
 std::vector<T> gather_values(const Comm& comm, const T& mine) {
     static_assert(std::is_trivially_copyable_v<T>);
@@ -49,28 +49,28 @@ std::vector<T> gather_values(const Comm& comm, const T& mine) {
     return all;
 }
 
-/// `all` (P parts of part_bytes) <- `mine` of every rank; in place when `mine` is this rank's part of `all`.
+/// `all` (P parts of part_bytes) <- `mine` of every rank; in place if `mine` is this rank's part of `all`.
 void start_gather_parts(const Comm&, const void* mine, void* all, std::size_t part_bytes, std::size_t limit,
                         Requests&);
 
 void start_send(const Comm&, const void* data, std::size_t bytes, int to, std::size_t limit, Requests&);
 void start_receive(const Comm&, void* data, std::size_t bytes, int from, std::size_t limit, Requests&);
 
-/// Chunks of one segment of a sum over P ranks: rank p sums elements [begin + p chunk, begin + p chunk +
+/// The chunks of one segment of a sum over P ranks: rank p sums elements [begin + p chunk, begin + p chunk +
 /// counts[p]).
 struct SumSegment {
     std::int64_t begin = 0, chunk = 0;
-    std::vector<std::int64_t> counts;  // chunk, but less or nothing for the last ranks of the last segment
+    std::vector<std::int64_t> counts;  // equal to chunk; less, or 0, for the last ranks of the last segment
 };
 
 /// Cuts `size` elements into segments of at most `limit` bytes (but at least 64 per rank). The values of all
-/// ranks for one's own chunk of a segment go to scratch from element `begin` on, `chunk` apart: size + 64 P
-/// bytes suffice.
+/// ranks for a rank's own chunk go to scratch, from element `begin` on and `chunk` apart: size + 64 P bytes
+/// are enough.
 std::vector<SumSegment> sum_segments(std::int64_t size, std::size_t element_bytes, int ranks,
                                      std::size_t limit);
 
-/// A sum over all ranks in two halves: scatter() starts all-to-alls of chunks, finish() adds up this rank's
-/// chunks in rank order and gathers. In place; `scratch` as sum_segments says.
+/// A sum over all ranks in two halves: scatter() starts all-to-alls of chunks; finish() sums this rank's
+/// chunks in rank order and gathers the results. In place; for `scratch` see sum_segments().
 class OrderedReduction {
   public:
     OrderedReduction(const Comm&, Tensor tensor, Tensor scratch, std::size_t limit);
@@ -80,8 +80,8 @@ class OrderedReduction {
   private:
     struct Segment {
         SumSegment chunks;
-        std::vector<int> counts, offsets;                    // bytes, of the tensor's chunks
-        std::vector<int> received_counts, received_offsets;  // bytes, of the ranks' values in scratch
+        std::vector<int> counts, offsets;                    // in bytes, for the tensor's chunks
+        std::vector<int> received_counts, received_offsets;  // in bytes, for the ranks' values in scratch
         Requests requests;
     };
     Comm comm_;

@@ -1,4 +1,4 @@
-// Vectorised along the elements, never along the ranks, so that the order of additions is the order of ranks.
+// Vectorised over the elements, never over the ranks, so that values are added in rank order.
 #include "comm/ordered_sum.hpp"
 
 #include <algorithm>
@@ -10,9 +10,9 @@
 namespace switchyard {
 namespace {
 
-constexpr std::int64_t block = 2048;  // elements accumulated at a time: stays in the first-level cache
+constexpr std::int64_t block = 2048;  // elements accumulated at a time; they stay in the first-level cache
 constexpr std::int64_t worth_threads =
-    65536;  // elements read below which a parallel region costs more than it gives
+    65536;  // number of elements read below which a parallel region costs more than it saves
 
 template <class T>
 auto widen(T x) {

@@ -1,5 +1,5 @@
-// Sums over ranks in rank order: element by element ((v0 + v1) + v2) + ..., the same bits wherever it is
-// computed.
+// Sums over ranks in rank order, ((v0 + v1) + v2) + ... for each element, so that the bits are the same
+// wherever the sum is computed.
 #pragma once
 
 #include "core/tensor.hpp"
@@ -7,8 +7,8 @@
 namespace switchyard {
 
 /// sum[i] = parts[0][i] + parts[1][i] + ... for i < count, overwriting; part p starts at parts + p * stride
-/// elements. f32 is summed in f32, f64 in f64, bf16 in f32 and rounded once. `sum` may be part 0 itself; host
-/// memory.
+/// elements. f64 is summed in f64, f32 in f32, bf16 in f32 and rounded once. Host memory; `sum` may be part 0
+/// itself.
 void ordered_sum(DType, void* sum, const void* parts, int num_parts, std::int64_t stride, std::int64_t count);
 
 }  // namespace switchyard

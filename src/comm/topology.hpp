@@ -8,11 +8,11 @@ namespace switchyard {
 struct Topology {
     Comm world, tp, dp, node;
 
-    /// Collective over `world`. Throws UserError when its size is not a multiple of tp.
+    /// Collective over `world`. Throws UserError if its size is not a multiple of tp.
     static Topology create(Comm world, int tp);
-    /// Throws UserError when `ranks` is not a multiple of tp.
+    /// Throws UserError if `ranks` is not a multiple of tp.
     static void check_grid(int ranks, int tp);
-    /// As rank `rank` of `ranks` would see it, without processes. Nothing is known of nodes: `node` is this
+    /// The topology of rank `rank` of `ranks`, without processes. Nodes are not known, so `node` has this
     /// rank alone.
     static Topology imaginary(int ranks, int tp, int rank);
 

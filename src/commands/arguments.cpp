@@ -1,4 +1,4 @@
-// Options are told from settings by the dot in their name.
+// An argument with a dot in its name is a setting; without a dot it is an option of the command.
 #include "commands/arguments.hpp"
 
 #include <algorithm>
@@ -15,8 +15,8 @@ namespace {
     for (const CommandOption& option : options) names.push_back(option.name);
     names.push_back("help");
     fail(
-        "unknown option --{} of `switchyard {}` (it would have no effect); did you mean --{}? See `switchyard "
-        "{} --help`",
+        "unknown option --{} of `switchyard {}` (it would have no effect); did you mean --{}? See "
+        "`switchyard {} --help`",
         name, command, nearest(name, names), command);
 }
 
@@ -53,8 +53,8 @@ Arguments parse_arguments(const std::string& command, const std::vector<std::str
     Arguments result;
     for (const std::string& word : words) {
         require(word.size() < 2 || word[0] != '-' || word[1] == '-',
-                "{} is not an option (options begin with two dashes); write --option or --section.key=value, ./{} for "
-                "a file of that name; see `switchyard {} --help`",
+                "{} is not an option (options begin with two dashes); write --option or --section.key=value, "
+                "./{} for a file of that name; see `switchyard {} --help`",
                 word, word, command);
         if (word.substr(0, 2) != "--") {
             result.files.push_back(word);
@@ -72,8 +72,8 @@ Arguments parse_arguments(const std::string& command, const std::vector<std::str
         const bool has_value = equals != std::string::npos;
         require(option->value.empty() || has_value, "--{} has no value (it needs one); write --{}={}", name,
                 name, option->value);
-        require(!option->value.empty() || !has_value, "--{} takes no value (it is a switch); write --{} alone",
-                name, name);
+        require(!option->value.empty() || !has_value,
+                "--{} takes no value (it is a switch); write --{} alone", name, name);
         result.options[name] = has_value ? word.substr(equals + 1) : "";
     }
     return result;

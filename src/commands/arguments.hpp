@@ -1,5 +1,5 @@
-// A command's words, sorted: files, the command's own options (--json, --ranks=4) and settings of the option
-// table (--section.key=value), which go on to parse_config as they are.
+// The arguments of a command, sorted into files, the command's own options (--json, --ranks=4) and settings
+// of the option table (--section.key=value), which are passed to parse_config unchanged.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,10 @@
 
 namespace switchyard {
 
-/// One of a command's own options, for checks and help.
+/// One of a command's own options, for parsing and help.
 struct CommandOption {
     std::string name;   // without "--"
-    std::string value;  // what stands after "=", for help; empty: a flag
+    std::string value;  // the text after "=" in the help; empty: the option is a flag
     std::string help;
 };
 
@@ -23,14 +23,14 @@ struct Arguments {
 
     bool has(const std::string& option) const { return options.count(option) > 0; }
     std::string text(const std::string& option, const std::string& otherwise) const;
-    /// Throws UserError when the value is not a number or lies outside [minimum, maximum].
+    /// Throws UserError if the value is not a number or lies outside [minimum, maximum].
     std::int64_t integer(const std::string& option, std::int64_t otherwise, std::int64_t minimum,
                          std::int64_t maximum = std::int64_t{1} << 53) const;
     double real(const std::string& option, double otherwise, double minimum, double maximum) const;
 };
 
-/// Throws UserError for an option that the command does not have (with the nearest), a missing or an
-/// unexpected value.
+/// Throws UserError for an option that the command does not have (suggesting the nearest), and for a missing
+/// or unexpected value.
 Arguments parse_arguments(const std::string& command, const std::vector<std::string>& words,
                           const std::vector<CommandOption>& options);
 

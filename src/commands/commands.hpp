@@ -1,4 +1,4 @@
-// The commands of the program. Each gets its sorted arguments and returns its exit code; errors are thrown.
+// The commands of the program. Each gets its parsed arguments and returns its exit code; errors are thrown.
 #pragma once
 
 #include <string>
@@ -14,7 +14,7 @@ struct CommandContext {
     StartInfo start;
 };
 
-/// Who works: rank 0, so that one process needs no MPI, or all ranks together.
+/// first: rank 0 alone does the work, so that one process needs no MPI. together: all ranks do.
 enum class Ranks { first, together };
 
 struct Command {
@@ -24,8 +24,10 @@ struct Command {
     int (*run)(const CommandContext&, const Arguments&);
     std::vector<CommandOption> options = {};
     Ranks ranks = Ranks::first;
-    bool takes_settings = false;  // --section.key=value; those among the options, if there are any, else all
-    int error_code = 1;           // exit code of an error; other than 1: of one that all ranks meet
+    /// Accepts --section.key=value: those listed among its options or, if none is listed, all.
+    bool takes_settings = false;
+    /// Exit code of an error; if it is not 1, all ranks must meet the error together.
+    int error_code = 1;
 };
 
 std::vector<CommandOption> tokenize_options();
@@ -55,18 +57,18 @@ int run_export(const CommandContext&, const Arguments&);
 std::vector<CommandOption> import_options();
 int run_import(const CommandContext&, const Arguments&);
 
-/// Rank 0 works, all return its code.
+/// Rank 0 does the work; all ranks return its exit code.
 int on_rank_zero(const Comm& world, int (*work)(const Arguments&), const Arguments&);
-/// The one file that a command takes. Throws UserError otherwise.
+/// The only file of a command that takes one. Throws UserError if there are none or several.
 const std::string& only_file(const Arguments&, const char* what);
 
-/// --run.hang_timeout of a command that has no run, or its default, in seconds.
+/// --run.hang_timeout, or its default, of a command that has no run; in seconds.
 double hang_timeout(const Arguments&);
 CommandOption hang_timeout_option();
 
-/// Whether the ranks work together on what these words ask for: help and --dump-config need no MPI.
+/// True if the ranks work together on this command line. Help and --dump-config need no MPI.
 bool uses_ranks(const std::vector<Command>&, int argc, char** argv);
-/// Finds the command, answers --help and --version, runs it. Exit code.
+/// Finds and runs the command, or answers --help and --version. Returns the exit code.
 int run_command_line(const std::vector<Command>&, const Comm& world, int argc, char** argv, double start_s);
 
 }  // namespace switchyard

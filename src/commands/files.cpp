@@ -1,4 +1,4 @@
-// tokenize, inspect, verify, diff: work on files, on rank 0.
+// tokenize, inspect, verify, diff: rank 0 works on files.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -79,7 +79,7 @@ void inspect_token_file(const std::string& path) {
     print_sources(info.sources);
 }
 
-/// Folders are named by mistake for what they hold.
+/// Users name a folder by mistake when they mean a file in it.
 void refuse_folder(const std::string& path) {
     if (!std::filesystem::is_directory(path)) return;
     const auto files = list_checkpoints(RunDirectory::checkpoints_of(path));
@@ -112,7 +112,7 @@ int inspect(const Arguments& arguments) {
     return 0;
 }
 
-/// What cannot be read is a problem of one file, told beside those of others.
+/// A file that cannot be read is a problem of that file; the others are verified nevertheless.
 std::vector<std::string> problems_of(const std::string& path) {
     try {
         return is_token_file(path) ? verify_token_file(path) : verify_file(path);
@@ -141,7 +141,7 @@ const std::string* config_of(const FileContents& contents) {
     return std::get_if<std::string>(&root->second.at("config"));
 }
 
-/// Keys that a resumed run may change do not count as a difference.
+/// Keys that may change on resume do not count as a difference.
 std::vector<std::string> config_differences(const std::string& a, const std::string& b) {
     const FileContents contents_a = file_contents(a), contents_b = file_contents(b);
     const std::string *text_a = config_of(contents_a), *text_b = config_of(contents_b);
@@ -221,7 +221,7 @@ int run_verify(const CommandContext& context, const Arguments& arguments) {
     return on_rank_zero(context.world, verify, arguments);
 }
 
-/// 0 identical, 1 different.
+/// Exit code 0: identical, 1: different.
 int run_diff(const CommandContext& context, const Arguments& arguments) {
     return on_rank_zero(context.world, diff, arguments);
 }

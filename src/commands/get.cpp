@@ -1,5 +1,5 @@
-// get: one value of a configuration, for scripts, so that nobody else has to read the file. The text is the
-// value alone: no quotes, no unit, no comment.
+// get: prints one value of a configuration, so that scripts need not parse the file. The output is the value
+// alone: no quotes, unit or comment.
 #include <nlohmann/json.hpp>
 
 #include "comm/collectives.hpp"
@@ -11,7 +11,7 @@
 namespace switchyard {
 namespace {
 
-/// Lists of a study are not values of the program, and its sections are not known here.
+/// Prints the settings of a file without checking them: a study has lists of values and sections of its own.
 int print_as_written(const CommandContext& context, const Arguments& arguments) {
     const std::vector<Setting> settings =
         settings_as_written(context.world, only_file(arguments, "configuration"));

@@ -20,7 +20,7 @@ DType stored_type(const Arguments& arguments) {
     return dtype_from_name(name);
 }
 
-/// All but the checkpoint, which has to be found.
+/// Everything but the path of the checkpoint, which must be looked up.
 ExportRequest export_request(const Arguments& arguments) {
     require(arguments.files.size() == 2,
             "{} files given (export takes two: a checkpoint or run directory, and the directory to write); "

@@ -1,4 +1,4 @@
-// Config: the values of a run, with their defaults in place. Keys, units and help texts: option_table.cpp.
+// Config: the values of a run, initialised with their defaults. Keys, units and help texts are in keys.cpp.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +11,9 @@ namespace switchyard {
 
 struct ModelConfig {
     std::string preset = "nano";
-    std::int64_t vocab_size = 0;  // 0: the token file's
+    std::int64_t vocab_size = 0;  // 0: that of the token file
     std::int64_t hidden_size = 0, num_layers = 0, num_heads = 0, num_kv_heads = 0,
-                 ffn_size = 0;  // 0: the preset's
+                 ffn_size = 0;  // 0: that of the preset
     bool tie_embeddings = false;
     bool recompute = false;
     double rope_theta = 10000.0;
@@ -23,8 +23,8 @@ struct ModelConfig {
 
 struct MethodConfig {
     std::string name = "switchlora";
-    /// Keys that a method declares beside its code, as text, after validation: "rank", "alpha",
-    /// "switch_interval", ...
+    /// The keys that the method declares beside its code ("rank", "alpha", "switch_interval", ...), as text,
+    /// after validation.
     std::map<std::string, std::string> options;
 };
 
@@ -42,19 +42,19 @@ struct DataConfig {
     bool mask_documents = false;
 };
 
-/// `auto` of a number that is never negative: the method names its value (methods/registry.hpp,
-/// resolve_auto).
+/// Stands for `auto` in numbers that are never negative: the method chooses the value (resolve_auto in
+/// methods/registry.hpp).
 constexpr double auto_value = -1;
 
 struct OptimConfig {
     double lr = auto_value;
-    double dense_lr = auto_value;  // 0: lr
+    double dense_lr = auto_value;  // 0: the same as lr
     std::string schedule = "cosine";
     std::int64_t warmup_steps = 100;
     double min_lr_ratio = 0.1;
     double decay_ratio = 0.1;  // wsd: share of the steps in the final decay
     double weight_decay = 0;
-    bool decay_norms = false;  // false: matrices alone
+    bool decay_norms = false;  // false: decay matrices only
     double clip_norm = 1.0;    // 0: no clipping
     double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
     std::string gradient_dtype = "f32";
@@ -63,7 +63,7 @@ struct OptimConfig {
 struct RunConfig {
     std::string dir = "runs/run";
     std::int64_t steps = 1000;
-    std::int64_t stop_step = 0;  // 0: steps
+    std::int64_t stop_step = 0;  // 0: the same as steps
     std::uint64_t seed = 0;
     std::string dtype = "bf16";
     std::int64_t log_interval = 10, eval_interval = 0, save_interval = 0;

@@ -1,5 +1,4 @@
-// The table itself. Ranges here are those of one value alone; what relates keys to each other is in
-// validate.cpp.
+// The table of keys. Ranges here concern one value alone; conditions between keys are in validate.cpp.
 #include "config/keys.hpp"
 
 #include "config/presets.hpp"
@@ -28,7 +27,7 @@ ValueRule real(double minimum, double maximum = 1e300) {
 ValueRule above(double minimum) {
     return {Type::real, minimum, 1e300, true};
 }
-/// A rate: a number, or what the method takes for it.
+/// A learning rate: a number, or `auto` for the method's choice.
 ValueRule rate() {
     return {.type = Type::real, .minimum = 0, .accepts_auto = true};
 }
@@ -49,7 +48,7 @@ std::string value_text(const std::string& value) {
     return value;
 }
 std::string value_text(double value) {
-    return value == auto_value ? "auto" : canonical_text(value);  // no other value is negative
+    return value == auto_value ? "auto" : canonical_text(value);  // auto_value is the only negative value
 }
 std::string value_text(bool value) {
     return value ? "true" : "false";
@@ -87,7 +86,7 @@ struct Description {
     std::string absent_means{};
 };
 
-/// The key whose value is config.*section.*member.
+/// The key for the member config.*section.*member.
 template <class Section, class Member>
 Key key(const char* name, Section Config::*section, Member Section::*member, ValueRule rule,
         Description about) {

@@ -1,5 +1,6 @@
-// The built-in keys: each once, with its place in Config, what it accepts, unit, help, and whether a resumed
-// run may change it. A key that came later says what files without it mean.
+// The built-in keys. The table has each key once: its place in Config, accepted values, unit, help, and
+// whether a resumed run may change it. A key that was added later also tells what its absence in a file
+// means.
 #pragma once
 
 #include <functional>
@@ -16,14 +17,14 @@ struct Key {
     ValueRule rule;
     std::string unit, help;
     bool may_change_on_resume = false;  // design section 7.4
-    /// Value that a stored configuration without the key was written with, "": the default. A run that goes
-    /// on without being given the key keeps the stored value.
+    /// The value that files without the key were written with; "": the default. A resumed run keeps the
+    /// stored value unless the key is given.
     std::string absent_means;
     std::function<std::string(const Config&)> text;
     std::function<void(Config&, const std::string& checked_text)> assign;
 };
 
-/// In the order of files and messages.
+/// In the order in which files and messages list them.
 const std::vector<Key>& built_in_keys();
 
 }  // namespace switchyard

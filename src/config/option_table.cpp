@@ -1,5 +1,5 @@
-// From texts to Config and back. Built-in keys (keys.cpp) and the keys that methods declare follow the same
-// rules; the chosen method's stand after method.name.
+// Conversion between text and Config. Built-in keys (keys.cpp) and keys of methods follow the same rules; the
+// keys of the chosen method come after method.name.
 #include "config/option_table.hpp"
 
 #include <algorithm>
@@ -43,7 +43,7 @@ std::vector<std::string> method_names(const std::vector<MethodOptions>& methods)
     return names;
 }
 
-/// Every key once: built-in ones, then those of the methods.
+/// Every key once: the built-in ones, then those of the methods.
 std::vector<std::string> known_keys(const std::vector<MethodOptions>& methods) {
     std::vector<std::string> names;
     for (const Key& key : built_in_keys()) names.push_back(key.name);
@@ -55,7 +55,7 @@ std::vector<std::string> known_keys(const std::vector<MethodOptions>& methods) {
     return names;
 }
 
-/// A key of a method other than `chosen`.
+/// Reports a key of a method other than `chosen`.
 [[noreturn]] void fail_unused(const Setting& setting, const std::string& chosen,
                               const std::vector<MethodOptions>& methods) {
     std::vector<std::string> users;
@@ -103,14 +103,14 @@ std::string default_text(const MethodOption& option, const MethodOptions& method
                          "the defaults of " + method.name);
 }
 
-/// A key with its text in a configuration.
+/// A key and its text in a configuration.
 struct Entry {
     std::string name, text, unit, help;
     bool may_change_on_resume = false;
 };
 
-/// All keys in table order, the method's after method.name. A method unknown to `methods`: its keys
-/// alphabetically.
+/// All keys in table order, those of the method after method.name. If `methods` lacks the method, its keys
+/// come alphabetically.
 std::vector<Entry> entries_of(const Config& config, const std::vector<MethodOptions>& methods) {
     std::vector<Entry> entries;
     for (const Key& key : built_in_keys()) {
@@ -222,7 +222,7 @@ std::vector<ConfigChange> compare_configs(const Config& stored, const Config& re
         return std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.name == name; });
     };
     std::vector<ConfigChange> changes;
-    const auto add_new = [&] {  // keys that only the requested method has, in their place
+    const auto add_new = [&] {  // adds keys that only the requested method has, in their place
         for (const Entry& entry : after)
             if (split_name(entry.name).section == "method" && find(before, entry.name) == before.end())
                 changes.push_back({entry.name, "", entry.text, false});

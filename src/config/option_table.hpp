@@ -1,5 +1,5 @@
-// The option table: every key once (name, default, unit, one-line help). It serves the configuration file,
-// the command line, --help, --dump-config and the text stored in checkpoints.
+// The option table: every key once, with name, default, unit and one line of help. It serves the
+// configuration file, the command line, --help, --dump-config and the text stored in checkpoints.
 #pragma once
 
 #include <functional>
@@ -11,7 +11,7 @@
 
 namespace switchyard {
 
-/// A key that a method declares beside its code, field by field by name; typed like the built-in ones.
+/// A key that a method declares beside its code. It has the same types as the built-in keys.
 struct MethodOption {
     enum class Type { integer, real, text, boolean };
     std::string key{};  // without "method."
@@ -21,11 +21,11 @@ struct MethodOption {
     std::vector<std::string> choices{};        // text only; empty: any
 };
 
-/// What the registry knows of the methods, handed over so that config does not include methods.
+/// What the registry knows of a method. It is passed as an argument, so that config does not include methods.
 struct MethodOptions {
     std::string name{}, help{};
     std::vector<MethodOption> options{};
-    double lr = 1e-3, dense_lr = 1e-3;  // what optim.lr = auto and optim.dense_lr = auto stand for
+    double lr = 1e-3, dense_lr = 1e-3;  // the values of optim.lr = auto and optim.dense_lr = auto
 };
 
 struct ParsedConfig {
@@ -33,10 +33,11 @@ struct ParsedConfig {
     std::vector<std::string> given_keys;  // set by file or command line, "section.key"
 };
 
-/// Parses `file_text` ("" for none; `file_name` for messages), then `arguments` ("--section.key=value").
-/// Later wins. Fills the preset's sizes into zero fields and the method's defaults into method.options.
-/// Throws UserError: unknown key (with the nearest known one), wrong type, out of range, key the method does
-/// not use, unknown preset or method. Does not look at files or ranks.
+/// Parses `file_text` ("" for none; `file_name` for messages), then `arguments` ("--section.key=value"). The
+/// last value of a key counts. Fills the preset's sizes into fields that are zero, and the method's defaults
+/// into method.options. Throws UserError for an unknown key (suggesting the nearest), a wrong type, a value
+/// out of range, a key that the method does not use, an unknown preset or method. Does not look at files or
+/// ranks.
 ParsedConfig parse_config(const std::string& file_text, const std::string& file_name,
                           const std::vector<std::string>& arguments,
                           const std::vector<MethodOptions>& methods);
@@ -44,12 +45,12 @@ ParsedConfig parse_config(const std::string& file_text, const std::string& file_
 /// "[section]\nkey = value\n..." with every key in table order; parse_config of it gives the same Config.
 std::string config_text(const Config&, const std::vector<MethodOptions>& methods);
 
-/// config_text with unit and help after each key, for --dump-config; option list for --help.
+/// Like config_text, with unit and help after each key: for --dump-config and --help.
 std::string annotated_config_text(const Config&, const std::vector<MethodOptions>& methods);
 
-/// Checks what needs no file: sizes positive, heads and key-value heads divisible by tp, hidden by heads,
-/// ranks by tp, global_batch by dp x micro_batch, ... Throws UserError in the form problem (why); what to do,
-/// with the numbers. vocab_size must be set.
+/// Checks everything that needs no file: sizes positive, heads and key-value heads divisible by tp, hidden
+/// size by heads, ranks by tp, global_batch by dp x micro_batch, ... Throws UserError. vocab_size must be
+/// set.
 void validate(const Config&, int ranks);
 
 /// A difference between a stored and a new configuration.
@@ -61,20 +62,20 @@ struct ConfigChange {
 std::vector<ConfigChange> compare_configs(const Config& stored, const Config& requested,
                                           const std::vector<MethodOptions>& methods);
 
-/// parse_config of a text that a run stored: a key that was not known then has the value that was used then.
+/// parse_config for a text that a run stored. Keys that were added later get the value that applied then.
 Config parse_stored_config(const std::string& text, const std::string& name,
                            const std::vector<std::string>& arguments,
                            const std::vector<MethodOptions>& methods);
 
-/// Keys that are `auto` in `requested`, or came later and are not among `given`, take the value that they
-/// have in `stored`, so that a run goes on as it began whatever the defaults are by then.
+/// Keys that are `auto` in `requested`, or that were added later and are not among `given`, get the value in
+/// `stored`, so that a run goes on as it began, whatever the defaults are now.
 void take_stored_values(Config& requested, const std::vector<std::string>& given, const Config& stored,
                         const std::vector<MethodOptions>& methods);
 
-/// The text of one key, as a script wants it: no quotes, no unit. Throws UserError naming the nearest key.
+/// The text of one key for scripts: no quotes, no unit. Throws UserError naming the nearest key.
 std::string value_of(const Config&, const std::string& key, const std::vector<MethodOptions>& methods);
 
-/// Typed access to method.options, filled with defaults by parse_config.
+/// Typed access to method.options, which parse_config fills with defaults.
 std::int64_t option_integer(const MethodConfig&, const std::string& key);
 double option_real(const MethodConfig&, const std::string& key);
 bool option_boolean(const MethodConfig&, const std::string& key);

@@ -1,5 +1,5 @@
-// Published LLaMA shapes. `nano` is for tests: 12 heads divide by 1, 2, 3, 4, 6 and 12; its feed-forward size
-// fits no tp without padding, yet leaves no rank of 4 empty.
+// Published LLaMA shapes. `nano` is for tests: its 12 heads divide by 1, 2, 3, 4, 6 and 12, and its
+// feed-forward size needs padding for every tp, yet leaves no rank of 4 empty.
 #include "config/presets.hpp"
 
 #include <algorithm>

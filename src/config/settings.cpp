@@ -1,5 +1,5 @@
-// Boost.Program_options splits files and arguments. It cuts values at '#', trims them and refuses empty ones,
-// so values pass through it as hexadecimal digits with the line number in front.
+// Boost.Program_options parses files and arguments. Because it cuts values at '#', trims them and refuses
+// empty ones, values pass through it as hexadecimal digits, with the line number in front.
 #include "config/settings.hpp"
 
 #include <algorithm>
@@ -50,7 +50,7 @@ std::string without_comment(const std::string& text) {
     return text;
 }
 
-/// `text` begins with a double quote.
+/// Removes the quotes; `text` must begin with a double quote.
 std::string unquoted(const std::string& text, const std::string& origin) {
     std::string value;
     for (std::size_t i = 1; i < text.size(); ++i) {
@@ -109,14 +109,14 @@ void check_name(const std::string& name, const char* what, const std::string& or
         origin, what, name);
 }
 
-/// Editors put a byte-order mark in front, or write 16 bits for a character.
+/// Removes the byte-order mark that some editors write, and refuses UTF-16.
 std::string without_mark(const std::string& text, const std::string& file_name) {
     require(!text.starts_with("\xFF\xFE") && !text.starts_with("\xFE\xFF"),
             "{} is UTF-16 text (configurations are UTF-8); save it as UTF-8", file_name);
     return text.starts_with("\xEF\xBB\xBF") ? text.substr(3) : text;
 }
 
-/// The text that Boost parses: one line for each of the file's, values wrapped.
+/// The text that Boost parses: one line for each line of the file, with wrapped values.
 std::string wrapped_file(const std::string& text, const std::string& file_name) {
     std::istringstream input(without_mark(text, file_name));
     std::string result, line;

@@ -1,4 +1,4 @@
-// What relates keys to each other and to the number of ranks. Runs before anything is allocated.
+// Conditions between keys, and between keys and the number of ranks. Checked before anything is allocated.
 #include <algorithm>
 #include <limits>
 

@@ -1,5 +1,4 @@
-// See value_rule.hpp. Numbers are read by from_chars: independent of the locale, and the whole text must be
-// one.
+// Numbers are parsed by from_chars, which does not depend on the locale; the whole text must be a number.
 #include "config/value_rule.hpp"
 
 #include <algorithm>
@@ -67,7 +66,7 @@ const char* kind_text(const ValueRule& rule) {
     return "";
 }
 
-/// Number of insertions, deletions and replacements between two texts (Levenshtein).
+/// The number of insertions, deletions and replacements between two texts (Levenshtein distance).
 std::size_t edit_distance(const std::string& a, const std::string& b) {
     std::vector<std::size_t> row(b.size() + 1);
     std::iota(row.begin(), row.end(), std::size_t{0});
@@ -142,7 +141,7 @@ std::string checked_value(const ValueRule& rule, const std::string& key, const s
             wrong_type(text == "true" || text == "false");
             return text;
         case Type::integer: {
-            std::uint64_t natural = 0;  // up to 2^64 - 1: seeds
+            std::uint64_t natural = 0;  // up to 2^64 - 1, for seeds
             if (read_number(text, natural)) {
                 in_range(static_cast<double>(natural));
                 return fmt::format("{}", natural);
@@ -176,7 +175,7 @@ std::string nearest(const std::string& text, const std::vector<std::string>& can
         std::size_t distance = edit_distance(text, candidate);
         const std::size_t dot = candidate.find('.'), dot_in_text = text.find('.');
         if (dot != std::string::npos) {
-            // A right key in a wrong section, or in none: as near as one wrong letter.
+            // A right key in a wrong section, or without one, counts as one wrong letter.
             const std::string short_text =
                 dot_in_text == std::string::npos ? text : text.substr(dot_in_text + 1);
             distance = std::min(distance, edit_distance(short_text, candidate.substr(dot + 1)) + 1);

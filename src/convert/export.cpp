@@ -1,4 +1,4 @@
-// Rank 0 makes the directory and writes the small files; rank i mod P writes value file i and reads the
+// Rank 0 makes the directory and writes the small files. Rank i mod P writes value file i and reads the
 // checkpoint on its own.
 #include "convert/export.hpp"
 
@@ -35,7 +35,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-/// A tensor on its way: the part of /model it comes from, and what it becomes.
+/// A tensor to be written: the part of /model that it comes from, and its form in the file.
 struct Item {
     Shard source;
     SafetensorsTensor target;
@@ -47,7 +47,7 @@ struct ValueFile {
     std::vector<Item> items;
 };
 
-/// The directory under its provisional name. Rank 0 owns it.
+/// The directory under its temporary name. Rank 0 owns it.
 class NewDirectory {
   public:
     NewDirectory(const Comm& world, const std::string& path)
@@ -79,7 +79,7 @@ class NewDirectory {
     void write_json(const std::string& name, const ordered_json& value) const {
         write_file(file(name), value.dump(2) + "\n");
     }
-    /// After all ranks have written.
+    /// To be called when all ranks have written.
     void commit() {
         sync_directory(partial_);
         require(std::rename(partial_.c_str(), path_.c_str()) == 0, "cannot rename `{}` to `{}`: {}", partial_,
@@ -151,13 +151,14 @@ class Exporter {
     const ExportRequest& request_;
     CheckpointHeader header_;
     Config config_;
-    std::optional<CheckpointReader> reader_;  // of this rank alone
+    std::optional<CheckpointReader> reader_;  // each rank has its own
     std::vector<Shard> weights_;
     std::vector<AdapterModule> modules_;
-    std::optional<ExportedTokenizer> tokenizer_;  // of rank 0
+    std::optional<ExportedTokenizer> tokenizer_;  // on rank 0 only
 };
 
-/// Weights that the model must have, factors that the file has beside them, and nothing else.
+/// Finds the weights that the model must have and the factors that the file has beside them; refuses anything
+/// else.
 void Exporter::find_tensors() {
     weights_ = whole_weights(config_.model);
     std::set<std::string> names;

@@ -1,4 +1,5 @@
-// Weights of a checkpoint as a Hugging Face LLaMA directory, whole or as a base with a PEFT adapter.
+// Writes the weights of a checkpoint as a Hugging Face LLaMA directory, whole or as a base with a PEFT
+// adapter.
 #pragma once
 
 #include <cstdint>
@@ -12,19 +13,19 @@ namespace switchyard {
 
 struct ExportRequest {
     std::string checkpoint, directory;
-    std::vector<std::string> settings;  // --data.tokens=FILE: where the tokenizer is
-    DType dtype = DType::f32;           // or bf16
+    std::vector<std::string> settings;  // --data.tokens=FILE, the file that has the tokenizer
+    DType dtype = DType::f32;           // f32 or bf16
     std::uint64_t max_shard_bytes = 5'000'000'000;
-    bool adapters = false;  // directory/base and directory/adapter; otherwise factors are merged
+    bool adapters = false;  // write directory/base and directory/adapter; otherwise factors are merged
     bool tokenizer = true;
 };
 
-/// Writes `directory`.partial, then renames it: the directory is whole or not there. Files of values are
-/// shared out over the ranks, each holding one tensor at a time. Collective; throws UserError on all ranks,
-/// and then nothing is left behind.
+/// Writes `directory`.partial and renames it, so the directory is complete or absent. The files of values are
+/// divided among the ranks, each of which holds one tensor at a time. Collective. Throws UserError on all
+/// ranks and then leaves nothing behind.
 void export_weights(const Comm& world, const ExportRequest&);
 
-/// "5GB", "200MB", "1GiB", "4096" in bytes. Throws UserError.
+/// The number of bytes in "5GB", "200MB", "1GiB" or "4096". Throws UserError.
 std::uint64_t bytes_from_text(const std::string& text, const std::string& option);
 
 }  // namespace switchyard

@@ -44,7 +44,8 @@ Config configuration(const ImportRequest& request, const LlamaModel& llama) {
     return config;
 }
 
-/// config.json of early models names other tokens than their tokenizer has; text goes through the tokenizer.
+/// Warns if config.json names other special tokens than the tokenizer, as for early models. Text goes through
+/// the tokenizer.
 void compare_special_tokens(const std::string& directory, const SpecialTokens& said,
                             const GivenTokenizer& given) {
     const auto differs = [&](const char* key, const std::string& ids, std::int32_t token) {
@@ -60,8 +61,8 @@ void compare_special_tokens(const std::string& directory, const SpecialTokens& s
         differs("eos_token_id", fmt::format("{}", fmt::join(said.ends, ", ")), given.end_token);
 }
 
-/// Of the directory's tokenizer, and of data.tokens where it is given; both must be of one tokenizer. What
-/// documents begin with is the directory's to say: its model was trained that way.
+/// Identifies the directory's tokenizer and, if given, that of data.tokens; they must be the same. The begin
+/// token of documents is that of the directory, because its model was trained with it.
 DataIdentity identify_data(const ImportRequest& request, const Config& config) {
     DataIdentity result{"none", "", {}, {}};
     std::int64_t vocab_size = 0;
@@ -105,7 +106,7 @@ std::string token_text(std::optional<std::int32_t> id) {
     return id.value_or(-1) < 0 ? "no token" : fmt::format("token {}", *id);
 }
 
-/// `name`: the weight's in the file.
+/// `name`: of the weight in the file.
 void copy_tensor(const SafetensorsFile& file, const std::string& name, const Shard& weight,
                  CheckpointWriter& writer) {
     Tensor values;

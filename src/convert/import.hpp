@@ -1,4 +1,4 @@
-// Weights of a Hugging Face LLaMA directory as a checkpoint for run.init_from and eval.
+// Writes the weights of a Hugging Face LLaMA directory as a checkpoint for run.init_from and eval.
 #pragma once
 
 #include <string>
@@ -9,11 +9,11 @@ namespace switchyard {
 struct ImportRequest {
     std::string directory, output;
     std::vector<std::string> settings;  // --data.key=value
-    std::string dtype;  // compute type of the checkpoint; empty: bf16 if all values are, else f32
+    std::string dtype;  // compute type of the checkpoint; empty: bf16 if all values are bf16, else f32
 };
 
-/// Serial, tensor by tensor. Returns a line about what was done. Throws UserError naming key, tensor or file;
-/// then no output is left behind.
+/// Serial, one tensor at a time. Returns a line for the user about the result. Throws UserError naming key,
+/// tensor or file, and then leaves no output behind.
 std::string import_weights(const ImportRequest&);
 
 }  // namespace switchyard

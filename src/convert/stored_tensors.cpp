@@ -1,5 +1,5 @@
-// What follows from other tensors or from config.json is accepted where it says the same; values decide, not
-// bits.
+// A stored tensor that follows from other tensors or from config.json is accepted if it has the values that
+// follow; other bits for the same values are accepted too.
 #include "convert/stored_tensors.hpp"
 
 #include <fmt/format.h>
@@ -18,7 +18,7 @@ namespace {
 constexpr const char* embedding = "model.embed_tokens.weight";
 constexpr const char* output_head = "lm_head.weight";
 
-/// Tables of angles that old files store.
+/// True for the tables of rotary angles that old files store.
 bool holds_angles(const std::string& name) {
     return name.ends_with("rotary_emb.inv_freq");
 }
@@ -45,10 +45,10 @@ void check_shape(const SafetensorsDirectory& source, const std::string& name, co
         "again",
         source.file_of(name).path(), quoted(name), fmt::join(entry.shape, "x"), expected.text());
     float none = 0;
-    source.file_of(name).read_f32(name, 0, 0, &none);  // its type can be read
+    source.file_of(name).read_f32(name, 0, 0, &none);  // reads nothing, but refuses types that cannot be read
 }
 
-/// First index at which two tensors of one shape differ; -1: nowhere.
+/// The first index at which two tensors of one shape differ; -1 if they are equal.
 std::int64_t first_difference(const SafetensorsDirectory& source, const std::string& a,
                               const std::string& b) {
     constexpr std::int64_t block = 1 << 20;
@@ -58,7 +58,7 @@ std::int64_t first_difference(const SafetensorsDirectory& source, const std::str
         const std::int64_t count = std::min(block, size - first);
         source.file_of(a).read_f32(a, first, count, of_a.data());
         source.file_of(b).read_f32(b, first, count, of_b.data());
-        for (std::int64_t i = 0; i < count; ++i)  // bits: a NaN equals itself
+        for (std::int64_t i = 0; i < count; ++i)  // bits are compared, because a NaN is not equal to itself
             if (std::memcmp(&of_a[static_cast<std::size_t>(i)], &of_b[static_cast<std::size_t>(i)],
                             sizeof(float)) != 0)
                 return first + i;
@@ -66,7 +66,7 @@ std::int64_t first_difference(const SafetensorsDirectory& source, const std::str
     return -1;
 }
 
-/// The head of a tied model is its embedding.
+/// The head of a tied model must equal its embedding.
 void check_tied_head(const SafetensorsDirectory& source, const Shape& shape) {
     check_shape(source, output_head, shape);
     const std::int64_t at = first_difference(source, embedding, output_head);
@@ -76,8 +76,8 @@ void check_tied_head(const SafetensorsDirectory& source, const Shape& shape) {
             source.file_of(output_head).path(), quoted(output_head), quoted(embedding), at);
 }
 
-/// True for theta^(-2i / head size), within what bf16 and f16 keep: relative 2^-8, absolute 2^-24 of
-/// subnormals.
+/// True if the table is theta^(-2i / head size) within the precision of bf16 and f16: relative 2^-8, absolute
+/// 2^-24 for subnormals.
 bool angles_fit(const SafetensorsDirectory& source, const std::string& name, const ModelConfig& model) {
     const std::int64_t head = model.hidden_size / model.num_heads, count = head / 2;
     if (source.entry(name).shape != std::vector<std::int64_t>{count}) return false;
@@ -92,7 +92,7 @@ bool angles_fit(const SafetensorsDirectory& source, const std::string& name, con
     return true;
 }
 
-/// transformers recomputes the tables from rope_theta; a model that was trained with others shows it here.
+/// transformers recomputes the tables from rope_theta. Warns if a model was trained with others.
 void compare_angles(const SafetensorsDirectory& source, const std::vector<std::string>& names,
                     const ModelConfig& model) {
     for (const std::string& name : names) {
@@ -101,7 +101,7 @@ void compare_angles(const SafetensorsDirectory& source, const std::vector<std::s
             "warning: `{}`: tensor {} holds other angles than rope_theta = {} gives; config.json is "
             "followed, as transformers does: compare the loss of a known text",
             source.file_of(name).path(), quoted(name), model.rope_theta);
-        return;  // the tables of all layers are alike
+        return;  // the tables of all layers are equal
     }
 }
 

@@ -1,4 +1,4 @@
-// The tensors of a Hugging Face directory against those that its config.json asks for.
+// Compares the tensors of a Hugging Face directory with those that its config.json requires.
 #pragma once
 
 #include <map>
@@ -11,9 +11,9 @@
 
 namespace switchyard {
 
-/// Weight of the model -> name of the stored tensor that holds it. Throws UserError naming tensor and file:
-/// tensors missing or too many, other shapes and types, an lm_head.weight that differs from tied embeddings.
-/// Warns of tables of rotary angles that are not those of rope_theta.
+/// Maps each weight of the model to the name of the stored tensor that holds it. Throws UserError naming
+/// tensor and file for missing or surplus tensors, wrong shapes or types, and an lm_head.weight that differs
+/// from tied embeddings. Warns of tables of rotary angles that do not follow from rope_theta.
 std::map<std::string, std::string> find_stored_tensors(const std::string& directory,
                                                        const SafetensorsDirectory&, const ModelConfig&,
                                                        const std::vector<Shard>& weights);

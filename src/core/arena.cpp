@@ -1,4 +1,4 @@
-// The shared scratch lies at the start of the allocation, everything else follows in order of asking.
+// The shared scratch lies at the start of the allocation; everything else follows in the order of the calls.
 #include "core/arena.hpp"
 
 #include <algorithm>

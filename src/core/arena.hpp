@@ -1,5 +1,5 @@
-// Arena: one allocation for everything a run needs. A measuring arena hands out Tensors without memory, so
-// that building the same objects twice first predicts (`plan`), then allocates.
+// Arena: one allocation for everything that a run needs. A measuring arena hands out Tensors without memory,
+// so the same objects are built twice: once to count the bytes (which is what `plan` prints), once in memory.
 #pragma once
 
 #include <array>
@@ -11,24 +11,25 @@
 
 namespace switchyard {
 
-/// copies: merged or gathered copies of frozen weights. moments: masters too.
+/// copies: merged or gathered copies of frozen weights. moments: the optimizer's moments and master values.
 enum class MemoryClass { frozen, copies, bank, trainable, gradients, moments, activations, workspace };
 inline constexpr int num_memory_classes = 8;
 const char* name_of(MemoryClass);
 
 class Arena {
   public:
-    /// Measures only: Tensors have null data.
+    /// Measures only: its Tensors have null data.
     Arena() = default;
-    /// Allocates once what `measured` counted.
-    /// Throws UserError naming the bytes per class when the memory is not to be had.
+    /// Allocates once what `measured` counted. Throws UserError naming the bytes per class when the system
+    /// refuses the memory.
     static Arena allocate(const Arena& measured);
 
     bool measuring() const { return memory_ == nullptr; }
-    /// Zeroed here, and so touched first, in one piece with backend::alignment().
+    /// The tensor is cleared here, in one piece that is aligned to backend::alignment(); clearing is also the
+    /// first touch of its pages.
     Tensor take(MemoryClass, DType, Shape);
-    /// Scratch shared by all who ask: valid only within one kernel-level call chain that asks once. The
-    /// region is as large as the largest request and counted once, under workspace.
+    /// Scratch shared by all callers. It is valid only within one kernel-level call chain that asks for it
+    /// once. The region is as large as the largest request and is counted once, as workspace.
     Tensor shared(DType, Shape);
 
     std::size_t bytes(MemoryClass c) const { return bytes_[static_cast<int>(c)]; }
@@ -45,7 +46,7 @@ class Arena {
     std::array<std::size_t, num_memory_classes> bytes_{};
 };
 
-/// An arena for what `take(arena)` takes: called twice, to measure and to hand out.
+/// Returns an arena that holds what `take(arena)` takes. `take` is called twice: to measure and to hand out.
 template <class Take>
 Arena allocate_scratch(const Take& take) {
     Arena measured;

@@ -1,4 +1,4 @@
-// bf16 on the host: the upper half of an f32. Conversions used by kernels, reductions and I/O.
+// bf16 on the host: the upper half of an f32. Kernels, reductions and I/O use these conversions.
 #pragma once
 
 #include <bit>
@@ -14,7 +14,7 @@ inline float to_f32(bf16 x) {
     return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
 }
 
-/// Nearest, ties to even; NaN stays NaN (quiet).
+/// Rounds to nearest, ties to even; a NaN stays a (quiet) NaN.
 inline bf16 to_bf16(float x) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
     const std::uint32_t rounded = bits + 0x7FFFu + ((bits >> 16) & 1u);

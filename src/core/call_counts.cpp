@@ -1,4 +1,4 @@
-// One set of counters per process: it runs one step at a time.
+// A process has one set of counters, because it runs one step at a time.
 #include "core/call_counts.hpp"
 
 #include <fmt/format.h>
@@ -20,8 +20,8 @@ bool environment_asks() {
 struct Counters {
     std::array<std::atomic<std::int64_t>, num_calls> calls{};  // since the last phase
     std::map<std::string, std::int64_t> kernels;
-    StepCalls step, last_step, most;  // most: of any step, each number by itself
-    CallCounts most_in_all;           // of any step, all phases together
+    StepCalls step, last_step, most;  // most: the maximum over all steps, number by number
+    CallCounts most_in_all;           // the maximum over all steps, of all phases together
     int steps = 0;
 };
 

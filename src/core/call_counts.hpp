@@ -1,6 +1,7 @@
-// Counts of what costs time on a device whatever its size: kernel calls, copies to and from the host, memory
-// asked for, collectives. Off unless SWITCHYARD_COUNT_CALLS=1; then one branch a call. Every kernel's first
-// line is count_kernel(__func__). Calls are counted from the main thread, allocations from any.
+// Counts of what costs time on a device whatever its size: kernel calls, copies to and from the host,
+// allocations and collectives. Counting is off unless SWITCHYARD_COUNT_CALLS=1, and then costs one branch per
+// call. The first line of every kernel is count_kernel(__func__). Calls are counted on the main thread,
+// allocations on any thread.
 #pragma once
 
 #include <array>
@@ -13,7 +14,7 @@
 
 namespace switchyard {
 
-/// host_read: back-end memory comes to the host, which waits for it. allocation: of back-end memory.
+/// host_read: back-end memory is copied to the host, which waits for it. allocation: of back-end memory.
 enum class Call { kernel, host_read, upload, allocation, collective };
 inline constexpr int num_calls = 5;
 
@@ -24,7 +25,7 @@ struct CallCounts {
     std::int64_t operator[](Call call) const { return calls[static_cast<int>(call)]; }
 };
 
-/// Of one step, and of all its phases.
+/// The counts of one step, by phase and in total.
 struct StepCalls {
     std::array<CallCounts, num_phases> phases;
 
@@ -44,10 +45,11 @@ inline void count_kernel(const char* name) {
     if (detail::counting_calls) detail::note_call(Call::kernel, name);
 }
 
-/// Switches counting on or off and forgets what was counted. For tests: a run asks the environment.
+/// Switches counting on or off and resets the counts. For tests; a run reads the environment variable.
 void count_calls(bool on);
 
-/// Around a step: forgets what was called before it and keeps its counts when it ends without an exception.
+/// Lives around a step: resets the counts of the step at its start and keeps them when it ends without an
+/// exception.
 class CountedStep {
   public:
     CountedStep();
@@ -55,16 +57,16 @@ class CountedStep {
     CountedStep(const CountedStep&) = delete;
     CountedStep& operator=(const CountedStep&) = delete;
 };
-/// What was called since the last phase or the start of the step belongs to `phase`; PhaseTimer::lap() says
-/// so.
+/// Assigns the calls since the end of the last phase (or the start of the step) to `phase`. PhaseTimer::lap()
+/// calls it.
 void end_counted_phase(Phase phase);
 
-/// What was called since count_calls(true), the end of the last phase, or the start of the step.
+/// Calls since count_calls(true), the end of the last phase or the start of the step, whichever came last.
 CallCounts calls_since_phase();
 StepCalls calls_of_last_step();
 
-/// A table by phase for people: counts of the last step, and the most of any step where that differs. No
-/// lines where nothing was counted.
+/// A table by phase for people: the counts of the last step, and the largest of all steps where that differs.
+/// Lines without counts are left out.
 std::vector<std::string> call_count_lines();
 
 }  // namespace switchyard

@@ -12,19 +12,21 @@
 
 namespace switchyard {
 
-/// What a user can mend: bad input, missing file, ranks that do not fit, full disk, loss not finite.
+/// An error that the user can mend: bad input, missing file, ranks that do not fit, full disk, loss that is
+/// not finite.
 class UserError : public std::runtime_error {
   public:
     using std::runtime_error::runtime_error;
 };
 
-/// One that all ranks throw together, after they agreed on it.
+/// An error on which all ranks agreed and which all of them throw.
 class AgreedError : public UserError {
   public:
     using UserError::UserError;
 };
 
-/// The numbers of a run are not finite any more; what to do about it says whoever knows its checkpoints.
+/// The numbers of a run are no longer finite. The trainer, which knows the checkpoints, adds what to do about
+/// it.
 class NotFinite : public AgreedError {
   public:
     using AgreedError::AgreedError;
@@ -36,13 +38,13 @@ class InternalError : public std::logic_error {
     using std::logic_error::logic_error;
 };
 
-/// In a message: why the last system call failed. Asked for when the message is made, so that the call may
-/// stand in require()'s condition (arguments are evaluated in any order).
+/// Stands in a message for the reason why the last system call failed. It is evaluated when the message is
+/// formatted, so the call itself may stand in require()'s condition (arguments are evaluated in any order).
 struct SystemReason {};
 inline constexpr SystemReason system_reason;
 
-/// Throws UserError with the formatted message unless `condition` holds; AgreedError where the condition came
-/// out of a collective over all ranks.
+/// Throws UserError with the formatted message unless `condition` holds. Use AgreedError when the condition
+/// is the result of a collective over all ranks.
 template <class Error = UserError, class... Args>
 void require(bool condition, fmt::format_string<Args...> message, Args&&... args) {
     if (!condition) throw Error(fmt::format(message, std::forward<Args>(args)...));
@@ -53,7 +55,7 @@ template <class Error = UserError, class... Args>
     throw Error(fmt::format(message, std::forward<Args>(args)...));
 }
 
-/// Throws InternalError unless `condition` holds; for invariants, never for input.
+/// Throws InternalError unless `condition` holds. For invariants of the program, never for input.
 template <class... Args>
 void internal_check(bool condition, fmt::format_string<Args...> message, Args&&... args) {
     if (condition) return;

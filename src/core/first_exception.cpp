@@ -1,4 +1,4 @@
-// The failure that tests plant; the message is set before the flag.
+// The failure that tests plant. Its message is set before its flag.
 #include "core/first_exception.hpp"
 
 #include "core/error.hpp"

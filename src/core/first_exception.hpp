@@ -1,4 +1,4 @@
-// An exception that leaves an OpenMP region ends the process without a word. FirstException keeps what the
+// An exception that leaves an OpenMP region ends the process without a message. FirstException keeps what the
 // first thread threw until the region is over:
 //
 //     FirstException failure;
@@ -20,7 +20,7 @@ extern std::atomic<bool> failure_planted;
 
 class FirstException {
   public:
-    /// Runs `work` and keeps what it throws; does nothing once some thread has failed.
+    /// Runs `work` and keeps what it throws. Does nothing after any thread has failed.
     template <class Work>
     void guard(Work&& work) noexcept {
         if (failed_.load(std::memory_order_relaxed)) return;
@@ -33,7 +33,7 @@ class FirstException {
             if (!failed_.exchange(true)) error_ = std::current_exception();
         }
     }
-    /// After the region.
+    /// Throws the exception that was kept, if there is one; to be called after the region.
     void rethrow() const {
         if (error_) std::rethrow_exception(error_);
     }
@@ -43,7 +43,8 @@ class FirstException {
     std::exception_ptr error_;
 };
 
-/// For tests: the next guarded work of this process throws a UserError with this message, on whatever thread.
+/// For tests: makes the next guarded work of this process, on any thread, throw a UserError with this
+/// message.
 void plant_failure(const std::string& message);
 
 }  // namespace switchyard

@@ -1,4 +1,4 @@
-// What gethostname() says.
+// The name comes from gethostname().
 #include "core/host.hpp"
 
 #include <unistd.h>

@@ -5,7 +5,7 @@
 
 namespace switchyard {
 
-/// As gethostname() says; "unknown" where it fails.
+/// The name that gethostname() returns, or "unknown" if it fails.
 std::string host_name();
 
 }  // namespace switchyard

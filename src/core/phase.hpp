@@ -1,4 +1,4 @@
-// The parts of a training step, for whoever measures or counts by them.
+// The phases of a training step, by which time and calls are counted.
 #pragma once
 
 namespace switchyard {

@@ -1,4 +1,4 @@
-// What a terminal would act on is spelled out; everything else stays.
+// Characters on which a terminal would act are written as escapes; all others are unchanged.
 #include "core/printable.hpp"
 
 #include <fmt/format.h>

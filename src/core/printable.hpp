@@ -1,5 +1,5 @@
-// Text of unknown origin on its way to a terminal: nothing in it moves the cursor, changes colours or hides
-// what stands beside it.
+// Makes text of unknown origin safe for a terminal: nothing in it moves the cursor, changes colours or hides
+// neighbouring text.
 #pragma once
 
 #include <string>
@@ -7,8 +7,8 @@
 
 namespace switchyard {
 
-/// `text` with control characters (of C0, DEL, of C1), bytes that are not UTF-8 and marks that turn the
-/// direction of writing as \xNN or \u{NNNN}. Line ends and tabs stay.
+/// Returns `text` with control characters (C0, DEL, C1), bytes that are not UTF-8, and marks that change the
+/// direction of writing escaped as \xNN or \u{NNNN}. Line ends and tabs stay.
 std::string printable(std::string_view text);
 
 }  // namespace switchyard

@@ -44,8 +44,8 @@ inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t low,
     return {c0, c1, c2, c3};
 }
 
-/// Uniform in (0, 1), from words 2j and 2j+1 of one Philox block: an odd multiple of 2^-53, exactly, so never
-/// 0 or 1.
+/// Uniform in (0, 1), from words 2j and 2j+1 of one Philox block. The result is exactly an odd multiple of
+/// 2^-53 and therefore never 0 or 1.
 inline double uniform_from_words(std::uint32_t high, std::uint32_t low) {
     const std::uint64_t fraction = (static_cast<std::uint64_t>(high) << 32 | low) >> 12;
     return (std::bit_cast<double>(0x3FF0000000000000ull | fraction) - 1.0) + 0x1.0p-53;
@@ -63,9 +63,9 @@ inline double uniform(std::uint64_t key, std::uint64_t index) {
     return index & 1 ? values.second : values.first;
 }
 
-/// log(x) for a normal x > 0 and, below, sine and cosine of a fraction of a turn: without branches, so that
-/// loops over them vectorise, and of basic operations alone, so that every machine draws the same bits.
-/// Errors are below 3e-16 of the result (log) or 2.1e-16 (sine, cosine), measured over 2e7 arguments.
+/// log(x) for a normal x > 0 and, below, sine and cosine of a fraction of a turn. They have no branches, so
+/// loops over them vectorise, and use basic operations only, so every machine draws the same bits. Errors are
+/// below 3e-16 of the result (log) and below 2.1e-16 (sine, cosine), measured over 2e7 arguments.
 inline double portable_log(double x) {
     // x = 2^e m with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(s), s = (m - 1) / (m + 1), |s| < 0.172.
     const std::uint64_t bits = std::bit_cast<std::uint64_t>(x), root_half = 0x3FE6A09E667F3BCDull;
@@ -84,9 +84,9 @@ struct SineCosine {
     double sine, cosine;
 };
 
-/// Of 2 pi t, t in [0, 1].
+/// Sine and cosine of 2 pi t, t in [0, 1].
 inline SineCosine sine_cosine_of_turn(double t) {
-    // t = quarter / 4 + r, |r| <= 1/8, without error; then Taylor's series of x = 2 pi r.
+    // t = quarter / 4 + r exactly, |r| <= 1/8; then the Taylor series at x = 2 pi r.
     constexpr double shifter = 0x1.8p52;
     const double shifted = 4 * t + shifter;
     const std::uint64_t quarter = std::bit_cast<std::uint64_t>(shifted);
@@ -115,7 +115,7 @@ inline double normal(std::uint64_t key, std::uint64_t index) {
     return index & 1 ? values.second : values.first;
 }
 
-/// Uniform integer in [0, bound), bound < 2^32, without noticeable bias (64-bit multiply-shift).
+/// Uniform integer in [0, bound), bound < 2^32, by 64-bit multiply-shift; its bias is negligible.
 inline std::uint64_t uniform_below(std::uint64_t key, std::uint64_t index, std::uint64_t bound) {
     const auto words = philox(key, index);
     const std::uint64_t bits = static_cast<std::uint64_t>(words[0]) << 32 | words[1];

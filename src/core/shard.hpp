@@ -1,4 +1,4 @@
-// Shard: where the values that a rank holds lie in a whole tensor. Serves checkpoint, initialiser and norms.
+// Shard: the position of a rank's values in a whole tensor. Used by checkpoints, initial values and norms.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@ struct Shard {
     std::int64_t row0 = 0, col0 = 0;  // global position of the local tensor's first element
     std::int64_t rows = 0,
                  cols = 1;  // valid local extent; the local tensor may be larger (padding), never smaller
-    int replica = 0;        // ranks that hold the same values are numbered; 0 writes
+    int replica = 0;        // number among the ranks that hold the same values; replica 0 writes them
 
     std::int64_t global_cols() const { return global.rank() == 2 ? global[1] : 1; }
     bool empty() const { return rows == 0 || cols == 0; }

@@ -1,5 +1,5 @@
-// One process, one life: the last sign is global. Its three values need not belong together to the last
-// nanosecond.
+// The last sign is global, because a process has one. Its three values are stored separately, so they may
+// belong to different signs for some nanoseconds.
 #include "core/sign_of_life.hpp"
 
 #include <atomic>

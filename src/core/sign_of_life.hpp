@@ -1,5 +1,5 @@
-// Signs of life of this process: whoever makes progress gives one, a watchdog looks for them
-// (run/watchdog.hpp).
+// Signs of life of this process. Code that makes progress gives them; the watchdog (run/watchdog.hpp) reads
+// them.
 #pragma once
 
 #include <cstdint>
@@ -8,17 +8,18 @@ namespace switchyard {
 
 struct SignOfLife {
     const char* doing = "start";
-    std::int64_t step = -1;  // -1: of no step
+    std::int64_t step = -1;  // -1: outside a step
     double time_s = 0;       // seconds_now()
-    bool waiting = false;    // for other ranks: see WaitingForOthers
+    bool waiting = false;    // for other ranks, see WaitingForOthers
 };
 
-/// `doing`: a literal. Cheap (relaxed stores), from any thread.
+/// `doing` must be a string literal. Cheap (relaxed stores); may be called from any thread.
 void sign_of_life(const char* doing, std::int64_t step = -1);
 SignOfLife last_sign_of_life();
 
-/// While it lives, this process has done its part and waits for others to do theirs, however long that takes:
-/// no sign is expected of it. Whoever works has a watchdog of its own. One at a time, on the main thread.
+/// While an object of this class lives, this process has done its part and waits for other ranks, however
+/// long that takes. No sign is expected of it, because the ranks that still work have watchdogs of their own.
+/// One object at a time, on the main thread.
 class WaitingForOthers {
   public:
     WaitingForOthers();

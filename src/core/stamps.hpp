@@ -1,5 +1,5 @@
-// Points in time of a back end's work. A device works while the host goes on, so the host's clock around a
-// call says nothing: here a point passes when the work before it is done. Defined by the back end.
+// Points in time in the work of a back end. A device works while the host goes on, so the host's clock around
+// a call measures nothing; a point passes when the work before it is done. Each back end defines them.
 #pragma once
 
 #include <memory>
@@ -14,9 +14,9 @@ class Stamps {
     Stamps(Stamps&&) noexcept;
     Stamps& operator=(Stamps&&) noexcept;
 
-    /// Point `i` passes when all work that was called before is done.
+    /// Point `i` passes when all work that was called before it is done.
     void stamp(int i);
-    /// From one point to another; waits until both have passed.
+    /// Seconds from one point to another; waits until both have passed.
     double seconds(int from, int to) const;
 
   private:
@@ -24,14 +24,14 @@ class Stamps {
     std::unique_ptr<Points> points_;
 };
 
-/// Spans in which work stood still, waiting for other ranks.
+/// Time spans in which the work stood still because it waited for other ranks.
 class Waits {
   public:
     void begin() { stamps_.stamp(2 * count_); }
     void end() { stamps_.stamp(2 * count_++ + 1); }
     int count() const { return count_; }
     void forget() { count_ = 0; }
-    /// Of the spans first ... last - 1.
+    /// Seconds of spans first ... last - 1 together.
     double seconds(int first, int last) const {
         double sum = 0;
         for (int i = first; i < last; ++i) sum += stamps_.seconds(2 * i, 2 * i + 1);

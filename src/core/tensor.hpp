@@ -1,7 +1,9 @@
-// Tensor: a non-owning, contiguous view of back-end memory. Only kernels, collectives and I/O look inside.
+// Tensor: a non-owning, contiguous view of back-end memory. Only kernels, collectives and I/O access its
+// elements.
 //
-// Legend of dimensions used everywhere: B micro-batch (sequences), T sequence, N = B T tokens, C hidden,
-// H heads, K key-value heads, D head size, F feed-forward, V vocabulary, L layers, r low rank, P tp size.
+// Dimensions, everywhere: B micro-batch (sequences), T sequence length, N = B T tokens, C hidden size, H
+// heads, K key-value heads, D head size, F feed-forward size, V vocabulary size, L layers, r low rank, P tp
+// size.
 #pragma once
 
 #include <fmt/core.h>
@@ -18,10 +20,10 @@ enum class DType : std::uint8_t { f32, bf16, f64, i16, i32, i64, u8 };
 
 std::size_t size_of(DType);
 const char* name_of(DType);
-/// `f32`, `bf16`, `f64` from their names; throws UserError otherwise.
+/// The type called `f32`, `bf16` or `f64`; throws UserError for other names.
 DType dtype_from_name(const std::string&);
 
-/// Type of accumulations, gradients, reductions, moments and masters: the larger of f32 and the compute type.
+/// Type of accumulations, gradients, reductions, moments and masters: f32, or f64 if the compute type is f64.
 constexpr DType accumulate_type(DType compute) {
     return compute == DType::f64 ? DType::f64 : DType::f32;
 }
@@ -55,11 +57,11 @@ class Tensor {
     std::size_t bytes() const { return static_cast<std::size_t>(size()) * size_of(dtype_); }
     bool empty() const { return shape_.rank() == 0 || size() == 0; }
 
-    /// Slice [begin, begin + count) of the leading dimension; shares memory.
+    /// Slice [begin, begin + count) of the leading dimension, in the same memory.
     Tensor rows(std::int64_t begin, std::int64_t count) const;
-    /// Same elements under another shape of the same size.
+    /// The same elements with another shape of the same size.
     Tensor reshape(Shape) const;
-    /// Leading bytes seen as another type and shape: for shared scratch memory. Must fit.
+    /// The leading bytes as another type and shape, for shared scratch memory. They must fit.
     Tensor view(DType, Shape) const;
 
     /// Pointer in back-end memory, for kernels, collectives and I/O only.
@@ -77,7 +79,7 @@ class Tensor {
 
 }  // namespace switchyard
 
-/// As its text(), made only for a message that is shown.
+/// Formats like text(), but only when the message is shown.
 template <>
 struct fmt::formatter<switchyard::Shape> : fmt::formatter<fmt::string_view> {
     auto format(const switchyard::Shape& shape, format_context& context) const {

@@ -1,5 +1,5 @@
-// Time of a step by phase, by the back end's own points in time. Seconds waited for other ranks are moved
-// from the phase they fell in to Phase::communication.
+// Time of a step by phase, measured by the back end's own points in time. Seconds spent waiting for other
+// ranks are moved from their phase to Phase::communication.
 #pragma once
 
 #include <chrono>
@@ -12,7 +12,7 @@
 
 namespace switchyard {
 
-/// The host's clock.
+/// The host's clock, in seconds.
 inline double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -20,24 +20,24 @@ inline double seconds_now() {
 class PhaseTimer {
   public:
     PhaseTimer() { stamps_.stamp(0); }
-    /// Forgets everything; the first lap starts now.
+    /// Forgets all laps; the first lap starts now.
     void reset() {
         laps_.clear();
         waits_.forget();
         stamps_.stamp(0);
     }
-    /// The time since the last lap() or reset() belongs to `phase`, but for what was waited since.
+    /// Assigns the time since the last lap() or reset() to `phase`, except the waits in it.
     void lap(Phase phase) {
         laps_.push_back({phase, waits_.count()});
         stamps_.stamp(static_cast<int>(laps_.size()));
         end_counted_phase(phase);
         if (on_lap_) on_lap_(phase);
     }
-    /// Where collectives note how long they stall the work (Traffic::waits).
+    /// Collectives record here how long they stall the work (Traffic::waits).
     Waits& waits() { return waits_; }
-    /// Called at the end of every lap with its phase: a sign of life for a watchdog.
+    /// `call` is called with the phase at the end of every lap, as a sign of life for the watchdog.
     void on_lap(std::function<void(Phase)> call) { on_lap_ = std::move(call); }
-    /// Waits for the work of all laps.
+    /// Seconds of `phase`; waits for the work of all laps.
     double seconds(Phase phase) const {
         double sum = 0;
         int waited = 0;
@@ -53,10 +53,10 @@ class PhaseTimer {
   private:
     struct Lap {
         Phase phase;
-        int waits;  // spans of waiting up to its end
+        int waits;  // number of waiting spans up to its end
     };
     std::vector<Lap> laps_;
-    Stamps stamps_;  // 0, then the end of each lap
+    Stamps stamps_;  // 0 is the start, then the end of each lap
     Waits waits_;
     std::function<void(Phase)> on_lap_;
 };

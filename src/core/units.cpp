@@ -1,4 +1,4 @@
-// Digits are those that a reader compares; exact values stand in JSON.
+// Three digits are enough for readers to compare; exact values are in the JSON output.
 #include "core/units.hpp"
 
 #include <fmt/format.h>
@@ -8,7 +8,7 @@
 namespace switchyard {
 namespace {
 
-/// value with three digits and the largest unit that leaves at least 1.
+/// `value` with three digits, in the largest unit that leaves at least 1.
 std::string with_unit(double value, double base, const char* const* units, int num_units) {
     int unit = 0;
     while (unit + 1 < num_units && std::abs(value) >= base) {

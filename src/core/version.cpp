@@ -1,4 +1,4 @@
-// The revision is looked up at every build (tools/revision.cmake).
+// tools/revision.cmake looks the revision up at every build.
 #include "core/version.hpp"
 
 #include "revision.hpp"

@@ -1,4 +1,4 @@
-// Which code this is.
+// The version of this program.
 #pragma once
 
 #include <string>
@@ -7,7 +7,7 @@ namespace switchyard {
 
 struct Version {
     std::string number;    // "0.1.0"
-    std::string revision;  // of the source when it was built; "unknown" outside a checkout
+    std::string revision;  // of the source at the time of the build; "unknown" outside a checkout
 };
 Version version();
 /// "switchyard 0.1.0 (a1b2c3d)"

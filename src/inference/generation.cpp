@@ -1,4 +1,4 @@
-// There is no cache of keys and values: each token costs a pass over the context.
+// Keys and values are not cached, so each token costs a pass over the context.
 #include "inference/generation.hpp"
 
 #include <fmt/format.h>
@@ -17,7 +17,7 @@
 namespace switchyard {
 namespace {
 
-/// Logits of all tp ranks together.
+/// Gathers the logits of all tp ranks.
 class LogitGatherer {
   public:
     explicit LogitGatherer(InferenceState& state) : state_(state) {
@@ -28,7 +28,7 @@ class LogitGatherer {
         take(arena_, local);
     }
 
-    /// Of the token after `position`; the first num_tokens.
+    /// The first num_tokens logits of the token after `position`.
     std::vector<double> operator()(std::int64_t position, std::int64_t num_tokens) {
         const Comm& tp = state_.context.topology.tp;
         state_.model.next_token_logits(position, mine_);
@@ -36,7 +36,7 @@ class LogitGatherer {
         start_all_gather(tp, mine_wide_, all_, state_.context.traffic, TrafficGroup::other).wait();
         std::vector<double> logits(static_cast<std::size_t>(all_.size()));
         kernels::download(all_, logits.data());
-        logits.resize(static_cast<std::size_t>(num_tokens));  // blocks are equal and only the last are padded
+        logits.resize(static_cast<std::size_t>(num_tokens));  // only the last blocks have padding
         return logits;
     }
 
@@ -55,7 +55,7 @@ class LogitGatherer {
     Tensor mine_, mine_wide_, all_;
 };
 
-/// The last T ids, padded at the end; returns the position of the last one.
+/// Uploads the last T ids, padded at the end; returns the position of the last id.
 std::int64_t upload_context(InferenceState& state, const std::vector<std::int32_t>& ids,
                             std::int32_t padding) {
     const std::int64_t length = state.context.seq_len, count = static_cast<std::int64_t>(ids.size());
@@ -107,7 +107,7 @@ void generate(InferenceState& state, const GenerationSettings& settings, std::ve
         const std::int64_t last = upload_context(state, ids, settings.end_token);
         state.model.read();
         const std::vector<double> logits = gather(last, settings.num_tokens);
-        std::int64_t drawn = settings.end_token;  // ends a text that nobody reads any more, too
+        std::int64_t drawn = settings.end_token;  // also ends a text whose reader has left
         if (world.rank() == 0 && result_is_wanted())
             drawn = draw_token(logits, settings, uniform(key, static_cast<std::uint64_t>(i)));
         const auto token = static_cast<std::int32_t>(broadcast(world, drawn));
@@ -118,7 +118,7 @@ void generate(InferenceState& state, const GenerationSettings& settings, std::ve
 }
 
 void TextStream::print() {
-    constexpr std::string_view unfinished = "\xEF\xBF\xBD";  // what an incomplete character decodes to
+    constexpr std::string_view unfinished = "\xEF\xBF\xBD";  // an incomplete character decodes to this
     std::string text = tokenizer_.decode(ids_);
     while (text.ends_with(unfinished)) text.resize(text.size() - unfinished.size());
     if (text.size() <= printed_.size() || text.compare(0, printed_.size(), printed_) != 0) return;

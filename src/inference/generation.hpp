@@ -1,5 +1,5 @@
-// Text from a model, token by token. Rank 0 draws, from all logits in f64 and keyed random numbers, and tells
-// the others.
+// Generates text, token by token. Rank 0 draws from all logits in f64, with keyed random numbers, and
+// broadcasts the token.
 #pragma once
 
 #include <cstdint>
@@ -14,23 +14,23 @@ namespace switchyard {
 
 struct GenerationSettings {
     std::int64_t max_tokens = 200;
-    double temperature = 0.8;  // 0: the most likely token
-    std::int64_t top_k = 50;   // 0: all
+    double temperature = 0.8;  // 0: always the most likely token
+    std::int64_t top_k = 50;   // number of most likely tokens to draw from; 0: all
     std::uint64_t seed = 0;
     std::int32_t end_token = -1;
-    std::int64_t num_tokens = 0;  // ids that the tokenizer knows; the model may have more
+    std::int64_t num_tokens = 0;  // number of ids that the tokenizer knows; the model may have more
 };
 
-/// The token drawn from logits with the uniform number u in (0, 1): the k largest, ties to lower ids, softmax
-/// at the temperature.
+/// Draws a token from the softmax of the k largest logits (lower ids first among equal ones) at the
+/// temperature; u is the uniform random number in (0, 1).
 std::int32_t draw_token(const std::vector<double>& logits, const GenerationSettings&, double u);
 
-/// Continues `ids`, calling `on_token` on every rank, to the end token (not handed on) or max_tokens. Sees at
-/// most the last seq_len tokens. Collective over the world.
+/// Continues `ids` up to the end token or max_tokens, and calls `on_token` for each token but the end token
+/// on every rank. The model sees at most the last seq_len tokens. Collective over the world.
 void generate(InferenceState&, const GenerationSettings&, std::vector<std::int32_t> ids,
               const std::function<void(std::int32_t)>& on_token);
 
-/// Text of a growing token sequence: what is certain of it is printed at once.
+/// The text of a growing token sequence. Text that later tokens cannot change is printed at once.
 class TextStream {
   public:
     TextStream(const Tokenizer& tokenizer, std::vector<std::int32_t> ids)

@@ -1,4 +1,4 @@
-// Values are read as products see them: rounded to the compute type.
+// Values are read rounded to the compute type, as products use them.
 #include "inference/inference_state.hpp"
 
 #include "train/checkpoint_header.hpp"

@@ -1,4 +1,4 @@
-// A model to evaluate or to convert: weights and adapters without optimizer state.
+// A model for evaluation or conversion: weights and adapters without optimizer state.
 #pragma once
 
 #include <vector>
@@ -8,13 +8,13 @@
 
 namespace switchyard {
 
-/// Every weight of a model under its name, whole, in the order of Transformer::parameters().
+/// Every whole weight of a model under its name, in the order of Transformer::parameters().
 std::vector<Shard> whole_weights(const ModelConfig&);
 
-/// A model to evaluate: weights and adapters, no optimizer.
+/// A model for evaluation: weights and adapters, no optimizer.
 struct InferenceState : ModelState {
     using ModelState::ModelState;
-    /// Products then see exactly the values that training saw.
+    /// Loads the values; products then use exactly those that training used.
     void load(const CheckpointReader&);
 };
 

@@ -12,17 +12,17 @@ struct AdamWSettings {
     double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
 };
 
-/// The owned rows of one parameter. All state in accumulate_type, contiguous; `gradient` and `value` are
-/// addressed row by row through `rows`.
+/// The owned rows of one parameter. The state is contiguous and in accumulate_type; `gradient` and `value`
+/// are addressed row by row through `rows`.
 struct AdamWRows {
-    Tensor master;  // (R, W): updated in place
+    Tensor master;  // (R, W), updated in place
     Tensor m, v;    // (R, W)
-    Tensor step;    // (R) i32, or (1) for all rows: incremented first, frozen rows included
+    Tensor step;    // (R) i32, or (1) for all rows; incremented first, also for frozen rows
     Tensor frozen;  // (R) i32, non-zero: the gradient of this row is taken as zero and it does not decay; or
                     // empty
     Tensor gradient;  // (any, gradient stride) the local gradient tensor, accumulate_type
-    Tensor value;     // like gradient, compute type: receives the rounded master; may be master's own memory
-    Rows rows;        // R rows of `gradient` and `value`, in the order of the state
+    Tensor value;  // like gradient, in the compute type; receives the rounded master, whose memory it may be
+    Rows rows;     // R rows of `gradient` and `value`, in the order of the state
     std::int64_t column = 0;  // first column of the W owned ones inside gradient and value
     AdamWSettings settings;
 };
@@ -32,9 +32,9 @@ struct AdamWRows {
 /// where the flag is 0.
 void adamw(std::span<const AdamWRows>, Tensor clip);
 
-/// clip (2) <- {c, finite} of the squared norm (1) f64 of all gradients: c = limit / norm where the norm
-/// exceeds a limit above 0, else 1; finite = 0 where the norm or `loss` (1) f64, which may be empty, is NaN
-/// or infinite.
+/// clip (2) <- {c, finite} from the squared norm (1) f64 of all gradients. c = limit / norm if limit > 0 and
+/// the norm exceeds it, else 1. finite = 0 if the norm or `loss` (1) f64, which may be empty, is NaN or
+/// infinite.
 void clip_coefficient(Tensor squared_norm, Tensor loss, double limit, Tensor clip);
 
 }  // namespace switchyard::kernels

@@ -1,5 +1,6 @@
-// Vocab-parallel softmax cross-entropy on a chunk of n tokens. Logits lie (V local padded, n), so that sums
-// over the vocabulary run along vectors of tokens. A target of -1 is ignored (loss and gradient zero).
+// Vocab-parallel softmax cross-entropy on a chunk of n tokens. Logits are stored as (V local padded, n), so
+// that sums over the vocabulary run along vectors of tokens. A target of -1 is ignored (loss and gradient
+// zero).
 #pragma once
 
 #include "core/tensor.hpp"
@@ -7,8 +8,8 @@
 
 namespace switchyard::kernels {
 
-/// Of the logits of the tokens that are worked on together: few enough to stay close to the cores, many
-/// enough to keep the back end busy.
+/// Bytes of the logits of one chunk of tokens: few enough to stay close to the cores, many enough to keep the
+/// back end busy.
 std::size_t logits_chunk_bytes();
 
 /// stats (3, n) in accumulate_type = max, sum exp(logit - max), logit of the target (0 where another rank
@@ -16,8 +17,8 @@ std::size_t logits_chunk_bytes();
 /// ids.
 void softmax_statistics(Tensor logits, Tensor targets, VocabRange, Tensor stats);
 
-/// all_stats (P, 3, n), the statistics of all tp ranks in rank order -> lse (n). loss (1) f64 in back-end
-/// memory += the sum of lse - target logit over the tokens with a target, itself formed in f64 in token
+/// Combines all_stats (P, 3, n), the statistics of all tp ranks in rank order, into lse (n). loss (1) f64 in
+/// back-end memory += the sum of lse - target logit over the tokens with a target, summed in f64 in token
 /// order.
 void combine_statistics(Tensor all_stats, Tensor targets, Tensor lse, Tensor loss);
 

@@ -1,4 +1,4 @@
-// Copies, casts and sums over whole tensors; over some of their rows: rows.hpp.
+// Copies, conversions and sums of whole tensors. For some rows of tensors see rows.hpp.
 #pragma once
 
 #include <span>
@@ -8,12 +8,12 @@
 namespace switchyard::kernels {
 
 void zero(Tensor);
-/// All of them in one call.
+/// Sets all of these tensors to zero in one call.
 void zero(std::span<const Tensor>);
 void fill(Tensor, double value);
-/// Same shape; converts between f32, bf16 and f64, rounding to nearest even.
+/// Copies between tensors of the same shape; converts between f32, bf16 and f64, rounding to nearest even.
 void copy(Tensor from, Tensor to);
-/// to += alpha * from; dtypes may differ, the sum is rounded once.
+/// to += alpha * from. The dtypes may differ; the sum is rounded once.
 void add(Tensor from, Tensor to, double alpha = 1.0);
 /// to (R, n) = transpose of from (n, R), converting dtypes.
 void transpose(Tensor from, Tensor to);

@@ -1,5 +1,5 @@
-// Vocab-parallel embedding: this rank holds table rows of tokens vocab_begin ... vocab_begin + vocab_count
-// - 1.
+// Vocab-parallel embedding: this rank holds the table rows of tokens begin ... begin + count - 1 of its
+// VocabRange.
 #pragma once
 
 #include "core/tensor.hpp"
@@ -10,7 +10,7 @@ struct VocabRange {
     std::int64_t begin = 0, count = 0;
 };
 
-/// x (N, C) = table row of each token, zero where another rank holds it. tokens (N) i32; table (V local
+/// x (N, C) = the table row of each token, zero if another rank holds it. tokens (N) i32; table (V local
 /// padded, C).
 void embedding_forward(Tensor tokens, Tensor table, VocabRange, Tensor x);
 

@@ -12,9 +12,9 @@ enum class Write { overwrite, accumulate };
 
 /// c = alpha * op(a) op(b), or c += alpha * op(a) op(b) with `accumulate`.
 /// op(a) is (M, K), op(b) is (K, N), c is (M, N), all 2-D and contiguous; a and b share a dtype, c has that
-/// dtype or its accumulate_type. Sums run in accumulate_type and are rounded once to c's dtype. Rows of c
-/// equal to those of a product over fewer rows of op(a) only up to rounding. Throws InternalError on shapes
-/// or dtypes that do not fit.
+/// dtype or its accumulate_type. Sums run in accumulate_type and are rounded once to c's dtype. A row of c
+/// equals the same row of a product over fewer rows of op(a) only up to rounding. Throws InternalError on
+/// shapes or dtypes that do not fit.
 struct Matmul {
     Tensor a, b, c;
     Op op_a = Op::none, op_b = Op::none;
@@ -23,14 +23,14 @@ struct Matmul {
 };
 void matmul(const Matmul&);
 
-/// Best rate of a large square product in `dtype` with the current threads, FLOP/s, measured now (about 0.1
-/// s).
+/// The best rate of a large square product in `dtype` with the current threads, in FLOP/s, measured now
+/// (takes about 0.1 s).
 double measure_peak_flops(DType dtype);
 
-/// What computes the products: library and version.
+/// Name and version of the library that computes the products.
 std::string matmul_library();
 
-/// Number of OpenMP threads kernels use on this rank.
+/// The number of OpenMP threads that kernels use on this rank.
 int num_threads();
 
 }  // namespace switchyard::kernels

@@ -1,4 +1,4 @@
-// How fast products run here, by the back end's own points in time.
+// The speed of products on this machine, measured by the back end's own points in time.
 #include <algorithm>
 #include <vector>
 

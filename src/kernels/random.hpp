@@ -1,4 +1,5 @@
-// Initial values from Philox, keyed by stream and global element index: the same numbers on every layout.
+// Initial values from Philox, keyed by stream and global element index, so that every layout gets the same
+// numbers.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +8,13 @@
 
 namespace switchyard::kernels {
 
-/// Where a local 2-D tensor (rows, cols; padding included) lies in the global one. Elements outside
+/// The position of a local 2-D tensor (rows, cols; padding included) in the global one. Elements outside
 /// valid_rows x valid_cols are padding and become zero. Global index = (row0 + i) * global_cols + col0 + j.
 struct Region {
     std::int64_t global_cols = 0, row0 = 0, col0 = 0, valid_rows = 0, valid_cols = 0;
 };
 
-/// Normal with mean 0; drawn in f64, rounded to the tensor's dtype (bf16: through f32).
+/// Normal with mean 0, drawn in f64 and rounded to the tensor's dtype (bf16 through f32).
 void fill_normal(Tensor, const Region&, std::uint64_t key, double std);
 /// Uniform in (-bound, bound).
 void fill_uniform(Tensor, const Region&, std::uint64_t key, double bound);

@@ -1,4 +1,4 @@
-// The table is computed on the host in f64 and uploaded: every back end has the same bits.
+// The table is computed on the host in f64 and uploaded, so every back end has the same bits.
 #include <cmath>
 #include <vector>
 

@@ -1,4 +1,4 @@
-// What is the same on every back end: batches of rows collected on the host.
+// The part that all back ends share: batches of rows, collected on the host.
 #include "kernels/rows.hpp"
 
 namespace switchyard::kernels {

@@ -1,6 +1,6 @@
 // Rows of matrices: which ones (Rows), and copies, differences, zeros and sums of many of them in one call.
-// Lists of rows lie in back-end memory. Within one call the order is free: no row is written twice, and none
-// that is written is read.
+// Lists of rows lie in back-end memory. Within one call the order is undefined: no row may be written twice,
+// and no row that is written may be read.
 #pragma once
 
 #include <span>
@@ -10,7 +10,7 @@
 
 namespace switchyard::kernels {
 
-/// Rows of a 2-D tensor: first ... first + count - 1, or where `list` is given those that it names.
+/// Rows of a 2-D tensor: first ... first + count - 1 or, if `list` is not empty, those in the list.
 struct Rows {
     std::int64_t first = 0, count = 0;
     Tensor list;  // (count) i32 in back-end memory, or empty
@@ -18,7 +18,7 @@ struct Rows {
     static Rows listed(Tensor list) { return {0, list.empty() ? 0 : list.size(), list}; }
 };
 
-/// A rectangle of a 2-D tensor: some rows, and of each the columns [column, column + width).
+/// A rectangle of a 2-D tensor: columns [column, column + width) of some rows.
 struct RowPart {
     Tensor matrix;
     Rows rows;
@@ -29,20 +29,20 @@ RowPart whole_rows(Tensor, const Rows&);
 RowPart whole_rows(Tensor);  // all of them
 
 /// `to` <- `from` (converted, rounded to nearest even), or `from - minus` (in accumulate_type of `to`,
-/// rounded once), or zero where neither is given. i32 and other integers are copied to their own type.
+/// rounded once), or zero if both are empty. Integers are copied to the same type.
 struct RowTask {
     RowPart to, from, minus;
 };
 void run_rows(std::span<const RowTask>);
 
-/// Work on many rows, collected and then done in one call.
+/// Collects work on many rows, which run() does in one call.
 class RowBatch {
   public:
     void copy(const RowPart& from, const RowPart& to) { add({to, from, {}}); }
     void subtract(const RowPart& from, const RowPart& minus, const RowPart& to) { add({to, from, minus}); }
     void zero(const RowPart& to) { add({to, {}, {}}); }
     bool empty() const { return tasks_.empty(); }
-    /// Does it and is empty afterwards; no call where there is nothing to do.
+    /// Runs the work and empties the batch; without work there is no call.
     void run();
 
   private:
@@ -52,21 +52,21 @@ class RowBatch {
     std::vector<RowTask> tasks_;
 };
 
-/// A batch of one copy.
+/// Copies one rectangle.
 void copy_rows(const RowPart& from, const RowPart& to);
 
-/// `to` <- the sum of its P parts: one is what `to` holds, the others lie in P - 1 of the P rows of a tensor,
-/// each from column `offset` on, row after row of the rectangle.
+/// `to` <- the sum of P parts. One part is `to` itself; the others are in P - 1 of the P rows of a tensor,
+/// each from column `offset` on, with the rows of the rectangle one after another.
 struct RowSum {
     RowPart to;
     std::int64_t offset = 0;
 };
-/// Parts are summed in order 0 ... P - 1, in accumulate_type of `to`, rounded once. Part `own` is `to`
-/// itself, rounded to the type of `parts`; part p else lies in row p of `parts` (P, n).
+/// Parts are summed in order 0 ... P - 1 in accumulate_type of `to` and rounded once. Part `own` is `to`
+/// itself, rounded to the type of `parts`; every other part p is in row p of `parts` (P, n).
 void sum_parts(Tensor parts, std::int64_t own, std::span<const RowSum>);
 
-/// Elements that one rank's part of a travelling buffer should have on this back end: enough to fill it, and
-/// few enough to stay in its caches.
+/// The number of elements that one rank's part of a communication buffer should have: enough to fill this
+/// back end, and few enough to stay in its caches.
 std::int64_t segment_elements();
 
 /// sums (items) f64 <- the sum of squares of each rectangle in f64; NaN or infinity if an element is.

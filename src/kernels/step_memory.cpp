@@ -1,4 +1,4 @@
-// Lists and scalars of a step, by upload() and download() of whichever back end there is.
+// Lists and scalars of a step, moved by upload() and download() of any back end.
 #include "kernels/step_memory.hpp"
 
 #include "core/error.hpp"

@@ -1,5 +1,5 @@
-// What crosses between host and back end in a step, each way in one transfer: lists of rows that the host
-// decides on go down (StepLists), scalars that kernels computed come up (StepScalars).
+// What crosses between host and back end in a step, with one transfer each way: the lists of rows that the
+// host decides on (StepLists), and the scalars that kernels compute (StepScalars).
 #pragma once
 
 #include <span>
@@ -10,19 +10,19 @@
 
 namespace switchyard::kernels {
 
-/// Lists of i32 of one step. They are added one by one and hold their values after commit(), until begin().
+/// Lists of i32 of one step. They are added one by one, are valid after commit(), and stay so until begin().
 class StepLists {
   public:
     StepLists() = default;
-    /// capacity: elements of all lists of a step together.
+    /// capacity: the number of elements of all lists of a step together.
     StepLists(Arena&, std::int64_t capacity);
 
     void begin() { host_.clear(); }
-    /// A view of back-end memory, (list.size()).
+    /// Returns a view of back-end memory, (list.size()).
     Tensor add(std::span<const std::int32_t> list);
-    /// The rows of a list: a range, where they follow each other.
+    /// Returns the rows of a list: a range if they are consecutive.
     Rows rows(std::span<const std::int32_t> list);
-    /// One upload; none where nothing was added.
+    /// Uploads all lists at once; without lists there is no upload.
     void commit();
 
   private:
@@ -30,18 +30,18 @@ class StepLists {
     Tensor memory_;  // (capacity)
 };
 
-/// Scalars of a step, f64. Slots are taken while a run is built; kernels write them, the host reads all at
-/// once.
+/// Scalars of a step, f64. Slots are taken while a run is built; kernels write them, and the host reads all
+/// of them at once.
 class StepScalars {
   public:
     StepScalars() = default;
     explicit StepScalars(Arena&);
 
-    /// `count` slots side by side; their first number.
+    /// Takes `count` consecutive slots; returns the number of the first.
     int take(int count = 1);
-    /// (count) f64.
+    /// A view of (count) f64.
     Tensor slots(int first, int count = 1) const { return memory_.rows(first, count); }
-    /// All slots taken: one download, which waits for everything started before.
+    /// Downloads all slots at once, after everything that was started before.
     std::span<const double> read();
 
   private:

@@ -1,13 +1,13 @@
-// Subnormal numbers: a CPU takes a hundred times as long for one, and gradients of a saturated model are full
-// of them.
+// A CPU takes a hundred times as long for a subnormal number, and gradients of a saturated model are full of
+// them.
 #pragma once
 
 #include <cstdint>
 
 namespace switchyard::kernels {
 
-/// For the length of a scope all threads of this rank take subnormal operands and results as zeros (x86: DAZ
-/// and FTZ; Arm: FZ). Where the processor has no such switch, and on a device: nothing. Scopes may nest.
+/// While an object of this class lives, all threads of this rank treat subnormal operands and results as
+/// zeros (x86: DAZ and FTZ; Arm: FZ). No effect on other processors and on devices. Objects may nest.
 class FlushSubnormals {
   public:
     FlushSubnormals();
@@ -19,7 +19,7 @@ class FlushSubnormals {
     std::uint64_t before_;  // control register of the calling thread
 };
 
-/// Whether the scope does anything here.
+/// True if FlushSubnormals has an effect here.
 bool can_flush_subnormals();
 
 }  // namespace switchyard::kernels

@@ -10,7 +10,7 @@ class Lora : public LowRankMethod {
   public:
     void initialise(const ModelContext& context) override {
         if (option_text(context.config.method, "init") == "plain") return initialise_plain(context);
-        for (const Adapted& x : adapted_) {  // the baseline of the SwitchLoRA paper, its section 4.1
+        for (const Adapted& x : adapted_) {  // as in the baseline of the SwitchLoRA paper, section 4.1
             const FactorBounds bounds =
                 switchlora_bounds(x.linear->out().size, x.linear->in().size, x.adapter->low_rank());
             for (Parameter* factor : x.adapter->parameters()) {

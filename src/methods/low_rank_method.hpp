@@ -1,5 +1,5 @@
-// LowRankMethod: what methods with a low-rank pair beside each frozen linear share. As it stands it is plain
-// LoRA; the slots of a pair are owned one by one, spread over the ranks (HomeRule).
+// LowRankMethod: the common part of all methods with a low-rank pair beside each frozen linear. On its own it
+// is plain LoRA. The slots of a pair are owned one by one and spread over the ranks (HomeRule).
 #pragma once
 
 #include <array>
@@ -16,27 +16,27 @@ class LowRankMethod : public Method {
     std::unique_ptr<Adapter> attach(const ModelContext&, Linear&) override;
     OwnershipPlan ownership(const ModelContext&, const Parameter&) override;
     void initialise(const ModelContext& context) override { initialise_plain(context); }
-    /// Notes the scale of the product beside the factors, for those who read weights alone.
+    /// Writes the scale of the product beside the factors, for readers of weights alone.
     void visit_state(StateIo&, Optimizer&) override;
 
   protected:
-    /// One adapted linear, in the order of the forward pass.
+    /// One linear with its adapter; they are in the order of the forward pass.
     struct Adapted {
         Linear* linear = nullptr;
         LowRankAdapter* adapter = nullptr;
-        /// Number of A's and of B's side among all sides with the same owners and width; staggers their
-        /// homes.
+        /// The numbers of the A side and the B side among all sides with the same owner group and width. They
+        /// stagger the homes of the sides (HomeRule).
         std::array<int, 2> side_number{};
     };
-    /// The pair of a linear; a method may give it more to train, or another map.
+    /// Makes the pair of a linear. A method may return an adapter with more parameters, or with another map.
     virtual std::unique_ptr<LowRankAdapter> make_adapter(const ModelContext&, const Linear&);
     virtual std::int64_t low_rank(const ModelContext&) const;
     virtual double scale(const ModelContext&) const;
-    /// Position of a factor in adapted_: {matrix, side 0 A or 1 B}; {-1, 0} for other parameters.
+    /// Position of a factor in adapted_: {matrix, side (0: A, 1: B)}; {-1, 0} for other parameters.
     std::pair<int, int> find_factor(const Parameter&) const;
     /// A ~ U(+-1/sqrt(n)), B = 0.
     void initialise_plain(const ModelContext&);
-    /// Where the vectors of a side live.
+    /// The rule that places the vectors of a side.
     static HomeRule home_rule(const ModelContext&, int side_number, const Comm& group, std::int64_t low_rank);
 
     std::vector<Adapted> adapted_;
@@ -45,15 +45,15 @@ class LowRankMethod : public Method {
     std::map<std::pair<const Comm*, std::int64_t>, int> num_sides_;  // by owner group and width
 };
 
-/// Keys that every low-rank method has, and its entry's resolve (rank) and check: a pair fits every adapted
-/// matrix (hidden x hidden, hidden x key-value heads' width, hidden x feed-forward).
+/// The keys of every low-rank method, and the resolve (of the rank) and check of its entry: a pair must fit
+/// every adapted matrix (hidden x hidden, hidden x width of the key-value heads, hidden x feed-forward).
 MethodOption rank_option();
 MethodOption alpha_option(const std::string& default_value);
 void resolve_low_rank(Config&);
 void check_low_rank(const Config&);
 
-/// Fills rows of a factor (r, local width) of its global stream (rows numbered by `global_row`), U(-bound,
-/// bound).
+/// Fills one row of a factor (r, local width), uniform in (-bound, bound), from the factor's global stream,
+/// whose rows are numbered by `global_row`.
 void fill_factor_row(const Parameter&, Tensor row, std::int64_t global_row, std::uint64_t key, double bound);
 
 /// Bounds of the SwitchLoRA initialisation (arXiv 2406.06564, eq. 3): std[A] and std[B] times sqrt(3).

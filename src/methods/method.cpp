@@ -1,4 +1,4 @@
-// The hooks' default bodies: every weight dense, rows in blocks.
+// The hooks' default bodies: every weight is dense, and rows are owned in blocks.
 #include "methods/method.hpp"
 
 namespace switchyard {

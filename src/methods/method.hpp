@@ -1,6 +1,6 @@
-// Method: what a training method does around a step. The default bodies train every weight densely; what
-// methods with low-rank factors share is in low_rank_method.hpp. A method overrides the hooks it needs
-// (design section 5). A step calls them in the order of declaration below `begin_step`.
+// Method: what a training method does around a step. By default every weight is trained densely;
+// low_rank_method.hpp has the common part of methods with low-rank factors. A method overrides the hooks it
+// needs (design section 5). A step calls the hooks in the order of declaration, from `begin_step` on.
 #pragma once
 
 #include "model/transformer.hpp"
@@ -13,16 +13,16 @@ struct MethodReport {
     std::int64_t vectors_switched = 0;  // over both sides and all matrices; merges count all slots
     std::int64_t moments_reset = 0;     // vectors, over all ranks
     double residual = 0;                // max |W_eff before - after| / max |W_eff| of the sampled matrix
-    std::string residual_of;            // its name; empty: nothing was changed
-    /// Parts of the objective beside the task's loss (a penalty, a distillation term): name and value, as
-    /// they were minimised in this step. The same on all ranks.
+    std::string residual_of;            // name of that matrix; empty: nothing was changed
+    /// Terms of the objective besides the task's loss (a penalty, a distillation term): name and value as
+    /// minimised in this step. The same on all ranks.
     std::vector<std::pair<std::string, double>> objective;
 };
 
-/// What is done with the weights that a method has trained, beside training on.
+/// What can be done with a method's weights besides training.
 enum class Use { evaluate, generate, export_weights, export_adapters, start_run };
 
-/// Why a method does not serve a use, and what to do instead: "(why); instead" of a message.
+/// Why a method cannot serve a use and what to do instead, as the part "(why); instead" of a message.
 struct Refusal {
     std::string why, instead;
 };
@@ -31,52 +31,56 @@ class Method {
   public:
     virtual ~Method() = default;
 
-    /// The adapter of a linear, or nullptr to train it dense. Shapes only: the linear has no memory yet.
+    /// Returns the adapter of a linear, or nullptr to train it densely. Only shapes are known: the linear is
+    /// not allocated yet.
     virtual std::unique_ptr<Adapter> attach(const ModelContext&, Linear&) { return nullptr; }
-    /// Who owns the rows of a parameter at the start: contiguous blocks over the ranks whose gradients add
-    /// up.
+    /// Who owns the rows of a parameter at the start. Default: contiguous blocks over the ranks whose
+    /// gradients are summed.
     virtual OwnershipPlan ownership(const ModelContext&, const Parameter&);
-    /// Memory of the method's own; the model and the optimizer have theirs. Twice per run: measuring, then
-    /// real.
+    /// Allocates the method's own memory (model and optimizer have theirs). Called twice per run: for
+    /// measuring and for real.
     virtual void allocate(const ModelContext&, Transformer&, Optimizer&) {}
-    /// Initial values of what adapters train, after the model's weights have theirs; may change those
-    /// (initial function preserved).
+    /// Sets the initial values of what adapters train, after the model's weights have theirs. It may change
+    /// those if the initial function is preserved.
     virtual void initialise(const ModelContext&) {}
 
-    /// Weights and factors are others than before, after `step` updates: what adapters derive from them
-    /// (norms of rows, a value of a schedule) is formed anew, in memory of the adapters. Collective; called
-    /// after initialise, after loading, in training and for inference, and after each update.
+    /// Weights or factors have changed; `step` updates were made. Recomputes what adapters derive from them
+    /// (norms of rows, a value of a schedule), in memory of the adapters. Collective. Called after
+    /// initialise, after loading (in training and for inference) and after each update.
     virtual void weights_changed(const ModelContext&, std::int64_t /*step*/) {}
-    /// The method's state that the model's function depends on beside parameters (a mask, say): in
-    /// checkpoints, and read for inference too, before weights_changed().
+    /// State of the method, other than parameters, on which the model's function depends (a mask, for
+    /// example). It is in checkpoints and is read for inference too, before weights_changed().
     virtual void visit_function(StateIo&) {}
 
-    /// Before the first micro-batch of step `step` (0-based). Who changes an effective weight here, for this
-    /// step alone, says so by Transformer::weights_changed(), here and when it is over: merged copies formed
-    /// for an evaluation would serve the step otherwise, and those of the step an evaluation.
+    /// Called before the first micro-batch of step `step` (0-based). A method that changes an effective
+    /// weight for this step alone must call Transformer::weights_changed() here and again when the step is
+    /// over; otherwise the step would use merged copies of an evaluation, or an evaluation those of the step.
     virtual void begin_step(std::int64_t /*step*/) {}
-    /// After a micro-batch was uploaded, before its forward pass: another pass of the model (a teacher's).
+    /// Called after a micro-batch was uploaded and before its forward pass, for another pass of the model (a
+    /// teacher's).
     virtual void begin_micro_batch(Transformer&) {}
-    /// Sum over micro-batches is complete on each rank, sum over ranks not begun: what is linear in the
-    /// gradient may happen here.
+    /// Called when the sum over micro-batches is complete on each rank and the sum over ranks has not begun.
+    /// Operations that are linear in the gradient may happen here.
     virtual void reduce_gradients(Optimizer& optimizer) { optimizer.reduce_gradients(); }
-    /// Leaves the squared norm in optimizer.squared_norm().
+    /// Must leave the squared norm in optimizer.squared_norm().
     virtual void squared_gradient_norm(Optimizer& optimizer) { optimizer.measure_gradients(); }
-    /// Mask, precondition or project the owners' gradients.
+    /// For a mask, preconditioner or projection of the owners' gradients.
     virtual void before_update(Optimizer&, std::int64_t /*step*/) {}
     virtual void update(Optimizer& optimizer, double lr_factor) { optimizer.update(lr_factor); }
-    /// Switch, merge, reset, threshold, rotate: all ranks hold the updated vectors.
+    /// For a switch, merge, reset, threshold or rotation: all ranks hold the updated vectors.
     virtual MethodReport after_gather(Optimizer&, std::int64_t /*step*/) { return {}; }
-    /// After the host has read the step's scalars (Optimizer::scalars()): completes and judges what
-    /// after_gather() reported.
+    /// Called when the host has read the step's scalars (Optimizer::scalars()); completes and judges the
+    /// report of after_gather().
     virtual void end_step(std::span<const double> /*scalars*/, MethodReport&) {}
 
-    /// Factor on top of the schedule.
+    /// A factor on the learning rate of the schedule.
     virtual double lr_multiplier(std::int64_t /*step*/) const { return 1; }
-    /// What a checkpoint holds beyond parameters and moments. Loading: called before the optimizer's state,
-    /// so that owners that depend on it can be assigned first. Saving: after it.
+    /// Saves or loads what a checkpoint holds besides parameters and moments. When loading it is called
+    /// before the optimizer's state, so that owners that depend on it can be assigned first; when saving,
+    /// after it.
     virtual void visit_state(StateIo&, Optimizer&) {}
-    /// What this method cannot do with its weights, because it would compute another function.
+    /// Returns why this method's weights cannot be used in this way (the result would be another function),
+    /// if so.
     virtual std::optional<Refusal> refusal(Use) const { return std::nullopt; }
     /// What a user should know before the run (coverage of the bank, ...), one line each.
     virtual std::vector<std::string> notes(const Config&) const { return {}; }

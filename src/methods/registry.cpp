@@ -1,4 +1,4 @@
-// One line a method.
+// The list of methods: one line for each.
 #include "methods/registry.hpp"
 
 #include <deque>
@@ -31,7 +31,8 @@ const MethodEntry& entry_of(const Config& config) {
     for (const MethodEntry& entry : entries())
         if (entry.options.name == config.method.name) return entry;
     fail(
-        "unknown method '{}' (it has no entry in the registry); see `switchyard train --help` for the methods",
+        "unknown method '{}' (it has no entry in the registry); for the methods see `switchyard train "
+        "--help`",
         config.method.name);
 }
 

@@ -1,4 +1,4 @@
-// Causal grouped-query self-attention with RoPE. Heads are split over tp, whole.
+// Causal grouped-query self-attention with RoPE. Whole heads are distributed over tp.
 #include "kernels/attention.hpp"
 
 #include "kernels/rope.hpp"

@@ -21,7 +21,7 @@ Block::Block(const ModelContext& context, int layer)
       mlp_(context, "model.layers." + std::to_string(layer)) {
     attention_norm_.shard.name = "model.layers." + std::to_string(layer) + ".input_layernorm";
     mlp_norm_.shard.name = "model.layers." + std::to_string(layer) + ".post_attention_layernorm";
-    // The last block's activations are still there when backward begins.
+    // When backward begins, the last block's activations are still valid.
     if (!context.config.model.recompute || layer + 1 == context.config.model.num_layers) return;
     for (Linear* linear : attention_.linears()) linear->set_recomputed();
     for (Linear* linear : mlp_.recomputed_linears()) linear->set_recomputed();

@@ -1,5 +1,5 @@
 // Block: x_mid = x + attention(norm(x)); x_out = x_mid + mlp(norm(x_mid)). The second addition is fused with
-// the norm that follows it, the next block's or the final one, so a block hands on (x_mid, y) instead of
+// the norm that follows it (of the next block, or the final one), so a block returns (x_mid, y) instead of
 // their sum.
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace switchyard {
 
-/// What one block's forward leaves for its backward. With model.recompute all blocks but for `x` share one
-/// set.
+/// The activations that forward of one block keeps for backward. With model.recompute all blocks share one
+/// set, except `x`.
 struct BlockSaved {
     Tensor x;                         // (N, C) residual stream at the block's input
     Tensor x_mid;                     // (N, C)
@@ -25,10 +25,10 @@ class Block {
     void allocate_norms(const ModelContext&);
     BlockSaved allocate_saved(const ModelContext&, Tensor x) const;
 
-    /// Input: residual stream x_in + y_in (y_in empty: x_in alone), stored to saved.x. On return the block's
-    /// output is saved.x_mid + y, y (N, C) being the MLP's output.
+    /// The input is the residual stream x_in + y_in (x_in alone if y_in is empty), which is stored in
+    /// saved.x. On return the block's output is saved.x_mid + y, where y (N, C) is the MLP's output.
     void forward(Tensor x_in, Tensor y_in, const BlockSaved&, const Scratch&, Tensor y) const;
-    /// Fills `saved` again from saved.x; y (N, C) is scratch.
+    /// Computes `saved` again from saved.x; y (N, C) is scratch.
     void recompute(const BlockSaved&, const Scratch&, Tensor y) const;
     /// d_x (N, C): gradient of the block's output on entry, of its input on return.
     void backward(const BlockSaved&, const Scratch&, Tensor d_x);
@@ -45,7 +45,7 @@ class Block {
     Mlp mlp_;
 };
 
-/// A norm's weight (n), ones at start: the same on all tp ranks, and so is its gradient.
+/// The weight (n) of a norm, initially ones. It is the same on all tp ranks, and so is its gradient.
 Parameter make_norm(const ModelContext&, const std::string& name, std::int64_t size);
 
 }  // namespace switchyard

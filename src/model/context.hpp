@@ -1,4 +1,5 @@
-// What every part of the model needs to know: sizes, where its memory comes from, whom it communicates with.
+// What every part of the model needs to know: sizes, the source of its memory, and the ranks it communicates
+// with.
 #pragma once
 
 #include "comm/collectives.hpp"

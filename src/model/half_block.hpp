@@ -1,13 +1,13 @@
 // The two halves of a block, attention and MLP: a column-parallel stage, local work, a row-parallel linear.
-// Each owns its two collectives over tp: the sum of its output and, in backward, the sum of its input's
-// gradient. `Saved` is what forward leaves for backward; `Scratch` is shared by all blocks.
+// Each has two collectives over tp: the sum of its output and, in backward, the sum of its input's gradient.
+// `Saved` is what forward keeps for backward; `Scratch` is shared by all blocks.
 #pragma once
 
 #include "model/linear.hpp"
 
 namespace switchyard {
 
-/// Shapes: N = B T tokens, widths local to this rank.
+/// Shapes with N = B T tokens; widths are local to this rank.
 struct AttentionSaved {
     Tensor q, k, v, o;  // (N, H D), (N, K D), (N, K D), (N, H D)
     Tensor lse;         // (B, H, T)
@@ -16,15 +16,15 @@ struct MlpSaved {
     Tensor gate, up;  // (N, F); hold d_gate and d_up after backward
 };
 
-/// Work space that no one needs between half-blocks.
+/// Work space that is free between half-blocks.
 struct Scratch {
     Tensor d_h;  // (N, C)
     Tensor d_q, d_k, d_v, d_o;
     Tensor a, d_a;      // (N, F)
-    Tensor reduce;      // of the tp collectives
+    Tensor reduce;      // work space of the tp collectives
     Tensor rope_table;  // (T, 2, D/2)
     Tensor first_key;   // (B, T) i32, or empty
-    Tensor kernels;     // what attention and norms need beside their arguments
+    Tensor kernels;     // scratch of the attention and norm kernels
 };
 
 class Attention {
@@ -32,9 +32,9 @@ class Attention {
     Attention(const ModelContext&, const std::string& layer);
     AttentionSaved allocate_saved(const ModelContext&) const;
 
-    /// y (N, C) <- sum over tp of the half-block's output for h (N, C); done when the Pending is.
+    /// y (N, C) <- sum over tp of the half-block's output for h (N, C); complete when the Pending is.
     Pending forward(Tensor h, const AttentionSaved&, const Scratch&, Tensor y) const;
-    /// After forward()'s Pending has ended.
+    /// To be called when forward()'s Pending has completed.
     void output_complete(Tensor y) const { o_.output_complete(y); }
     /// scratch.d_h <- gradient of h, summed over tp, from d_y (N, C); factor and weight gradients +=.
     Pending backward(Tensor h, const AttentionSaved&, const Scratch&, Tensor d_y);
@@ -62,7 +62,7 @@ class Mlp {
     Pending backward(Tensor h, const MlpSaved&, const Scratch&, Tensor d_y);
 
     std::vector<Linear*> linears() { return {&gate_, &up_, &down_}; }
-    /// Those of gate_and_up(): the half-block's output is not needed in backward.
+    /// The linears of gate_and_up(); backward does not need the output of the others.
     std::vector<Linear*> recomputed_linears() { return {&gate_, &up_}; }
 
   private:
@@ -71,7 +71,7 @@ class Mlp {
     Linear gate_, up_, down_;
 };
 
-/// Allocates what half-blocks share; after the method has attached its adapters.
+/// Allocates what all half-blocks share; to be called after the method has attached its adapters.
 Scratch allocate_scratch(const ModelContext&);
 
 }  // namespace switchyard

@@ -51,7 +51,7 @@ void Linear::allocate(const ModelContext& context, std::unique_ptr<Adapter> adap
     base_.words.hi = arena.take(MemoryClass::frozen, context.dtype, kept);
     if (context.dtype == DType::bf16) base_.words.lo = arena.take(MemoryClass::frozen, DType::i16, kept);
     if (base_.slice.kept == out_.padded) weight_ = base_.words.hi;
-    arena.shared(context.accumulate(), kept);  // for initialise()
+    arena.shared(context.accumulate(), kept);  // the work space of initialise()
 }
 
 void Linear::initialise(const ModelContext& context) {
@@ -72,7 +72,7 @@ void Linear::visit_base(StateIo& io, const ModelContext& context) {
     const Tensor full = context.arena.shared(context.accumulate(), base_.words.hi.shape());
     const Shard part = base_shard(context);
     if (io.saving()) kernels::load_frozen(base_.words, full);
-    if (io.loading()) kernels::zero(full);  // the padding, which the file does not hold
+    if (io.loading()) kernels::zero(full);  // clears the padding, which the file does not hold
     io.tensor("/model/" + part.name, part, full);
     if (io.loading()) kernels::store_frozen(full, base_.words);
 }

@@ -1,4 +1,4 @@
-// SwiGLU feed-forward: down(silu(gate(h)) * up(h)). The feed-forward dimension is split over tp with local
+// SwiGLU feed-forward: down(silu(gate(h)) * up(h)). The feed-forward dimension is cut over tp with local
 // padding.
 #include <algorithm>
 

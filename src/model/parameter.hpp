@@ -1,30 +1,31 @@
-// Parameter: a tensor that is trained, as this rank holds it. Values are the compute copies; the optimizer's
-// masters belong to its owner (optim/owned_parameter.hpp).
+// Parameter: the part of a trained tensor that this rank holds. Values are the compute copies; the masters
+// are at the owner of each row (optim/owned_parameter.hpp).
 #pragma once
 
 #include "core/shard.hpp"
 
 namespace switchyard {
 
-/// How the gradients of the tp ranks combine. `own`: each tp rank holds another part of the tensor.
-/// `partial`: all hold the same tensor and their gradients add up. `same`: all hold the same tensor and
+/// How the gradients of the tp ranks combine. `own`: each tp rank holds a different part of the tensor.
+/// `partial`: all hold the same tensor and their gradients are summed. `same`: all hold the same tensor and
 /// compute the same gradient.
 enum class TpGradient { own, partial, same };
 
-/// What a parameter is, for counts, its learning rate and weight decay.
+/// What a parameter is, which decides its learning rate, weight decay and place in parameter counts.
 enum class ParameterRole { embedding, head, norm, weight, factor };
 
 struct Parameter {
     Shard shard;
     Tensor value;     // compute or accumulate type, local shape with padding
-    Tensor gradient;  // accumulate type; value's rows, but maybe of another width (a projected gradient)
+    Tensor gradient;  // accumulate type; as many rows as value, but possibly another width (a projected
+                      // gradient)
     TpGradient tp_gradient = TpGradient::own;
-    /// weight: of a linear, whole; factor: whatever else an adapter trains.
+    /// weight: the whole weight of a linear; factor: anything else that an adapter trains.
     ParameterRole role = ParameterRole::factor;
     bool transposed =
-        false;  // the checkpoint holds the transpose (lora_B is trained slot by slot, one slot a row)
+        false;  // the checkpoint holds the transpose (lora_B is stored slot by slot, one slot per row)
 
-    /// Of a linear of a block: learning rate `lr`; others have `dense_lr`.
+    /// True for parameters of a block's linear, which have learning rate `lr`; others have `dense_lr`.
     bool of_linear() const { return role == ParameterRole::weight || role == ParameterRole::factor; }
 };
 

@@ -1,4 +1,4 @@
-// The two passes over the blocks, and what they keep.
+// The forward and backward pass over the blocks, and what forward keeps for backward.
 #include "model/transformer.hpp"
 
 #include "kernels/elementwise.hpp"

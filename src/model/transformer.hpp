@@ -1,6 +1,6 @@
-// Transformer: a LLaMA decoder, hand-written forward and backward. Built in three moves: construct (shapes),
-// let a method decide about each linear (set_adapter), allocate. One micro-batch at a time: forward(), then
-// backward().
+// Transformer: a LLaMA decoder with hand-written forward and backward. It is built in three stages: construct
+// it (shapes), let a method choose the adapter of each linear, allocate. It handles one micro-batch at a
+// time: forward(), then backward().
 #pragma once
 
 #include <functional>
@@ -23,37 +23,37 @@ class Transformer {
 
     /// The linears of all blocks, in the order of the forward pass.
     std::vector<Linear*> linears();
-    /// Adapters decided by `attach` (nullptr: dense), then everything gets its memory.
+    /// `attach` returns the adapter of each linear (nullptr: dense); then all memory is allocated.
     void allocate(const ModelContext&, const std::function<std::unique_ptr<Adapter>(Linear&)>& attach);
-    /// Seeded initial values of every weight and norm; adapters are initialised by their method afterwards.
+    /// Seeded initial values of every weight and norm. The method initialises the adapters afterwards.
     void initialise(const ModelContext&);
-    /// What does not change in a run (RoPE's table); part of initialise(), needed alone before loading a
-    /// checkpoint.
+    /// Computes what is constant during a run (RoPE's table). initialise() does this too; loading a
+    /// checkpoint needs it alone.
     void prepare(const ModelContext&);
-    /// Everything trained, in a fixed order: embedding, head, blocks (norms, then weights or factors), final
-    /// norm.
+    /// Everything that is trained, in a fixed order: embedding, head, blocks (norms, then weights or
+    /// factors), final norm.
     std::vector<Parameter*> parameters();
 
-    /// Values of weights or factors have changed since the last forward().
+    /// To be called when values of weights or factors have changed since the last forward().
     void weights_changed() { stage_->invalidate(); }
     /// loss() <- sum of the losses of batch() over its targets; keeps what backward() needs. `scale`: factor
-    /// of the gradient, one over the number of targets in the whole batch of the step. The head's gradient is
-    /// formed here.
+    /// of the gradient, 1 / (number of targets in the whole batch of the step). The head's gradient is
+    /// computed here.
     void forward(double scale);
-    /// Gradients += of what the last forward() saw.
+    /// Adds the gradients for the batch of the last forward().
     void backward();
     /// loss() <- sum of the losses of batch(), without gradients.
     void evaluate();
-    /// (1) f64 in back-end memory: of the last forward() or evaluate().
+    /// The loss of the last forward() or evaluate(): (1) f64 in back-end memory.
     Tensor loss() const { return loss_; }
-    /// As evaluate() without the loss, for next_token_logits().
+    /// Like evaluate() without the loss; next_token_logits() may follow.
     void read() { run_blocks(); }
-    /// logits (1, V local padded) of the token after position `position` of sequence 0, after evaluate() or
-    /// read().
+    /// logits (1, V local padded) of the token after position `position` of sequence 0; to be called after
+    /// evaluate() or read().
     void next_token_logits(std::int64_t position, Tensor logits) const;
 
     const Extent& vocabulary() const { return vocab_.extent(); }
-    const MicroBatch& batch() const { return batch_; }  // tensors to be filled by the caller before a pass
+    const MicroBatch& batch() const { return batch_; }  // the caller fills its tensors before a pass
     /// Bytes that this rank sends in one step of `micro_batches` forward and backward passes.
     Traffic plan_traffic(std::int64_t micro_batches);
 
@@ -69,7 +69,7 @@ class Transformer {
     std::unique_ptr<WeightStage> stage_;
     MicroBatch batch_;
     Tensor x_final_, h_final_, rstd_final_, loss_;
-    Tensor y_, d_x_;  // (N, C): a block's handed-on output; gradient of the residual stream
+    Tensor y_, d_x_;  // (N, C): the output that a block hands on; the gradient of the residual stream
 };
 
 }  // namespace switchyard

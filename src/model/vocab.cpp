@@ -1,4 +1,4 @@
-// Chunk size: what keeps the logits of a chunk near kernels::logits_chunk_bytes(). They lie
+// The chunk size keeps the logits of a chunk near kernels::logits_chunk_bytes(). They are stored as
 // (vocabulary, tokens): the weight's gradient then needs no transpose, and softmax runs along tokens.
 #include "model/vocab.hpp"
 

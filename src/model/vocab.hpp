@@ -1,6 +1,6 @@
 // Vocab: vocab-parallel embedding, head and cross-entropy. This rank holds rows [begin, begin + count) of
-// both tables, padded to equal blocks. Logits exist for one chunk of tokens at a time, fused with their
-// backward.
+// both tables, padded to equal blocks. Logits exist for one chunk of tokens at a time; their backward follows
+// immediately.
 #pragma once
 
 #include "kernels/embedding.hpp"
@@ -17,12 +17,12 @@ class Vocab {
 
     /// x (N, C) <- embeddings of tokens (N) i32, summed over tp.
     Pending embed(Tensor tokens, Tensor x, Tensor reduce) const;
-    /// Embedding gradient += from d_x (N, C).
+    /// Embedding gradient += the gradient from d_x (N, C).
     void embed_backward(Tensor tokens, Tensor d_x);
 
-    /// loss (1) f64 in back-end memory <- sum of the cross-entropies of h (N, C) against targets (N; -1
-    /// ignored). With d_h given: head gradient +=, and d_h (N, C) <- scale * gradient of that sum, not yet
-    /// summed over tp.
+    /// loss (1) f64 in back-end memory <- sum of the cross-entropies of h (N, C) against targets (N; -1 is
+    /// ignored). If d_h is given: head gradient += its part, and d_h (N, C) <- scale * gradient of that sum,
+    /// not yet summed over tp.
     void loss(Tensor h, Tensor targets, double scale, Tensor loss, Tensor d_h);
 
     /// logits (1, V local padded) of one row h (1, C).
@@ -30,7 +30,7 @@ class Vocab {
 
     const Extent& extent() const { return extent_; }
     std::vector<Parameter*> parameters();
-    /// Bytes this rank sends for the loss of N tokens (the statistics of all tp ranks).
+    /// Bytes that this rank sends for the loss of N tokens (the statistics of all tp ranks).
     double loss_bytes() const;
 
   private:

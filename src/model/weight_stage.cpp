@@ -1,4 +1,5 @@
-// Two modes: kept merged copies (local frozen weights) and double-buffered gathers (sharded frozen weights).
+// Two modes: merged copies that are kept (local frozen weights), and gathers into two buffers (sharded frozen
+// weights).
 #include "model/weight_stage.hpp"
 
 #include "kernels/elementwise.hpp"

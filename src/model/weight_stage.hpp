@@ -1,6 +1,6 @@
-// WeightStage: brings the frozen weights of one block into the form that products use. Merged copies are kept
-// for the step; with parallel.shard_frozen each rank prepares its slice of rows (merged, if the adapter
-// merges) and the slices are gathered over dp, one block ahead of use, into two buffers.
+// WeightStage: brings the frozen weights of a block into the form that products use. Merged copies are kept
+// for the step. With parallel.shard_frozen each rank prepares its slice of rows (merged, if the adapter
+// merges), and the slices are gathered over dp, one block ahead of use, into two buffers.
 #pragma once
 
 #include <array>
@@ -14,16 +14,16 @@ class WeightStage {
   public:
     WeightStage(const ModelContext&, std::vector<std::vector<Linear*>> blocks);
 
-    /// Values have changed: every copy is out of date.
+    /// To be called when values have changed: every copy is out of date.
     void invalidate();
-    /// Starts the gather of a block (no-op if it is there, not sharded, or outside the model).
+    /// Starts the gather of a block. No effect if the block is present, not sharded, or outside the model.
     void prefetch(int block);
-    /// linear.weight() of the block's linears is valid until acquire() of another block.
+    /// Until acquire() of another block, linear.weight() of this block's linears is valid.
     void acquire(int block);
 
-    /// Gathers in one step of `micro_batches` forward and backward passes over `blocks` blocks.
+    /// The number of gathers in a step of `micro_batches` forward and backward passes over `blocks` blocks.
     static std::int64_t gathers_per_step(std::int64_t blocks, std::int64_t micro_batches);
-    /// Bytes that this rank sends for them.
+    /// Bytes that this rank sends for these gathers.
     double bytes_per_step(std::int64_t micro_batches) const;
 
   private:
@@ -39,8 +39,8 @@ class WeightStage {
     bool sharded_;
     std::vector<std::vector<Linear*>> blocks_;
     std::vector<std::vector<Tensor>>
-        storage_;              // per block (kept) or per buffer (sharded): one tensor a linear
-    std::vector<bool> fresh_;  // merged copies of a block formed in this step
+        storage_;              // per block (kept) or per buffer (sharded): one tensor for each linear
+    std::vector<bool> fresh_;  // the merged copies of a block were formed in this step
     std::array<Buffer, 2> buffers_;
 };
 

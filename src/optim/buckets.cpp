@@ -1,5 +1,6 @@
-// Each owner's rows, in the order of items and rows, are cut into segments of at most `capacity` elements.
-// Matrices whose blocks fill whole segments begin a new one, so that their rows need no copy.
+// The rows of each owner, in the order of items and rows, are cut into segments of at most `capacity`
+// elements. A matrix whose blocks fill whole segments begins a new segment, so that its rows need not be
+// copied.
 #include "optim/buckets.hpp"
 
 #include <algorithm>
@@ -15,14 +16,14 @@ Tensor matrix(Tensor tensor, std::int64_t width) {
     return tensor.reshape({tensor.size() / width, width});
 }
 
-/// Where rows go: each owner fills its segment of a bucket, then that of the next bucket.
+/// Assigns rows to segments: each owner fills its segment of a bucket, then its segment of the next bucket.
 class SegmentFiller {
   public:
     SegmentFiller(int ranks, std::int64_t capacity) : capacity_(capacity), open_(ranks) {}
 
     struct Place {
         std::size_t bucket = 0;
-        std::int64_t offset = 0;  // elements, in the owner's segment
+        std::int64_t offset = 0;  // in elements, within the owner's segment
     };
     /// Calls f(row, place) for the rows of `item`.
     template <class F>
@@ -31,11 +32,11 @@ class SegmentFiller {
         for (std::size_t row = 0; row < item.owner->size(); ++row)
             f(row, add((*item.owner)[row], item.width));
     }
-    /// Elements of each bucket's segments: those of the owner that fills most.
+    /// Elements of the segments of each bucket, as many as its fullest segment needs.
     const std::vector<std::int64_t>& segments() const { return segments_; }
 
   private:
-    /// Whether every owner has a block of rows, and the first one a segment full.
+    /// True if every owner has a block of rows and the block of the first owner fills a segment.
     bool fills_segments(const BucketItem& item) const {
         const std::vector<int>& owner = *item.owner;
         return std::is_sorted(owner.begin(), owner.end()) &&
@@ -54,7 +55,7 @@ class SegmentFiller {
     }
 
     std::int64_t capacity_;
-    std::vector<Place> open_;  // per owner: where its next row goes
+    std::vector<Place> open_;  // per owner: the place of its next row
     std::vector<std::int64_t> segments_;
 };
 
@@ -77,7 +78,7 @@ double bucket_bytes(const std::vector<BucketItem>& items, int ranks, std::int64_
 
 BucketTable::BucketTable(const std::vector<BucketItem>& items, int ranks, std::int64_t capacity)
     : ranks_(ranks) {
-    struct Open {  // the run that an owner's rows join
+    struct Open {  // the run that the next row of an owner may extend
         std::size_t bucket = 0, run = 0;
         int item = -1;
     };
@@ -100,13 +101,13 @@ BucketTable::BucketTable(const std::vector<BucketItem>& items, int ranks, std::i
                                  place.bucket * ranks + owner});
             }
             Run& run = found[last.run].run;
-            if (run.first + run.count != static_cast<std::int64_t>(row)) run.list = 0;  // no range
+            if (run.first + run.count != static_cast<std::int64_t>(row)) run.list = 0;  // not a range
             ++run.count;
             run_of_row.push_back(last.run);
         });
     }
     segments_ = filler.segments();
-    // Sorted by place; runs of one place keep their order.
+    // Sorts the runs by place; runs with the same place keep their order.
     first_run_.assign(segments_.size() * ranks + 1, 0);
     for (const Found& x : found) ++first_run_[x.place + 1];
     std::partial_sum(first_run_.begin(), first_run_.end(), first_run_.begin());

@@ -1,5 +1,5 @@
-// Buckets: rows of many matrices travel to their owners, or from them, in equal padded segments, one for each
-// owner. Rows that fill a segment side by side travel from and to where they lie, others are collected first.
+// Buckets: rows of many matrices are sent to their owners, or from them, in equal padded segments, one per
+// owner. Consecutive rows that fill a segment are sent from and received in place; others are packed first.
 // Every rank of the group builds the same buckets.
 #pragma once
 
@@ -22,19 +22,19 @@ struct BucketItem {
 double bucket_bytes(const std::vector<BucketItem>&, int ranks, std::int64_t capacity,
                     std::size_t element_bytes);
 
-/// Which rows travel in which segment: host tables, made once for a distribution of rows and then shared.
+/// Which rows are in which segment: tables on the host, made once for a distribution of rows and then shared.
 class BucketTable {
   public:
     /// Some rows of one item, contiguous in a segment from `offset` on.
     struct Run {
         int item = 0;
-        std::int64_t offset = 0;  // elements
+        std::int64_t offset = 0;  // in elements
         std::int64_t count = 0;
-        std::int32_t first = 0;  // row
-        std::int64_t list =
-            -1;  // where its rows begin in lists(), ascending; -1: first ... first + count - 1
+        std::int32_t first = 0;  // number of the first row
+        /// Index in lists() where its rows begin, ascending; -1: they are first ... first + count - 1.
+        std::int64_t list = -1;
     };
-    /// capacity: elements of one segment at most (at least the widest row).
+    /// capacity: the largest number of elements of a segment (at least the widest row).
     BucketTable(const std::vector<BucketItem>&, int ranks, std::int64_t capacity);
 
     int ranks() const { return ranks_; }
@@ -50,8 +50,8 @@ class BucketTable {
   private:
     int ranks_ = 1;
     std::vector<std::int64_t> widths_, segments_;
-    std::vector<Run> runs_;               // by bucket, then owner
-    std::vector<std::size_t> first_run_;  // of bucket * ranks + owner
+    std::vector<Run> runs_;               // sorted by bucket, then by owner
+    std::vector<std::size_t> first_run_;  // index of the first run of bucket * ranks + owner
     std::vector<std::int32_t> lists_;
 };
 
@@ -62,12 +62,12 @@ class Buckets {
     Buckets(std::shared_ptr<const BucketTable> table, Tensor lists)
         : table_(std::move(table)), lists_(lists) {}
 
-    /// Rows of tensors[i] that this rank owns <- their sum over the ranks of `comm`, in rank order, in the
-    /// tensors' type; rows owned elsewhere keep their local values. send, received: (P * capacity) elements
-    /// in the travelling type.
+    /// Rows of tensors[i] that this rank owns <- their sum over the ranks of `comm`, in rank order and in the
+    /// tensors' type; rows of other owners keep their local values. send, received: (P * capacity) elements
+    /// in the type that is sent.
     void reduce(const Comm&, std::span<const Tensor> tensors, Tensor send, Tensor received, Traffic&,
                 TrafficGroup) const;
-    /// Rows of tensors[i] <- their owner's. all: (P * capacity) elements of the tensors' type.
+    /// Rows of tensors[i] <- the owner's values. all: (P * capacity) elements of the tensors' type.
     void gather(const Comm&, std::span<const Tensor> tensors, Tensor all, Traffic&, TrafficGroup) const;
 
     const BucketTable* table() const { return table_.get(); }
@@ -76,7 +76,8 @@ class Buckets {
     using Runs = std::span<const BucketTable::Run>;
     kernels::RowPart rows(const BucketTable::Run&, std::span<const Tensor> tensors) const;
     kernels::RowPart slice(const BucketTable::Run&, Tensor segment) const;
-    /// The rows of `runs` where they lie, if they fill a segment side by side in this type; else empty.
+    /// The rows of `runs` in their own memory, if they fill a segment consecutively in this type; else an
+    /// empty tensor.
     Tensor in_place(Runs, std::int64_t segment, DType, std::span<const Tensor> tensors) const;
 
     std::shared_ptr<const BucketTable> table_;

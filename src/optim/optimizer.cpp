@@ -1,4 +1,4 @@
-// The order of owned_ is the order of the model's parameters; every rank walks it alike.
+// owned_ is in the order of the model's parameters, and every rank walks it in this order.
 #include "optim/optimizer.hpp"
 
 #include <algorithm>
@@ -13,13 +13,13 @@
 namespace switchyard {
 namespace {
 
-/// Elements of one travelling buffer at most: bounds the work space on many ranks.
+/// The largest number of elements of a communication buffer. It bounds the work space on many ranks.
 constexpr std::int64_t buffer_elements = std::int64_t{1} << 22;
 DType gradient_dtype(const ModelContext& context) {
     return context.config.optim.gradient_dtype == "bf16" ? DType::bf16 : context.accumulate();
 }
 
-/// Types of the trained values: what is gathered together has one.
+/// The types of the trained values. Only values of one type are gathered together.
 std::vector<DType> value_types(const std::deque<OwnedParameter>& all) {
     std::vector<DType> types;
     for (const OwnedParameter& owned : all) {
@@ -63,7 +63,8 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
     if (context.arena.measuring()) return;
     std::vector<double> weights;
     for (const OwnedParameter& owned : owned_) {
-        // Another tp rank counts what all hold alike; what is not finite shows here all the same.
+        // What all tp ranks hold alike is counted by tp rank 0 only. Numbers that are not finite show on
+        // every rank nevertheless.
         const bool elsewhere = owned.parameter().tp_gradient == TpGradient::same && context_.tp_rank() != 0;
         weights.push_back(elsewhere ? 0 : 1);
     }
@@ -87,7 +88,7 @@ void Optimizer::add_group(const Comm& comm, bool slots, DType type) {
         rows += static_cast<std::int64_t>(owned.owners().owner.size());
     }
     if (group.members.empty() || comm.size() == 1) return;
-    // Rows of one width side by side fill the segments of all owners alike.
+    // Sorted by width, because consecutive rows of one width fill the segments of all owners equally.
     std::stable_sort(group.members.begin(), group.members.end(),
                      [&](int a, int b) { return owned_[a].width() > owned_[b].width(); });
     for (int i : group.members) {

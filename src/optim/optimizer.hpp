@@ -1,6 +1,6 @@
-// Optimizer: AdamW over everything trained, sharded: gradients are reduced to the owners of their rows,
-// owners update their f32 masters, an all-gather distributes the new compute copies (ZeRO-1, Rajbhandari et
-// al. 2020).
+// Optimizer: AdamW for everything that is trained, sharded as in ZeRO-1 (Rajbhandari et al. 2020): gradients
+// are reduced to the owners of their rows, owners update their f32 masters, and an all-gather distributes the
+// new compute copies.
 #pragma once
 
 #include <deque>
@@ -26,83 +26,86 @@ class Optimizer {
     int index_of(const Parameter*) const;
 
     void zero_gradients();
-    /// Masters <- values: after initialisation.
+    /// Masters <- values; to be called after initialisation.
     void masters_from_values();
-    /// Values <- masters, everywhere: after loading.
+    /// Values <- masters, on all ranks; to be called after loading.
     void values_from_masters();
 
-    /// Gradients to the current owners, summed over their group in rank order.
+    /// Reduces gradients to the current owners, summed over their group in rank order.
     void reduce_gradients();
-    /// squared_norm() <- sum of squares over the whole model, replicated values counted once, the same bits
-    /// on all ranks. Collective.
+    /// squared_norm() <- sum of squares over the whole model. Replicated values count once, and the bits are
+    /// the same on all ranks. Collective.
     void measure_gradients();
     /// (1) f64 in back-end memory; one of scalars().
     Tensor squared_norm() const { return scalars_.slots(norm_slot_); }
-    /// clip() <- clip coefficient of squared_norm(), and whether that and `loss` (1) f64, if given, are
-    /// finite: update() does nothing otherwise.
+    /// clip() <- the clip coefficient for squared_norm(), and whether that and `loss` (1) f64, if given, are
+    /// finite. If they are not, update() has no effect.
     void decide_clip(Tensor loss = {});
-    /// After the step, as read from scalars(): the norm before clipping.
+    /// The norm before clipping, from scalars() as read after the step.
     double gradient_norm(std::span<const double> scalars) const;
-    /// Name of the first parameter whose gradient was not finite on some rank, "" if all were. Collective;
-    /// for messages, as it waits for the back end.
+    /// Name of the first parameter whose gradient was not finite on some rank; "" if all were finite.
+    /// Collective. For messages only, because it waits for the back end.
     std::string first_bad_gradient() const;
-    /// lr_factor: of the schedule (and method) at this step. `adjust` may change the settings of a parameter,
-    /// or return false: the method updates it itself, predicated on clip().
+    /// lr_factor: the factor of the schedule (and method) for this step. `adjust` may change the settings of
+    /// a parameter, or return false if the method updates the parameter itself (subject to clip()).
     using Adjust = std::function<bool(OwnedParameter&, kernels::AdamWSettings&)>;
     void update(
         double lr_factor,
         const Adjust& adjust = [](OwnedParameter&, kernels::AdamWSettings&) { return true; });
-    /// (2) f64 in back-end memory: clip coefficient, finite flag; after decide_clip().
+    /// (2) f64 in back-end memory: clip coefficient and finite flag, as set by decide_clip().
     Tensor clip() const { return clip_; }
-    /// What the host reads once a step: slots of all who take some while the state is built.
+    /// The scalars that the host reads once a step. Whoever needs some takes slots while the state is built.
     kernels::StepScalars& scalars() { return scalars_; }
     void gather_values();
 
-    /// Rows change owner: the tables at once, the state as RowMoves says. All ranks give the same moves; at
-    /// most OwnershipPlan::most_moving rows of a parameter leave or arrive at a time.
+    /// Changes the owners of rows. The tables change at once, the state when the RowMoves are run. All ranks
+    /// must give the same moves; at most OwnershipPlan::most_moving rows of a parameter may leave or arrive
+    /// at a time.
     RowMoves plan_moves(const std::vector<RowMove>&, kernels::StepLists&);
-    /// Other owners for the rows of one parameter, before its state is loaded; rebuild_buckets() once all are
-    /// set.
+    /// Sets the owners of one parameter's rows before its state is loaded. Call rebuild_buckets() when all
+    /// are set.
     void assign_owners(int parameter, const std::vector<int>& owner);
-    /// Of the groups whose rows change owners.
+    /// Rebuilds the buckets of those groups whose rows have changed owners.
     void rebuild_buckets();
-    /// Bytes that this rank sends per step, with the owners of now or, where given, these.
+    /// Bytes that this rank sends per step, with the current owners or with `other_owners`.
     Traffic plan_traffic(const std::map<int, std::vector<int>>& other_owners = {}) const;
 
-    /// What a move sends from this rank.
+    /// Bytes that this rank sends for a move.
     double move_bytes(const RowMove&) const;
 
     void visit_state(StateIo&);
 
   private:
-    /// Parameters whose rows travel together.
+    /// Parameters whose rows are sent together.
     struct Group {
         const Comm* comm = nullptr;
-        bool slots = false;        // rows of factors, which change owners; else those that never do
-        DType type = DType::f32;   // of the values
+        bool slots = false;        // true: rows of factors, which change owners; false: rows that never do
+        DType type = DType::f32;   // type of the values
         std::vector<int> members;  // indices in owned_
         std::vector<Tensor> gradients, values;
         std::int64_t capacity = 0;
-        bool projected = false;  // a gradient has another width than its value
-        std::shared_ptr<const BucketTable> value_table, gradient_table;  // the same, unless projected
-        Tensor value_lists, gradient_lists;                              // i32, as many as rows
+        bool projected = false;  // some gradient has another width than its value
+        std::shared_ptr<const BucketTable> value_table, gradient_table;  // the same table, unless projected
+        Tensor value_lists, gradient_lists;                              // i32, one element per row
         Buckets values_in, gradients_in;
     };
     void add_group(const Comm&, bool slots, DType type);
     std::vector<BucketItem> items(const Group&, bool gradients,
                                   const std::map<int, std::vector<int>>& other_owners) const;
-    /// How a bucket's list gets into the memory that keeps it.
+    /// Copies a bucket's list into the memory that keeps it.
     using PlaceList = std::function<void(std::span<const std::int32_t> list, Tensor memory)>;
     void rebuild(Group&, const PlaceList&);
 
     ModelContext context_;
     std::deque<OwnedParameter> owned_;
-    std::vector<Group> groups_;  // dp, then world if it differs; of each what keeps its owners first
+    /// Of dp, then of world if it differs; within each, first the groups whose owners never change.
+    std::vector<Group> groups_;
     Tensor send_, received_, clip_;
     kernels::StepScalars scalars_;
     int norm_slot_ = 0;
     Tensor sums_,
-        weights_;  // (parameters) f64: squared norms of this rank's rows, and whether they count here
+        weights_;  // (parameters) f64: squared norms of this rank's rows, and 1 or 0 for whether they count
+                   // on this rank
     RankValues norm_of_ranks_;
     std::vector<kernels::AdamWRows> updates_;
 };

@@ -1,4 +1,4 @@
-// With one owner and equal types the masters are the values themselves.
+// With one owner and equal types, the values themselves serve as masters.
 #include "optim/owned_parameter.hpp"
 
 #include <algorithm>
@@ -114,7 +114,7 @@ OwnedParameter::Gaps OwnedParameter::change_tables(std::span<const std::int32_t>
         holes.push_back(std::exchange(index_[rows[i]], -1));
         row_of_[holes.back()] = -1;
     }
-    // What lies beyond the new end goes to the holes before it: no place is both read and written.
+    // Rows beyond the new end fill the holes before it, so no place is both read and written.
     Gaps gaps;
     const auto kept = static_cast<std::int32_t>(count_ - static_cast<std::int64_t>(holes.size()));
     std::sort(holes.begin(), holes.end());
@@ -244,7 +244,7 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     const auto visit_moment = [&](const char* name, std::int64_t width, Tensor moment) {
         if (width == 0) return;
         d = of_value;
-        if (width != width_) {  // of a width of its own: every column is valid, and none is cut over tp
+        if (width != width_) {  // with another width every column is valid, and none is cut over tp
             d.cols = d.width = width;
             d.global = transposed ? Shape{width, shard.global[0]} : Shape{shard.global[0], width};
             d.col0 = 0;
@@ -263,8 +263,8 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
         if (io.loading()) kernels::upload(&common, step_);
         return;
     }
-    // A tensor of one counter a slot: the columns over tp hold the same, so the first tp rank of a split
-    // factor writes.
+    // A tensor with one counter per slot is the same on all tp ranks of a cut factor, so the first of them
+    // writes it.
     d.global = {shard.global[0]};
     d.cols = d.width = 1;
     d.col0 = 0;

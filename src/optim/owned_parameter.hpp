@@ -1,5 +1,6 @@
-// OwnedParameter: the optimizer state (master, moments, step counters) of the rows of one parameter that this
-// rank owns. Rows may change owner (Optimizer::plan_moves); storage has a fixed capacity and no order.
+// OwnedParameter: the optimizer state (master, moments, step counters) of those rows of a parameter that this
+// rank owns. Rows may change owner (Optimizer::plan_moves). The storage has a fixed capacity, and its order
+// has no meaning.
 #pragma once
 
 #include "core/arena.hpp"
@@ -11,15 +12,16 @@
 
 namespace switchyard {
 
-/// Who owns a parameter's rows at the start, and how its state is kept.
+/// Who owns a parameter's rows at the start, and which state is kept for them.
 struct OwnershipPlan {
     RowOwners owners;
-    std::int64_t capacity = 0;     // rows this rank may own at a time
-    bool step_per_row = false;     // slots of a factor; else one step counter for all
-    std::int64_t most_moving = 0;  // rows that leave or arrive here at a time, at most
-    /// Without a master the owners' values are what is trained and stored.
+    std::int64_t capacity = 0;     // the largest number of rows that this rank may own at a time
+    bool step_per_row = false;     // true for slots of a factor; otherwise one step counter serves all rows
+    std::int64_t most_moving = 0;  // the largest number of rows that leave or arrive on this rank at a time
+    /// If false there is no master: the owners' values themselves are updated and stored.
     bool master = true;
-    /// Columns of the moments; 0: none. What is not as wide as gradient and value the method updates itself.
+    /// Number of columns of the moments; 0: none. A method must update parameters itself if their moments do
+    /// not have the width of gradient and value.
     static constexpr std::int64_t as_gradient = -1;
     std::int64_t m_width = as_gradient, v_width = as_gradient;
 };
@@ -31,13 +33,13 @@ class OwnedParameter {
     Parameter& parameter() const { return *parameter_; }
     const RowOwners& owners() const { return owners_; }
     bool step_per_row() const { return step_per_row_; }
-    /// Rows that leave or arrive here at a time, at most.
+    /// The largest number of rows that leave or arrive on this rank at a time.
     std::int64_t most_moving() const { return most_moving_; }
-    /// Rows owned here.
+    /// The number of rows that this rank owns.
     std::int64_t num_rows() const { return count_; }
     std::int64_t width() const { return width_; }
     std::int64_t gradient_width() const { return gradient_width_; }
-    /// Of the moments; 0: none.
+    /// Width of the first moment; 0: none.
     std::int64_t m_width() const { return m_width_; }
     std::int64_t v_width() const { return v_width_; }
     bool mine(std::int32_t row) const { return owners_.owner[row] == owners_.group->rank(); }
@@ -55,45 +57,46 @@ class OwnedParameter {
     Tensor v(std::int32_t row) const { return v_.rows(index_[row], 1); }
     Tensor step(std::int32_t row) const { return step_per_row_ ? step_.rows(index_[row], 1) : step_; }
 
-    /// Where those of `rows` that are owned here lie in the storage, in their order.
+    /// Storage places of those of `rows` that this rank owns, in the given order.
     std::vector<std::int32_t> stored(std::span<const std::int32_t> rows) const;
     /// (storage, width).
     Tensor masters() const { return master_; }
-    /// What travels when a row changes owner, each (storage, .): moments, and the counter of a slot.
+    /// The tensors (storage, .) that are sent when a row changes owner: moments, and the counter of a slot.
     std::vector<Tensor> travelling() const;
-    /// Moments and step counters of these rows <- 0, where owned, once `batch` is run.
+    /// Running `batch` sets moments and step counters of those of `rows` that this rank owns to 0.
     void reset_moments(std::span<const std::int32_t> rows, kernels::StepLists&,
                        kernels::RowBatch& batch) const;
-    /// From now on rows with a non-zero entry (one per row) stay as they are but for their counters and what
-    /// momentum they have: their gradients count as zero, and they do not decay. Slots of a factor only.
+    /// Freezes the rows with a non-zero entry (one entry per row): only their counters and the momentum that
+    /// they have go on, their gradients count as zero, and they do not decay. For slots of a factor only.
     void set_frozen(const std::vector<int>& frozen);
-    /// The same once `batch` is run.
+    /// The same, with effect when `batch` is run.
     void set_frozen(const std::vector<int>& frozen, kernels::StepLists&, kernels::RowBatch& batch);
 
     void masters_from_values();
-    void values_from_masters();  // owned rows only: gather afterwards
-    /// The owned rows of the gradient, ascending.
+    void values_from_masters();  // sets owned rows only; gather afterwards
+    /// The owned rows of the gradient, in ascending order.
     kernels::RowPart owned_gradient() const;
-    /// What AdamW updates, where master, moments and gradient have the value's width; else the method's own.
-    /// With no row here: nothing.
+    /// The input of AdamW, if master, moments and gradient have the value's width. Empty if they do not (the
+    /// method then updates) or if no row is owned here.
     kernels::AdamWRows adamw_rows(const kernels::AdamWSettings&) const;
 
     void visit_state(StateIo&, const ModelContext&);
 
-    /// rows[i] goes to owners[i]: the tables at once, the storage once `close_gaps` is run; the content of
-    /// what leaves or arrives is not moved (RowMoves). Then refresh().
+    /// Makes owners[i] the owner of rows[i]. The tables change at once, the storage when `close_gaps` is run.
+    /// The state of rows that leave or arrive is not moved; that is the task of RowMoves. Call refresh()
+    /// afterwards.
     void change_owners(std::span<const std::int32_t> rows, std::span<const int> owners, kernels::StepLists&,
                        kernels::RowBatch& close_gaps);
-    /// The same where no content is to be kept; refreshes.
+    /// The same for state whose content is not kept; refreshes the lists too.
     void assign_owners(std::span<const int> owner_of_row);
-    /// Lists of the owned rows for kernels, once `batch` is run.
+    /// Updates the kernels' lists of owned rows, with effect when `batch` is run.
     void refresh(kernels::StepLists&, kernels::RowBatch& batch);
 
   private:
     Tensor as_matrix(Tensor t) const { return t.reshape({t.dim(0), t.size() / t.dim(0)}); }
     std::vector<std::int32_t> held_rows() const;  // ascending
 
-    /// Storage that is moved to fill what has been left.
+    /// Moves within the storage that fill the places of rows that left.
     struct Gaps {
         std::vector<std::int32_t> from, to;
     };
@@ -106,13 +109,13 @@ class OwnedParameter {
     std::int64_t width_, gradient_width_, m_width_, v_width_;
     bool step_per_row_, has_master_, aliased_;
     std::int64_t most_moving_;
-    std::int64_t count_ = 0;                // rows owned now: storage 0 ... count - 1
-    std::vector<std::int32_t> index_;       // row -> storage, -1: not here
-    std::vector<std::int32_t> row_of_;      // storage -> row
-    std::vector<std::int32_t> frozen_now_;  // what frozen_ holds of the owned rows
+    std::int64_t count_ = 0;                // number of rows owned now, in storage 0 ... count - 1
+    std::vector<std::int32_t> index_;       // row -> storage place; -1: not owned here
+    std::vector<std::int32_t> row_of_;      // storage place -> row
+    std::vector<std::int32_t> frozen_now_;  // the content of frozen_ for the owned rows
     Tensor master_, m_, v_, step_, frozen_, stored_list_, sorted_list_;
     kernels::Rows stored_rows_,
-        sorted_rows_;  // of the parameter: in the order of their storage, and ascending
+        sorted_rows_;  // rows of the parameter, in the order of their storage and in ascending order
 };
 
 }  // namespace switchyard

@@ -1,4 +1,4 @@
-// Blocks of rows are as equal as ceil(rows / ranks) allows; slots follow the homes of their candidates.
+// Blocks of rows have ceil(rows / ranks) rows, except the last; slots follow the homes of their candidates.
 #include "optim/ownership.hpp"
 
 #include <cmath>

@@ -1,5 +1,5 @@
-// Ownership: which rank holds the optimizer state of a row. Pure arithmetic (design section 4), known to
-// every rank, so nothing is ever sent to agree on it.
+// Ownership: which rank holds the optimizer state of a row. Every rank computes it by itself (design section
+// 4), so no communication is needed to agree on it.
 #pragma once
 
 #include <cstdint>
@@ -10,26 +10,26 @@
 
 namespace switchyard {
 
-/// Row i of a parameter's local tensor is owned by rank owner[i] of `group`, over which its gradient is
-/// summed.
+/// Row i of a parameter's local tensor is owned by rank owner[i] of `group`, the ranks over which its
+/// gradient is summed.
 struct RowOwners {
     const Comm* group = nullptr;
     std::vector<int> owner;
 };
 
-/// The ranks whose gradients of a parameter add up: the whole world for a replicated factor (partial over
-/// tp), else dp.
+/// The ranks over which gradients of a parameter are summed: the whole world for a replicated factor (partial
+/// over tp), else dp.
 const Comm& owner_group(const Topology&, TpGradient);
 
-/// Contiguous blocks of ceil(rows / ranks) rows: dense parameters (vectors by index).
+/// Contiguous blocks of ceil(rows / ranks) rows, for dense parameters (and elements of vectors).
 RowOwners block_owners(const Comm& group, std::int64_t rows);
 
-/// Where candidate vectors live: home(c) = (c mod r + rotate * (c div r) + stagger) mod P. Of any r
-/// consecutive candidates on the ring of C, at most ceil(r / P) + 1 have the same home (test_ownership checks
-/// it for many r, C and P).
+/// The homes of candidate vectors: home(c) = (c mod r + rotate * (c div r) + stagger) mod P. Of any r
+/// consecutive candidates on the ring of C, at most ceil(r / P) + 1 have the same home (checked by
+/// test_ownership for many r, C and P).
 struct HomeRule {
     std::int64_t low_rank = 1;
-    std::int64_t stagger = 0;  // j stagger_step(P), j numbering the sides of one width
+    std::int64_t stagger = 0;  // j stagger_step(P), where j numbers the sides of one width
     bool rotate = true;
     int ranks = 1;  // P
 
@@ -39,9 +39,9 @@ struct HomeRule {
     }
 };
 
-/// The number nearest to P / golden ratio without a common factor with P. Its multiples spread any
-/// consecutive sides evenly over the homes, many or few, whatever r is (Weyl's sequence; with r + 1 and P a
-/// divisor of r, neighbours would crowd), and P of them exactly.
+/// The number nearest to P / golden ratio that has no common factor with P. Its multiples spread any
+/// consecutive sides evenly over the homes, for every r (Weyl's sequence), and P of them exactly evenly.
+/// (With r + 1 and P a divisor of r, neighbouring sides would have neighbouring homes.)
 std::int64_t stagger_step(int ranks);
 
 /// Slot i is owned by the home of candidate_of_slot[i].

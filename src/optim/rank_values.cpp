@@ -1,4 +1,4 @@
-// One all-gather, then the same sum on every rank.
+// One all-gather, followed by the same sum on every rank.
 #include "optim/rank_values.hpp"
 
 namespace switchyard {

@@ -1,5 +1,5 @@
-// RankValues: a few f64 of every rank combined by a kernel, in rank order: the same bits on all ranks, and
-// the host waits for nothing.
+// RankValues: combines a few f64 of every rank by a kernel, in rank order. The bits are the same on all
+// ranks, and the host does not wait.
 #pragma once
 
 #include "comm/collectives.hpp"
@@ -13,13 +13,13 @@ class RankValues {
     RankValues() = default;
     RankValues(Arena&, const Comm&, std::int64_t count);
 
-    /// values (count) f64 <- their sum, or largest, over the ranks. Collective. Scalars are not counted as
-    /// traffic, the time they are waited for is.
+    /// values (count) f64 <- their sum, or maximum, over the ranks. Collective. Scalars do not count as
+    /// traffic, but the time spent waiting for them is measured.
     void combine(Tensor values, kernels::Combine, Traffic&) const;
 
   private:
     const Comm* comm_ = nullptr;
-    Tensor all_;  // (P, count); empty with one rank
+    Tensor all_;  // (P, count); empty for one rank
 };
 
 }  // namespace switchyard

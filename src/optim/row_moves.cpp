@@ -1,4 +1,4 @@
-// The state of a row travels as the bytes of its moments, one after another, and of its step counter.
+// The state of a row is sent as the bytes of its moments, one after another, and of its step counter.
 #include "optim/row_moves.hpp"
 
 #include <algorithm>
@@ -20,7 +20,7 @@ std::size_t moved_row_bytes(const OwnedParameter& owned) {
 
 namespace {
 
-/// Part `index` of the state in packed rows (n, row_bytes), seen as its type.
+/// Part `index` of the state in packed rows (n, row_bytes), with its own type.
 kernels::RowPart packed_part(const OwnedParameter& owned, std::size_t index, Tensor packed) {
     std::size_t offset = 0;
     const std::vector<Tensor> parts = owned.travelling();
@@ -73,7 +73,7 @@ RowMoves::RowMoves(std::deque<OwnedParameter>& owned, const std::vector<RowMove>
         Runs leaving, arriving;
     };
     std::vector<std::pair<const Comm*, OfGroup>>
-        groups;  // in the order of their first move: the same on all ranks
+        groups;  // in the order of their first move, which is the same on all ranks
     struct OfParameter {
         std::vector<std::int32_t> rows;
         std::vector<int> owners;

@@ -1,5 +1,6 @@
-// RowMoves: rows of parameters change owner. The host's tables change when a move is planned; then moments
-// and step counters travel, packed and unpacked by kernels, in one exchange a group. Masters do not travel.
+// RowMoves: rows of parameters change owner. The host's tables change when a move is planned. Later, moments
+// and step counters are packed by kernels, sent in one exchange per group, and unpacked. Masters are not
+// sent.
 #pragma once
 
 #include <deque>
@@ -10,46 +11,46 @@
 
 namespace switchyard {
 
-/// A row that changes owner: rank numbers within the parameter's group.
+/// A row that changes owner. Ranks are numbered within the parameter's group.
 struct RowMove {
     int parameter = 0;  // index in Optimizer::owned()
     std::int32_t row = 0;
     int from = 0, to = 0;
 };
 
-/// Bytes that travel for one row of a parameter.
+/// Bytes that are sent for one row of a parameter.
 std::size_t moved_row_bytes(const OwnedParameter&);
 
 class RowMoves {
   public:
     RowMoves() = default;
-    /// Changes the owners in `owned`. All ranks give the same moves. Lists are added to `lists`, which are to
-    /// be committed before the first batch is run. send, received: work space for what leaves and what
-    /// arrives.
+    /// Changes the owners in `owned`. All ranks must give the same moves. Lists are added to `lists`, which
+    /// must be committed before the first batch is run. send, received: work space for the rows that leave
+    /// and arrive.
     RowMoves(std::deque<OwnedParameter>& owned, const std::vector<RowMove>&, Tensor send, Tensor received,
              kernels::StepLists& lists);
 
-    /// To be run in this order, exchange() after the first; a caller may add work of its own to each.
-    kernels::RowBatch leave;       // state of leaving rows -> work space; reads storage of before the move
-    kernels::RowBatch close_gaps;  // rows at the end of the storage -> where rows have left
-    kernels::RowBatch arrive;      // work space -> state; storage of after the move from here on
-    /// Collective over the groups of the parameters that move.
+    /// To be run in this order, with exchange() after the first. A caller may add work of its own to each.
+    kernels::RowBatch leave;  // state of leaving rows -> work space; reads the storage as before the move
+    kernels::RowBatch close_gaps;  // rows at the end of the storage -> places of rows that left
+    kernels::RowBatch arrive;      // work space -> state; from here on the storage is that after the move
+    /// Collective over the groups of the parameters whose rows move.
     void exchange(Traffic&) const;
 
-    /// Parameters whose owners changed, in ascending order.
+    /// The parameters whose owners changed, in ascending order.
     const std::vector<int>& touched() const { return touched_; }
 
   private:
     struct Exchange {
         const Comm* group = nullptr;
-        std::vector<Tensor> send, received;  // i32, per rank
+        std::vector<Tensor> send, received;  // i32, one tensor per rank
     };
-    /// Rows of one parameter for one rank, which lie side by side in the work space.
+    /// Consecutive rows in the work space: those of one parameter for one rank.
     struct Run {
         int parameter = 0;
         std::vector<std::int32_t> rows;
     };
-    using Runs = std::vector<std::vector<Run>>;  // per rank
+    using Runs = std::vector<std::vector<Run>>;  // one list per rank
     std::vector<Tensor> place(std::deque<OwnedParameter>&, const Runs&, Tensor space, std::int64_t& used,
                               kernels::RowBatch&, kernels::StepLists&, bool leaving);
 

@@ -1,4 +1,4 @@
-// Learning-rate factors.
+// The factors on the peak learning rate.
 #include "optim/schedule.hpp"
 
 #include <algorithm>

@@ -5,9 +5,9 @@
 
 namespace switchyard {
 
-/// Factor of the peak rate for the update of step `step` (0-based) of `steps`. Warm-up reaches 1 at its last
-/// step. cosine: to min_lr_ratio over the rest (Loshchilov & Hutter 2017). wsd: linear to min_lr_ratio over
-/// the last decay_ratio of the steps (Hu et al. 2024).
+/// Factor on the peak rate for the update of step `step` (0-based) of `steps`. Warm-up reaches 1 at its last
+/// step. cosine: falls to min_lr_ratio over the rest (Loshchilov & Hutter 2017). wsd: falls linearly to
+/// min_lr_ratio over the last decay_ratio of the steps (Hu et al. 2024).
 double lr_schedule(const OptimConfig&, std::int64_t step, std::int64_t steps);
 
 }  // namespace switchyard

@@ -61,7 +61,7 @@ std::vector<Alternative> alternatives(const Config& config, const Plan& plan) {
             found = as_planned(
                 make_plan(other, plan.ranks, 0, static_cast<std::int64_t>(plan.rank.steps.size())));
         } catch (const UserError&) {
-            continue;  // does not fit these ranks, or this method
+            continue;  // does not fit these ranks or this method
         }
         found.setting = fmt::format("{} = {}", change.key, change.value);
         const bool differs = !same(found.memory_bytes, now.memory_bytes) ||

@@ -1,5 +1,5 @@
-// Alternatives: what other settings of a planned run would need, one change at a time: what a user can trade
-// for memory or traffic without changing what is trained.
+// Alternatives: the cost of a planned run with one setting changed, for settings that trade memory or traffic
+// and do not change what is trained.
 #pragma once
 
 #include "plan/plan.hpp"
@@ -8,15 +8,15 @@ namespace switchyard {
 
 struct Alternative {
     std::string setting;  // "parallel.tp = 2"
-    double memory_bytes = 0, sent_bytes = 0,
-           flops = 0;  // of the rank that needs most; of a rank, of all ranks; a step
+    /// Per step: memory of the rank that needs most, traffic of one rank, operations of all ranks.
+    double memory_bytes = 0, sent_bytes = 0, flops = 0;
 };
 
-/// Those that fit the ranks and change memory, bytes or operations by 0.1 % or more, the largest saving of
-/// memory first.
+/// The alternatives that fit the ranks and change memory, bytes or operations by 0.1 % or more, the largest
+/// saving of memory first.
 std::vector<Alternative> alternatives(const Config&, const Plan&);
 
-/// The same figures of a plan.
+/// The same numbers for the plan itself.
 Alternative as_planned(const Plan&);
 
 }  // namespace switchyard

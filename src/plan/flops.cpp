@@ -1,4 +1,4 @@
-// What linears cost, they and their adapters say (Linear::cost); the rest of the model is counted here.
+// Linears and their adapters give their own cost (Linear::cost); the rest of the model is counted here.
 #include "plan/flops.hpp"
 
 namespace switchyard {
@@ -12,7 +12,7 @@ Flops flops_per_token(const FlopsModel& model) {
     }
     const double head = 6 * model.vocab_size * model.hidden_size;
     const double attention =
-        4 * model.attention_width * model.seq_len;  // one layer's forward, without a mask
+        4 * model.attention_width * model.seq_len;  // forward of one layer, without a mask
     flops.dense += head + 3 * attention * model.num_layers;
     flops.executed += head + attention / 2 * (3 * model.num_layers + model.recomputed_layers);
     return flops;

@@ -1,5 +1,4 @@
-// Operations of a step: pure arithmetic on counts and shapes (design section 9). A multiply-add counts as
-// two.
+// The operations of a step, computed from counts and shapes (design section 9). A multiply-add counts as two.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +8,11 @@
 
 namespace switchyard {
 
-/// Values of the whole model, over all ranks, without padding.
+/// Numbers of values in the whole model, over all ranks and without padding.
 struct ParameterCounts {
     std::int64_t embedding = 0, head = 0, norms = 0, dense_linears = 0, factors = 0, frozen = 0;
     std::int64_t trainable() const { return embedding + head + norms + dense_linears + factors; }
-    /// Of the model that is trained: low-rank factors belong to the method.
+    /// Without low-rank factors, which belong to the method.
     std::int64_t model() const { return embedding + head + norms + dense_linears + frozen; }
 };
 
@@ -21,23 +20,23 @@ struct ParameterCounts {
 struct LinearCost {
     double weights = 0;  // out x in
     Cost cost;
-    bool recomputed = false;     // its output is formed again in backward (model.recompute)
-    double merges_per_step = 0;  // times its effective weight is formed whole, over all ranks
+    bool recomputed = false;     // backward computes its output again (model.recompute)
+    double merges_per_step = 0;  // how often its whole effective weight is formed, over all ranks
 };
 
 struct FlopsModel {
     std::vector<LinearCost> linears;
-    double num_layers = 0, attention_width = 0;  // H D
+    double num_layers = 0, attention_width = 0;  // attention_width: H D
     double hidden_size = 0, vocab_size = 0, seq_len = 0;
     double recomputed_layers = 0;
     double tokens_per_step = 0;
 };
 
-/// Per token of a training step. dense: 6 N + 12 L H D T, N the values in matrix products, as if every weight
-/// had a gradient and attention were not causal (Chowdhery et al. 2022, appendix B). executed: what this
-/// method asks for: frozen weights need no weight gradient, low-rank factors cost 6 r (m + n) + 2 r n, or,
-/// merged, 4 r (m + n) and 2 m n r each time a merged copy is formed; attention half, for its mask;
-/// recomputation where asked for.
+/// Per token of a training step. dense: 6 N + 12 L H D T, where N is the number of values in matrix products,
+/// as if every weight had a gradient and attention were not causal (Chowdhery et al. 2022, appendix B).
+/// executed: what this method needs. Frozen weights need no weight gradient; low-rank factors cost 6 r (m +
+/// n) + 2 r n or, merged, 4 r (m + n) and 2 m n r each time that a merged copy is formed; attention costs
+/// half, because of its mask; recomputation is included.
 struct Flops {
     double dense = 0, executed = 0;
 };

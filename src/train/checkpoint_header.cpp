@@ -1,4 +1,4 @@
-// Attributes of "/" and "/data"; `diff` ignores those of provenance.
+// The header is in the attributes of "/" and "/data". `diff` ignores those that tell only the provenance.
 #include "train/checkpoint_header.hpp"
 
 #include <fmt/format.h>
@@ -53,7 +53,7 @@ void write_header(CheckpointWriter& writer, const CheckpointHeader& header, std:
     writer.attribute("/", "seed", static_cast<std::int64_t>(seed));
     writer.attribute("/", "dtype", header.dtype);
     writer.attribute("/", "config", header.config);
-    // Provenance: may differ between files of equal content.
+    // The provenance, which may differ between files of equal content.
     writer.attribute("/", "tp", std::int64_t{topology.tp_size()});
     writer.attribute("/", "dp", std::int64_t{topology.dp_size()});
     writer.attribute("/", "code_version", version_text());
@@ -69,14 +69,14 @@ void write_header(CheckpointWriter& writer, const CheckpointHeader& header, std:
 
 namespace {
 
-/// Files of before say nothing.
+/// The attribute is missing in files of earlier versions.
 std::optional<std::int32_t> stored_token(const CheckpointReader& reader, const char* key) {
     if (!reader.has_attribute("/data", key)) return std::nullopt;
     return static_cast<std::int32_t>(
         reader.integer("/data", key, -1, std::numeric_limits<std::int32_t>::max()));
 }
 
-/// Layers that have datasets; those before a missing one count for it too.
+/// The number of layers that have datasets; a missing layer before the last one counts too.
 std::int64_t num_layers(const CheckpointReader& reader) {
     std::int64_t count = 0;
     for (const std::string& name : reader.datasets()) {
@@ -101,7 +101,7 @@ void check_names(const CheckpointHeader& header, const std::string& path, const 
 }
 
 CheckpointHeader header_of(const CheckpointReader& reader) {
-    // Products of these, in samples and tokens, fit into 64 bits.
+    // Products of these numbers, in samples and tokens, fit into 64 bits.
     constexpr std::int64_t most = std::int64_t{1} << 60;
     const std::int64_t version = reader.integer("/", "format_version", 0, most);
     require(version == format_version,
@@ -133,7 +133,7 @@ Config stored_config(const CheckpointHeader& header, const std::string& path,
     Config config =
         parse_stored_config(header.config, "the configuration in " + path, arguments, method_options());
     check_names(header, path, config.model);
-    resolve_auto(config);  // files of before: dense_lr = 0
+    resolve_auto(config);  // because files of earlier versions have dense_lr = 0
     return config;
 }
 

@@ -1,4 +1,4 @@
-// One sum of squares per tensor: it is finite where all values are.
+// One sum of squares per tensor shows whether all its values are finite.
 #include "train/finite.hpp"
 
 #include <algorithm>
@@ -14,7 +14,7 @@ std::string first_bad_weight(TrainState& s) {
     for (const Parameter* p : s.model.parameters()) weights.emplace_back(p->shard.name, p->value);
     for (const Linear* linear : s.model.linears())
         if (linear->frozen()) weights.emplace_back(linear->shard().name, linear->base().words.hi);
-    const Tensor squares = s.optimizer.squared_norm();  // the step is over
+    const Tensor squares = s.optimizer.squared_norm();  // free to use, because the step is over
     const auto bad = std::find_if(weights.begin(), weights.end(), [&](const auto& weight) {
         kernels::squared_norm(weight.second, squares);
         double sum = 0;

@@ -1,4 +1,4 @@
-// Numbers that are no longer finite: which weight, and a value as people should read it.
+// Numbers that are not finite: the first weight that has one, and a uniform way to print NaN.
 #pragma once
 
 #include <cmath>
@@ -8,11 +8,12 @@
 
 namespace switchyard {
 
-/// Name of the first weight that is not finite in some rank's part, "" if all are. Collective; for messages
-/// and before a save, as it waits for the back end. Uses the optimizer's squared_norm() as work space.
+/// Name of the first weight with a value that is not finite on some rank; "" if all are finite. Collective.
+/// For messages and before a save, because it waits for the back end. Uses the optimizer's squared_norm() as
+/// work space.
 std::string first_bad_weight(TrainState&);
 
-/// The sign of a NaN means nothing: it is written in one way.
+/// Removes the sign of a NaN, which has no meaning, so that it is always printed in the same way.
 inline double without_nan_sign(double x) {
     return std::isnan(x) ? std::fabs(x) : x;
 }

@@ -1,4 +1,4 @@
-// Derived values first: a merged copy is formed with them.
+// Values that the method derives are computed first, because merged copies depend on them.
 #include "train/model_state.hpp"
 
 namespace switchyard {

@@ -1,5 +1,5 @@
-// ModelState: the model of a configuration with its method, as training and inference share it. Built twice,
-// over a measuring arena to know the cost, then over the memory that it asked for.
+// ModelState: the model of a configuration with its method, for training and inference. It is built twice:
+// over a measuring arena to learn the size, then over allocated memory.
 #pragma once
 
 #include <memory>
@@ -10,29 +10,30 @@
 namespace switchyard {
 
 struct ModelState {
-    /// Shapes, adapters and memory. config: validated, vocab_size and `auto` resolved; outlives the state.
+    /// Builds shapes, adapters and memory. The configuration must be validated, with vocab_size and `auto`
+    /// resolved, and must outlive the state.
     ModelState(const Config&, const Topology&, Arena&, Traffic&);
     ModelState(const ModelState&) = delete;
     ModelState& operator=(const ModelState&) = delete;
 
-    /// Weights, factors or `step` are others than before: what the method derives from them and the copies
-    /// that products use are formed anew. Collective.
+    /// To be called when weights, factors or `step` have changed: the method's derived values and the copies
+    /// that products use are recomputed. Collective.
     void weights_changed();
 
     ModelContext context;
     std::unique_ptr<Method> method;
     Transformer model;
-    std::int64_t step = 0;  // updates that the weights have seen
+    std::int64_t step = 0;  // number of updates of the weights so far
 };
 
-/// A state and the arena it lies in.
+/// A state and the arena that holds it.
 template <class State>
 struct Allocated {
     Arena arena;
     std::unique_ptr<State> state;
 };
 
-/// Measures, then allocates and builds. Throws UserError on all ranks when one has too little memory.
+/// Measures, then allocates and builds. Throws UserError on all ranks if one of them has too little memory.
 template <class State>
 std::unique_ptr<Allocated<State>> allocate(const Config& config, const Topology& topology, Traffic& traffic) {
     Arena measured;

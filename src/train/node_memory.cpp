@@ -1,4 +1,4 @@
-// Ranks of a node whose memory comes from one pool ask for it together.
+// The requests of all ranks of a node that share a pool are added up before they are compared.
 #include "train/node_memory.hpp"
 
 #include <array>
@@ -12,9 +12,9 @@
 namespace switchyard {
 namespace {
 
-/// What a rank asks of which pool.
+/// The memory that a rank requests, and from which pool.
 struct Demand {
-    std::array<char, 128> pool{};  // its key, cut at this length
+    std::array<char, 128> pool{};  // key of the pool, cut at this length
     double bytes = 0;
 };
 

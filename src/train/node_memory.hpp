@@ -1,5 +1,5 @@
-// Whether the memory that the ranks of a node ask for is there. Linux grants more than it has and kills a
-// process, without a word, when the memory is used: so it is compared before.
+// Checks that a node has the memory that its ranks request. This is done before allocation, because Linux
+// grants more memory than it has and kills a process without a message when the memory is used.
 #pragma once
 
 #include "comm/topology.hpp"
@@ -7,8 +7,8 @@
 
 namespace switchyard {
 
-/// The arena that was measured. Collective over the world. Throws UserError on all ranks when those that
-/// share a pool of memory ask for more than is free there.
+/// Allocates what `measured` counted. Collective over the world. Throws UserError on all ranks if the ranks
+/// that share a pool request more than is free there.
 Arena allocate_arena(const Topology&, const Arena& measured);
 
 }  // namespace switchyard

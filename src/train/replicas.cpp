@@ -1,5 +1,4 @@
-// Every copy is compared with that of the first rank of its group; equal to the first means equal to each
-// other.
+// Every copy is compared with that of the first rank of its group. If all equal the first one, all are equal.
 #include "train/replicas.hpp"
 
 #include <cstring>
@@ -28,7 +27,7 @@ Hashes hashes_of(TrainState& state, const std::vector<Replica>& all) {
     return result;
 }
 
-/// What the first rank of the group has. Collective over it.
+/// The hashes of the first rank of the group. Collective over the group.
 Hashes of_first(const Comm& group, const Hashes& mine) {
     const std::size_t bytes = mine.size() * sizeof(std::uint64_t);
     const std::string sent = broadcast(group, std::string(reinterpret_cast<const char*>(mine.data()), bytes));
@@ -45,7 +44,7 @@ std::vector<Replica> replicas(TrainState& state) {
     for (const Linear* linear : state.model.linears()) {
         if (!linear->frozen() || topology.dp_size() == 1) continue;
         const FrozenBase& base = linear->base();
-        if (base.slice.kept < linear->out().padded) continue;  // each dp rank has rows of its own
+        if (base.slice.kept < linear->out().padded) continue;  // each dp rank has other rows: no copies
         all.push_back({"frozen " + linear->shard().name, base.words.hi});
         if (!base.words.lo.empty())
             all.push_back({"low words of frozen " + linear->shard().name, base.words.lo});

@@ -1,4 +1,4 @@
-// Messages name key, stored and requested value.
+// Every message names the key, the stored value and the requested value.
 #include "train/resume_rules.hpp"
 
 #include "comm/collectives.hpp"
@@ -10,13 +10,14 @@
 namespace switchyard {
 namespace {
 
-/// Resolved sizes are compared one by one, so the name under which they were asked for does not matter.
+/// True for keys that only name a set of sizes. The sizes themselves are compared one by one, so the name
+/// does not matter.
 bool is_only_a_name(const std::string& key) {
     return key == "model.preset";
 }
 
-/// Text of the newest configuration that a checkpoint in `directory` tells, "" where none does. Why not (a
-/// damaged file, one of another program, a directory that cannot be read) says whoever opens the run.
+/// Text of the configuration in the newest readable checkpoint in `directory`, or "" if there is none. Errors
+/// (a damaged file, a file of another program, an unreadable directory) are left to whoever opens the run.
 std::string newest_configuration(const std::string& directory) {
     try {
         for (const auto& [step, path] : list_checkpoints(directory)) {
@@ -46,7 +47,7 @@ void keep_stored_values(const Comm& world, ParsedConfig& requested) {
         take_stored_values(requested.config, requested.given_keys, stored_config(header, directory),
                            method_options());
     } catch (const UserError&) {
-        // Of a method that is not known here: restoring it says so.
+        // a method that is not known here; restoring the checkpoint reports it
     }
 }
 
@@ -57,7 +58,7 @@ std::string AllowedChange::line() const {
 
 namespace {
 
-/// A change that makes another run of it: allowed with an effect, or why not.
+/// What is decided about a change: allowed with an effect on the run, or the reason for refusing it.
 struct Verdict {
     std::string effect, refusal;
 };

@@ -1,4 +1,5 @@
-// What a run may change when it goes on from a checkpoint (design section 7.4), and what it may start from.
+// What may change in a run that resumes from a checkpoint (design section 7.4), and from what a new run may
+// start.
 #pragma once
 
 #include <string>
@@ -8,30 +9,30 @@
 
 namespace switchyard {
 
-/// A difference that a resumed run may have.
+/// A difference that is allowed on resume.
 struct AllowedChange {
     ConfigChange change;
-    /// What makes the run another one than that which was interrupted, "": nothing.
+    /// How the change makes this another run than the one that was interrupted; "" if it does not.
     std::string effect;
     std::string line() const;
 };
 
-/// The stored configuration of a checkpoint beside the one asked for (complete): returns the differences that
-/// are allowed: those of section 7.4 of the design, more run.steps where the schedule allows it, and lower
-/// rates. Throws UserError naming key, stored and requested value of the others.
+/// Compares the stored configuration of a checkpoint with the requested one (complete). Returns the allowed
+/// differences: those of section 7.4 of the design, more run.steps if the schedule allows it, and lower
+/// rates. Throws UserError naming key, stored and requested value of a difference that is not allowed.
 std::vector<AllowedChange> check_resumable(const CheckpointHeader&, const std::string& path,
                                            const Config& requested);
-/// Keys that are `auto` here, or that came later and are not given, take the value that the newest readable
-/// checkpoint of run.dir was written with, if there is one: what the program would choose by now does not
-/// change a run under way. Collective.
+/// Keys that are `auto` here, or that are newer than the run and not given, get their value from the newest
+/// readable checkpoint in run.dir, if there is one, so that a new default does not change a run that has
+/// begun. Collective.
 void keep_stored_values(const Comm& world, ParsedConfig& requested);
-/// Throws UserError unless the token file is the one the checkpoint was trained on.
+/// Throws UserError unless the checkpoint was trained on this token file.
 void check_data(const CheckpointHeader&, const std::string& path, const TokenFile&);
-/// Throws UserError naming the key in which the model in a checkpoint differs (run.init_from), or the method
-/// that refuses to start another run.
+/// Throws UserError if the model of a checkpoint for run.init_from differs (naming the key) or its method
+/// refuses to start another run (naming the method).
 void check_same_model(const Config& stored, const std::string& path, const Config& requested);
 
-/// Throws UserError naming the key in which method or compute type differ (run.init_state = all).
+/// Throws UserError naming the key if method or compute type differ (run.init_state = all).
 void check_same_method(const Config& stored, const std::string& path, const Config& requested);
 
 }  // namespace switchyard

@@ -1,4 +1,4 @@
-// Files of plain products hold no description: all that they have are factors and scale.
+// Files of plain low-rank products have no description, only factors and scale.
 #include "train/stored_linear.hpp"
 
 #include <sstream>
@@ -10,7 +10,8 @@ namespace {
 
 constexpr const char* description = "effective_weight";
 
-/// Datasets that count for a linear, by suffix; without a description those of a plain product.
+/// The datasets of a linear that determine its function, by suffix; without a description those of a plain
+/// product.
 std::set<std::string> parts_of(const CheckpointReader& reader, const std::string& weight) {
     if (!reader.has_attribute(weight, description)) return {"lora_A", "lora_B"};
     std::istringstream words(reader.text(weight, description));
@@ -56,7 +57,7 @@ void require_understood(const CheckpointReader& reader, const std::set<std::stri
         if (weights.contains(name)) continue;
         const std::size_t dot = name.rfind('.');
         const std::string weight = name.substr(0, dot) + ".weight";
-        // A description makes what it does not list the method's own.
+        // If there is a description, what it does not list belongs to the method alone.
         const bool described =
             weights.contains(weight) && reader.has_attribute("/model/" + weight, description);
         const bool part = weights.contains(weight) && dot != std::string::npos &&
@@ -80,9 +81,9 @@ void describe_linear(StateIo& io, const Linear& linear, const Topology& topology
     if (!effective->row_scale.empty()) parts += "row_scale ";
     io.note(weight, description, parts);
     io.note(weight, "base_factor", effective->base);
-    if (effective->row_scale.empty() || io.loading()) return;  // formed anew from what is loaded
+    if (effective->row_scale.empty() || io.loading()) return;  // recomputed from what is loaded
     const Extent& out = linear.out();
-    // All tp ranks of a row-parallel linear have all rows.
+    // In a row-parallel linear all tp ranks have all rows.
     const bool cut = linear.split() == Split::column;
     const Shard rows{linear.name() + ".row_scale",
                      {out.size},

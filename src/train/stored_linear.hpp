@@ -1,13 +1,12 @@
-// What a checkpoint says of the function of each linear beside its weight: the parts of an effective weight
-// (kernels/frozen_weight.hpp), as datasets and attributes beside /model/<linear>.weight. A file describes
-// itself: readers of weights know no method.
+// The function of each linear as a checkpoint stores it: the parts of an effective weight
+// (kernels/frozen_weight.hpp), as datasets and attributes beside /model/<linear>.weight. The file describes
+// itself, so readers of weights need no method.
 //   .lora_A (r, n), .lora_B (m, r), attribute `scale`    product, compute type of the run
 //   .lora_gate (r)                                        gate of its slots
 //   .row_scale (m)                                        factor of each row of the sum
 //   attribute `base_factor` of .weight                    factor of the weight itself
-//   attribute `effective_weight` of .weight               which of them count; other datasets are then the
-//   method's
-//                                                         own. "none": the linear is no such weight
+//   attribute `effective_weight` of .weight               names the parts that count; other datasets are
+//                                                         the method's own. "none": there is no such weight
 #pragma once
 
 #include <set>
@@ -20,12 +19,12 @@
 namespace switchyard {
 
 struct StoredLinear {
-    std::int64_t low_rank = 0;  // 0: no product
+    std::int64_t low_rank = 0;  // 0: there is no product
     double scale = 1, base = 1;
     bool gate = false, row_scale = false;
 
     bool alone() const { return low_rank == 0 && base == 1 && !row_scale; }
-    /// The weight and a product, as every LoRA file means it.
+    /// True for the weight plus a low-rank product, which is what a LoRA file can hold.
     bool plain_product() const { return low_rank > 0 && base == 1 && !gate && !row_scale; }
 };
 
@@ -33,11 +32,11 @@ struct StoredLinear {
 StoredLinear stored_linear(const CheckpointReader&, const std::string& linear);
 
 /// Throws UserError unless every dataset under /model is one of `weights` (full names) or part of a
-/// description that this program understands: what is left out would be another function, in silence. Serial:
+/// description that this program understands; leaving one out would silently give another function. Serial:
 /// reads the file's catalogue.
 void require_understood(const CheckpointReader&, const std::set<std::string>& weights);
 
-/// Saves the description of a frozen linear: what a plain product does not say already. Collective.
+/// Saves the description of a frozen linear if it is more than a plain product. Collective.
 void describe_linear(StateIo&, const Linear&, const Topology&);
 
 }  // namespace switchyard

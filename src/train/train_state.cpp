@@ -59,7 +59,7 @@ void TrainState::initialise_from(const CheckpointReader& reader) {
     const WeightReader weights(context, reader);
     for (Linear* linear : model.linears())
         if (linear->frozen()) weights.frozen_base(*linear, true);
-    method->initialise(context);  // factors; what they add is taken off the base
+    method->initialise(context);  // sets the factors; a product that they add is subtracted from the base
     optimizer.masters_from_values();
     for (OwnedParameter& owned : optimizer.owned())
         if (owned.parameter().shard.name.ends_with(".weight")) read_dense(weights, owned);
@@ -68,7 +68,7 @@ void TrainState::initialise_from(const CheckpointReader& reader) {
     weights_changed();
 }
 
-/// Values and, from the same full precision, masters.
+/// Sets values and masters, both from the same full-precision numbers.
 void TrainState::read_dense(const WeightReader& weights, OwnedParameter& owned) {
     Parameter& p = owned.parameter();
     Tensor full;

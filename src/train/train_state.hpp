@@ -1,4 +1,4 @@
-// TrainState: everything of a run that changes: model, method, optimizer.
+// TrainState: everything that changes during a run: model, method, optimizer.
 #pragma once
 
 #include "train/model_state.hpp"
@@ -10,18 +10,18 @@ class WeightReader;
 struct TrainState : ModelState {
     TrainState(const Config&, const Topology&, Arena&, Traffic&);
 
-    /// Step 0: seeded values of everything, the same on every layout.
+    /// Sets the values of step 0 from the seed, the same on every layout.
     void initialise();
-    /// All of it but `step`, to or from a checkpoint; before loading, `step` is the checkpoint's. Collective.
-    /// After loading, products see the loaded values.
+    /// Saves or loads everything except `step`, which must be the checkpoint's before loading. Collective.
+    /// After loading, products use the loaded values.
     void visit(StateIo&);
-    /// Weights only, low-rank factors merged, from a checkpoint of the same model and any method
-    /// (run.init_from); the method's own values are drawn anew and the function of the checkpoint is kept.
-    /// Throws UserError on all ranks when a weight is missing or has another shape.
+    /// Takes only the weights, with low-rank factors merged, from a checkpoint of the same model and any
+    /// method (run.init_from). The method's own values are drawn anew, and the function of the checkpoint is
+    /// kept. Throws UserError on all ranks if a weight is missing or has another shape.
     void initialise_from(const CheckpointReader&);
 
     Optimizer optimizer;
-    int loss_slot = 0;  // among the optimizer's scalars: sum of the losses of a step
+    int loss_slot = 0;  // slot of the sum of a step's losses among the optimizer's scalars
     RankValues loss_of_ranks;
 
   private:
@@ -29,7 +29,7 @@ struct TrainState : ModelState {
     void read_dense(const WeightReader&, OwnedParameter&);
 };
 
-/// What a checkpoint of this state holds in datasets; attributes and structure come on top.
+/// Bytes of the datasets in a checkpoint of this state, without attributes and structure.
 std::uint64_t checkpoint_bytes(TrainState&);
 
 using AllocatedState = Allocated<TrainState>;

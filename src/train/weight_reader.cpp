@@ -1,4 +1,4 @@
-// Work space is taken weight by weight, so a read needs little more memory than the largest weight.
+// Work space is taken for one weight at a time, so a read needs little more memory than the largest weight.
 #include "train/weight_reader.hpp"
 
 #include <algorithm>
@@ -35,7 +35,8 @@ void WeightReader::read(const Shard& part, Tensor out) const {
             "same model",
             part.name, reader_.shape(path).text(), reader_.path(), part.global.text());
     Shard s = part;
-    // One holder of each part counts for the checksum; all ranks hold a part that is the whole.
+    // Each part is checked against the checksum by one rank that holds it. Where the part is the whole
+    // weight, all ranks hold it.
     const bool whole = s.rows * s.cols == s.global.size();
     s.replica = whole ? topology.world.rank() : part.replica;
     kernels::zero(out);
@@ -53,8 +54,8 @@ void WeightReader::form_effective(const Shard& part, Tensor out) const {
     if (stored.alone()) return;
     const std::int64_t r = stored.low_rank, cols = out.dim(1), rows = out.dim(0);
     const Topology& topology = context_.topology;
-    // A is never cut over dp. B and the rows' factors are cut as the weight's rows are; of a row-parallel
-    // linear over dp alone, if at all.
+    // A is never cut over dp. B and the row factors are cut like the weight's rows; in a row-parallel linear
+    // these are cut over dp alone, if at all.
     const int replica_rows = part.cols < part.global[1] ? topology.tp_rank() : part.replica;
     kernels::EffectiveWeight effective{.base = stored.base};
     Tensor b;

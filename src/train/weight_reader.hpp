@@ -1,4 +1,4 @@
-// Weights alone out of a checkpoint, without optimizer state: to start another run from them, or to evaluate.
+// Reads weights from a checkpoint without optimizer state: to start another run from them, or to evaluate.
 #pragma once
 
 #include "io/checkpoint/checkpoint_file.hpp"
@@ -6,25 +6,26 @@
 
 namespace switchyard {
 
-/// Reads what this rank needs of /model. Collective: the same calls on all ranks. What a file's compute
-/// copies were is taken from its attribute dtype: factors of a bf16 run are rounded before they are merged.
+/// Reads this rank's part of /model. Collective: the calls must be the same on all ranks. The file's
+/// attribute dtype tells the compute type of the run that wrote it: factors of a bf16 run are rounded before
+/// they are merged.
 class WeightReader {
   public:
     WeightReader(const ModelContext&, const CheckpointReader&);
 
-    /// out (at least part.rows, part.cols; or n; accumulate type) <- the part of /model/<part.name>, padding
-    /// zero. part.replica: among the ranks that read the same part. merged: the effective weight, with all
-    /// that the file has beside it (train/stored_linear.hpp).
+    /// out (at least part.rows, part.cols; or n; accumulate type) <- the part of /model/<part.name>, with
+    /// zeros as padding. part.replica: number among the ranks that read the same part. merged: the effective
+    /// weight, with everything that the file has beside the weight (train/stored_linear.hpp).
     void weight(const Shard& part, bool merged, Tensor out) const;
-    /// out (rows, cols of the part; accumulate type) <- the part of a factor, /model/<part.name>, as products
-    /// see it: rounded to the compute type of the run that wrote it.
+    /// out (rows, cols of the part; accumulate type) <- the part of a factor, /model/<part.name>, rounded to
+    /// the compute type of the run that wrote it, as in that run's products.
     void factor(const Shard& part, Tensor out) const;
-    /// The parameter's value <- what the file holds, parameters stored transposed included.
+    /// The parameter's value <- what the file holds, also for parameters that are stored transposed.
     void parameter(Parameter&) const;
-    /// The same of a weight, low-rank factors merged, in full precision: out (the value's shape, accumulate
-    /// type).
+    /// The same for a weight with low-rank factors merged, in full precision: out (the value's shape,
+    /// accumulate type).
     void parameter(const Parameter&, Tensor out) const;
-    /// Words of a frozen base <- the weight.
+    /// The words of a frozen base <- the weight.
     void frozen_base(Linear&, bool merged) const;
 
   private:

@@ -1,4 +1,5 @@
-// The CPU back end's collectives: tensors lie in host memory. All ranks start and wait in the same order.
+// The collectives of the CPU back end, whose tensors lie in host memory. All ranks start and wait in the same
+// order.
 #include "comm/collectives.hpp"
 
 #include <cstring>
@@ -10,7 +11,7 @@
 namespace switchyard {
 namespace {
 
-/// A Pending that runs `finish` and notes the time it takes.
+/// A Pending that runs `finish` and records the time that it takes.
 template <class Finish>
 Pending pending(Traffic& traffic, Finish finish) {
     return Pending([&traffic, finish = std::move(finish)] {

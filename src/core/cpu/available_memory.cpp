@@ -1,5 +1,5 @@
-// Control groups: https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.max), and version 1
-// (limit_in_bytes).
+// Control groups of version 2 (https://docs.kernel.org/admin-guide/cgroup-v2.html, memory.max) and of version
+// 1 (limit_in_bytes).
 #include "core/cpu/available_memory.hpp"
 
 #include <algorithm>
@@ -12,7 +12,7 @@ namespace {
 
 constexpr double unlimited = std::numeric_limits<double>::infinity();
 
-/// The number after `key` in a file of lines "key number ..."; `otherwise` where there is none.
+/// The number after `key` in a file of lines "key number ..."; `otherwise` if the key is missing.
 double value_after(const std::string& file, const std::string& key, double otherwise) {
     std::ifstream in(file);
     for (std::string line; std::getline(in, line);) {
@@ -34,7 +34,7 @@ struct Hierarchy {
     std::string base, limit, used;  // folder; file with the limit; key in memory.stat
 };
 
-/// What the group `path` and those above it leave.
+/// The memory left in group `path` and in all groups above it, whichever is less.
 double memory_left_in_group(const Hierarchy& h, std::string path) {
     double rest = unlimited;
     for (;;) {

@@ -1,4 +1,4 @@
-// How much memory processes of this node can still use, by what Linux says. Private to the CPU back end.
+// How much memory the processes of this node can still use, as Linux reports it. Private to the CPU back end.
 #pragma once
 
 #include <string>
@@ -6,7 +6,8 @@
 namespace switchyard::backend {
 
 /// The machine's available memory and free swap, or what a control group (batch job, container) leaves,
-/// whichever is less. Infinite when the system does not say. `root`: where /proc and /sys are.
+/// whichever is less. Infinite if the system does not report it. `root`: the folder in which /proc and /sys
+/// lie; tests pass their own.
 double available_bytes(const std::string& root = "");
 
 }  // namespace switchyard::backend

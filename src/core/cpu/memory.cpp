@@ -1,5 +1,5 @@
-// The CPU back end's memory: the node's. Large blocks ask for large pages, which systems often give only on
-// request: a step walks through all of it, and most of its strides exceed a small page.
+// The memory of the CPU back end is the node's. Large blocks ask for large pages (many systems give them on
+// request only), because a step walks through all of its memory and most strides exceed a small page.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -20,13 +20,13 @@ namespace {
 constexpr std::size_t line = 64, large_page = std::size_t{1} << 21;
 constexpr std::int64_t block = 16384;  // bytes that one thread clears at a time: a kernel's block of f32
 
-/// Blocks by their beginning.
+/// All blocks, by their first byte.
 struct Account {
     std::mutex mutex;
     std::map<const std::byte*, std::size_t> blocks;
 };
 Account& account() {
-    static auto* const all = new Account;  // outlives every thread's scratch
+    static auto* const all = new Account;  // never destroyed: the scratch of other threads may live longer
     return *all;
 }
 

@@ -1,4 +1,4 @@
-// On the CPU a call returns when its work is done: points are readings of the clock.
+// On the CPU a call returns when its work is done, so a point in time is a reading of the clock.
 #include "core/stamps.hpp"
 
 #include <vector>

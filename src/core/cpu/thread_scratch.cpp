@@ -1,4 +1,4 @@
-// Buffers only grow, so that after the first step of a run nothing is allocated.
+// Buffers never shrink, so that nothing is allocated after the first step of a run.
 #include "core/cpu/thread_scratch.hpp"
 
 #include <omp.h>

@@ -9,7 +9,7 @@
 namespace switchyard::kernels {
 namespace {
 
-/// What one row's update needs, rounded from f64.
+/// The constants of one row's update, rounded from f64.
 template <class T>
 struct Factors {
     T clip, beta1, one_minus_beta1, beta2, one_minus_beta2;
@@ -40,8 +40,8 @@ Factors<T> factors_of(const AdamWSettings& s, double clip, Corrections correctio
             as(correction.v)};
 }
 
-/// `value` may be `master`. A function of its own: within the loop over rows compilers lose a tenth of its
-/// speed.
+/// `value` may be `master`. A separate function, because compilers make the same loop a tenth slower inside
+/// the loop over rows.
 template <class T, class Value>
 [[gnu::noinline]] void update_block(T* master, T* m, T* v, const T* gradient, Value* value,
                                     const Factors<T>& factors, std::int64_t n) {
@@ -81,7 +81,7 @@ void check_rows(const AdamWRows& rows) {
     check_part({rows.gradient, rows.rows, rows.column, width});
 }
 
-/// One parameter with its addresses.
+/// One parameter and the addresses of its tensors.
 struct Job {
     const AdamWRows* rows = nullptr;
     RowPlaces gradient, value;

@@ -1,5 +1,5 @@
-// The forward pass in tiles of queries and panels of keys (Dao et al. 2022): products by gemm(), a running
-// softmax in between. Scores lie queries x keys, so that most products need no transpose.
+// The forward pass in tiles of queries and panels of keys (Dao et al. 2022): products by gemm() with a
+// running softmax in between. Scores are stored as queries x keys, so that most products need no transpose.
 #include <cmath>
 #include <limits>
 
@@ -41,8 +41,9 @@ std::size_t forward_bytes(const Extents& e) {
     return bytes_of([&](Carver& c) { forward_scratch<T>(c, e); });
 }
 
-/// One row of scores becomes exp(scale (s - largest)) on keys [begin, end) of the panel, zero elsewhere.
-/// Updates the row's running maximum and sum; returns the factor by which what was summed before shrinks.
+/// Replaces one row of scores by exp(scale (s - largest)) on keys [begin, end) of the panel and by zero
+/// elsewhere. Updates the row's running maximum and sum; returns the factor by which earlier sums must be
+/// scaled.
 template <class T>
 Acc<T> softmax_row(Acc<T>* scores, T* weights, std::int64_t width, std::int64_t begin, std::int64_t end,
                    Acc<T> scale, Acc<T>& largest, Acc<T>& sum) {
@@ -50,7 +51,7 @@ Acc<T> softmax_row(Acc<T>* scores, T* weights, std::int64_t width, std::int64_t 
         std::fill_n(weights, width, T{});
         return 1;
     }
-    // In whole vectors: what they hold beyond [begin, end) counts as minus infinity.
+    // Works on whole vectors; elements outside [begin, end) count as minus infinity.
     const std::int64_t first = begin / vector * vector,
                        last = std::min((end + vector - 1) / vector * vector, width);
     std::fill(scores + first, scores + begin, -std::numeric_limits<Acc<T>>::infinity());
@@ -78,7 +79,7 @@ struct ForwardUnit {
     Acc<T> scale;
 };
 
-/// Queries [t0, t1) of one head, whose keys and values lie in s.
+/// Queries [t0, t1) of one head, whose keys and values are in s.
 template <class T>
 void forward_tile(const ForwardUnit<T>& u, const ForwardScratch<T>& s, std::int64_t t0, std::int64_t t1) {
     const std::int64_t rows = t1 - t0;

@@ -1,5 +1,5 @@
-// The backward pass in tiles of queries and panels of keys (Dao et al. 2022): scores are computed again. They
-// lie keys x queries, so that most products need no transpose.
+// The backward pass in tiles of queries and panels of keys (Dao et al. 2022). Scores are recomputed and
+// stored as keys x queries, so that most products need no transpose.
 #include <cmath>
 
 #include "core/call_counts.hpp"
@@ -18,7 +18,7 @@ struct BackwardScratch {
     T *weights, *d_scores;      // same, in the compute type; scores and d_weights themselves unless T is bf16
     Acc<T>*delta, *d_q;         // (tile), (tile, D)
     std::int32_t* start;        // (tile)
-    Acc<T>*d_k, *d_v;           // (T, D): this unit's sums, unless they go to a part of their own
+    Acc<T>*d_k, *d_v;           // (T, D): the sums of this unit, unless they go to a part of their own
 };
 
 template <class T>
@@ -51,8 +51,9 @@ std::size_t backward_bytes(const Extents& e, bool with_sums) {
     return bytes_of([&](Carver& c) { backward_scratch<T>(c, e, with_sums); });
 }
 
-/// Units of work of a backward pass, and how many sums there are of a key-value head's d_k and d_v: one per
-/// query head of its group and segment. Whatever the number of threads: it decides partial sums.
+/// The units of work of a backward pass, and the number of partial sums of a key-value head's d_k and d_v:
+/// one per query head of its group and segment. Independent of the number of threads, because it decides the
+/// partial sums.
 struct BackwardParts {
     std::int64_t pieces, parts, units;
     explicit BackwardParts(const Extents& e)
@@ -68,8 +69,8 @@ struct BackwardUnit {
     Acc<T> scale;
 };
 
-/// weights = exp(scale s - lse), d_scores = scale weights (d_weights - delta), where key `key` is visible to
-/// query t0 + i, zero elsewhere: one key, all queries of a tile.
+/// For one key and all queries of a tile: weights = exp(scale s - lse) and d_scores = scale weights
+/// (d_weights - delta) where the key is visible to query t0 + i, zero elsewhere.
 template <class T>
 void backward_row(const BackwardScratch<T>& s, const BackwardUnit<T>& u, std::int64_t row, std::int64_t key,
                   std::int64_t t0, std::int64_t queries) {
@@ -157,7 +158,7 @@ void write_sums(const Acc<T>* sums, std::int64_t parts, std::int64_t stride, con
 template <class T>
 void backward(const AttentionBackward& a, const Extents& e) {
     const BackwardParts split(e);
-    // No structured bindings: clang 14 does not take them into a parallel region.
+    // Structured bindings cannot be captured by a parallel region in clang 14.
     const std::int64_t pieces = split.pieces, parts = split.parts, units = split.units;
     const std::int64_t size = e.t * e.d;
     const std::size_t thread_bytes = backward_bytes<T>(e, parts == 1);
@@ -196,7 +197,7 @@ void backward(const AttentionBackward& a, const Extents& e) {
     }
 }
 
-/// What each thread has, then the partial sums of all units.
+/// The scratch of every thread, followed by the partial sums of all units.
 template <class T>
 std::size_t bytes_of_pass(const Extents& e) {
     const BackwardParts split(e);

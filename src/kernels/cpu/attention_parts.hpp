@@ -1,6 +1,6 @@
-// What the two passes of attention share: a unit of work copies its head's rows side by side first, since
+// What both passes of attention share. A unit of work first copies its head's rows side by side, because
 // products lose half their speed to the gaps between them. Partial sums are cut by shapes alone and added in
-// a fixed order: the bits do not depend on the number of threads. Private to the CPU back end.
+// a fixed order, so the bits do not depend on the number of threads. Private to the CPU back end.
 #pragma once
 
 #include <omp.h>
@@ -49,7 +49,7 @@ inline Extents extents(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor ls
     return e;
 }
 
-/// (T) of one sequence, or null.
+/// The first visible keys (T) of one sequence, or null.
 inline const std::int32_t* first_keys(Tensor first_key, std::int64_t b, const Extents& e) {
     if (first_key.empty()) return nullptr;
     return first_key.data<std::int32_t>() + (first_key.shape().rank() == 1 ? 0 : b * e.t);
@@ -75,7 +75,7 @@ inline constexpr DType dtype_of = std::is_same_v<T, double>  ? DType::f64
                                   : std::is_same_v<T, float> ? DType::f32
                                                              : DType::bf16;
 
-/// A matrix of a product: pointer, row stride, and whether it is read transposed.
+/// One operand of a product: pointer, row stride, and whether it is read transposed.
 template <class X>
 struct Operand {
     const X* data;
@@ -101,18 +101,21 @@ void product(std::int64_t m, std::int64_t n, std::int64_t k, Operand<T> a, Opera
     gemm(g, a.data, b.data, c);
 }
 
-/// First key that a query of [t0, t1) sees, rounded down to a multiple of 64 (few distinct shapes).
+/// The first key that a query of [t0, t1) sees, rounded down to a multiple of 64 so that few distinct shapes
+/// occur.
 inline std::int64_t first_key_of_tile(const std::int32_t* start, std::int64_t t0, std::int64_t t1) {
     if (!start) return 0;
     return *std::min_element(start + t0, start + t1) / 64 * 64;
 }
 
-/// Segments of a head's tiles, each a unit of work, so that few heads still make `wanted` units.
+/// The number of segments into which the tiles of a head are cut. Each segment is a unit of work, so that few
+/// heads still make `wanted` units.
 inline std::int64_t segments(const Extents& e, std::int64_t wanted) {
     return std::clamp<std::int64_t>(wanted / std::max<std::int64_t>(e.b * e.h, 1), 1, e.tiles());
 }
 
-/// Rows [t0, t1) of a head without the gaps between them: rows a power of two apart share few cache lines.
+/// Copies rows [t0, t1) of a head without the gaps between them, because rows a power of two apart share few
+/// cache lines.
 template <class X, class T>
 void pack(Head<X> from, std::int64_t t0, std::int64_t t1, std::int64_t d, T* to) {
     for (std::int64_t t = t0; t < t1; ++t) copy_block(from.row(t), to + (t - t0) * d, d);
@@ -135,12 +138,12 @@ class Carver {
     std::size_t used_ = 0;
 };
 
-/// What is the calling thread's of a scratch that begins with `thread_bytes` for each thread.
+/// The calling thread's part of a scratch that begins with `thread_bytes` for each thread.
 inline Carver part_of_thread(Tensor scratch, std::size_t thread_bytes) {
     return Carver(scratch.data<std::byte>() + static_cast<std::size_t>(omp_get_thread_num()) * thread_bytes);
 }
 
-/// Bytes of what `layout(Carver&)` takes.
+/// The number of bytes that `layout(Carver&)` takes.
 template <class F>
 std::size_t bytes_of(F layout) {
     Carver counter(nullptr);
@@ -148,7 +151,7 @@ std::size_t bytes_of(F layout) {
     return counter.used();
 }
 
-/// Of one pass, all threads.
+/// Scratch of one pass, for all threads.
 std::size_t forward_scratch_bytes(const Extents&, DType);
 std::size_t backward_scratch_bytes(const Extents&, DType);
 

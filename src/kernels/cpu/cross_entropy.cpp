@@ -1,5 +1,5 @@
-// Rows are cut into blocks of fixed length, whose statistics are merged in order: long sums lose no accuracy
-// and results do not depend on the number of threads.
+// Rows are cut into blocks of fixed length whose statistics are merged in order, so long sums lose no
+// accuracy and results do not depend on the number of threads.
 #include "kernels/cross_entropy.hpp"
 
 #include <vector>
@@ -12,12 +12,12 @@
 namespace switchyard::kernels {
 namespace {
 
-/// Rows added in f32 one by one.
+/// Rows of a block, which are added in f32 one by one.
 constexpr std::int64_t block_rows = 512;
 /// Rows whose maximum is taken before they are read again for their exponentials.
 constexpr std::int64_t strip_rows = 16;
 
-/// max, sum (n) <- those of what they describe and of `rows` rows of x (rows, n).
+/// max, sum (n) <- the statistics of what they describe already and of `rows` rows of x (rows, n).
 template <class T>
 void add_strip(const T* x, std::int64_t rows, std::int64_t n, Wide<T>* max, Wide<T>* sum, Wide<T>* before) {
     std::copy_n(max, n, before);
@@ -35,7 +35,7 @@ void add_strip(const T* x, std::int64_t rows, std::int64_t n, Wide<T>* max, Wide
     }
 }
 
-/// max, sum (n) <- theirs and those of another set of logits together.
+/// max, sum (n) <- the statistics of theirs and another set of logits together.
 template <class X>
 void merge(const X* other_max, const X* other_sum, X* max, X* sum, std::int64_t n) {
 #pragma omp simd
@@ -91,7 +91,7 @@ void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor 
         constexpr Stat lowest = -std::numeric_limits<Stat>::infinity();
         const T* x = logits.data<T>();
         const std::int64_t blocks = (range.count + block_rows - 1) / block_rows;
-        // Max, sum, scratch of each block.
+        // The max, sum and scratch of each block.
         auto* const parts = reinterpret_cast<Stat*>(
             thread_scratch(ScratchUse::statistics, static_cast<std::size_t>(3 * blocks * n) * sizeof(Stat)));
 #pragma omp parallel for schedule(static) if (range.count * n > parallel_elements)
@@ -157,7 +157,7 @@ void cross_entropy_backward(Tensor logits, Tensor lse, Tensor targets, VocabRang
         std::vector<Wide<T>> sums(given, given + n), at_target(sums.size());
         for (std::size_t i = 0; i < sums.size(); ++i)
             if (target[i] < 0) sums[i] = std::numeric_limits<Wide<T>>::infinity();  // its softmax is 0
-        // Subtracted before rounding: softmax - 1 is small where the model is sure.
+        // Subtracted before rounding, because softmax - 1 is small where the model is sure.
         for_targets(targets, range, [&](std::int64_t i, std::int64_t at) {
             at_target[static_cast<std::size_t>(i)] = factor * (exponential(load(x[at]) - given[i]) - 1);
         });

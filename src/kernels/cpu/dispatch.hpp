@@ -1,6 +1,6 @@
-// Private to the CPU kernels: from a run-time dtype to a C++ type, conversions, and loops over blocks.
-// Inner loops are free functions over pointers, so that they vectorise; sums run in blocks whose bounds do
-// not depend on the number of threads.
+// Private to the CPU kernels: from a run-time dtype to a C++ type, conversions, and loops over blocks. Inner
+// loops are free functions over pointers, so that they vectorise. Sums run in blocks whose bounds do not
+// depend on the number of threads.
 #pragma once
 
 #include <algorithm>
@@ -30,14 +30,14 @@ inline float load(bf16 x) {
     return to_f32(x);
 }
 
-/// f64 to bf16 with one rounding: f32 is made sticky (the last bit tells that something was cut off), then
-/// rounded.
+/// f64 to bf16 with one rounding: the f32 in between is sticky (its last bit tells that something was cut
+/// off), then it is rounded.
 inline bf16 to_bf16(double x) {
     const float nearest = static_cast<float>(x);
     std::uint32_t bits = std::bit_cast<std::uint32_t>(nearest);
     const double back = static_cast<double>(nearest);
     const bool rounded_up = std::fabs(back) > std::fabs(x), rounded_down = std::fabs(back) < std::fabs(x);
-    const bool tie = (bits & 0xFFFFu) == 0x8000u;  // only then the cut-off part decides
+    const bool tie = (bits & 0xFFFFu) == 0x8000u;  // only in a tie do the cut-off bits decide
     bits += tie && rounded_down ? 1u : 0u;
     bits -= tie && rounded_up ? 1u : 0u;
     return switchyard::to_bf16(std::bit_cast<float>(bits));
@@ -68,7 +68,7 @@ inline void copy_block(const From* from, To* to, std::int64_t n) {
     }
 }
 
-/// a b + c with one rounding where the machine has it in hardware.
+/// a b + c, with one rounding if the machine has a fused multiply-add.
 inline float multiply_add(float a, float b, float c) {
 #ifdef __FMA__
     return __builtin_fmaf(a, b, c);
@@ -134,18 +134,18 @@ void for_rows(std::int64_t rows, std::int64_t width, const F& f) {
     for (std::int64_t row = 0; row < rows; ++row) f(row);
 }
 
-/// Elements that loops over streams from memory ask for ahead of their use.
+/// The number of elements by which loops over streams from memory prefetch.
 inline constexpr std::int64_t prefetch_distance = 256;
 
-/// Asks for the cache lines of x (n), to write to them if `write`; x may lie beyond its array.
+/// Prefetches the cache lines of x (n), for writing if `write`; x may lie outside its array.
 template <bool write = false, class T>
 inline void prefetch(const T* x, std::int64_t n) {
     for (std::int64_t i = 0; i < n; i += 64 / static_cast<std::int64_t>(sizeof(T)))
         __builtin_prefetch(x + i, write);
 }
 
-/// f(begin, end) for strips of [0, n) in order, asking ahead for every stream: what hardware fetches ahead by
-/// itself can be half of the memory's bandwidth.
+/// f(begin, end) for strips of [0, n) in order, with prefetches for every stream: without them, loops can
+/// reach only half of the memory's bandwidth.
 template <class F, class... T>
 inline void for_strips(std::int64_t n, F f, const T*... streams) {
     constexpr std::int64_t strip = 128;

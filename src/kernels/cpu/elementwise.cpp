@@ -32,7 +32,7 @@ void add_block(const From* from, To* to, std::int64_t n, double alpha) {
 
 constexpr std::int64_t tile = 32;
 
-/// Through a buffer in cache, so that both sides are read and written in whole lines.
+/// Goes through a buffer in cache, so that both sides are read and written in whole cache lines.
 template <class From, class To>
 void transpose_tile(const From* from, std::int64_t from_stride, To* to, std::int64_t to_stride,
                     std::int64_t rows, std::int64_t cols) {
@@ -49,7 +49,7 @@ void copy_bytes(const char* from, char* to, std::int64_t n) {
 
 constexpr std::int64_t piece_bytes = 1 << 18;
 
-/// Zeroes n bytes; past the caches if they are many, as their lines are read first otherwise.
+/// Zeroes n bytes. Many bytes are written past the caches, which would otherwise read their lines first.
 void clear_bytes(char* to, std::int64_t n) {
 #ifdef __SSE2__
     constexpr std::int64_t line = 64;

@@ -1,5 +1,5 @@
-// Backward: each thread owns a range of columns and walks all tokens in order, so that every table row is
-// summed in token order whatever the number of threads.
+// In the backward pass each thread owns a range of columns and walks all tokens in order, so that every table
+// row is summed in token order with any number of threads.
 #include "kernels/embedding.hpp"
 
 #include <omp.h>
@@ -12,7 +12,7 @@
 namespace switchyard::kernels {
 namespace {
 
-/// Row of the local table, or -1 where another rank holds it.
+/// Row of the local table, or -1 if another rank holds it.
 std::int64_t local_row(std::int32_t token, VocabRange range) {
     const std::int64_t row = token - range.begin;
     return row >= 0 && row < range.count ? row : -1;
@@ -61,7 +61,7 @@ void embedding_backward(Tensor tokens, Tensor d_x, VocabRange range, Tensor d_ta
     dispatch(d_x.dtype(), [&]<class T>() {
 #pragma omp parallel if (d_x.size() > parallel_elements)
         {
-            // The thread's columns: consecutive blocks, so that rows are walked in pieces as long as
+            // Each thread takes consecutive blocks of columns, so that it walks rows in pieces as long as
             // possible.
             const std::int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
             const std::int64_t begin = std::min(width, blocks * thread / threads * column_block);

@@ -1,5 +1,5 @@
-// Frozen weights in panels of rows: a panel is loaded, takes the low-rank product and is stored while it is
-// in cache. Panels are a function of shapes alone, so the bits do not depend on the number of threads.
+// Frozen weights are processed in panels of rows: a panel is loaded, gets the low-rank product and is stored
+// while it is in cache. Panels depend on shapes alone, so the bits do not depend on the number of threads.
 #include "kernels/frozen_weight.hpp"
 
 #include <omp.h>
@@ -54,7 +54,7 @@ void check(const EffectiveWeight& e, std::int64_t m, std::int64_t n, DType dtype
                    "gate {} and row scale {} of a weight {}x{}", e.gate.shape(), e.row_scale.shape(), m, n);
 }
 
-/// Element i of a vector in f32 or f64; 1 where there is none.
+/// Element i of a vector in f32 or f64; 1 if the vector is empty.
 double entry(const Tensor& vector, std::int64_t i) {
     if (vector.empty()) return 1;
     return vector.dtype() == DType::f64 ? vector.data<double>()[i] : double{vector.data<float>()[i]};
@@ -92,8 +92,8 @@ void copy_slice(const LowRankFactors& f, const Tensor& gate, std::int64_t begin,
 }
 
 /// c (rows, n) f32 or f64, contiguous, += scale * (rows [begin, begin + rows) of B diag(gate)) A. The slice
-/// of B is made contiguous first: for a strided one with scale and sum oneDNN has only its reference product,
-/// which is ten times slower.
+/// of B is made contiguous first, because oneDNN has only its reference product (ten times slower) for a
+/// strided one with scale and sum.
 void add_product(const LowRankFactors& f, const Tensor& gate, std::int64_t begin, std::int64_t rows,
                  void* c) {
     const std::int64_t n = f.a.dim(1), slots = f.a.dim(0);
@@ -145,7 +145,7 @@ void for_panels(std::int64_t m, std::int64_t n, Body body) {
     failure.rethrow();
 }
 
-/// The same with body(rows of the full-precision value, rows of the words).
+/// Calls body(rows of the full-precision value, rows of the words) for every panel, in parallel.
 template <class Body>
 void for_panels_of(Tensor value, FrozenWeight w, Body body) {
     check(w);

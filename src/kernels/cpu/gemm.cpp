@@ -1,5 +1,5 @@
-// oneDNN products with a cache of primitives per thread (each entry owns its memory objects, so a call only
-// sets pointers), and bf16 through f32 where oneDNN has no fast bf16 product (CPUs without AVX-512).
+// oneDNN products with a cache of primitives per thread; each entry owns its memory objects, so a call only
+// sets pointers. Where oneDNN has no fast bf16 product (CPUs without AVX-512), bf16 is computed through f32.
 #include "kernels/cpu/gemm.hpp"
 
 #include <omp.h>
@@ -21,7 +21,8 @@ namespace {
 
 using dnnl::memory;
 
-/// The number of threads that oneDNN uses where we stand; part of the key because blocking depends on it.
+/// The number of threads that oneDNN uses at this point. It is part of the key because blocking depends on
+/// it.
 int usable_threads() {
     return omp_in_parallel() ? 1 : omp_get_max_threads();
 }
@@ -81,9 +82,9 @@ dnnl::primitive_attr attributes(const Gemm& g) {
 }
 
 #if DNNL_VERSION_MAJOR < 3
-/// oneDNN 2 prefers its blocked product on AMX, which is up to twice as slow as its older one where it copies
-/// a transposed first operand, and slower where it sums over many rows of the second (measured with 2.6.3,
-/// docs/benchmarks.md).
+/// oneDNN 2 prefers its blocked product on AMX. Where that copies a transposed first operand it is up to
+/// twice as slow as the older one, and it is slower too where it sums over many rows of the second operand
+/// (measured with 2.6.3, docs/benchmarks.md).
 bool older_is_faster(const Gemm& g) {
     const bool large = g.m * g.n * g.k > std::int64_t{1} << 27;
     return g.in == DType::bf16 && large && g.b_col == 1 && (g.a_col != 1 || g.k >= 2048);
@@ -101,7 +102,8 @@ bool few_rows_on_amx(const Gemm&) {
 }
 #endif
 
-/// Terms from which on a sum is cut, and of each of its pieces but the last, which has up to twice as many.
+/// long_sum: the number of terms from which on a sum is cut. sum_piece: terms of each piece but the last,
+/// which has up to twice as many.
 constexpr std::int64_t long_sum = 2048, sum_piece = 512;
 
 bool transposing_pays(const Gemm& g) {
@@ -199,7 +201,7 @@ void run_in_pieces(Gemm g, const void* a, const void* b, void* c) {
     }
 }
 
-/// Whether oneDNN multiplies bf16 here other than by its reference code.
+/// True if oneDNN multiplies bf16 here by more than its reference code.
 bool has_bf16() {
     static const bool has = [] {
         const Gemm g{.m = 64,

@@ -1,4 +1,4 @@
-// Sums modulo 2^64 in any order are the same.
+// Sums modulo 2^64 do not depend on the order of their terms.
 #include "kernels/hash.hpp"
 
 #include "core/call_counts.hpp"

@@ -42,7 +42,7 @@ void matmul(const Matmul& p) {
            .out = p.c.dtype(),
            .alpha = static_cast<float>(p.alpha),
            .accumulate = p.accumulate};
-    // oneDNN needs one stride of 1 and the other at least the extent, also for one row or column.
+    // oneDNN requires one stride of 1 and the other at least the extent, also for a single row or column.
     g.a_row = a_transposed ? 1 : k, g.a_col = a_transposed ? m : 1;
     g.b_row = b_transposed ? 1 : n, g.b_col = b_transposed ? k : 1;
     if (g.in == DType::f64 && k > 0)

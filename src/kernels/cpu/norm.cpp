@@ -1,5 +1,5 @@
-// One pass over memory: a row is read, its sum of squares taken, and it is read again from cache. The
-// weight's gradient is summed per group of rows and the groups added in order; groups depend on N alone, not
+// A row is read from memory once: its sum of squares is taken, and it is read again from cache. The gradient
+// of the weight is summed per group of rows and the groups are added in order; groups depend on N alone, not
 // on the number of threads.
 #include "kernels/norm.hpp"
 
@@ -68,7 +68,7 @@ Sizes check_norm(Tensor x, Tensor weight, Tensor h, Tensor rstd) {
     return sizes;
 }
 
-/// Rows whose part of the weight's gradient is summed apart.
+/// Rows of a group, whose part of the weight's gradient is summed separately.
 std::int64_t group_rows_of(std::int64_t rows) {
     constexpr std::int64_t max_groups = 64, min_group_rows = 32;
     return std::max(min_group_rows, (rows + max_groups - 1) / max_groups);

@@ -1,5 +1,5 @@
-// Element (i, j) is a function of the key and its global index alone. One Philox block serves the elements 2p
-// and 2p + 1.
+// Element (i, j) depends on the key and its global index alone. One Philox block gives the elements 2p and 2p
+// + 1.
 #include "kernels/random.hpp"
 
 #include <utility>
@@ -11,7 +11,7 @@
 namespace switchyard::kernels {
 namespace {
 
-/// Through f32 to bf16; f64 stays.
+/// bf16 is rounded from f32; f64 is not rounded.
 template <class T>
 T rounded(double x) {
     if constexpr (std::is_same_v<T, double>)

@@ -1,4 +1,4 @@
-// Results are formed from blocks of fixed length, added in order.
+// Results are computed from blocks of fixed length, added in order.
 #include "kernels/reductions.hpp"
 
 #include <limits>
@@ -11,8 +11,8 @@
 namespace switchyard::kernels {
 namespace {
 
-/// Bit pattern of |x|, bf16 as f32. As integers these order like magnitudes, infinity above all numbers, NaN
-/// above infinity.
+/// Bit pattern of |x| (bf16 as f32). As integers these patterns are ordered like magnitudes, with infinity
+/// above all numbers and NaN above infinity.
 template <class T>
 auto magnitude_bits(T x) {
     using Bits = std::conditional_t<std::is_same_v<T, double>, std::int64_t, std::int32_t>;
@@ -30,7 +30,7 @@ auto max_magnitude(const T* x, std::int64_t n) {
     return std::bit_cast<Wide<T>>(largest);
 }
 
-/// The one number that `result` holds.
+/// The only number in `result`.
 double& scalar(Tensor result) {
     check("result of a reduction", result, DType::f64, {1});
     return *result.data<double>();

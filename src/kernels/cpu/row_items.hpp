@@ -1,5 +1,5 @@
 // Private to the CPU kernels: one loop over the rows of many matrices. Work is cut into blocks of columns of
-// a row, whose bounds do not depend on the number of threads; threads share the elements evenly.
+// a row, whose bounds do not depend on the number of threads; threads get equal shares of the elements.
 #pragma once
 
 #include <omp.h>
@@ -13,7 +13,7 @@ namespace switchyard::kernels {
 
 class RowItems {
   public:
-    /// The next item; those without elements are passed over.
+    /// Adds an item; items without elements are skipped.
     void add(std::int64_t rows, std::int64_t width) {
         width_.push_back(width);
         first_element_.push_back(first_element_.back() + rows * width);
@@ -35,14 +35,14 @@ class RowItems {
   private:
     struct Place {
         std::size_t item = 0;
-        std::int64_t row = 0, column = 0;  // a block's first
+        std::int64_t row = 0, column = 0;  // where a block begins
         bool before(const Place& other) const {
             return item != other.item ? item < other.item
                    : row != other.row ? row < other.row
                                       : column < other.column;
         }
     };
-    /// The first block that begins at or after this element of all.
+    /// The first block that begins at or after this element, counted over all items.
     Place start_of(std::int64_t element) const {
         if (element >= num_elements()) return {width_.size(), 0, 0};
         const auto next = std::upper_bound(first_element_.begin(), first_element_.end(), element);
@@ -69,14 +69,14 @@ class RowItems {
     }
 
     std::vector<std::int64_t> width_;
-    std::vector<std::int64_t> first_element_{0};  // of each item, then the number of all
+    std::vector<std::int64_t> first_element_{0};  // of each item, then the total number
 };
 
-/// Where the rows of a rectangle lie, as elements of any type.
+/// The addresses of the rows of a rectangle, with elements of any type.
 struct RowPlaces {
     std::byte* first = nullptr;  // column 0 of the rectangle in row 0 of the matrix, or in row `rows.first`
-    const std::int32_t* list = nullptr;  // or nullptr: a range
-    std::int64_t stride = 0;             // elements
+    const std::int32_t* list = nullptr;  // nullptr: the rows are a range
+    std::int64_t stride = 0;             // in elements
     std::int64_t rows = 0;
 
     RowPlaces() = default;
@@ -96,7 +96,7 @@ struct RowPlaces {
     T* at(std::int64_t row, std::int64_t column) const {
         return static_cast<T*>(static_cast<void*>(first)) + offset(row, column);
     }
-    /// Asks for what follows two rows later in a list: hardware cannot know.
+    /// Prefetches the row two places later in a list, which hardware cannot predict.
     template <bool write, class T>
     void prefetch_later(std::int64_t row, std::int64_t begin, std::int64_t end) const {
         if (list && row + 2 < rows) prefetch<write>(at<T>(row + 2, begin), end - begin);
@@ -123,7 +123,7 @@ inline void check_part(const RowPart& part) {
                        matrix.shape());
 }
 
-/// Whether the rectangle is one piece of memory.
+/// True if the rectangle is one piece of memory.
 inline bool is_contiguous(const RowPart& part) {
     return part.rows.list.empty() && (part.rows.count == 1 || part.width == part.matrix.dim(1));
 }

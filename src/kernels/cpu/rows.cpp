@@ -1,5 +1,5 @@
-// Rows of all items of a call are shared out to the threads together. A rectangle that is one piece of memory
-// counts as one long row, where the result does not depend on how it is cut.
+// The rows of all items of a call are divided among the threads together. A rectangle that is one piece of
+// memory counts as one long row if the result does not depend on how it is cut.
 #include "kernels/rows.hpp"
 
 #include <vector>
@@ -11,7 +11,7 @@
 namespace switchyard::kernels {
 namespace {
 
-/// A task with its addresses; `long_row`: all of it as one row.
+/// A task with its addresses; `long_row`: the rectangle is treated as one row.
 struct Job {
     RowPlaces to, from, minus;
     DType to_type, from_type;
@@ -48,7 +48,7 @@ void subtract_block(const From* from, const From* minus, To* to, std::int64_t n)
         to[i] = convert<To>(static_cast<Sum>(load(from[i])) - static_cast<Sum>(load(minus[i])));
 }
 
-/// Same type: bytes.
+/// For equal types: copies bytes.
 void move_block(const Job& job, std::int64_t row, std::int64_t begin, std::int64_t end) {
     const auto size = static_cast<std::int64_t>(size_of(job.to_type));
     std::byte* to = job.to.first + job.to.offset(row, begin) * size;
@@ -81,7 +81,7 @@ void run_block(const Job& job, std::int64_t row, std::int64_t begin, std::int64_
     });
 }
 
-/// to (n) <- sum of its parts, part p at parts + p stride, part `own` in `to`; in blocks that stay in cache.
+/// to (n) <- sum of its parts: part p at parts + p stride, part `own` in `to`; in blocks that stay in cache.
 template <class From, class To>
 void sum_parts_block(const From* parts, std::int64_t num_parts, std::int64_t stride, std::int64_t own, To* to,
                      std::int64_t n) {
@@ -179,7 +179,7 @@ void squared_norms(std::span<const RowPart> parts, Tensor sums) {
     check("sums of squares", sums, DType::f64, {static_cast<std::int64_t>(parts.size())});
     RowItems items;
     std::vector<RowPlaces> places;
-    std::vector<std::int64_t> first_sum{0};  // of each item's blocks
+    std::vector<std::int64_t> first_sum{0};  // the first block of each item
     for (const RowPart& part : parts) {
         check_part(part);
         internal_check(is_number(part.matrix.dtype()), "sum of squares of {}", name_of(part.matrix.dtype()));

@@ -1,4 +1,4 @@
-// The control register of every OpenMP thread: each has its own.
+// Every OpenMP thread has a control register of its own, and each is set.
 #include "kernels/subnormals.hpp"
 
 #if defined(__x86_64__)

@@ -1,4 +1,4 @@
-// Arithmetic in f32 (f64). Within a block every element is read before it is written, so that outputs may be
+// Arithmetic is in f32 (f64). Within a block every element is read before it is written, so outputs may be
 // inputs.
 #include "kernels/swiglu.hpp"
 

@@ -10,7 +10,7 @@
 namespace switchyard::kernels {
 namespace {
 
-/// A tensor over host memory works here and nowhere else.
+/// Refuses tensors over host memory, which would work on this back end only.
 void check_owned(Tensor tensor) {
     internal_check(backend::owns(tensor.raw(), tensor.bytes()),
                    "transfer of a tensor {} {} that does not lie in back-end memory", tensor.shape(),

@@ -46,11 +46,11 @@ X sigmoid(X x) {
     return (x < 0 ? e : X(1)) / (1 + e);
 }
 
-/// Running results side by side: a compiler does not reorder floating-point operations by itself. Their
-/// number fixes the order, whatever the width of the machine's vectors.
+/// Running results side by side, because a compiler does not reorder floating-point operations by itself.
+/// Their number fixes the order for every vector width.
 constexpr std::int64_t lanes = 32;
 
-/// part(0) + ... + part(lanes - 1) by halves, or another combination of two.
+/// Combines part(0) ... part(lanes - 1) by halves, with a sum or another operation on two.
 template <class X, class F>
 X fold_lanes(X* part, F combine) {
     for (std::int64_t width = lanes / 2; width > 0; width /= 2) {
@@ -60,8 +60,8 @@ X fold_lanes(X* part, F combine) {
     return part[0];
 }
 
-/// The result of taking in elements 0 to n - 1: lane l goes from `start` through add(j, lane) for j = l,
-/// l + lanes, ...; then the lanes are combined. `streams` are what `add` reads from memory rather than cache.
+/// Reduces elements 0 ... n - 1: lane l starts from `start` and applies add(j, lane) for j = l, l + lanes,
+/// ...; then the lanes are combined. `streams` are what `add` reads from memory rather than cache.
 template <class X, class Add, class Combine, class... T>
 X reduce(std::int64_t n, X start, Add add, Combine combine, const T*... streams) {
     X part[lanes];
@@ -84,7 +84,7 @@ X sum_over(std::int64_t n, Add add, const T*... streams) {
         n, X(0), add, [](X a, X b) { return a + b; }, streams...);
 }
 
-/// max over x (n); minus infinity where n is 0.
+/// Maximum of x (n); minus infinity if n is 0.
 template <class T>
 Wide<T> maximum_of(const T* x, std::int64_t n) {
     const auto larger = [](Wide<T> a, Wide<T> b) { return b > a ? b : a; };

@@ -1,4 +1,4 @@
-// Both evaluations of the low-rank linear; s multiplies products, never stored factors.
+// Both ways to compute the low-rank linear. s multiplies products, never stored factors.
 #include "methods/parts/low_rank_adapter.hpp"
 
 #include "kernels/matmul.hpp"
@@ -52,7 +52,7 @@ void LowRankAdapter::forward(const Linear& linear, Tensor x, Tensor y) {
 
 void LowRankAdapter::backward(const Linear& linear, Tensor x, Tensor d_y, Tensor d_x, Write write) {
     matmul({.a = d_y, .b = linear.weight(), .c = d_x, .accumulate = write == Write::accumulate});
-    // Neighbours share their large operand, d_y or x, while a cache still holds it.
+    // Neighbouring products share their large operand, d_y or x, while it is still in a cache.
     matmul({.a = d_y, .b = b_.value, .c = z_, .op_b = Op::transpose, .alpha = scale_});
     matmul({.a = z_, .b = x, .c = a_.gradient, .op_a = Op::transpose, .accumulate = true});
     if (!merged()) matmul({.a = z_, .b = a_.value, .c = d_x, .accumulate = true});
@@ -63,8 +63,8 @@ void LowRankAdapter::backward(const Linear& linear, Tensor x, Tensor d_y, Tensor
 Cost LowRankAdapter::cost(const Linear& linear) const {
     const double r = static_cast<double>(low_rank()), m = static_cast<double>(linear.out().size),
                  n = static_cast<double>(linear.in().size), factors = r * (m + n);
-    // Backward: x A' and dY B (2 factors' worth together) and both gradients (2 more), merged or not.
-    // Unmerged, y and d_x take one product with B and A more, and forward forms x A' itself.
+    // Backward has x A' and dY B (2 * factors together) and both gradients (2 more), merged or not. Unmerged,
+    // y and d_x need one more product with B and A each, and forward computes x A' itself.
     if (merged()) return {.forward = 2 * m * n, .backward = 2 * m * n + 4 * factors, .merge = 2 * m * n * r};
     return {.forward = 2 * m * n + 2 * factors, .backward = 2 * m * n + 4 * factors + 2 * r * n};
 }

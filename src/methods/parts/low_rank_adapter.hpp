@@ -1,6 +1,6 @@
-// LowRankAdapter: y = x (W + s B A)' with W frozen (Hu et al. 2021), A (r, in) and B stored transposed (r,
-// out), so that a slot is a row of both. Products run merged or unmerged (RunLoRA, Cherniuk et al. 2023), by
-// a cost model of shapes alone.
+// LowRankAdapter: y = x (W + s B A)' with W frozen (Hu et al. 2021), A (r, in), and B stored transposed (r,
+// out), so that a slot is a row of both. Products run merged or unmerged (RunLoRA, Cherniuk et al. 2023), as
+// a cost model of the shapes decides.
 #pragma once
 
 #include "model/linear.hpp"
@@ -24,7 +24,8 @@ class LowRankAdapter : public Adapter {
     double scale() const { return scale_; }
     std::int64_t low_rank() const { return a_.value.dim(0); }
 
-    /// W -= s B A on the stored base, in a fixed order per element: the same bits on every layout.
+    /// W -= s B A on the stored base. The order of each element's sum is fixed, so the bits are the same on
+    /// every layout.
     void subtract_from_base(Linear&);
 
   private:
@@ -33,11 +34,10 @@ class LowRankAdapter : public Adapter {
     Parameter a_, b_;
     Tensor z_;               // (N, r), shared
     Tensor merge_scratch_;   // shared
-    Tensor full_precision_;  // (rows kept, in), shared: for subtract_from_base()
+    Tensor full_precision_;  // (rows kept, in), shared: work space of subtract_from_base()
 };
 
-/// Whether merging costs fewer operations than it saves: 2 r (m + n) t against 2 m n r for the t tokens of a
-/// step.
+/// True if merging, 2 m n r operations, costs less than it saves, 2 r (m + n) t for the t tokens of a step.
 bool merging_pays(std::int64_t m, std::int64_t n, std::int64_t tokens_per_step);
 
 }  // namespace switchyard

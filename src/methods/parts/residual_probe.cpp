@@ -1,4 +1,4 @@
-// The effective weight in accumulate_type.
+// Effective weights are computed in accumulate_type.
 #include "methods/parts/residual_probe.hpp"
 
 #include <algorithm>

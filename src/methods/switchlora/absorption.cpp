@@ -1,4 +1,4 @@
-// The differences of several matrices are formed in one call, then each matrix takes its product.
+// The differences of several matrices are computed in one call; then each matrix gets its product.
 #include "methods/switchlora/absorption.hpp"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace switchyard {
 namespace {
 
-/// In elements, so that every factor begins at a cache line.
+/// Rounds up a number of elements, so that every factor begins at a cache line.
 std::int64_t aligned(std::int64_t elements) {
     return (elements + 15) / 16 * 16;
 }
@@ -27,7 +27,7 @@ void Absorption::expect(const ModelContext& context, const Linear& linear, std::
 }
 
 void Absorption::allocate(const ModelContext& context) {
-    const std::int64_t pays = 4 * kernels::segment_elements();  // more at a time would leave the caches
+    const std::int64_t pays = 4 * kernels::segment_elements();  // more at a time would not stay in the caches
     differences_ = context.arena.take(MemoryClass::workspace, context.accumulate(),
                                       {std::max(largest_, std::min(together_, pays))});
     scratch_ = context.arena.shared(DType::i16, {(scratch_bytes_ + 1) / 2});

@@ -1,6 +1,7 @@
-// Absorption: W gives way to what a switch changes in s B A, so that their sum stays: W += s [B_I, B_J -
-// B'_J] [A_I - A'_I; A_J] on this rank's rows, from the compute copies, for as many matrices at a time as
-// work space holds. Primes: incoming vectors; I, J: slots of A and of B whose vectors are replaced.
+// Absorption: W takes up the change that a switch makes to s B A, so that their sum stays the same: W += s
+// [B_I, B_J - B'_J] [A_I - A'_I; A_J] on this rank's rows. It is computed from the compute copies, for as
+// many matrices at a time as the work space holds. Primes mark incoming vectors; I and J are the slots of A
+// and of B whose vectors are replaced.
 #pragma once
 
 #include <span>
@@ -10,7 +11,7 @@
 
 namespace switchyard {
 
-/// A switch of one matrix: `count` slots a side.
+/// A switch of one matrix, with `count` slots on each side.
 struct AbsorbedSwitch {
     Linear* linear = nullptr;
     LowRankAdapter* adapter = nullptr;
@@ -21,11 +22,12 @@ struct AbsorbedSwitch {
 
 class Absorption {
   public:
-    /// Another matrix, of which `at_once` slots a side may be switched at a time. All first, then allocate().
+    /// Announces a matrix of which up to `at_once` slots per side may be switched at a time. To be called for
+    /// all matrices before allocate().
     void expect(const ModelContext&, const Linear&, std::int64_t at_once);
     void allocate(const ModelContext&);
 
-    /// Two kernel calls a matrix at most.
+    /// Makes at most two kernel calls per matrix.
     void run(std::span<const AbsorbedSwitch>);
 
   private:

@@ -1,4 +1,4 @@
-// Which candidates are here, and their way to and from a checkpoint.
+// Which candidates are on this rank, and how they are saved and loaded.
 #include "methods/switchlora/candidate_bank.hpp"
 
 namespace switchyard {
@@ -24,7 +24,7 @@ void CandidateBank::visit_state(StateIo& io, const std::string& path, OwnedParam
                                 const std::vector<int>& slots) {
     std::vector<int> home(row.size());
     for (std::size_t c = 0; c < home.size(); ++c) home[c] = rule.home(static_cast<std::int64_t>(c));
-    std::vector<std::int32_t> slot_of(row.size(), -1);  // active candidates
+    std::vector<std::int32_t> slot_of(row.size(), -1);  // of active candidates; -1 for others
     for (std::size_t slot = 0; slot < slots.size(); ++slot)
         slot_of[slots[slot]] = static_cast<std::int32_t>(slot);
 

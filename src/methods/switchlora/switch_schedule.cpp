@@ -1,4 +1,4 @@
-// The active candidates of a side form a window of r consecutive ones on a ring of C; A's and B's pointers
+// The active candidates of a side are a window of r consecutive ones on a ring of C. The pointers of A and B
 // start half a window apart, so that no slot is switched on both sides at once.
 #include "methods/switchlora/switch_schedule.hpp"
 
@@ -59,7 +59,7 @@ std::int64_t SwitchSettings::most_at_once() const {
     return std::min({low_rank / 2, num_candidates - low_rank, static_cast<std::int64_t>(rate(0)) + 1});
 }
 
-/// A geometric series.
+/// The sum of the rates, a geometric series.
 double SwitchSettings::switches_left(std::int64_t step) const {
     const double theta = -std::log(0.3) / (ratio * static_cast<double>(steps));
     return rate(step) * std::expm1(-theta * static_cast<double>(steps - step)) / std::expm1(-theta);
@@ -136,7 +136,7 @@ void SwitchSchedule::apply(const SideSwitch& s, int side) {
 Switch SwitchSchedule::advance(std::int64_t step) {
     const std::int64_t r = settings_.low_rank, frozen_a = num_frozen(frozen_[0]),
                        frozen_b = num_frozen(frozen_[1]);
-    // Either pointer may advance up to the slots that the other side's last switches have frozen.
+    // Each pointer may advance up to the slots that the last switches of the other side have frozen.
     std::int64_t available = std::min(modulo(pointer_[1] - frozen_a - pointer_[0], r),
                                       modulo(pointer_[0] - frozen_b - pointer_[1], r));
     if (settings_.random_order) available = (r - std::max(frozen_a, frozen_b)) / 2;
@@ -160,7 +160,7 @@ void SwitchSchedule::count_down() {
 }
 
 SwitchSchedule::CandidateUse SwitchSchedule::candidate_use() const {
-    constexpr double hardly_one = 1e-3;  // expected switches that are not waited for
+    constexpr double hardly_one = 1e-3;  // expected number of switches below which the walk ends
     SwitchSchedule run(settings_, matrix_);
     std::vector<bool> used(settings_.num_candidates, false);
     for (int candidate : run.candidate_[0]) used[candidate] = true;

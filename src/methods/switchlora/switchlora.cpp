@@ -1,6 +1,6 @@
-// SwitchLoRA (arXiv 2406.06564): the vectors of A and B are swapped with candidates of a bank all the time, W
-// absorbs the difference, and only the counterpart's optimizer state is reset. Banks and masters are
-// distributed by `home`.
+// SwitchLoRA (arXiv 2406.06564): vectors of A and B are continually swapped with candidates from a bank, W
+// absorbs the difference, and only the optimizer state of the counterpart is reset. Banks and masters are
+// distributed by HomeRule.
 #include <algorithm>
 #include <array>
 #include <deque>
@@ -18,7 +18,7 @@
 namespace switchyard::methods {
 namespace {
 
-/// Elements of one segment of the incoming candidates' all-gather.
+/// Elements of one segment in the all-gather of the incoming candidates.
 std::int64_t gather_capacity(const Comm& group, std::int64_t widest) {
     return std::max(widest, (std::int64_t{1} << 20) / group.size());
 }
@@ -48,8 +48,8 @@ class SwitchLora : public LowRankMethod {
     std::vector<Traffic> plan_traffic(const Optimizer&, std::int64_t steps) const override;
 
   private:
-    using Switches = std::vector<Switch>;  // one a matrix
-    /// Tensors and owners of the incoming candidates of one group, as they travel.
+    using Switches = std::vector<Switch>;  // one per matrix
+    /// Tensors and owners of the incoming candidates of one group, as they are sent.
     struct Incoming {
         std::vector<Tensor> tensors;
         std::deque<std::vector<int>> owners;
@@ -58,9 +58,9 @@ class SwitchLora : public LowRankMethod {
     };
     Incoming incoming(const Comm& group, const Switches&) const;
     std::vector<RowMove> moves(const Switches&) const;
-    /// What a switch does, in this order: candidates come from their homes; W gives way; masters of what
-    /// leaves go home and counterparts forget their moments; values are replaced while rows move; masters of
-    /// what came.
+    /// The kernel work of a switch, in this order: incoming candidates are copied from their homes; W
+    /// absorbs; the masters of outgoing vectors go home and the moments of counterparts are reset; values are
+    /// replaced while rows move; the masters of incoming vectors are set.
     struct Work {
         struct Gather {
             const Comm* group = nullptr;
@@ -73,9 +73,9 @@ class SwitchLora : public LowRankMethod {
         kernels::RowBatch release;
         RowMoves moves;
     };
-    /// Lists what kernels will need, and moves the tables of owners on.
+    /// Lists the work for the kernels and updates the tables of owners.
     Work plan(Optimizer&, const Switches&);
-    /// visit(side, what is switched there, what on the other side) for both sides of every matrix that
+    /// visit(side, switch on that side, switch on the other side) for both sides of every matrix that
     /// switches.
     template <class Visit>
     void for_each_switch(const Switches&, const Visit&);
@@ -88,7 +88,7 @@ class SwitchLora : public LowRankMethod {
     Absorption absorption_;
     ResidualProbe probe_;
     kernels::StepLists lists_;
-    const Matrix* sampled_ = nullptr;  // whose residual the last step measured
+    const Matrix* sampled_ = nullptr;  // the matrix whose residual was measured in the last step
     std::int64_t sampled_terms_ = 0;
 };
 
@@ -100,7 +100,7 @@ std::unique_ptr<Adapter> SwitchLora::attach(const ModelContext& context, Linear&
     auto adapter = LowRankMethod::attach(context, linear);
     LowRankAdapter* low_rank_adapter = adapted_.back().adapter;
     const SwitchSettings s = switch_settings(context, linear);
-    if (s.low_rank >= s.num_candidates) return adapter;  // nothing to switch to
+    if (s.low_rank >= s.num_candidates) return adapter;  // there is no candidate to switch to
     const auto bank = [&](int side) {
         Parameter& factor = side == 0 ? low_rank_adapter->a() : low_rank_adapter->b();
         const Comm& group = owner_group(context.topology, factor.tp_gradient);
@@ -123,7 +123,7 @@ OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter
             OwnershipPlan plan{slot_owners(*x.group, x.rule, matrix.schedule.candidates(side)), r, true, 0};
             if (ranks > 1 && s.random_order) plan.capacity = std::min<std::int64_t>(r, x.homed.size());
             if (ranks > 1 && !s.random_order) plan.capacity = std::min(r, (r + ranks - 1) / ranks + 1);
-            // Candidates that follow each other on the ring are spread evenly, but for two ends of laps.
+            // Consecutive candidates of the ring are spread evenly, except at the two ends of a lap.
             if (ranks > 1) plan.most_moving = std::min(plan.capacity, at_once);
             if (ranks > 1 && !s.random_order)
                 plan.most_moving = std::min(plan.most_moving, (at_once + ranks - 1) / ranks + 2);
@@ -161,8 +161,8 @@ void SwitchLora::allocate(const ModelContext& context, Transformer&, Optimizer& 
         }
         widest_in = std::max(widest_in, matrix.linear->in().padded);
         absorption_.expect(context, *matrix.linear, at_once);
-        // A switch lists slots, bank rows, storage, gaps and places of candidates; then what is owned, what
-        // is frozen, and the buckets' rows.
+        // The lists of a switch: slots, bank rows, storage, gaps and places of candidates; then owned rows,
+        // frozen rows, and the rows of buckets.
         for (const CandidateBank& x : matrix.side)
             lists += 16 * at_once + 3 * optimizer.owned()[x.owned].masters().dim(0) + x.factor->value.dim(0);
     }
@@ -253,7 +253,7 @@ SwitchLora::Work SwitchLora::plan(Optimizer& optimizer, const Switches& switches
         work.gathers.push_back({group, std::move(all.tensors), Buckets(table, lists_.add(table->lists()))});
     }
     work.moves =
-        optimizer.plan_moves(moves(switches), lists_);  // owners and storage are the new ones from here on
+        optimizer.plan_moves(moves(switches), lists_);  // from here on owners and storage are the new ones
     std::size_t next = 0;
     for_each_switch(switches, [&](CandidateBank& x, const SideSwitch& own, const SideSwitch&) {
         const OwnedParameter& owned = optimizer.owned()[x.owned];
@@ -268,7 +268,7 @@ SwitchLora::Work SwitchLora::plan(Optimizer& optimizer, const Switches& switches
     return work;
 }
 
-/// Owners' rows of slots whose candidates live here come in the order of the switch, as x.rows() does.
+/// The owners' rows of slots whose candidates are on this rank, in the order of the switch and of x.rows().
 template <class Visit>
 void SwitchLora::for_each_switch(const Switches& switches, const Visit& visit) {
     for (std::size_t i = 0; i < matrices_.size(); ++i) {
@@ -295,7 +295,7 @@ MethodReport SwitchLora::after_gather(Optimizer& optimizer, std::int64_t step) {
     MethodReport report;
     Switches switches;
     for (Matrix& matrix : matrices_) switches.push_back(matrix.schedule.advance(step));
-    // The matrix whose residual is measured: another one each step, among those that switch.
+    // The matrix whose residual is measured; each step takes another one among those that switch.
     sampled_ = nullptr;
     for (std::size_t i = 0; i < matrices_.size() && !sampled_; ++i) {
         const std::size_t candidate = (static_cast<std::size_t>(step) + i) % matrices_.size();
@@ -356,7 +356,7 @@ void SwitchLora::visit_state(StateIo& io, Optimizer& optimizer) {
 }
 
 std::vector<Traffic> SwitchLora::plan_traffic(const Optimizer& optimizer, std::int64_t steps) const {
-    SwitchLora future = *this;  // advances only schedules
+    SwitchLora future = *this;  // only its schedules are advanced
     std::map<int, std::vector<int>> owners;
     for (const Matrix& matrix : matrices_)
         for (int side : {0, 1}) {
@@ -390,7 +390,7 @@ std::vector<Traffic> SwitchLora::plan_traffic(const Optimizer& optimizer, std::i
 
 std::vector<std::string> SwitchLora::notes(const Config& config) const {
     struct Shape {
-        const Matrix* first = nullptr;  // stands for all: they differ by their draws only
+        const Matrix* first = nullptr;  // represents all of them, because they differ only in what is drawn
         std::int64_t used = 0, matrices = 0;
     };
     std::map<std::int64_t, Shape> shapes;  // by number of candidates
