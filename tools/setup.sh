@@ -8,14 +8,18 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # The only list of what Switchyard needs (Debian 12's names; Ubuntu's are the same).
 packages=(
     build-essential cmake ninja-build pkg-config git
-    libopenmpi-dev openmpi-bin libhdf5-openmpi-dev
+    libopenmpi-dev openmpi-bin libhdf5-dev
     libboost-program-options-dev libdnnl-dev libsentencepiece-dev sentencepiece
     nlohmann-json3-dev libfmt-dev libgtest-dev
     python3-numpy python3-h5py python3-matplotlib
 )
 # What only tests need, installed by test.sh alone: without them those tests are skipped, and say so.
+# shellcheck disable=SC2034  # used by test.sh
 test_packages=(slurm-wlm munge shellcheck)
-spack_line="spack install cmake ninja pkgconf openmpi hdf5+mpi boost+program_options onednn sentencepiece nlohmann-json fmt googletest py-h5py py-matplotlib"
+# A second MPI library, for test.sh --long alone. Open MPI stays what mpirun and mpicxx mean.
+# shellcheck disable=SC2034
+mpich_packages=(mpich libmpich-dev)
+spack_line="spack install cmake ninja pkgconf openmpi hdf5 boost+program_options onednn sentencepiece nlohmann-json fmt googletest py-h5py py-matplotlib"
 
 say() { printf '\n==> %s\n' "$*"; }
 die() {
@@ -53,9 +57,10 @@ install_packages() {
     install_missing "${packages[@]}"
 }
 
+# install_test_packages PACKAGE...
 install_test_packages() {
     [[ ${SWITCHYARD_SKIP_PACKAGES:-0} == 1 ]] && return
-    (install_missing "${test_packages[@]}") || say "Not all of ${test_packages[*]} could be installed: tests that need them are skipped"
+    (install_missing "$@") || say "Not all of $* could be installed: tests that need them are skipped"
 }
 
 install_missing() {

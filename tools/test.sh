@@ -8,8 +8,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 usage() {
     cat <<'TEXT'
 tools/test.sh [--long] [--no-asan] [ctest arguments]
-  --long     also the campaigns (tests labelled `long`: many kills, many switches, ...), and exported weights in
-             transformers and peft, which it installs in .venv-torch (6 GB)
+  --long     also the campaigns (tests labelled `long`: many kills, many switches, ...), exported weights in
+             transformers and peft, which it installs in .venv-torch (6 GB), and a build with MPICH, which it installs
+             beside Open MPI: its tests with ranks
   --no-asan  only the release build
 Everything else goes to ctest: tools/test.sh --no-asan -R checkpoint
 TEXT
@@ -54,26 +55,36 @@ finish_build() {
 closing_line() { grep -E 'tests passed, [0-9]+ tests? failed|^No tests were found' "$root/build/$1/test.log" | tail -n 1; }
 
 install_packages
-install_test_packages
+install_test_packages "${test_packages[@]}"
+[[ $long -eq 0 ]] || install_test_packages "${mpich_packages[@]}"
 started=$SECONDS
 build_preset release
 [[ $asan -eq 0 ]] || build_meanwhile asan --target single_rank_tests
 say "Tests of the release build$([[ $long -eq 1 ]] && echo ', campaigns included')"
-release_result=0 asan_result=0
-run_ctest release || release_result=$?
+declare -A results=([release]=0) titles=(
+    [release]="release build" [asan]="sanitizer build, single rank" [mpich]="MPICH build, tests with ranks")
+run_ctest release || results[release]=$?
 if [[ $asan -eq 1 ]]; then
     finish_build
     say "Single-rank tests under the address and undefined-behaviour sanitizers"
-    run_ctest asan --label-regex '^ranks_1$' || asan_result=$?
+    results[asan]=0
+    run_ctest asan --label-regex '^ranks_1$' || results[asan]=$?
+fi
+if [[ $long -eq 1 ]] && ! command -v mpicxx.mpich >/dev/null; then
+    say "SKIPPED: the tests with MPICH, which is not installed (Debian and Ubuntu: ${mpich_packages[*]})"
+elif [[ $long -eq 1 ]]; then
+    build_preset mpich
+    say "Tests that start ranks, with MPICH"
+    results[mpich]=0
+    run_ctest mpich --label-regex '^(ranks_[0-9]+|mpirun)$' --label-exclude '^long$' || results[mpich]=$?
 fi
 
 say "Finished in $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s. Logs: build/*/test.log"
-# The closing line that decides comes last.
-if [[ $asan -eq 0 ]]; then
-    closing_line release
-elif [[ $asan_result -ne 0 && $release_result -eq 0 ]]; then
-    printf 'release build: %s\nsanitizer build, single rank:\n%s\n' "$(closing_line release)" "$(closing_line asan)"
-else
-    printf 'sanitizer build, single rank: %s\nrelease build:\n%s\n' "$(closing_line asan)" "$(closing_line release)"
-fi
-exit $((release_result != 0 ? release_result : asan_result))
+# Closing lines; the one that decides comes last, by itself.
+order=()
+for preset in mpich asan release; do [[ ${results[$preset]:-1} -ne 0 ]] || order+=("$preset"); done
+for preset in mpich asan release; do [[ ${results[$preset]:-0} -eq 0 ]] || order+=("$preset"); done
+for preset in "${order[@]::${#order[@]}-1}"; do printf '%s: %s\n' "${titles[$preset]}" "$(closing_line "$preset")"; done
+preset=${order[-1]}
+printf '%s:\n%s\n' "${titles[$preset]}" "$(closing_line "$preset")"
+exit "${results[$preset]}"

@@ -1,6 +1,8 @@
 // RAII HDF5 handles and checked calls. Private to io/: no other folder includes it.
 #pragma once
 
+// Of calls and structures that have versions, those of release 1.10, which later ones offer as well.
+#define H5_USE_110_API 1
 #include <hdf5.h>
 
 #include <string>

@@ -25,11 +25,7 @@ herr_t take_link(hid_t, const char* name, const H5L_info_t* info, void* data) {
         found.outside = name;
         return 1;
     }
-#if H5_VERSION_GE(1, 12, 0)
-    const auto& object = info->u.token;
-#else
-    const auto& object = info->u.address;
-#endif
+    const haddr_t& object = info->u.address;
     found.links.push_back({name, std::string(reinterpret_cast<const char*>(&object), sizeof object)});
     found.bytes += found.links.back().name.size();
     return found.links.size() > most_links || found.bytes > most_link_bytes;

@@ -14,6 +14,7 @@
 #include <exception>
 
 #include "comm/launcher.hpp"
+#include "comm/library.hpp"
 #include "core/error.hpp"
 
 namespace switchyard {
@@ -91,13 +92,25 @@ namespace {
 /// Open MPI starts a daemon beside a process that no launcher started, for children it might spawn: without
 /// it such a process starts in half the time, and nothing is left of one that was killed. But all such
 /// processes then share one folder for the session, which each removes at its end and a starting one misses:
-/// so none. And its transports (btl tcp, btl ofi) would listen on TCP ports for peers that it cannot have: it
-/// gets the one to itself.
+/// so none. And the transports (btl tcp and ofi, UCX's tcp under MPICH) would listen on TCP ports for peers
+/// that it cannot have: it gets the one to itself.
 void prepare_single_process() {
     ::setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     ::setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
     ::setenv("OMPI_MCA_pml", "ob1", 0);
     ::setenv("OMPI_MCA_btl", "self", 0);
+    ::setenv("UCX_TLS", "self", 0);
+}
+
+/// Of another MPI library's mpirun every process believes that it is alone.
+void require_fitting_launcher() {
+    int size = 1;
+    SWITCHYARD_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size));
+    const int started = ranks_of_mpirun(std::getenv);
+    require(size > 1 || started <= 1,
+            "mpirun started {} processes, but MPI knows of one (each would do the whole work by itself); use "
+            "the mpirun, or `srun --mpi=...`, of the MPI library that this program was built with, {}",
+            started, mpi_library());
 }
 
 }  // namespace
@@ -110,7 +123,8 @@ MpiSession::MpiSession(int& argc, char**& argv, bool needed)
     // use: with the heap's lock held by the thread that failed, the process would wait for itself.
     void* frame = nullptr;
     ::backtrace(&frame, 1);
-    if (!started_by_launcher(std::getenv)) prepare_single_process();
+    if (!started_by_launcher(std::getenv) && !started_as_one_of_several(std::getenv))
+        prepare_single_process();
     int provided = MPI_THREAD_SINGLE;
     SWITCHYARD_MPI(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided));
     require(provided >= MPI_THREAD_FUNNELED,
@@ -119,6 +133,7 @@ MpiSession::MpiSession(int& argc, char**& argv, bool needed)
             provided, static_cast<int>(MPI_THREAD_FUNNELED));
     for (MPI_Comm comm : {MPI_COMM_WORLD, MPI_COMM_SELF})
         SWITCHYARD_MPI(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN));
+    require_fitting_launcher();
 }
 
 MpiSession::~MpiSession() {
@@ -130,8 +145,12 @@ Comm MpiSession::world() const {
 }
 
 const char* gpu_awareness() {
-#ifdef MPIX_CUDA_AWARE_SUPPORT
+#if defined(MPIX_CUDA_AWARE_SUPPORT)  // Open MPI
     return MPIX_Query_cuda_support() ? "yes" : "no";
+#elif defined(MPIX_GPU_SUPPORT_CUDA)  // MPICH 3.4 and later, Cray MPICH
+    int supported = 0;
+    SWITCHYARD_MPI(MPIX_GPU_query_support(MPIX_GPU_SUPPORT_CUDA, &supported));
+    return supported ? "yes" : "no";
 #else
     return "unknown";
 #endif

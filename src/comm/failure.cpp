@@ -1,6 +1,10 @@
 // A rank alone cannot tell whether the others failed too, and may not ask: they could be waiting elsewhere.
 #include "comm/failure.hpp"
 
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -13,6 +17,19 @@
 #include "core/output.hpp"
 
 namespace switchyard {
+namespace {
+
+/// Launchers read what ranks print from pipes, and Hydra, the mpirun of MPICH, loses what it has not read
+/// when a rank aborts: in one of eight runs the message. At most a second, for a reader that does not read.
+void wait_until_read(int stream) {
+    struct stat status {};
+    if (::fstat(stream, &status) != 0 || !S_ISFIFO(status.st_mode)) return;
+    int unread = 0;
+    for (int turn = 0; turn < 1000 && ::ioctl(stream, FIONREAD, &unread) == 0 && unread > 0; ++turn)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+}  // namespace
 
 void wait_for_lower_ranks(int rank, const std::exception& error) {
     for (int signal : {SIGTERM, SIGINT, SIGUSR1}) std::signal(signal, SIG_DFL);
@@ -35,6 +52,7 @@ std::string message_of(const std::exception& error) {
 void abort_all_ranks(int rank, const std::string& message) {
     print_error("[rank {}] {}", rank, message);
     std::fflush(nullptr);
+    for (const int stream : {STDOUT_FILENO, STDERR_FILENO}) wait_until_read(stream);
     abort_job();
 }
 

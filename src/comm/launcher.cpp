@@ -17,12 +17,18 @@ bool any_set(const Environment& environment, std::initializer_list<const char*> 
 }  // namespace
 
 bool started_by_launcher(const Environment& environment) {
-    return any_set(environment, {"OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE", "PMI_RANK", "PMI_FD"});
+    return any_set(environment,
+                   {"OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE", "PMI_RANK", "PMI_FD", "PALS_RANKID"});
+}
+
+int ranks_of_mpirun(const Environment& environment) {
+    for (const char* size : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "FLUX_JOB_SIZE"})
+        if (const char* value = environment(size)) return std::atoi(value);
+    return 0;
 }
 
 bool started_as_one_of_several(const Environment& environment) {
-    for (const char* size : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "FLUX_JOB_SIZE"})
-        if (const char* value = environment(size)) return std::atoi(value) > 1;
+    if (const int ranks = ranks_of_mpirun(environment)) return ranks > 1;
     // A batch script sees the job's variables, a process under srun those of its step too.
     if (environment("SLURM_STEP_ID"))
         for (const char* size : {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"})

@@ -9,6 +9,9 @@ namespace switchyard {
 /// Value of an environment variable or nullptr, as std::getenv.
 using Environment = std::function<const char*(const char*)>;
 
+/// How many processes mpirun started together, by its own word; 0: it did not say.
+int ranks_of_mpirun(const Environment&);
+
 /// Whether this process is one of several that a launcher started together. A launcher that says that it is
 /// one, but not of how many, may have started several.
 bool started_as_one_of_several(const Environment&);

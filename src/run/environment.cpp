@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "comm/collectives.hpp"
+#include "comm/library.hpp"
 #include "core/host.hpp"
 #include "core/version.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
@@ -29,14 +30,6 @@ namespace switchyard {
 namespace {
 
 using nlohmann::ordered_json;
-
-std::string mpi_version() {
-    char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";
-    int length = 0;
-    MPI_Get_library_version(text, &length);
-    const std::string version(text);  // the length may count a terminating zero
-    return version.substr(0, version.find('\n'));
-}
 
 /// The cores that this process may use: "0-3,8".
 std::string binding() {
@@ -96,9 +89,10 @@ std::string cpu_name() {
 }
 
 ordered_json relevant_variables() {
-    constexpr std::string_view prefixes[] = {"SLURM_", "OMP_",   "OMPI_MCA_", "OMPI_COMM_WORLD_SIZE",
-                                             "KMP_",   "DNNL_",  "ONEDNN_",   "GOMP_",
-                                             "HDF5_",  "ROMIO_", "UCX_",      "PMIX_MCA_"};
+    constexpr std::string_view prefixes[] = {"SLURM_", "OMP_",       "KMP_",      "GOMP_",
+                                             "DNNL_",  "ONEDNN_",    "OMPI_MCA_", "OMPI_COMM_WORLD_SIZE",
+                                             "HDF5_",  "UCX_",       "PMIX_MCA_", "PMI_SIZE",
+                                             "MPICH_", "MPIR_CVAR_", "HYDRA_",    "FI_"};
     constexpr std::string_view secrets[] = {"TOKEN", "JWT", "SECRET", "PASSWORD", "KEY"};
     std::vector<std::string> lines;
     for (char** variable = environ; *variable; ++variable) {
@@ -167,7 +161,7 @@ ordered_json environment(const Topology& topology, const StartInfo& start) {
     result["version"] = version().number;
     result["revision"] = version().revision;
     result["compiler"] = __VERSION__;
-    result["mpi"] = mpi_version();
+    result["mpi"] = mpi_library();
     result["gpu_aware_mpi"] = gpu_awareness();
     result["hdf5"] = hdf5_version();
     result["mpi_io"] = mpi_io_component();

@@ -11,6 +11,7 @@
 
 #include "comm/collectives.hpp"
 #include "comm/comm.hpp"
+#include "comm/library.hpp"
 #include "core/error.hpp"
 #include "support/temporary_directory.hpp"
 
@@ -153,6 +154,13 @@ TEST(Agree, OneThrowingRankStopsAll) {
         }
     }
     EXPECT_EQ(all_reduce_sum(comm, 1.0), comm.size());
+}
+
+TEST(MpiSession, TheLibraryIsNamedInOneLine) {
+    const std::string name = mpi_library();
+    EXPECT_NE(name.find("MPI"), std::string::npos) << name;  // of "Open MPI", "MPICH", "Intel(R) MPI Library"
+    EXPECT_EQ(name.find_first_of("\n\t"), std::string::npos) << name;
+    EXPECT_EQ(name.find("  "), std::string::npos) << name;
 }
 
 TEST(MpiSession, RunsFunneled) {

@@ -11,11 +11,19 @@ namespace {
 
 using Variables = std::map<std::string, const char*>;
 
-bool several(const Variables& variables) {
-    return started_as_one_of_several([&](const char* name) {
+Environment environment_of(const Variables& variables) {
+    return [&](const char* name) {
         const auto found = variables.find(name);
         return found == variables.end() ? nullptr : found->second;
-    });
+    };
+}
+
+bool several(const Variables& variables) {
+    return started_as_one_of_several(environment_of(variables));
+}
+
+int ranks(const Variables& variables) {
+    return ranks_of_mpirun(environment_of(variables));
 }
 
 TEST(Launcher, AProcessByItself) {
@@ -35,6 +43,13 @@ TEST(Launcher, OneOfSeveral) {
     EXPECT_TRUE(several({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}}));
     EXPECT_TRUE(several({{"SLURM_STEP_ID", "0"}, {"SLURM_NTASKS", "4"}}));
     EXPECT_TRUE(several({{"PMIX_RANK", "0"}})) << "of how many is not said";
+}
+
+TEST(Launcher, WhatMpirunSaysOfItsRanks) {
+    EXPECT_EQ(ranks({}), 0);
+    EXPECT_EQ(ranks({{"OMPI_COMM_WORLD_SIZE", "2"}}), 2);
+    EXPECT_EQ(ranks({{"PMI_SIZE", "16"}, {"PMI_RANK", "3"}}), 16);
+    EXPECT_EQ(ranks({{"SLURM_STEP_ID", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}}), 0) << "srun is not asked";
 }
 
 TEST(Launcher, TheInnermostCounts) {

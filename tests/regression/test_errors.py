@@ -28,14 +28,9 @@ CRASH = re.compile(r"terminate called|Segmentation|Signal:|Assertion|std::|inter
 
 def launch(ranks, words, fault=None, before=()):
     """Runs to the end: (exit code, output). `before`: a command that starts what follows it."""
-    words = [*before, BUILD / "switchyard", *words]
     variables = [f"SWITCHYARD_TEST_FAULT={fault}"] if fault else []
-    if ranks > 1:
-        for variable in variables:
-            words = ["-x", variable, *words]
-        process = Launch([*MPIRUN, "-n", ranks, *words])
-    else:
-        process = Launch(["env", *variables, *words])
+    launcher = [*MPIRUN, "-n", ranks] if ranks > 1 else []
+    process = Launch([*launcher, "env", *variables, *before, BUILD / "switchyard", *words])
     return process.wait(), process.output()
 
 

@@ -26,6 +26,11 @@ class GoingOn(program.Test):
             self.assertIn(part, output)
         return output
 
+    def launch_with_fault(self, run, fault):
+        launcher = [*program.MPIRUN, "-n", RANKS] if RANKS > 1 else []
+        return program.Launch([*launcher, "env", f"SWITCHYARD_TEST_FAULT={fault}", program.BUILD / "switchyard", "train",
+                               *program.arguments(run.settings)])  # fmt: skip
+
     def losses(self, run):
         return run.steps("loss", "lr")
 
@@ -47,8 +52,7 @@ class Diverged(GoingOn):
         self.assert_trains(run, ranks=RANKS, run__stop_step=8)
         self.assertEqual(run.checkpoints(), [4, 8])
         # The step after the checkpoint of step 8 is not finite: planted in memory, before that step.
-        launch = program.Launch([*(program.MPIRUN if RANKS > 1 else []), *(["-n", RANKS, "-x", "SWITCHYARD_TEST_FAULT=0:8:nan"] if RANKS > 1 else
-                                 ["env", "SWITCHYARD_TEST_FAULT=0:8:nan"]), program.BUILD / "switchyard", "train", *program.arguments(run.settings)])
+        launch = self.launch_with_fault(run, "0:8:nan")
         self.assertEqual(launch.wait(), 1, launch.output())
         bad, good = run.path / "checkpoints/step_00000008.h5", run.path / "checkpoints/step_00000004.h5"
         message = launch.output()
@@ -66,9 +70,7 @@ class Diverged(GoingOn):
 
     def test_finding_12_a_good_checkpoint_stays(self):
         run = self.run_of(**SETTINGS)
-        fault = "SWITCHYARD_TEST_FAULT=0:6:nan"
-        launcher = [*program.MPIRUN, "-n", RANKS, "-x", fault] if RANKS > 1 else ["env", fault]
-        launch = program.Launch([*launcher, program.BUILD / "switchyard", "train", *program.arguments(run.settings)])
+        launch = self.launch_with_fault(run, "0:6:nan")
         self.assertEqual(launch.wait(), 1, launch.output())
         self.assertIn(f"the newest good checkpoint is `{run.checkpoint(4)}` of step 4", launch.output())
         self.assertEqual(run.files(), ["step_00000004.h5"])

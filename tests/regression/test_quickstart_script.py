@@ -17,13 +17,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 STAND_IN = r'''#!/usr/bin/python3
 import json, os, pathlib, signal, sys, time
 run = pathlib.Path("runs/quickstart/switchlora")
-rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
+rank, ranks = (int(os.environ.get(f"OMPI_COMM_WORLD_{what}", os.environ.get(f"PMI_{what}", alone)))
+               for what, alone in (("RANK", 0), ("SIZE", 1)))
 stopped = []
 signal.signal(signal.SIGUSR1, lambda *_: stopped.append(1))
 command = sys.argv[1]
 if rank == 0:
     with open("calls.txt", "a") as calls:
-        calls.write(" ".join(sys.argv[1:]) + f" ranks={os.environ.get('OMPI_COMM_WORLD_SIZE', '1')}\n")
+        calls.write(" ".join(sys.argv[1:]) + f" ranks={ranks}\n")
 
 def wait_for(condition):
     for _ in range(3000):
@@ -145,7 +146,7 @@ class Quickstart(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if not shutil.which("mpirun"):
+    if not shutil.which(os.environ.get("SWITCHYARD_MPIRUN", "mpirun")):
         print("mpirun is not installed: skipped")
         sys.exit(77)
     unittest.main()

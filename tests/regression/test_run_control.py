@@ -313,6 +313,15 @@ class Start(program.Test):
             launcher = () if words[0] == "eval" else (*program.MPIRUN, "-n", "2")
             self.assertEqual(start(*words, launcher=launcher).returncode, 99, "where MPI is needed it is started")
 
+    @unittest.skipUnless(RANKS == 1, "of --ranks=1")
+    def test_another_librarys_mpirun_is_refused(self):
+        """Its processes would all be rank 0 of 1. The variable is one that neither library here reads."""
+        run = self.run_of()
+        launch = program.Launch(["env", "MV2_COMM_WORLD_SIZE=2", program.BUILD / "switchyard", "train", *program.arguments(run.settings)])
+        self.assertEqual(launch.wait(), 1, launch.output())
+        self.assertIn("mpirun started 2 processes, but MPI knows of one (", launch.output())
+        self.assertFalse(run.path.exists())
+
     @unittest.skipUnless(RANKS == 2, "of --ranks=2")
     def test_commands_of_one_process_speak_once_on_several(self):
         launcher = [*program.MPIRUN, "-n", "2", program.BUILD / "switchyard"]

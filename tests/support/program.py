@@ -7,6 +7,8 @@ import json
 import os
 import pathlib
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,8 +22,10 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 120  # for what a busy machine may delay; nothing is measured against it
-MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
-MPIRUN += ["--mca", "btl_vader_single_copy_mechanism", "none"]
+MPIRUN = [os.environ.get("SWITCHYARD_MPIRUN", "mpirun")]  # CTest names that of the build's MPI library
+if shutil.which(MPIRUN[0]) and re.search("Open MPI|OpenRTE", subprocess.run([*MPIRUN, "--version"], capture_output=True, text=True).stdout):
+    MPIRUN += ["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
+    MPIRUN += ["--mca", "btl_vader_single_copy_mechanism", "none"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
@@ -76,6 +80,18 @@ def make_tokens(folder, seed=1, vocab_size=300, documents=200, tokenizer=None, v
     return path
 
 
+def started_by(launcher):
+    """{process id: its rank, or None} of what a launcher started, up to the ranks: under Hydra a proxy stands between."""
+    found = {}
+    for child in map(int, pathlib.Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()):
+        environment = pathlib.Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        ranks = [int(v.split(b"=")[1]) for v in environment if v.startswith((b"OMPI_COMM_WORLD_RANK=", b"PMI_RANK="))]
+        found[child] = ranks[0] if ranks else None
+        if not ranks:
+            found |= started_by(child)
+    return found
+
+
 class Launch:
     """A training process (or mpirun) under way; its output is in `output()` at any time."""
 
@@ -112,19 +128,13 @@ class Launch:
         """Process ids in rank order."""
         if self.process.args[0] != MPIRUN[0]:
             return [self.process.pid]
-        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-
-        def rank(child):
-            environment = pathlib.Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-            return [int(v.split(b"=")[1]) for v in environment if v.startswith(b"OMPI_COMM_WORLD_RANK=")]
-
-        return [int(child) for _, child in sorted((rank(c)[0], c) for c in children if rank(c))]
+        return [pid for _, pid in sorted((rank, pid) for pid, rank in started_by(self.process.pid).items() if rank is not None)]
 
     def kill(self):
         """kill -9 of mpirun and its ranks, which have sessions of their own."""
         victims = [self.process.pid]
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            victims = [*self.ranks(), *victims]
+            victims = [*started_by(self.process.pid), *victims]
         for victim in map(Process, victims):
             victim.signal(signal.SIGKILL)
         self.process.wait()

@@ -21,7 +21,7 @@ class Switchyard(CMakePackage):
     depends_on("ninja", type="build")
     depends_on("pkgconfig", type="build")
     depends_on("mpi")
-    depends_on("hdf5@1.10.7: +mpi")
+    depends_on("hdf5@1.10.7:")
     depends_on("boost +program_options")
     depends_on("onednn@2.6:")
     depends_on("sentencepiece")
