@@ -47,5 +47,7 @@ done
 # Ctrl-C reaches mpirun by itself; twice would be an order to kill.
 trap 'if [[ -t 0 ]]; then interrupted=1; else pass_on INT; fi' INT
 launch "${mpi_command[@]}" "$program" train "${positional[0]}" "${settings[@]}" --run.dir="$run"
+# MPICH's mpirun may end with 0 once a signal went through it, whatever its ranks ended with.
+if [[ $code -eq 0 && $(outcome "$run") == requeue ]]; then code=75; fi
 say_killed "$run"
 exit "$code"

@@ -89,6 +89,7 @@ train_first_half() {
     done
     wait "$training" || status=$?
     training=0
+    if [[ $status -eq 0 && $(outcome) == requeue ]]; then status=75; fi # MPICH's mpirun may lose it once it had a signal
     case $status in
         75)
             [[ $(outcome) == requeue ]] || die "exit code 75, but $run/status.json says '$(outcome)' instead of 'requeue'"

@@ -23,7 +23,7 @@ class Restart(program.Test):
         launch = run.start(ranks)
         self.wait_until(launch, lambda: run.last_step() >= 9)
         launch.signal(signal.SIGUSR1)
-        self.assertEqual(launch.wait(), 75, launch.output())
+        self.assert_ends(launch, 75)
         step = run.checkpoints()[-1]
         self.assert_status(run, "requeue", "SIGUSR1", step)
         return step

@@ -42,7 +42,7 @@ class Ends(program.Test):
         self.wait_until(launch, lambda: run.last_step() >= 3)
         self.assert_status(run, "running", step=0)
         launch.signal(signal.SIGUSR1)
-        self.assertEqual(launch.wait(), 75, launch.output())
+        self.assert_ends(launch, 75)
         step = run.checkpoints()[-1]
         self.assertEqual(run.last_step(), step)
         self.assert_status(run, "requeue", "SIGUSR1", step)
