@@ -125,6 +125,7 @@ MpiSession::MpiSession(int& argc, char**& argv, bool needed)
     ::backtrace(&frame, 1);
     if (!started_by_launcher(std::getenv) && !started_as_one_of_several(std::getenv))
         prepare_single_process();
+    ::setenv("MPIR_CVAR_SUPPRESS_ABORT_MESSAGE", "1", 0);  // MPICH's: a failed run has our message
     int provided = MPI_THREAD_SINGLE;
     SWITCHYARD_MPI(MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided));
     require(provided >= MPI_THREAD_FUNNELED,
