@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What pretrain.sbatch and run_local.sh share: the site's settings, the run directory, how far a run is. Sourced.
+# What pretrain.sbatch and run_local.sh share: the site's settings, the run directory, the progress of a run. Sourced.
 set -euo pipefail
 
 say() { printf 'job: %s\n' "$*"; }
@@ -9,7 +9,7 @@ die() {
 }
 
 # shellcheck disable=SC2317  # the two functions are called by those who source this
-# load_site ROOT SITE: a name in jobs/sites or a path. Sets the variables that sites/workstation.env explains.
+# load_site ROOT SITE: SITE is a name in jobs/sites or a path. Sets the variables that sites/workstation.env explains.
 load_site() {
     local root=$1 site=$2
     site_file=$site
@@ -28,7 +28,7 @@ load_site() {
     esac
 }
 
-# enter_site: the site's modules and variables. Module systems use variables that are not set.
+# enter_site: loads the site's modules and variables. Module systems use variables that are not set.
 enter_site() {
     set +u
     site_environment
@@ -41,25 +41,26 @@ site_names() {
     echo "${names[*]}"
 }
 
-# require_program: batch jobs never build.
+# require_program: fails without a program, because batch jobs never build.
 require_program() {
     [[ -x $program ]] || die "no program $program (a job never builds); build it on a login node: tools/setup.sh"
 }
 
-# run_directory CONFIG [--section.key=value ...]: run.dir as the program reads it; no script reads a configuration.
+# run_directory CONFIG [--section.key=value ...]: prints run.dir as the program reads it; scripts never parse
+# configurations.
 run_directory() {
     local directory
     [[ -e $1 ]] || die "no configuration '$1' (it says what is trained); check the path"
     require_program
-    # Modules may talk. The variables of the site stay in here.
+    # Modules may print. The site's variables stay in this subshell.
     directory=$(enter_site >&2 && exec "$program" get run.dir "$@") ||
         die "$program did not tell run.dir of $1 (its message stands above); correct the configuration, or build the program where it runs"
     [[ -n $directory ]] || die "run.dir is empty in $1 (log and checkpoints go there); set it under [run]"
-    if [[ $directory == -* ]]; then directory=./$directory; fi # no option of other commands
+    if [[ $directory == -* ]]; then directory=./$directory; fi # so that other commands do not take it for an option
     printf '%s\n' "$directory"
 }
 
-# newest_step RUN: of the newest complete checkpoint, -1 without one.
+# newest_step RUN: prints the step of the newest complete checkpoint, -1 without one.
 newest_step() {
     local file step newest=-1
     for file in "$1"/checkpoints/step_*.h5; do
@@ -70,15 +71,15 @@ newest_step() {
     echo "$newest"
 }
 
-# launch COMMAND...: runs it to its end and sets code; a trap that calls `pass_on SIGNAL` hands the signal to it.
+# launch COMMAND...: runs it to its end and sets code. A trap that calls `pass_on SIGNAL` passes the signal on to it.
 launcher_pid=0 interrupted=0 early_signal=0 code=0
 pass_on() {
     interrupted=1
-    # shellcheck disable=SC2034  # early_signal is looked at by those who source this
+    # shellcheck disable=SC2034  # scripts that source this read early_signal
     if [[ $launcher_pid -ne 0 ]]; then kill -"$1" "$launcher_pid" 2>/dev/null || true; else early_signal=1; fi
 }
 launch() {
-    # Between fork and exec SIGUSR1 would end the child; mpirun then installs its own handler.
+    # Between fork and exec SIGUSR1 would end the child; mpirun installs its own handler later.
     (trap '' USR1 && exec "$@") <&0 &
     launcher_pid=$!
     while :; do
@@ -89,11 +90,13 @@ launch() {
     launcher_pid=0
 }
 
-# say_killed RUN: ranks that were killed could not say how the run ended; then status.json still has `running`. After launch.
+# say_killed RUN: ranks that were killed could not write how the run ended, so status.json still has `running`. Call
+# it after launch.
 say_killed() {
     local run=$1 step time reason
     [[ $(outcome "$run") == running ]] || return 0
-    # Another process may train there, and this one was refused: it holds the lock, or another job's name stands in it.
+    # Another process may be training there, and this job was refused: then that process holds the lock, or the lock
+    # names another job.
     if [[ -n ${SLURM_JOB_ID:-} ]] && ! grep -q "(Slurm job $SLURM_JOB_ID)" "$run/lock" 2>/dev/null; then return 0; fi
     flock --nonblock "$run/lock" true 2>/dev/null || return 0
     step=$(sed -n 's/.*"step" *: *\(-\{0,1\}[0-9]*\).*/\1/p' "$run/status.json" | head -n 1) time=$(date -u +%FT%TZ)
@@ -103,5 +106,5 @@ say_killed() {
     say "$reason; the newest checkpoint is of step $(newest_step "$run"), and the same command goes on from there"
 }
 
-# outcome RUN: as in status.json, empty without one.
+# outcome RUN: prints the outcome in status.json; nothing without one.
 outcome() { sed -n 's/.*"outcome" *: *"\([a-z]*\)".*/\1/p' "$1/status.json" 2>/dev/null | head -n 1; }

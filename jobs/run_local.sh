@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The configuration of a batch job on this machine: one rank per GPU or NUMA domain under mpirun. It resumes, and ends
-# with the program's exit code (75: saved, start it again). Signals sent to this process reach mpirun.
+# Runs the configuration of a batch job on this machine: one rank per GPU or NUMA domain under mpirun. It resumes, and
+# ends with the program's exit code (75: saved, start it again). Signals to this process reach mpirun.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=jobs/common.sh
@@ -41,10 +41,10 @@ mpi_prepare "$ranks"
 step=$(newest_step "$run")
 say "$ranks ranks, run $run from $([[ $step -ge 0 ]] && echo "step $step" || echo "the beginning")"
 for signal in USR1 TERM HUP; do
-    # shellcheck disable=SC2064  # the signal of now
+    # shellcheck disable=SC2064  # the present value of signal
     trap "pass_on $signal" "$signal"
 done
-# Ctrl-C reaches mpirun by itself; twice would be an order to kill.
+# Ctrl-C reaches mpirun by itself; a second SIGINT would be an order to kill.
 trap 'if [[ -t 0 ]]; then interrupted=1; else pass_on INT; fi' INT
 launch "${mpi_command[@]}" "$program" train "${positional[0]}" "${settings[@]}" --run.dir="$run"
 # MPICH's mpirun may end with 0 once a signal went through it, whatever its ranks ended with.

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Keeps the pages true: every key and method is in them, links lead somewhere, and the checksum recipe works."""
+"""Checks the pages: every key and method is in them, links lead somewhere, and the checksum recipe works."""
 import pathlib
 import re
 import sys
@@ -17,7 +17,7 @@ def read(name):
 
 
 def missing_keys():
-    """Keys of the option table that docs/running.md does not name in the row of their section."""
+    """Keys of the option table that are missing from their section's row in docs/running.md."""
     keys = re.findall(r'add\("(\w+)\.(\w+)"', read("src/config/keys.cpp"))
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", read("docs/running.md"), re.M))
     if len(keys) < 30:
@@ -28,7 +28,7 @@ def missing_keys():
 
 
 def missing_methods():
-    """Methods of the registry, and keys that they declare, without a place in the table of docs/methods.md."""
+    """Methods of the registry, and their keys, that are missing from the table in docs/methods.md."""
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", read("docs/methods.md"), re.M))
     for name in re.findall(r"^    X\((\w+)\)", read("src/methods/registry.cpp"), re.M):
         source = "".join(p.read_text() for p in (ROOT / "src/methods").rglob(f"{name}.cpp"))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every numbered finding of the field has a test named after it: test_finding_01_... to test_finding_24_...
 
-A finding is an input or a situation that users brought and that went wrong once; its test keeps the right value.
+A finding is an input or a situation of a user that went wrong once; its test checks the right result.
 """
 import pathlib
 import re
@@ -9,7 +9,7 @@ import sys
 
 TESTS = pathlib.Path(__file__).resolve().parent
 NUM_FINDINGS = 24
-# Of a test that runs: a Python function, or the name of a GoogleTest.
+# A test that runs is a Python function or a GoogleTest of this name.
 NAMED = re.compile(r"def test_finding_(\d\d)_\w+\(|TEST(?:_F|_P)?\(\s*\w+,\s*test_finding_(\d\d)_\w+\)")
 
 

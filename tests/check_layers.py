@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Keeps the layers apart: a folder includes itself and what stands before it, and a few words stay where they belong.
+"""Checks the layers: a folder includes itself and the folders before it, and some words are used in their place only.
 
 Prints file:line, what is wrong and where it belongs, and exits 1. --self-test plants one violation of each rule in a
 temporary tree and fails unless exactly that rule reports it.
@@ -38,15 +38,15 @@ BACK_END_MAY_INCLUDE = {"core", "comm", "kernels"}
 METHOD_NAME_ALLOWED = re.compile(r'std::string name = "\w+";')
 PREPROCESSOR_FREE = {"model", "optim", "methods", "train", "plan", "inference", "run", "convert", "commands"}
 MAX_LINES = 500
-# Lines of one folder of src/: more than one person can keep in mind means that it holds two trades.
+# Lines of one folder of src/. A larger one is more than a person can keep in mind and should be divided.
 MAX_FOLDER_LINES, MAX_BACK_END_LINES = 2000, 3000
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"')
 REGISTERED = re.compile(r"^#define SWITCHYARD_METHODS\(X\)((?:.*\\\n)*.*)", re.M)
 CONDITIONAL = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif|else|endif)\b")
-# abort and _exit stay free for the watchdog, whose process is stuck.
+# abort and _exit are allowed, because the watchdog needs them for a process that is stuck.
 EXIT_CALL = re.compile(r"(?<![\w.>])(?:std::|::)?(?:exit|quick_exit)\s*\(")
-# Results, progress and complaints go through one file, which knows what must arrive and what must not end a run.
+# Results, progress and errors are printed by one file, which decides what a failed write means.
 PRINT = re.compile(r"\b(?:fmt::print|cout|cerr|clog|stdout|stderr)\b|\b(?:v?f?printf|f?puts|perror)\s*\(")
 PRINTS = "src/core/output.cpp"
 CUDA_INCLUDE = re.compile(r'^\s*#\s*include\s+[<"](cuda|cublas|cudnn|nccl)')
@@ -82,7 +82,7 @@ def include_problem(folder, target):
 
 
 def without_comments(text):
-    """Same number of lines, comments blanked; string literals stay."""
+    """The text without comments, with the same number of lines; string literals stay."""
 
     def blank(match):
         found = match.group(0)
@@ -123,8 +123,8 @@ def check_file(path, text, method_names):
 def uncounted_kernels(root):
     """Yields (file, line number, name) for each kernel of a back end that does not begin with count_kernel(__func__)."""
     headers = "".join(p.read_text(encoding="utf-8") for p in sorted((root / "src/kernels").glob("*.hpp")))
-    declared = set(re.findall(r"^void (\w+)\(", headers, re.M)) - {"upload", "download"}  # counted as what they are
-    fine = re.compile(r"\s*count_kernel\(__func__\)|.*\b(" + "|".join(declared) + r")\(", re.S)  # or leaves it to another
+    declared = set(re.findall(r"^void (\w+)\(", headers, re.M)) - {"upload", "download"}  # which have counts of their own
+    fine = re.compile(r"\s*count_kernel\(__func__\)|.*\b(" + "|".join(declared) + r")\(", re.S)  # or calls a kernel that does
     for path in (p for p in sorted((root / "src/kernels").glob("*/*")) if p.suffix in (".cpp", ".cu")):
         text = path.read_text(encoding="utf-8")
         for match in re.finditer(r"^(?<!>\n)void (\w+)\([^{;]*\) \{\n(.*?)^\}", text, re.M | re.S):
@@ -160,7 +160,7 @@ def circles(includes):
 
 
 def check_tree(root):
-    """All violations below `root` as 'file:line: problem'."""
+    """All violations under `root` as 'file:line: problem'."""
     method_names = registered_methods(root)
     if not method_names:
         return ["src/methods/registry.cpp:1: no list SWITCHYARD_METHODS(X) of methods found; this check reads it"]
@@ -188,7 +188,7 @@ def check_tree(root):
     return problems
 
 
-PLANTED = [  # file, text, part of the message it must give; None: must pass
+PLANTED = [  # file, text, part of the expected message; None: no violation
     ("src/core/a.hpp", '#include "core/b.hpp"\n#include <mpi.h>\n', None),
     ("src/train/a.cpp", '#include "io/run/x.hpp"\n#include "methods/x.hpp"\n', None),
     ("src/config/config.hpp", '    std::string name = "switchlora";\n', None),

@@ -13,7 +13,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCES = ["src/**/*.[ch]pp", "io/**/*.[ch]pp", "cuda/**/*.[ch]*", "tools/*.py", "tools/*.sh", "jobs/**/*.sh", "jobs/**/*.sbatch"]
 
-# What a message may not say, and what it says instead.
+# Turns of phrase that messages may not use, and what to write instead.
 TURNS = [
     (r"(?<!there )\b(?:is|are|was|were|be) no (?!longer\b|more\b)[a-z]", 'write "is not a ..."'),
     (r"\bget (?:it|them|both|the files?) again\b", 'write "download it again"'),
@@ -35,7 +35,7 @@ SHELL_TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 
 def unbracketed(text):
-    """Positions after each outermost (...) that follows a space."""
+    """The position after each outermost (...) that follows a space."""
     depth, opened = 0, False
     for i, c in enumerate(text):
         if c == "(":
@@ -94,7 +94,7 @@ def python_texts(source):
     tree = ast.parse(source)
     raised = {id(part) for node in ast.walk(tree) if isinstance(node, (ast.Raise, ast.Call)) and is_complaint(node)
               for part in ast.walk(node)}
-    inside = set()  # parts of an f-string, which are read with it
+    inside = set()  # parts of an f-string, which are read together with it
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
             inside.update(id(part) for part in ast.walk(node) if part is not node)

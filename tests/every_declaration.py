@@ -4,7 +4,7 @@
     every_declaration.py HEADER... --output=FILE.cpp [--include-root=DIR]
 
 A function that is declared and not defined then fails to link, whether something calls it or not. Reads free functions,
-member functions, constructors and destructors declared in the headers' namespaces; what has a body or is a template is
+member functions, constructors and destructors in the headers' namespaces; functions with a body and templates are
 defined already. --self-test: judges a header with one of each kind.
 """
 import argparse
@@ -27,7 +27,7 @@ def cleaned(text):
 def statements(text):
     """Yields (scope, statement) for every statement that ends in ';'; scope: [('namespace' | 'class', name), ...].
 
-    Bodies of functions, enums and initialisers are stepped over.
+    Bodies of functions, enums and initialisers are skipped.
     """
     scope, start, depth, i = [], 0, 0, 0
     while i < len(text):
@@ -40,7 +40,7 @@ def statements(text):
             head = " ".join(text[start:i].split())
             head = re.sub(r"^(?:(?:public|private|protected)\s*:\s*)+", "", head)
             namespace = re.match(r"(?:inline )?namespace ([\w:]*)$", head)
-            # A class, but no function that returns one.
+            # A class, but not a function that returns one.
             a_class = re.match(r"(?:struct|class) (\w+)(?: final)?(?: ?:[^:].*)?$", head)
             if namespace or a_class:
                 scope.append(("namespace", namespace.group(1)) if namespace else ("class", a_class.group(1)))
@@ -185,7 +185,7 @@ EXPECTED = [
 
 
 def private_removed(text):
-    """Private members cannot be named from outside; public ones that are called need them anyway."""
+    """Skips private members, which cannot be named from outside; public members that call them need them anyway."""
     return re.sub(r"(\n {2}private:\n).*?(\n\};)", r"\2", text, flags=re.S)
 
 
@@ -206,7 +206,7 @@ def main():
     includes = "\n".join(f'#include "{h.relative_to(arguments.include_root)}"' for h in arguments.headers)
     if not used:
         sys.exit(f"no declaration found in {len(arguments.headers)} headers (nothing would be checked); check their names")
-    # Declarations name what lies beside them without its namespace.
+    # Declarations use names of their own namespace without naming it.
     namespaces = sorted(set(re.findall(r"&(switchyard(?:::[a-z_]+)*)::", "\n".join(used))))
     program = PROGRAM.format(includes=includes, statements=";\n    ".join(used),
                              namespaces="\n".join(f"using namespace {n};" for n in namespaces))  # fmt: skip

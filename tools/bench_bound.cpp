@@ -54,7 +54,7 @@ void say(fmt::format_string<Values...> text, Values&&... values) {
     if (all_ranks->rank() == 0) fmt::print(text, std::forward<Values>(values)...);
 }
 
-/// Shortest of `repeats` times of `work` on all ranks at once, of the slowest rank, s.
+/// The shortest of `repeats` times, in s, of `work` on all ranks at once; the slowest rank counts.
 double best_time(const std::function<void()>& work, int repeats = 5) {
     work();
     double best = 1e300;
@@ -89,7 +89,7 @@ double time_product(const Product& p, Op op_a, Op op_b, bool accumulate, DType d
     });
 }
 
-/// The best formulation of this shape, whatever the step uses.
+/// The best formulation of this shape, whichever the step uses.
 double best_product(const Product& p, DType dtype) {
     double best = 1e300;
     for (Op op_a : {Op::none, Op::transpose})
@@ -152,8 +152,9 @@ std::vector<Product> products_of_step(const ModelConfig& m, std::int64_t tokens,
     return all;
 }
 
-/// Bytes that everything but products must move: each operand once, in the types that the step uses.
-/// On `ranks` data-parallel ranks each sums its share of the gradients and updates it, and takes the others'.
+/// Bytes that everything but products must move: each operand once, in the types that the step uses. On
+/// `ranks` data-parallel ranks each sums and updates its share of the gradients, and gets the shares of the
+/// others.
 double other_bytes(const ModelConfig& m, std::int64_t tokens, std::int64_t vocab, double parameters,
                    double element, double ranks) {
     const auto n = static_cast<double>(tokens), c = static_cast<double>(m.hidden_size),
@@ -162,7 +163,7 @@ double other_bytes(const ModelConfig& m, std::int64_t tokens, std::int64_t vocab
     const double norms = (2 * layers + 1) * (4 + 4) * n * c;  // x, y -> sum, h; backward d_h, x, d_x -> d_x
     const double rope = layers * 2 * 2 * 2 * n * c;           // q, k in place, both ways
     const double attention = layers * (4 + 8) * n * c;
-    const double swiglu = layers * (3 + 3 + 5) * n * f;  // forward, its repetition, backward
+    const double swiglu = layers * (3 + 3 + 5) * n * f;  // forward, recomputation, backward
     const double loss = 3 * n * v;                       // statistics; gradient in place
     const double embedding = 4 * n * c;
     const double owned = parameters / ranks;

@@ -71,7 +71,7 @@ Config configuration(const Request& request, int ranks) {
     return config;
 }
 
-/// What `work` took: the slowest rank's time, with this rank's calls in it.
+/// Time of `work`: that of the slowest rank, with this rank's calls.
 template <class Work>
 Times timed(const Comm& world, Work work) {
     barrier(world);
@@ -107,7 +107,7 @@ class Contest {
         plain_write.push_back(plain);
     }
 
-    /// Checksums of as many values as this rank writes, without anything else, s.
+    /// Seconds for the checksums alone of as many values as this rank writes.
     double checksum_s() {
         std::vector<std::uint64_t>& words = plain_.memory();
         const auto count = static_cast<std::int64_t>(2 * words.size());
@@ -119,7 +119,7 @@ class Contest {
         return took;
     }
 
-    std::uint64_t bytes = 0;  // of values, in either file
+    std::uint64_t bytes = 0;  // bytes of values in either file
     std::vector<Times> checkpoint, plain_write;
 
   private:
@@ -181,7 +181,7 @@ void print_parts(const Contest& contest, double checksum_s) {
     fmt::print("  {:<44} {:>10.3f}\n", "checksums of as many values alone", checksum_s);
 }
 
-/// Whether the ratio is at least the one required; the same on all ranks.
+/// True if the ratio is at least the required one; the same on all ranks.
 bool run(const Request& request) {
     const Topology topology = Topology::create(Comm::duplicate(MPI_COMM_WORLD), request.tp);
     Contest contest(request, topology);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Is what `plan` says before a run what the run then does? Three parts; each fails where its check does not hold.
+"""Compares the predictions of `plan` with runs, in three parts; each part fails if its check does not hold.
 
 runs      small runs on 2 and 4 ranks: bytes sent by group in every step and memory by class equal `plan` exactly
 1b        preset 1b, low rank 512, 8 data-parallel ranks: switchlora's bytes and memory against full's, nothing runs
@@ -65,7 +65,7 @@ def log_of(directory):
 
 
 def differences(planned, measured, what):
-    """Lines for what is not equal between two {name: bytes}."""
+    """A line for each difference between two {name: bytes}."""
     for name in sorted({*planned, *measured}):
         if planned.get(name, 0) != measured.get(name, 0):
             yield f"{what}, {name}: planned {planned.get(name, 0)}, measured {measured.get(name, 0)}"
@@ -150,7 +150,7 @@ def check_1b(options):
     problems = []
     if abs(share - 0.455) > 0.001:
         problems.append(f"1b: {share:.4f} of the parameters are trained, expected 0.455")
-    # Which vectors a rank owns moves with the switches: its share of the bytes is near the mean, not equal to it.
+    # Switches move vectors between owners, so the bytes of a rank are near the mean, not equal to it.
     if abs(dense(kept) / dense(full) - share) > 0.001:
         problems.append(f"1b: {dense(kept) / dense(full):.4f} of full's gradients and values, expected {share:.4f}")
     if not 0 < extra < 0.1:
@@ -170,7 +170,7 @@ def watched_run(command, directory):
             if pid:
                 break
             high = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-            # Nothing of the save was there after the peak was read: it is the peak before the save.
+            # No file of the save existed when the peak was read, so it is the peak before the save.
             if high and not any((directory / "checkpoints").glob("step_*")):
                 before_save = 1024 * int(high[0].split()[1])
             time.sleep(0.05)

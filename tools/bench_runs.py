@@ -13,7 +13,7 @@ class Failure(Exception):
 
 
 def run(command, what, **environment):
-    """Standard output of `command`; its last lines go into the message when it fails."""
+    """Standard output of `command`. If it fails, the message has its last lines."""
     result = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env={**os.environ, **environment})
     if result.returncode != 0:

@@ -2,10 +2,10 @@
 """Compares Switchyard's full-rank training step with the same model in PyTorch, alternately on the same cores.
 
 Started by tools/bench_step.sh, which finds both programs. Each round runs every program once, as its own process, one
-after the other; a ratio is always taken within a round, so that a slow or busy machine hits both sides of it.
+after the other; a ratio is always taken within a round, so that a slow or busy machine affects both sides.
 Prints a table of tokens/s, a table of ratios, and with --json a file of everything measured. --other=PROGRAM: against
-another build of Switchyard instead of PyTorch (a revision before, to show that a change costs nothing); needs no PyTorch,
-so that this script can be called by itself.
+another build of Switchyard instead of PyTorch (an earlier revision, to show that a change costs nothing); this needs no
+PyTorch, so this script can be called directly.
 """
 import argparse
 import json
@@ -134,7 +134,7 @@ def main():
         folder = pathlib.Path(name)
         # The model's vocabulary is larger than the file's: a step costs the same.
         sentences = max(2000, 2 * (options.warmup + options.steps) * options.batch * options.seq_len // 8)
-        # An older program reads only its own formats; a newer one reads those, too.
+        # An older program reads only its own formats, which a newer one reads too.
         tokens = make_tokens(programs.get("other", programs["Switchyard"]), folder, sentences)
         for number in range(1, options.rounds + 1):
             results = {}
@@ -145,7 +145,7 @@ def main():
                     for name, program in programs.items():
                         jobs.append((f"{name} {dtype}, {ranks} rank{'s' if ranks > 1 else ''}", lambda p=program, ranks=ranks:
                                      measure_switchyard(options, p, tokens, dtype, ranks, folder)))  # fmt: skip
-                for label, job in jobs if number % 2 else reversed(jobs):  # no side always runs first
+                for label, job in jobs if number % 2 else reversed(jobs):  # so that each side runs first in turn
                     result = job()
                     result["tokens_per_s"] = options.batch * options.seq_len / statistics.median(result["step_s"])
                     results[label] = result

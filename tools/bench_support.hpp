@@ -1,5 +1,4 @@
-// What the benchmarks share: made-up tokens, the check that a timed step did its work, and how rounds are
-// printed.
+// What the benchmarks share: random tokens, a check that a timed step did its work, and the output of rounds.
 #pragma once
 
 #include <fmt/format.h>
@@ -28,7 +27,7 @@ inline BatchSource random_tokens(std::int64_t seq_len, std::int64_t vocab) {
     };
 }
 
-/// Nothing can be learned from such tokens: the loss stays near ln(vocabulary).
+/// Such tokens cannot be learned, so the loss must stay near ln(vocabulary).
 inline void require_uniform_loss(const StepResult& result, const std::string& what, std::int64_t vocab) {
     const double expected = std::log(static_cast<double>(vocab));
     require(std::abs(result.loss - expected) < 0.5 && result.grad_norm > 0,

@@ -27,7 +27,7 @@ Config configuration(const Sizes& sizes, const std::string& method, int ranks) {
     std::vector<std::string> keys{"--model.preset=60m",
                                   "--model.vocab_size=32100",
                                   "--data.tokens=none",
-                                  "--run.steps=40000",  // the frequency stays the initial one
+                                  "--run.steps=40000",  // keeps the frequency at its initial value
                                   "--method.name=" + method,
                                   "--run.dtype=" + sizes.dtype,
                                   fmt::format("--data.seq_len={}", seq_len),
@@ -42,7 +42,7 @@ Config configuration(const Sizes& sizes, const std::string& method, int ranks) {
     return config;
 }
 
-/// One method's state and what its steps took, s: the slowest rank's.
+/// The state of one method and the times of its steps, in s; the times are those of the slowest rank.
 class Contestant {
   public:
     Contestant(const Sizes& sizes, const std::string& method, const Topology& topology)
@@ -90,7 +90,7 @@ void run(const Sizes& sizes) {
     const Topology topology = Topology::create(Comm::duplicate(MPI_COMM_WORLD), 1);
     Contestant full(sizes, "full", topology), switched(sizes, "switchlora", topology);
     for (int i = 0; i < 2; ++i) full.step(false), switched.step(false);
-    for (int i = 0; i < sizes.rounds; ++i) {  // neither always runs first
+    for (int i = 0; i < sizes.rounds; ++i) {  // so that each method runs first in turn
         if (i % 2 == 0) full.step(true), switched.step(true);
         if (i % 2 == 1) switched.step(true), full.step(true);
     }

@@ -2,8 +2,8 @@
 """Sweep, seeds, table and plot of tools/compare_methods.sh.
 
 Every method gets a 2 x 2 sweep over lr and dense_lr with seed 0; the best setting is then repeated with the other seeds,
-and the table shows mean and spread of the final validation loss over seeds. Runs lie in runs/compare/<name>; a finished
-one is not run again, a cut-off one resumes from its checkpoint.
+and the table shows mean and spread of the final validation loss over seeds. Runs are in runs/compare/<name>. A finished
+run is not run again; one that was cut off resumes from its checkpoint.
 """
 import argparse
 import concurrent.futures

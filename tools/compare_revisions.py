@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Do two builds compute the same bits? Trains a small model with both and compares what every step says.
+"""Do two builds compute the same bits? Trains a small model with both and compares the log of every step.
 
     tools/compare_revisions.py OTHER_BUILD [THIS_BUILD] [--quick] [--resume]
 
@@ -50,7 +50,7 @@ def knows(build, key):
 
 
 def settings_for(build, other):
-    """What makes this build compute what one that lacks a key does: such a revision decays the gains of norms, too."""
+    """Settings with which this build computes what an older one without their keys does (it decays the gains of norms too)."""
     return ["--optim.decay_norms=true"] if knows(build, "decay_norms") and not knows(other, "decay_norms") else []
 
 
@@ -100,7 +100,7 @@ def main():
         folder = pathlib.Path(name)
         tokens = bench_runs.make_tokens(arguments.other / "switchyard", folder, 2000)
         chosen = list(cases(arguments.quick))
-        # A resumed run keeps what it began with by itself.
+        # A resumed run keeps its settings by itself.
         ours_only, theirs_only = [] if arguments.resume else settings_for(arguments.this, arguments.other), settings_for(arguments.other, arguments.this)
         for number, (case, dp, tp, settings) in enumerate(chosen):
             settings = SETTINGS + [f"--data.tokens={tokens}", *settings]

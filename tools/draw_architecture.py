@@ -3,7 +3,7 @@
 
     tools/draw_architecture.py [--check]
 
-A folder stands above all that it includes. An arrow that follows from others is left out. --check: exits 1 if the picture
+A folder is above every folder that it includes. Arrows that follow from others are left out. --check: exits 1 if the picture
 in docs/ is not the one that the sources give now.
 """
 import argparse
@@ -40,7 +40,7 @@ def read_sources():
 
 
 def floors_of(uses):
-    """Floor 0 uses nothing; every other folder stands one above the highest that it uses."""
+    """The floor of each folder: 0 if it uses nothing, else one above the highest folder that it uses."""
     floors = {}
 
     def floor(folder):
@@ -54,7 +54,7 @@ def floors_of(uses):
 
 
 def reduced(uses):
-    """Without arrows to what a used folder uses too."""
+    """The arrows without those to folders that a used folder uses too."""
 
     def reach(folder):
         return {folder}.union(*map(reach, uses[folder]))

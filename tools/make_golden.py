@@ -35,7 +35,7 @@ MODEL = dict(vocab_size=41, hidden_size=24, num_layers=2, num_heads=4, num_kv_he
              rope_theta=10000.0, norm_eps=1e-6)
 OPTIM = dict(lr=1e-2, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.1, clip_norm=2.0)
 SEED, STEPS, BATCH, SEQ_LEN, NUM_PROJECTIONS = 4, 10, 3, 16, 3
-WEIGHT_RANGE, NORM_RANGE = 0.35, 0.2  # uniform in +-0.35 (std 0.2); norms 1 +- 0.2, so that none drops out unnoticed
+WEIGHT_RANGE, NORM_RANGE = 0.35, 0.2  # uniform in +-0.35 (std 0.2); norms 1 +- 0.2, so that a missing one is noticed
 
 # ------------------------------------------------------------------------------------------------ Philox (rng.hpp)
 U64 = (1 << 64) - 1
@@ -217,7 +217,7 @@ def write_projections(group, record, first_step):
 
 def write(path, untied, tied):
     tokens, targets = batches()
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:  # Debian 12 reads it
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:  # so that Debian 12 can read it
         file.attrs.update(MODEL)
         file.attrs.update(OPTIM)
         file.attrs.update(seed=SEED, steps=STEPS, batch=BATCH, seq_len=SEQ_LEN, num_projections=NUM_PROJECTIONS)
@@ -240,8 +240,8 @@ def write(path, untied, tied):
 
 # ------------------------------------------------------------------------------------------------ cross-check
 def reference_model(tied):
-    """transformers' LLaMA in f64. Its norm and its rotation table compute in f32 whatever the model's type; both are put
-    in f64 here (with PyTorch's own rms_norm), all else is theirs ("sdpa", as their "eager" softmax is f32 too)."""
+    """transformers' LLaMA in f64. Its norm and its rotation table compute in f32 for every type of model; both are replaced
+    by f64 here (with PyTorch's own rms_norm). The rest is unchanged ("sdpa", because their "eager" softmax is f32 too)."""
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.models.llama import modeling_llama
 

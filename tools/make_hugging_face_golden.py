@@ -8,7 +8,7 @@ NAME.model.xz        SentencePiece models of several kinds
 
   tools/torch_venv.sh --with-transformers; .venv-torch/bin/python tools/make_hugging_face_golden.py --build=build/release
 
-A tokenizer.json that changes makes tests fail until this has run again: then transformers has read the new one.
+If the exported tokenizer.json changes, tests fail until this script has run transformers on the new one.
 """
 import json
 import lzma
@@ -31,11 +31,11 @@ WORDS = """lantern river stone quiet ember harbour willow drift signal copper th
     東京 日本語 テスト 한국어 텍스트 1907 <s> < > / \\ 0x41 ( ) : = def return""".split()
 BYTE_PAIR = dict(model_type="bpe", vocab_size=VOCABULARY, byte_fallback=True)
 KINDS = {
-    # as `switchyard tokenize` trains them, and as LLaMA's
+    # like those of `switchyard tokenize` and of LLaMA
     "identity": dict(BYTE_PAIR, normalization_rule_name="identity", remove_extra_whitespaces=False,
                      allow_whitespace_only_pieces=True, split_digits=True, character_coverage=0.9995),
     "no_prefix": dict(BYTE_PAIR, normalization_rule_name="identity", remove_extra_whitespaces=False, add_dummy_prefix=False),
-    # as OpenLLaMA's and T5's
+    # like those of OpenLLaMA and T5
     "nfkc": dict(BYTE_PAIR, normalization_rule_name="nmt_nfkc"),
     "unigram": dict(model_type="unigram", vocab_size=130, normalization_rule_name="nmt_nfkc", hard_vocab_limit=False),
 }  # fmt: skip

@@ -20,7 +20,7 @@ import bench_runs
 
 TEXT = "The frozen weights stay where they are. Small shards of them are trained, switched and sent on.\n\n"
 RUNS = {
-    "full": ["--method.name=full"],  # rates left to the program: a later default must not change them
+    "full": ["--method.name=full"],  # no rates are given: a later default must not change them
     "lora": ["--method.name=lora", "--method.rank=4", "--optim.lr=0.003", "--optim.dense_lr=0.001"],
     "switchlora": ["--method.name=switchlora", "--method.rank=4", "--method.switch_interval=4", "--method.freeze_steps=2",
                    "--optim.lr=0.003", "--optim.weight_decay=0.1"],
@@ -33,7 +33,7 @@ SETTINGS = [
 
 
 def train(program, name, settings):
-    """In the working directory, so that the file's configuration holds no other path."""
+    """Runs in the working directory, so that the file's configuration has no other path."""
     settings = ["--data.tokens=tokens.h5", *SETTINGS, *settings]
     bench_runs.run([program, "train", f"--run.dir={name}", *settings], f"the run {name}", OMP_NUM_THREADS="1")
 
@@ -54,7 +54,7 @@ def main():
         bench_runs.run(["spm_train", "--input=text.txt", "--model_prefix=small", "--vocab_size=36",
                         "--normalization_rule_name=identity"], "spm_train")  # fmt: skip
         bench_runs.run([program, "tokenize", "text.txt", "--output=tokens.h5", "--tokenizer=small.model", "--quiet"], "tokenize")
-        # Half empty chunks, which pack well.
+        # Its chunks are half empty and compress well.
         (target / "tokens.h5.gz").write_bytes(gzip.compress(pathlib.Path("tokens.h5").read_bytes(), mtime=0))
         for method, settings in RUNS.items():
             train(program, f"{method}_whole", settings)

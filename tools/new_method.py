@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 METHOD = """\
-// @Class@: say here what the method does around a step, and name its source (paper, equation).
+// @Class@: describe here what the method does around a step, and name its source (paper, equation).
 // Until a hook is overridden it does what plain LoRA does; src/methods/method.hpp says what each hook is for. A
 // method without low-rank pairs derives from Method itself.
 #include "methods/low_rank_method.hpp"

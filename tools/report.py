@@ -17,7 +17,7 @@ from pictures import plt  # noqa: E402
 from run_data import is_number, label, read_runs, shown, smooth  # noqa: E402
 
 MOST_POINTS = 2000  # of one curve
-LOCAL_KEYS = {"run.dir", "data.tokens"}  # where things lie, not what was trained
+LOCAL_KEYS = {"run.dir", "data.tokens"}  # places, which do not change what is trained
 
 
 def thinned(x, y):
@@ -121,7 +121,7 @@ def loss_figure(runs, xlabel, position):
 
 
 def steps_figure(runs, key, ylabel, scale="linear", smoothed=False):
-    """Of the runs that have the key and not 0 alone; None where there is none."""
+    """A figure of the runs that have the key with other values than 0; None if there is no such run."""
     figure, axes = new_figure(2.8)
     drawn = False
     for index, run in enumerate(runs):
@@ -289,7 +289,7 @@ def main():
     parser.add_argument("-o", "--output", default="report.html", help="page to write (default: report.html)")
     arguments = parser.parse_args()
     runs = read_runs(arguments.runs)
-    for run in runs:  # two runs of the same name are told apart by their folders
+    for run in runs:  # runs of the same name are told apart by their folders
         if sum(other.name == run.name for other in runs) > 1:
             run.full_name = shown(run.folder)
     for run in runs:

@@ -1,6 +1,6 @@
-"""What the scripts read of run directories: log.jsonl, config.cfg, status.json, environment.json. A run may still be running.
+"""Reads run directories: log.jsonl, config.cfg, status.json, environment.json. A run may still be running.
 
-Nothing in these files is trusted: what is not of the type that it should be is left out, with a word on standard error.
+Nothing in these files is trusted: a value of the wrong type is left out, with a note on standard error.
 """
 import json
 import os
@@ -41,12 +41,12 @@ def shown(text):
 
 
 def label(text):
-    """For legends, which leave out what begins with _."""
+    """The name in a form for legends, which leave out names that begin with _."""
     return f" {text}" if text.startswith("_") else text
 
 
 def is_number(value):
-    """Finite, so that it can be drawn and summed."""
+    """True for a finite number, which can be drawn and summed."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
@@ -183,7 +183,7 @@ class Run:
         return self.status().get("outcome") == "running"
 
     def shows_life(self):
-        """Whether a process holds the run directory, as far as its lock tells: empty once it is released."""
+        """True if a process holds the run directory, as far as its lock tells; a released lock is empty."""
         try:
             lock = (self.folder / "lock").stat()
         except OSError:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A scaling study from one file: which runs, do they fit, run them, gather them, show them.
+"""A scaling study from one file: plans the runs, starts them, collects and shows the results.
 
 tools/scaling_study.py plan    STUDY.cfg                 the points, what each needs, and which cannot run
 tools/scaling_study.py submit  STUDY.cfg [--site=SITE]   runs them here one by one, or sends them to Slurm as job arrays
@@ -101,7 +101,7 @@ def command_plan(study, _):
 # ---- submit
 
 def quoted(value):
-    """As the program reads it back, whatever is in it."""
+    """The value in the quotes with which the program reads it back."""
     if re.fullmatch(r"[\w.,:/+-]*", value):
         return value
     for character, code in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "\\t")):
@@ -122,7 +122,7 @@ def write_config(study, point):
 
 
 def prepare(study, point):
-    """A point that is started begins anew: a part of a run says nothing about its time."""
+    """A point always starts from the beginning, because a part of a run does not show its time."""
     shutil.rmtree(point.run(study), ignore_errors=True)
     (point.folder(study) / "failed").unlink(missing_ok=True)
     return write_config(study, point)
@@ -143,7 +143,7 @@ def run_here(study, point, lock):
 
 
 def read_site(site):
-    """What jobs/common.sh reads of a site: its file, ranks of a node, and options for sbatch. Throws where there is none."""
+    """The settings of a site, read by jobs/common.sh: its file, ranks per node, options for sbatch. Throws if it is missing."""
     script = 'source "$0/jobs/common.sh"; load_site "$0" "$1"; printf "%s\\0" "$site_file" "$ranks_per_node" "${job_options[@]}"'
     answer = subprocess.run(["bash", "-c", script, ROOT, site], capture_output=True, text=True, check=False)
     if answer.returncode:
@@ -153,7 +153,7 @@ def read_site(site):
 
 
 def slurm_text(path):
-    """A path as sbatch takes it: % begins its patterns, and a backslash would turn them all off."""
+    """A path for sbatch, in which % begins a pattern and a backslash would turn all patterns off."""
     if "\\" in str(path):
         raise StudyError(f"study.dir is {path} (sbatch takes no backslash in the name of a log file); choose another name")
     return str(path).replace("%", "%%")
@@ -188,7 +188,7 @@ def submit_to_slurm(study, points, site, options):
 
 
 def new_listing(study, name):
-    """A file of its own for every array: queued tasks still take their points off the earlier ones."""
+    """A new file for every array, because queued tasks still take their points from the earlier files."""
     path, number = study.dir / f"{name}.txt", 1
     while path.exists():
         number += 1
@@ -201,12 +201,12 @@ def read_submitted(study):
 
 
 def queue_states(study, submitted):
-    """{job_task: state} of the user's jobs. Throws where Slurm does not answer: then nobody knows which points are at work."""
+    """{job_task: state} of the user's jobs. Throws if Slurm does not answer, because running points are then unknown."""
     unsure = (f"{len(submitted)} unfinished points were sent to Slurm and may be at work; nothing was touched. Try again where squeue answers, "
               f"or remove {study.dir / 'submitted.json'} once their jobs have ended")
     if not shutil.which("squeue"):
         raise StudyError(f"there is no squeue here: {unsure}")
-    # By user, not by job: squeue fails for a job that it no longer knows.
+    # By user and not by job, because squeue fails for a job that it no longer knows.
     answer = subprocess.run(["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F_%K %T"], capture_output=True, text=True, check=False)
     if answer.returncode:
         raise StudyError(f"squeue failed ({answer.stderr.strip() or f'exit code {answer.returncode}'}): {unsure}")
@@ -249,7 +249,7 @@ def submit(study, options, lock):
         if point.repetition == 1 and point.name in refused:
             print(f"left out: {point.series}, {point.ranks} ranks: {refused[point.name]}", file=sys.stderr)
     submitted = read_submitted(study)
-    # Under the lock, a point that says "running" and was not sent to Slurm is one that was cut off.
+    # Under the lock, a point with outcome "running" that was not sent to Slurm was cut off.
     at_work = {p for p, state in now.items() if state in ("queued", "running") and p.name in submitted}
     open_points = [p for p in study.points if p.name not in refused and now[p] != "done" and p not in at_work]
     print(f"{len(study.points)} runs: {sum(s == 'done' for s in now.values())} done, {len(refused)} left out, {len(open_points)} to do"
@@ -257,7 +257,7 @@ def submit(study, options, lock):
     if options.site:
         submit_to_slurm(study, open_points, options.site, options.sbatch)
         return 0
-    if any(p.name in submitted for p in open_points):  # their jobs have ended; from here on they are local
+    if any(p.name in submitted for p in open_points):  # their jobs have ended; they run here from now on
         write_json(study.dir / "submitted.json", {name: job for name, job in submitted.items() if name not in {p.name for p in open_points}})
     failures = 0
     for number, point in enumerate(open_points, 1):

@@ -1,4 +1,4 @@
-"""Files of a study that outlive one command: written whole or not at all, read strictly, and one submit at a time."""
+"""Files of a study that outlive a command: written completely or not at all, read strictly; and the lock of submit."""
 import contextlib
 import fcntl
 import json
@@ -8,7 +8,7 @@ from study_points import StudyError
 
 
 def write_whole(path, text):
-    """Beside the old file, to the disk, then in its place: a full disk or a kill leaves the old one."""
+    """Writes a new file, syncs it and renames it, so that a full disk or a kill leaves the old one."""
     partial = path.with_name(path.name + ".partial")
     try:
         with open(partial, "w", newline="", encoding="utf-8") as file:
@@ -43,7 +43,7 @@ def read_json(path):
 
 @contextlib.contextmanager
 def only_submit(study):
-    """The study's lock as a descriptor; what runs a point inherits it, so that a point left running keeps the study locked."""
+    """The study's lock as a descriptor. Processes that run a point inherit it, so a point left running keeps it locked."""
     study.dir.mkdir(parents=True, exist_ok=True)
     path = study.dir / "submit.lock"
     with open(path, "a", encoding="utf-8") as file:

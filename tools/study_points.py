@@ -1,4 +1,4 @@
-"""A scaling study as data: the configuration with lists, its expansion into points, and where each point lies."""
+"""A scaling study as data: the configuration with lists, its expansion into points, and the folder of each point."""
 import dataclasses
 import itertools
 import json
@@ -14,14 +14,14 @@ AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 # Keys of section [study] with their defaults; lists are marked by their type.
 STUDY_KEYS = {
-    "kind": "strong",        # strong: the problem stays; weak: data.global_batch grows with the ranks
+    "kind": "strong",        # strong: the problem stays the same; weak: data.global_batch grows with the ranks
     "ranks": [],             # required
     "threads": ["1"],        # per rank
     "repetitions": "3",
     "drop_steps": "5",       # first steps of a run that do not count
     "dir": "",               # required: where points, tables and pages go
-    "node_memory": "",       # of a node, for instance 256GiB; this machine's where empty
-    "ranks_per_node": "",    # all on one node where empty
+    "node_memory": "",       # of a node, for instance 256GiB; empty: this machine's
+    "ranks_per_node": "",    # empty: all on one node
     "time_limit": "30",      # minutes of one point, for Slurm
 }
 LAYOUT_KEYS = ("parallel.tp", "parallel.dp")
@@ -29,7 +29,7 @@ FIXED_RUN_KEYS = {"run.eval_interval": "0", "run.save_interval": "0"}
 
 
 class StudyError(Exception):
-    """What is wrong with a study, for its user."""
+    """An error in a study, with a message for its user."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Point:
     threads: int
     repetition: int
     settings: tuple
-    series: str  # what distinguishes its line in a picture: all that varies but ranks and repetition
-    problem: str = ""  # what varies but the layout: only points of one problem are measured against each other
+    series: str  # name of its line in a picture: everything that varies except ranks and repetition
+    problem: str = ""  # everything that varies except the layout; only points of one problem are compared
 
     def folder(self, study):
         return study.dir / "points" / self.name
@@ -69,12 +69,12 @@ class Point:
 
 
 def settings_of(config):
-    """(section.key, value) of a config.cfg, but for where it lies."""
+    """(section.key, value) of a config.cfg without its paths."""
     return {key: value for key, value in as_written(config).items() if key != "run.dir"}
 
 
 def differences(study, point):
-    """In what a started point differs from what the study asks for now: ["key was X, is now Y"]."""
+    """The differences between a started point and the present study: ["key was X, is now Y"]."""
     config = point.folder(study) / "config.cfg"
     if not config.exists():
         return []
@@ -91,7 +91,7 @@ def differences(study, point):
 
 
 def require_same_settings(study):
-    """Throws where finished points belong to a different study from the one the file describes now."""
+    """Throws if finished points belong to a different study from the present one."""
     found = {}
     for point in study.points:
         if point.state(study) == "done":
@@ -216,8 +216,8 @@ def expand(study, sections, ranks, threads):
     for values, n, t in itertools.product(itertools.product(*lists.values()), ranks, threads):
         settings = dict(zip(lists, values))
         if n % int(settings.get("parallel.tp", "1") or 1):
-            continue  # of the listed layouts each rank count takes those that divide it
-        # In a weak study a batch stands for itself on the fewest ranks, as the file gives it.
+            continue  # each rank count takes those of the listed layouts that divide it
+        # In a weak study the file gives the batch for the fewest ranks.
         shown = {key: f"{key.split('.')[1]} {settings[key]}" if key != "method.name" else settings[key] for key in varied}
         if study.kind == "weak":
             batch = whole_number("data.global_batch", settings["data.global_batch"])

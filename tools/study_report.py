@@ -1,4 +1,4 @@
-"""The page of a scaling study: time, throughput, efficiency, phases, bytes and memory against ranks, and where efficiency goes."""
+"""The page of a scaling study: time, throughput, efficiency, phases, bytes and memory by ranks, and where efficiency is lost."""
 import math
 
 import matplotlib.ticker
@@ -21,7 +21,7 @@ def by_series(rows):
 
 
 def base_of(row, rows):
-    """What a point is measured against: the fastest of the same problem on the fewest ranks, whatever its layout."""
+    """The base of a point: the fastest point of the same problem on the fewest ranks, in any layout."""
     same = [r for r in rows if all(r[k] == row[k] for k in ("problem", "method", "model", "dtype", "threads"))]
     fewest = min(r["ranks"] for r in same)
     return max((r for r in same if r["ranks"] == fewest), key=lambda r: r["tokens_per_s"])
@@ -55,7 +55,7 @@ def ms(seconds):
 
 
 def sentences(rows):
-    """Where efficiency is lost, in words: the largest rank count of every series, and what makes the figures doubtful."""
+    """Sentences on where efficiency is lost at the largest rank count of every series, and on doubtful figures."""
     lines = []
     for name, members in by_series(rows).items():
         last, base = members[-1], base_of(members[-1], rows)
@@ -92,7 +92,7 @@ def rank_axes(height=4.0):
 
 
 def line_figure(rows, value, low_high, ideal, ylabel, scale="log"):
-    """One line a series with its spread; `ideal` (row -> value) as dashes, or None."""
+    """One line per series with its spread; `ideal` (row -> value, or None) is drawn dashed."""
     figure, axes = rank_axes()
     for number, (name, members) in enumerate(by_series(rows).items()):
         ranks, values = [r["ranks"] for r in members], np.array([value(r) for r in members])
@@ -106,7 +106,7 @@ def line_figure(rows, value, low_high, ideal, ylabel, scale="log"):
     axes.set_yscale(scale)
     if scale == "log":
         axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
-        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))  # a decade alone would leave one number
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))  # decades alone would leave one number
         axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     else:
         axes.set_ylim(bottom=0)
@@ -145,7 +145,7 @@ def phases_figure(rows):
 
 
 def pair_figure(rows, planned, measured, ylabel):
-    """Predicted beside measured, one pair of bars a point; `measured`: (label, key) of each."""
+    """Predicted beside measured values, one pair of bars per point; `measured`: (label, key) of each."""
     figure, axes = plt.subplots(figsize=(9, 4.0), layout="constrained")
     bars = [("predicted", planned), *measured]
     for i, (label, key) in enumerate(bars):

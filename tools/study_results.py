@@ -1,4 +1,4 @@
-"""From the logs of a study's runs to one row a point: medians over repetitions, of the main loop only."""
+"""Makes one row per point from the logs of a study's runs: medians over repetitions, of the main loop only."""
 import math
 import statistics
 
@@ -31,7 +31,7 @@ def run_figures(study, point):
 
 
 def cores_of(environment):
-    """Distinct cores that the ranks of a run could use, over all hosts; 0 where the run does not say."""
+    """The number of distinct cores that the ranks of a run could use, over all hosts; 0 if not known."""
     cores = set()
     for rank in environment.get("ranks", []):
         for part in filter(None, str(rank.get("cores", "")).split(",")):

@@ -1,5 +1,5 @@
-// Calls of the system and of MPI are watched on their way: for a benchmark of one source file, whose
-// definitions here come before the libraries'.
+// Calls of the system and of MPI are intercepted: the definitions here come before those of the libraries.
+// For a benchmark of one source file.
 #pragma once
 
 #include <sys/syscall.h>
@@ -10,7 +10,7 @@
 
 namespace {
 
-/// Where this rank's time went, s.
+/// How this rank's time was spent, in s.
 struct Times {
     double write = 0, sync = 0, messages = 0, all = 0;
     double rest() const { return all - write - sync - messages; }

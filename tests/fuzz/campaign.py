@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Fuzzes every target for its share of the time, with libFuzzer where clang has it, else with the seeded mutator.
+"""Fuzzes every target for an equal share of the time, with libFuzzer if clang has it, else with the seeded mutator.
 
     campaign.py --build=DIRECTORY [--seconds=3600] [--seed=N]
 
 Prints a line for each target, as in docs/robustness.md; exits with 1 when an input did harm (it is kept in
-DIRECTORY/fuzz). Targets whose files are parsed in child processes (HDF5) always take the mutator: libFuzzer sees nothing
-of a child.
+DIRECTORY/fuzz). Targets whose files are parsed in child processes (HDF5) always use the mutator, because libFuzzer does
+not see the coverage of a child.
 """
 import argparse
 import os

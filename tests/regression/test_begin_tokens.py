@@ -27,7 +27,7 @@ def attribute(path, group, key):
 
 
 def checksum(data):
-    """As in docs/checkpoints.md, of bytes."""
+    """The checksum of docs/checkpoints.md, for bytes."""
     x = np.arange(len(data), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.frombuffer(data, np.uint8)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
@@ -86,11 +86,11 @@ class BeginTokens(unittest.TestCase):
     def test_finding_03_generated_text_begins_as_documents_did(self):
         expected = int(self.runs.logits(self.checkpoint, [BEGIN])[-1].argmax())
         after_end = int(self.runs.logits(self.checkpoint, [END])[-1].argmax())
-        self.assertEqual(after_end, BEGIN)  # so that a text begun with </s> would show nothing at first
+        self.assertEqual(after_end, BEGIN)  # a text that wrongly begins with </s> would go on with <s>, which shows nothing
         command = ["spm_decode", f"--model={self.model}/tokenizer.model", "--input_format=id"]
         word = subprocess.run(command, input=str(expected), capture_output=True, text=True, check=True).stdout.strip()
         self.assertTrue(word)
-        for tokens in (self.tokens, self.plain):  # the checkpoint says it, wherever the tokenizer comes from
+        for tokens in (self.tokens, self.plain):  # the checkpoint decides, whichever file has the tokenizer
             text = self.runs.must("generate", "begun", "--temperature=0", "--max_tokens=1", f"--data.tokens={tokens}")
             self.assertEqual(text.strip(), word)
 
@@ -160,7 +160,7 @@ class BeginTokens(unittest.TestCase):
         unigram = {"type": "Unigram", "unk_id": 0, "vocab": [[text, -1.5] for text in texts]}
         for name, model in (("byte_pairs", byte_pairs), ("unigram", unigram)):
             content = {"version": "1.0", "added_tokens": added, "model": model}
-            stored = json.dumps(content, indent=3, ensure_ascii=False).encode() + b"\n\n"  # nobody's own layout
+            stored = json.dumps(content, indent=3, ensure_ascii=False).encode() + b"\n\n"  # a layout that no writer here uses
             tokens = self.tokens_with_json(name, stored)
             self.runs.must("train", *self.settings, f"--data.tokens={tokens}", f"--run.dir=json_{name}", "--run.steps=2")
             printed = self.runs.must("export", f"json_{name}", f"out_{name}")

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""inspect, verify and diff: what they print and return; and what h5py, which knows nothing of us, makes of a file."""
+"""inspect, verify and diff: output and exit code; and the content of a file as h5py reads it without our code."""
 import json
 import pathlib
 import re
@@ -24,7 +24,7 @@ def saved(test, step=5, **settings):
 
 
 class Llama:
-    """The model of a file in f64, from the equations alone: RMSNorm, rotary positions, softmax attention, SwiGLU."""
+    """The model of a file in f64, written from the equations: RMSNorm, rotary positions, softmax attention, SwiGLU."""
 
     def __init__(self, file):
         config = dict(re.findall(r"^(\w+) = (.*)$", file.attrs["config"].decode(), re.M))
@@ -177,7 +177,7 @@ class Commands(program.Test):
         settings = program.METHODS["lora"]
         a, same, later = saved(self, **settings), saved(self, **settings), saved(self, step=6, **settings)
         f64, full = saved(self, **settings, **{"run.dtype": "f64"}), saved(self, **program.METHODS["full"])
-        self.assertEqual(self.run_command(0, "diff", a, same), "identical\n")  # run.dir, time: no content
+        self.assertEqual(self.run_command(0, "diff", a, same), "identical\n")  # run.dir and time are not content
         text = self.run_command(1, "diff", a, later)
         self.assertIn("/: attribute step is 5 in the first file, 6 in the second\n", text)
         self.assertRegex(text, r"(?m)^/model/lm_head.weight: \d+ of 7200 values differ, largest difference [\d.e-]+, relative")
@@ -194,7 +194,7 @@ class Commands(program.Test):
         path = saved(self, **program.METHODS["full"])
         other = self.folder / "other.h5"
         shutil.copy(path, other)
-        with h5py.File(other, "r+") as file:  # diff compares; it leaves checksums to verify
+        with h5py.File(other, "r+") as file:  # diff compares values and leaves checksums to verify
             values = file["model/lm_head.weight"][:]
             largest = float(np.abs(values).max())
             values[17, 3] += np.float32(1e-3 * largest)

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Damaged files and full disks: what was saved before is never lost, the run goes on from it, and says so.
+"""Damaged files and full disks: earlier checkpoints are never lost, and the run goes on from them with a message.
 
 --ranks=1 (one process) or --ranks=2 (mpirun).
 """
@@ -70,7 +70,7 @@ class Damage(program.Test):
         run = self.saved_run(2, 3)
         for step in (2, 3):
             flip(run.checkpoint(step), 60)
-        for launch in ("first", "second"):  # the second finds them set aside
+        for launch in ("first", "second"):  # the second start finds them set aside
             code, output = run.train()
             self.assertEqual(code, 1, output)
             self.assertIn(f"all 2 checkpoints in `{run.path}/checkpoints` are damaged", output, launch)
@@ -117,7 +117,7 @@ class DiskFull(program.Test):
         self.assert_fails_to_save(run, 200000, "files are limited to 195 KiB); raise `ulimit -f`")
 
     def test_met_while_writing(self):
-        """Values would fit, the structure behind them does not; on any rank."""
+        """The values fit, the structure after them does not; on any rank."""
         sizes = self.run_of("sizes", **program.SWITCHING)
         self.assert_trains(sizes, run__stop_step=1)
         with program.h5py.File(sizes.checkpoint()) as file:

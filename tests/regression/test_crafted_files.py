@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""Files made to do harm: links and storage that lead out of a file, numbers that are not true, structures that HDF5 does
-not survive. Every command says what is wrong with them and ends with 1 (diff: 2); a run falls back to the checkpoint
-before.
+"""Files made to do harm: links and storage that lead out of a file, wrong numbers, structures that crash HDF5. Every
+command reports what is wrong and ends with 1 (diff: 2); a run falls back to the checkpoint before.
 
     test_crafted_files.py --build=DIRECTORY [unittest arguments]
 """
@@ -31,7 +30,7 @@ def mix64(x):
 
 
 class Digest:
-    """As in io/checkpoint/catalog.cpp: a crafted file comes with the checksum that belongs to it."""
+    """As in io/checkpoint/catalog.cpp, because a crafted file has the right checksum."""
 
     def __init__(self):
         self.state = 0
@@ -60,7 +59,7 @@ TYPES = {"<f4": b"f32", "<f8": b"f64", "<i2": b"i16", "<i4": b"i32", "<i8": b"i6
 
 
 def seal(path):
-    """Makes the catalog's checksum right."""
+    """Repairs the checksum of the catalog."""
     with h5py.File(path, "r+") as file:
         objects = {"/": file}
         file.visititems(lambda name, item: objects.__setitem__("/" + name, item))
@@ -121,7 +120,7 @@ class Crafted(program.Test):
         return path
 
     def refused(self, *words, says=(), preload=None):
-        """The command ends by itself with 1 or 2, and says why."""
+        """The command must end by itself with 1 or 2, and name the reason."""
         environment = dict(program.ENVIRONMENT)
         if preload:
             environment["LD_PRELOAD"] = str(preload)
@@ -164,7 +163,7 @@ class Crafted(program.Test):
         return path
 
     def library(self, name, code):
-        """A library to be loaded before others."""
+        """Compiles a library for LD_PRELOAD."""
         source, library = self.folder / f"{name}.c", self.folder / f"{name}.so"
         source.write_text("#define _GNU_SOURCE\n" + code)
         subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
@@ -331,7 +330,7 @@ class Numbers(Crafted):
             return change
         self.all_commands_refuse_tokens(self.crafted_tokens(change(2**40)), "its values need")
         size = pathlib.Path(self.tokens).stat().st_size
-        path = self.crafted_tokens(change(size // 2))  # as many as would find room
+        path = self.crafted_tokens(change(size // 2))  # as many as would fit into the file
         self.refused("verify", path, says=["never written"])
 
 
@@ -378,7 +377,7 @@ class Crashes(Crafted):
 
 class Systems(Crafted):
     def test_finding_08_flock_is_not_asked_for(self):
-        """As on NFS without locks: errno 37."""
+        """flock() fails with errno 37, as on NFS without locks."""
         library = self.library("flock", """
             #include <errno.h>
             int flock(int fd, int operation) { errno = ENOLCK; return -1; }""")

@@ -59,11 +59,11 @@ class Tmpfs(program.Test):
         self.assert_fails_to_save(lambda file: file.stat().st_size // 2, "(no space left: ")
 
     def test_met_while_writing(self):
-        """Room for the values, not for the structure behind them."""
+        """There is room for the values, but not for the structure after them."""
         self.assert_fails_to_save(lambda file: file.stat().st_size - (32 << 10), "No space left on device")
 
     def test_not_a_byte_left(self):
-        """Not even for a second status.json."""
+        """There is not even room for a second status.json."""
         self.assert_fails_to_save(lambda file: 0, "(no space left: ")
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""export and import without other people's programs: numpy reads the safetensors by hand, h5py the checkpoint.
+"""export and import checked without other loaders: numpy reads the safetensors by hand, h5py the checkpoint.
 
 --build=DIRECTORY holds the program. What transformers and peft make of the files: test_export_transformers.py.
 """
@@ -126,7 +126,7 @@ class Export(unittest.TestCase):
                     self.assertEqual(values.tobytes(), model[name].tobytes(), name)
                     continue
                 a, b = model[module + ".lora_A"], model[module + ".lora_B"]
-                if kind == "switch_bf16":  # products saw the rounded factors
+                if kind == "switch_bf16":  # products used the rounded factors
                     a, b = (bf16_to_f32(to_bf16_bits(x)) for x in (a, b))
                 product = scales[module] * (b.astype(np.float64) @ a.astype(np.float64))
                 self.assertGreater(np.abs(product).max(), 1e-4)
@@ -193,7 +193,7 @@ class Export(unittest.TestCase):
             self.assertEqual(compared.left_only + compared.right_only, [])
             different = [f for f in compared.common_files
                          if not filecmp.cmp(*(self.folder / s / name / f for s in ("shards_1", "shards_3")), shallow=False)]
-            self.assertEqual(different, ["adapter_config.json"] if name == "adapter" else [])  # it names its base
+            self.assertEqual(different, ["adapter_config.json"] if name == "adapter" else [])  # it has the path of its base
 
     def test_bf16(self):
         wide = read_directory(self.once("switch", "out_switch"))
@@ -278,7 +278,7 @@ class Export(unittest.TestCase):
         self.expect_error("import", "wrong", "--output=wrong.h5", says="truncated", output="wrong.h5")
 
     def test_finding_15_equal_copies_are_accepted(self):
-        """A tied head stored as well, or in place of the embedding; tables of angles; the names of early converters."""
+        """A tied head stored beside the embedding, or instead of it; tables of angles; the names that early converters wrote."""
         good = read_directory(self.once("full_tied", "out_full_tied"))
         folder = self.copy("out_full_tied", "copies")
         config = json.loads((folder / "config.json").read_text())
@@ -338,7 +338,7 @@ class Export(unittest.TestCase):
         self.expect_error("export", "full", "cut_off", says=["cut_off.partial", "was cut off"])
         self.assertTrue((self.folder / "cut_off.partial").exists())
         self.expect_error("export", "full", "missing/out", says="cannot make", output="missing/out")
-        limit = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-"]  # 200 KiB a file: as a full disk
+        limit = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-"]  # 200 KiB per file, like a full disk
         self.expect_error("export", "full", "too_large", says=["cannot write", "too_large"], output="too_large",
                           before=limit)  # fmt: skip
         self.expect_error("import", "out_full", "--output=full/config.cfg", says="nothing is overwritten")
@@ -348,7 +348,7 @@ class Export(unittest.TestCase):
     def test_a_damaged_checkpoint_ends_all_ranks(self):
         path = self.folder / "damaged.h5"
         shutil.copy(self.runs.checkpoint("full"), path)
-        with h5py.File(path) as file:  # of the last file's last tensor: one rank alone meets it
+        with h5py.File(path) as file:  # in the last tensor of the last file, which a single rank reads
             place = file["model/model.norm.weight"].id.get_offset()
         data = bytearray(path.read_bytes())
         data[place] ^= 1

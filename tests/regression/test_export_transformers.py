@@ -25,7 +25,7 @@ PROMPT = "Quiet river stone, 1907: naïve 東京 ember"
 
 
 def find_environment(install):
-    """The environment's interpreter, or None and why not."""
+    """The environment's interpreter, or None and the reason."""
     venv = pathlib.Path(os.environ.get("SWITCHYARD_VENV", ROOT / ".venv-torch"))
     python = venv / "bin" / "python"
     if install:
@@ -62,7 +62,7 @@ class Transformers(unittest.TestCase):
             return model(torch.tensor([self.ids.tolist()])).logits[0].double().numpy()
 
     def load(self, folder, **options):
-        """The model, after a look that no weight was missing, left over or of another shape."""
+        """The model, after checking that no weight is missing, unused or of another shape."""
         model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
         self.assertIsInstance(model, transformers.LlamaForCausalLM)
         self.assertEqual({key: list(value) for key, value in info.items() if value}, {})
@@ -103,7 +103,7 @@ class Transformers(unittest.TestCase):
         self.compare(self.logits(found), ours)
 
     def test_bf16_run_in_f32(self):
-        """The run computed in bf16 (8 bits), transformers here in f32: alike within bf16's rounding, k = 8."""
+        """The run computes in bf16 (8 bits), transformers in f32: equal within bf16's rounding, k = 8."""
         model = self.load(self.runs.export("switch_bf16", "out_bf16"), dtype=torch.float32)
         self.compare(self.logits(model), self.our_logits(self.runs.checkpoint("switch_bf16")), 8 * 2.0**-8)
         narrow = self.load(self.runs.export("switch_bf16", "out_bf16_narrow", "--dtype=bf16"))
@@ -126,7 +126,7 @@ class Transformers(unittest.TestCase):
             print(f"saved by transformers in {dtype}: {worst:.1e}", file=sys.stderr)
 
     def test_finding_03_losses_of_the_committed_model(self):
-        """transformers here and now gives the numbers that are committed; that ours equal them is tested without it."""
+        """transformers still gives the committed numbers; another test compares ours with them without transformers."""
         expected = json.loads((golden.GOLDEN / "expected.json").read_text())["llama"]
         model = transformers.AutoModelForCausalLM.from_pretrained(golden.MODEL, dtype=torch.float32).eval()
         total, length = 0.0, expected["seq_len"]

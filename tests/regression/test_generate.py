@@ -36,7 +36,7 @@ class Generate(unittest.TestCase):
         return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout.strip()
 
     def greedy(self, kind, prompt):
-        """`prompt` and its continuation: ADDED times the most likely token, each from the whole text before it."""
+        """`prompt` and its continuation by the ADDED most likely tokens, each from the whole text before it."""
         ids = list(map(int, self.sentencepiece("spm_encode", "--output_format=id", prompt).split()))
         for _ in range(ADDED):
             # As in training, where a text follows the end of another, and does not see it if documents are masked.
@@ -65,7 +65,7 @@ class Generate(unittest.TestCase):
         self.assertTrue(first.startswith(PROMPT), first)
         self.assertEqual(first, drawn(1, ranks=2))
         self.assertNotEqual(first, drawn(2))
-        self.assertEqual(drawn(1, top_k=1), drawn(2, top_k=1))  # from one token there is no choice
+        self.assertEqual(drawn(1, top_k=1), drawn(2, top_k=1))  # a draw from one token is no choice
 
 
 if __name__ == "__main__":

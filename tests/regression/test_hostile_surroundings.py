@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What surrounds a run and means harm, or is broken: output that nobody can read, pipes and endless files in place of
-files, links in the way of names that can be foreseen, signals at any time.
+"""A hostile or broken environment: output that nobody reads, pipes and endless files instead of regular files, links
+under predictable names, signals at any time.
 
     test_hostile_surroundings.py --build=DIRECTORY [unittest arguments]
 """
@@ -20,7 +20,7 @@ PROGRAM = program.BUILD / "switchyard"
 
 
 def in_shell(line, *words, **options):
-    """`line`: what bash does with "$@", the command."""
+    """Runs the command in bash; `line` uses it as "$@"."""
     options = {"env": program.ENVIRONMENT, "timeout": program.PATIENCE_S, "capture_output": True, "text": True, **options}
     return subprocess.run(["bash", "-c", line, "bash", PROGRAM, *map(str, words)], **options)
 
@@ -77,14 +77,14 @@ class Streams(program.Test):
         self.assertEqual(self.without_reader(*words, f"--max_tokens={10**9}"), (0, ""))
 
     def test_finding_17_closed_streams_do_not_become_files(self):
-        """A file that takes the number of standard error takes its messages, too."""
+        """A file that got the number of standard error would receive its messages."""
         run = self.run_of(**{"run.log_interval": 1})
         words = program.arguments({**run.settings, "run.stop_step": 2})
         self.assertEqual(in_shell('"$@" <&- >&- 2>&-', "train", *words).returncode, 0)
         self.assert_verifies(run.checkpoint(2))
         output = self.folder / "t.h5"
         text = self.folder / "text.txt"
-        text.write_bytes(b"ka lo\xff mi\n\nten sur\n")  # of which tokenize warns
+        text.write_bytes(b"ka lo\xff mi\n\nten sur\n")  # tokenize warns of the byte
         code = in_shell('"$@" >&- 2>&-', "tokenize", text, f"--output={output}", f"--tokenizer={self.tokens}").returncode
         self.assertEqual(code, 1, "the closing line is a result")
         self.assert_verifies(output)
@@ -124,7 +124,7 @@ class NotFiles(program.Test):
                     self.assertIn("not a regular file", text)
 
     def test_finding_23_endless_files_are_refused(self):
-        """Sparse: a terabyte that takes no room."""
+        """A sparse file of a terabyte, which takes no room."""
         run, endless = self.run_of(), self.folder / "endless"
         endless.touch()
         os.truncate(endless, 1 << 40)

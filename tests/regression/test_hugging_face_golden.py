@@ -1,9 +1,8 @@
 #!/usr/bin/python3
-"""Imported models and exported tokenizers against what transformers computed (tests/golden/hugging_face), without it.
+"""Compares imported models and exported tokenizers with committed results of transformers (tests/golden/hugging_face).
 
---build=DIRECTORY holds the program. Ids that transformers gave count for one tokenizer.json; that `export` still writes that
-one is told by its fingerprint. tools/make_hugging_face_golden.py made the files, test_export_transformers.py asks the
-libraries themselves.
+--build=DIRECTORY holds the program. The committed ids belong to one tokenizer.json; its fingerprint tells whether `export`
+still writes that file. tools/make_hugging_face_golden.py made the files; test_export_transformers.py runs the libraries.
 """
 import json
 import pathlib
@@ -30,7 +29,7 @@ class Golden(unittest.TestCase):
         self.addCleanup(temporary.cleanup)
         self.folder = pathlib.Path(temporary.name)
         shutil.copytree(golden.MODEL, self.folder / "llama")
-        for name in ("text", "copy"):  # of two documents one is for validation
+        for name in ("text", "copy"):  # one of two documents is for validation
             (self.folder / f"{name}.txt").write_text(EXPECTED["llama"]["text"], encoding="utf-8")
 
     def command(self, *words):
@@ -80,7 +79,7 @@ class Golden(unittest.TestCase):
                 self.assertEqual(file["data"].attrs["begin_token"], 1 if begins else -1)
 
     def test_finding_03_the_template_of_tokenizer_json_counts(self):
-        """Where tokenizer_config.json does not say whether texts begin with a token, as transformers saves it."""
+        """transformers saves a tokenizer_config.json that does not tell whether texts begin with a token."""
         exported, _ = golden.export_with(BUILD, self.folder, golden.tokenizers()["identity"])
         (exported / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
         content = json.loads((exported / "tokenizer.json").read_text())

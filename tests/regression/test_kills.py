@@ -23,7 +23,7 @@ class Kills(program.Test):
         newest, while_saving = 0, 0
         for kill in range(KILLS):
             launch = run.start(RANKS)
-            # A save of this launch is complete: from here on the moment is anyone's.
+            # From here on a save of this launch is complete, so any moment will do.
             self.wait_until(launch, lambda: (run.path / "checkpoints").exists() and max(run.checkpoints(), default=0) > newest)
             if kill % 2:
                 self.wait_until(launch, lambda: any(name.endswith(".partial") for name in run.files()))

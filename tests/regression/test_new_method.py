@@ -35,7 +35,7 @@ class NewMethod(unittest.TestCase):
         return subprocess.run(command, capture_output=True, text=True)
 
     def syntax_errors(self, file):
-        """Compiler output for a file of the copy, with the flags that the build uses for src/methods."""
+        """The compiler's output for a file of the copy, with the build's flags for src/methods."""
         commands = json.loads((BUILD / "compile_commands.json").read_text())
         entry = next(c for c in commands if c["file"].endswith("src/methods/registry.cpp"))
         words = shlex.split(entry["command"].replace(str(ROOT), str(self.root)))

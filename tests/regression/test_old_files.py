@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Files of released formats are read for good: each checkpoint in tests/golden/format_N resumes and goes on as the run went
-on that wrote it, whatever defaults have changed since; token files train. tools/make_old_files.py makes them.
+"""Files of released formats stay readable: each checkpoint in tests/golden/format_N resumes and goes on like the run that
+wrote it, whatever defaults have changed since; token files train. tools/make_old_files.py makes the files.
 """
 import gzip
 import json
@@ -22,7 +22,7 @@ class OldFiles(unittest.TestCase):
     setUp, tearDown = program.Test.setUp, program.Test.tearDown
 
     def run_directory(self, golden, method):
-        """One whose newest checkpoint is the old file, and the tokens of that time."""
+        """A run whose newest checkpoint is the old file, and the token file of that time."""
         run, tokens = self.folder / f"{golden.name}_{method}", self.folder / f"{golden.name}.h5"
         tokens.write_bytes(gzip.decompress((golden / "tokens.h5.gz").read_bytes()))
         (run / "checkpoints").mkdir(parents=True)

@@ -111,7 +111,7 @@ class Report(unittest.TestCase):
         tags, _ = self.page(self.write_run("one"), self.write_run("two", lr="0.02"))
         self.assertIn(("differs", ["optim.lr", "0.01", "0.02"]), tags.rows)
         directory = next(row for row in tags.rows if row[1] and row[1][0] == "run.dir")
-        self.assertEqual(directory[0], "")  # shown, but not what was trained
+        self.assertEqual(directory[0], "")  # shown, but it does not change what is trained
         self.assertNotIn("run.steps", [cells[0] for _, cells in tags.rows if cells])
         self.assertEqual(tags.row("optim.lr"), ["optim.lr", "0.01", "0.02"])
 

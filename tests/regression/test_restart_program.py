@@ -1,9 +1,9 @@
 #!/usr/bin/python3
-"""An interrupted and resumed run is the uninterrupted one, bit for bit: figures of every step and the last checkpoint.
+"""An interrupted and resumed run equals the uninterrupted one, bit for bit: numbers of every step and the last checkpoint.
 
 --ranks=1: each method in f32 and bf16, interrupted by SIGUSR1, by kill -9 and by run.stop_step. --ranks=2: by SIGUSR1, on
-dp 2 and on tp 2, and the change from one to the other. Where the signal falls is left to chance: the reference run ends
-where the interrupted one did.
+dp 2 and on tp 2, and the change from one to the other. The step at which the signal arrives is left to chance; the
+reference run ends at the same step.
 """
 import pathlib
 import signal
@@ -29,7 +29,7 @@ class Restart(program.Test):
         return step
 
     def killed(self, run):
-        """After a further save and steps beyond it."""
+        """Kills the run after a further save and some steps beyond it."""
         before = run.checkpoints()[-1]
         launch = run.start()
         self.wait_until(launch, lambda: run.checkpoints()[-1] > before and run.last_step() > run.checkpoints()[-1] + 1)
@@ -38,14 +38,14 @@ class Restart(program.Test):
         return run.checkpoints()[-1]
 
     def assert_frozen(self, run, step, method):
-        """Between two switches of a frozen slot, or the test shows less than it says."""
+        """The interruption must lie between two switches of a frozen slot; otherwise the test would show too little."""
         self.assertEqual(program.frozen_slots(run.checkpoint(step)) > 0, method == "switchlora")
 
     def assert_same_run(self, a, b, end):
         steps = a.steps(*FIGURES)
         self.assertEqual(sorted(steps), list(range(1, end + 1)))
         self.assertEqual(steps, b.steps(*FIGURES))
-        # The step where a part ends is evaluated as well: those that both runs evaluated are compared.
+        # A part also evaluates its last step, so only steps that both runs evaluated are compared.
         values = {step: value for step, (value,) in a.steps("val_loss").items() if value is not None}
         expected = {step: value for step, (value,) in b.steps("val_loss").items() if value is not None}
         self.assertGreaterEqual(set(values), set(expected))

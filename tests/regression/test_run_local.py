@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""jobs/run_local.sh: runs, saves on SIGUSR1 with exit code 75, resumes to the same bits; and what it refuses."""
+"""jobs/run_local.sh runs, saves on SIGUSR1 with exit code 75 and resumes to the same bits; and what it refuses."""
 import argparse
 import os
 import pathlib
@@ -57,7 +57,7 @@ class RunLocal(unittest.TestCase):
         self.assertEqual(difference.returncode, 0, difference.stdout + difference.stderr)
 
     def test_signal_while_starting(self):
-        """Noted, and acted on after the first step."""
+        """The signal is noted, and has its effect after the first step."""
         run = Run(PROGRAM, self.folder / "early")
         lock = run.path / "lock"
         with subprocess.Popen(**self.command(self.config, "--ranks=2", f"--run.dir={run.path}",
@@ -75,7 +75,7 @@ class RunLocal(unittest.TestCase):
         """One per NUMA domain of this machine."""
         domains = {line for line in subprocess.run(["lscpu", "--parse=NODE"], capture_output=True, text=True, check=True)
                    .stdout.splitlines() if not line.startswith("#")}
-        # A layout that cannot be ends the run at once; the count is printed before.
+        # An impossible layout ends the run at once, after the count is printed.
         _, output = self.run_local(self.config, "--parallel.tp=64", f"--run.dir={self.folder}/counted")
         self.assertIn(f"job: {len(domains)} ranks", output)
 
@@ -101,7 +101,7 @@ class RunLocal(unittest.TestCase):
         return subprocess.run(["bash", "-c", script, "-", config, *settings], cwd=ROOT, capture_output=True, text=True)
 
     def test_finding_06_the_run_directory_is_what_the_program_takes(self):
-        """The section counts, comments do not, of several values the last, and the command line wins."""
+        """The section matters, comments are ignored, the last value counts, and the command line overrides it."""
         for text, settings, expected in (
             ("[run]\n# dir = wrong\n  dir = some where   # comment\nseed = 1\n", [], "some where"),
             ("[run]\ndir = x\n", ["--run.dir=else"], "else"), ("[run]\ndir = x\n", ["--run.dir=one", "--run.seed=2", "--run.dir=a b"], "a b"),
@@ -142,7 +142,7 @@ class RunLocal(unittest.TestCase):
         self.assertEqual(sorted(p.name for p in run.path.glob("*.partial")), [])
         code, output = self.run_local(self.config, "--ranks=2", f"--run.dir={run.path}", "--run.stop_step=11")
         self.assertEqual(code, 0, output)
-        # The word of a run that did end stays, and so does that of a run that another process is at.
+        # The outcome of a run that has ended is kept.
         self.assertEqual(run.status()["outcome"], "stopped")
 
 

@@ -174,7 +174,7 @@ class WholeStudy(WithFolder):
         study = study_points.read_study(self.path / "study.cfg")
         logs = {p.name: (p.run(study) / "log.jsonl").read_bytes() for p in study.points if p.ranks < 3}
 
-        # Nothing runs twice; one that was cut off begins anew.
+        # No point runs twice; a point that was cut off begins anew.
         cut = study.points[0].run(study) / "status.json"
         cut.write_text(json.dumps({"outcome": "running"}))
         self.assertIn("5 done, 2 left out, 1 to do", self.run_tool("submit").stdout)
@@ -243,7 +243,7 @@ class WholeStudy(WithFolder):
             self.assertIn(words, calls[1])
         listing = (self.path / "study/points_1x1.txt").read_text().splitlines()
         self.assertTrue(all((pathlib.Path(folder) / "config.cfg").is_file() for folder in listing) and len(listing) == 4)
-        # squeue knows two of them; the jobs of the others are gone without a result.
+        # squeue knows two of them; the jobs of the others have ended without a result.
         self.assertEqual(self.run_tool("status", **variables).stdout.splitlines()[-1].split(), ["all", "0", "1", "1", "0", "10"])
         self.assertIn("0 done, 0 left out, 10 to do", self.run_tool("submit", "--site=slurm", **variables).stdout)
         (tools / "sbatch").write_text('#!/bin/sh\necho "sbatch: error: invalid partition specified: p" >&2; exit 1\n')

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""What a study must not lose or mix up: points at work, its files, names of points, bases of efficiency. Nothing is trained.
+"""What a study must not lose or confuse: running points, its files, names of points, bases of efficiency. Nothing is trained.
 
 --build=DIRECTORY holds the program.
 """
@@ -91,7 +91,7 @@ class AtWork(WithStudy):
         printed, ran = self.submit(study)
         self.assertEqual(ran, [study.points[1].name])
         self.assertIn("1 to do, 1 queued or running in Slurm", printed)
-        # The one that ran here is no longer a job of Slurm's.
+        # The point that ran here is no longer a job of Slurm.
         self.assertEqual(list(json.loads((study.dir / "submitted.json").read_text())), [study.points[0].name])
 
     def test_a_second_submit_is_refused(self):
@@ -106,7 +106,7 @@ class AtWork(WithStudy):
 
     def test_a_point_left_running_keeps_the_lock(self):
         study = self.study()
-        script = f"sleep 3600 & echo $! > {self.path}/pid"  # what a killed submit leaves behind
+        script = f"sleep 3600 & echo $! > {self.path}/pid"  # as a killed submit leaves it behind
         with mock.patch.object(scaling_study, "MPI_RUN", script), study_files.only_submit(study) as lock:
             scaling_study.run_here(study, study.points[0], lock)
         self.addCleanup(os.kill, int((self.path / "pid").read_text()), signal.SIGKILL)
@@ -211,7 +211,7 @@ class Sites(WithStudy):
 
 class Configurations(WithStudy):
     def test_finding_06_the_program_reads_the_study(self):
-        """Quotes, # and repeated keys mean here what they mean to the program, and come back from a point's file."""
+        """Quotes, # and repeated keys have the meaning that they have for the program, and come back from a point's file."""
         study = self.study(('dir = {dir}/study', 'dir = first\ndir = "{dir}/a study #1"  # comment'),
                            ("global_batch = 4", 'global_batch = 4\ntokens = "a #1 \\"b\\".h5"'))
         self.assertEqual(study.dir, self.path / "a study #1")

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Inputs of `switchyard tokenize` as they lie on people's disks: JSON lines under any name, binary files of every kind, odd
-lines, tokenizers that lose text, outputs that exist.
+"""Inputs of `switchyard tokenize` as users have them: JSON lines under any name, binary files of every kind, odd lines,
+tokenizers that lose text, outputs that exist.
 
 --build=DIRECTORY holds the program.
 """
@@ -48,7 +48,7 @@ class Inputs(unittest.TestCase):
                                   f"--validation={validation}", "--quiet", text=stdin is None, **options)  # fmt: skip
 
     def documents(self, *words, **options):
-        """Texts of all documents of the file made, by SentencePiece's own decoder; and what was printed."""
+        """The number of documents in the file, their text by SentencePiece's own decoder, and what was printed."""
         result = self.tokenize(*words, **options)
         said = result.stdout + result.stderr if isinstance(result.stdout, str) else (result.stdout + result.stderr).decode()
         self.assertEqual(result.returncode, 0, said)
@@ -83,7 +83,7 @@ class Inputs(unittest.TestCase):
         plain = self.write("plain", LINES)
         for tokenizer in (None, "--vocab_size=300"):
             self.assert_json_lines(*self.documents("-", stdin=LINES.encode(), tokenizer=tokenizer))
-            with plain.open("rb") as stream:  # a file as standard input, and a pipe with a name
+            with plain.open("rb") as stream:  # a file as standard input, and a named pipe
                 result = program.switchyard("tokenize", "/dev/stdin", f"--output={self.folder}/x.h5", "--overwrite", "--quiet",
                                             tokenizer or f"--tokenizer={self.tokenizer}", stdin=stream)  # fmt: skip
             self.assertIn("read as JSON lines", result.stdout, result.stderr)

@@ -1,7 +1,7 @@
 """A Slurm cluster of one node on this machine: munged, slurmctld and slurmd in a private folder on private ports.
 
-Works as root in a container and as an ordinary user, without systemd and cgroups. It runs under under_guard(), whose end
-is the end of daemons and jobs.
+Works as root in a container and as an ordinary user, without systemd and cgroups. It runs under under_guard(), at whose end
+daemons and jobs are killed.
 """
 import ctypes
 import os
@@ -44,7 +44,7 @@ def descendants(ancestor):
 
 
 def kill_descendants():
-    """Detached ones too: this process is a subreaper, so that orphans below it become its children."""
+    """Kills detached processes too: this process is a subreaper, so orphans below it become its children."""
     while left := descendants(os.getpid()):
         for process in left:
             try:
@@ -87,7 +87,7 @@ def under_guard(work):
 
 
 def free_ports(count):
-    """Ports below those that the kernel hands out by itself: between here and the daemons' start nobody is given them."""
+    """Free ports below the kernel's ephemeral range, so that it gives them to no other program before the daemons start."""
     first = 20000 + os.getpid() % 10000
     ports = []
     for port in range(first, first + 1000):
@@ -104,8 +104,8 @@ def free_ports(count):
 
 class Cluster:
     def __init__(self, folder, hold_s, kill_wait_s, cpus=64):
-        """folder: short, as sockets live there. hold_s: how long a requeued job waits. cpus: what the node claims to
-        have, so that jobs run side by side."""
+        """folder: its path must be short, because sockets are in it. hold_s: how long a requeued job waits. cpus: the
+        number that the node declares, so that jobs run side by side."""
         self.folder = pathlib.Path(folder)
         self.hold_s, self.kill_wait_s, self.cpus = hold_s, kill_wait_s, cpus
         self.node = socket.gethostname().split(".")[0]
@@ -124,7 +124,7 @@ class Cluster:
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
         f = self.folder
-        (f / "tmp").mkdir()  # in /tmp, what a killed cluster left would be in the way of the same job number
+        (f / "tmp").mkdir()  # not /tmp, where files of a killed cluster could block the same job number
         (f / "mpi.conf").write_text(f"PMIxCliTmpDirBase={f}/tmp\n")
         (f / "gres.conf").write_text("Name=token Count=8\n")
         self.spawn("munged", "-F", f"--key-file={key}", f"--socket={f}/munge", f"--pid-file={f}/munged.pid",

@@ -23,12 +23,12 @@ from tiny_run import ROOT, STEPS, Run
 # Slurm's limits are whole minutes and looked at every 30 s: the signal comes 0 to 60 s earlier than asked for.
 LIMIT_MIN = int(os.environ.get("SWITCHYARD_SLURM_LIMIT_MIN", "2"))
 LEAD_S = int(os.environ.get("SWITCHYARD_SLURM_LEAD_S", "60"))
-HOLD_S = int(os.environ.get("SWITCHYARD_SLURM_HOLD_S", "5"))  # a requeued job waits so long
+HOLD_S = int(os.environ.get("SWITCHYARD_SLURM_HOLD_S", "5"))  # how long a requeued job waits
 KILL_WAIT_S = int(os.environ.get("SWITCHYARD_SLURM_KILL_WAIT_S", "10"))
-WAIT_S = float(os.environ.get("SWITCHYARD_SLURM_WAIT_S", "240"))  # at most, for anything
+WAIT_S = float(os.environ.get("SWITCHYARD_SLURM_WAIT_S", "240"))  # the longest wait for anything
 
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
-PAUSE_STEP = 23  # beyond the checkpoint of step 20: where a run waits for a signal when a case asks for it
+PAUSE_STEP = 23  # beyond the checkpoint of step 20; a run waits here for a signal if a case asks for it
 LAUNCHERS = {
     "srun": "launcher=(srun --mpi=pmix --kill-on-bad-exit=1)",
     "mpirun": "launcher=(mpirun --oversubscribe --bind-to none)",
@@ -52,7 +52,7 @@ def wait_for(condition, what, limit_s=WAIT_S):
 
 
 class Jobs:
-    """What the cases share: the cluster, the configuration, submitting and looking."""
+    """What the cases share: the cluster, the configuration, functions that submit and observe jobs."""
 
     def __init__(self, cluster, program, folder):
         self.cluster, self.program, self.folder = cluster, program, folder
@@ -94,7 +94,7 @@ class Jobs:
         return self.show(job).get("JobState", "")
 
     def wait_end(self, job, restarts=0):
-        """After so many restarts; returns what Slurm says of the job."""
+        """Waits for the end after this number of restarts; returns Slurm's description of the job."""
         def ended():
             shown = self.show(job)
             return shown if shown.get("JobState") in ENDED and int(shown["Restarts"]) >= restarts else None
@@ -112,12 +112,12 @@ class Jobs:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def logs(self, name):
-        """The ends of the logs of all jobs of a run, for a person."""
+        """The last lines of the logs of all jobs of a run, for people."""
         paths = [*self.run(name).path.glob("jobs/*.log"), *self.run(name).path.glob("*.log")]
         return "".join(f"\n---- {p.name}\n" + "".join(p.read_text(errors="replace").splitlines(True)[-25:]) for p in paths)
 
     def expect_reference(self, name):
-        """The run finished, bit for bit like the uninterrupted one."""
+        """The run must have finished, bit for bit like the uninterrupted one."""
         run = self.run(name)
         expect(run.status().get("outcome") == "finished", f"status {run.status()}")
         expect(run.last_step() == STEPS, f"last step {run.last_step()}")
@@ -173,7 +173,7 @@ def finish_mpirun(jobs):
 
 
 def limit(jobs, launcher):
-    """Signalled before the time limit, saved, requeued by itself, finished."""
+    """The job is signalled before the time limit, saves, requeues itself and finishes."""
     name = f"limit_{launcher}"
     job = jobs.submit(name, launcher, pause=True, minutes=LIMIT_MIN)
     shown = jobs.wait_end(job, restarts=1)
@@ -188,7 +188,7 @@ def limit(jobs, launcher):
 
 
 def cancel(jobs, launcher):
-    """scancel: not requeued, the last checkpoint is good. Before that, a second job in the same run directory."""
+    """scancel: the job is not requeued, and the last checkpoint is good. Before that, a second job uses the same directory."""
     name = f"cancel_{launcher}"
     job = jobs.submit(name, launcher, pause=True)
     jobs.wait_pause(name)
@@ -226,7 +226,7 @@ def drain(jobs):
 
 
 def held_by_the_node(shown):
-    """There is one node: a job behind others that wait for it says Priority."""
+    """True for a job that waits for the node. With a single node, a job behind other waiting jobs shows Priority."""
     return shown["JobState"] == "PENDING" and shown["Restarts"] == "1" and shown["Reason"] not in ("None", "BeginTime")
 
 
@@ -261,7 +261,7 @@ def rank_process(run, rank):
 
 
 def successor_in(log):
-    """Number of the one job that the script submitted to go on."""
+    """The number of the job that the script submitted as its successor."""
     found = re.findall(r"goes on: Submitted batch job (\d+)", log)
     expect(len(found) == 1, log)
     return found[0]
@@ -284,7 +284,7 @@ def chain(jobs):
 
 
 def chain_of_plain_sbatch(jobs):
-    """The script was not asked to submit itself: the successor gets what this job was given, whatever the site says."""
+    """The script did not submit itself: its successor gets this job's options, not those of the site."""
     name, site = "plain", jobs.site("plain", "mpirun", "chain")
     site.write_text(site.read_text().replace("ranks_per_node=2", "ranks_per_node=1"))
     run = jobs.run(name)
@@ -322,7 +322,7 @@ def no_requeue(jobs):
 
 
 def endless(jobs):
-    """Hangs, and is restarted, as after a node failure, before anything was saved: the second start refuses to go on."""
+    """The job hangs and is restarted, as after a node failure, before any save: the second start refuses to go on."""
     job = jobs.submit("endless", "srun", fault="-1:5:hang")
     jobs.wait_pause("endless", 5)
     jobs.call("scontrol", "requeue", job)
@@ -333,7 +333,7 @@ def endless(jobs):
 
 
 def silent(jobs):
-    """The launcher starts nothing and reports success, as srun can: the job fails, whatever an earlier start left."""
+    """The launcher starts nothing and reports success, as srun can: the job fails, whatever outcome an earlier start left."""
     run = jobs.run("silent")
     run.path.mkdir(parents=True)
     (run.path / "status.json").write_text('{"outcome": "finished"}')
@@ -360,7 +360,7 @@ def touch(jobs):
 
 
 def test_finding_09_array_tasks_requeue_themselves_only(jobs):
-    """One after the other, the one whose number is that of the whole array included."""
+    """Tasks are requeued one after the other, including the one whose job number is that of the whole array."""
     array = jobs.submit("array{task}", "srun", "--array=1-2", pause=True)
     tasks = {task: f"{array}_{task}" for task in (1, 2)}
     for task in tasks:
@@ -440,7 +440,7 @@ def test_finding_10_here_trains_in_the_session(jobs):
 
 
 def odd_run(jobs, name, written):
-    """A run that only its configuration names: the script, the program and Slurm agree on where it is."""
+    """A run named by its configuration only: script, program and Slurm use the same directory."""
     config = jobs.folder / f"odd {name}.cfg"
     line = f"dir = {jobs.folder}/unnamed "
     text = jobs.config.read_text()

@@ -19,7 +19,7 @@ KINDS = {
     "full_tied": ["--method.name=full", "--optim.lr=0.005", "--model.tie_embeddings=true", "--run.dtype=f32"],
     "switch": [*SWITCHING, *GQA, "--run.dtype=f32", "--data.mask_documents=true"],
     "switch_tied": [*SWITCHING, "--model.tie_embeddings=true", "--run.dtype=f32"],
-    # alpha / rank = 32 / 12 is no finite binary fraction
+    # alpha / rank = 32 / 12 is not a finite binary fraction
     "lora": ["--method.name=lora", "--method.rank=12", "--optim.lr=0.005", "--run.dtype=f32"],
     "switch_bf16": [*SWITCHING, *GQA, "--run.dtype=bf16"],
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """tests/golden/hugging_face: a model that transformers made, SentencePiece models, awkward texts; and what the program makes of them.
 
-The maker (tools/make_hugging_face_golden.py) and the tests go the same way here, so that they mean the same files.
+tools/make_hugging_face_golden.py and the tests share this code, so that both use the same files.
 """
 import hashlib
 import json
@@ -38,7 +38,7 @@ def command(build, folder, *words):
 
 
 def run_ids(build, folder, texts, tokenizer, name="ids"):
-    """What `tokenize` makes of each text as a document of its own, begin and end token left out; None: of no document."""
+    """The ids of each text as a document of its own, without begin and end token; None for a text without a document."""
     full = [text for text in texts if text.strip(" \t\r\n")]  # a blank text is no document
     (folder / f"{name}.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in full))
     command(build, folder, "tokenize", f"{name}.jsonl", f"--output={name}.h5", f"--tokenizer={tokenizer}", "--validation=0", "--quiet")
@@ -64,5 +64,5 @@ def export_with(build, folder, model, begins=True):
 
 
 def fingerprint(path):
-    """Of a JSON file's content."""
+    """The fingerprint of a JSON file's content."""
     return hashlib.sha256(json.dumps(json.loads(path.read_text(encoding="utf-8")), sort_keys=True).encode()).hexdigest()
