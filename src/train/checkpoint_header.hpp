@@ -19,7 +19,7 @@ inline constexpr std::int64_t last_possible_step = 1'000'000'000;
 /// Which data a run was trained on, and what its documents begin and end with.
 struct DataIdentity {
     std::string tokens, tokenizer;                       // fingerprints in hexadecimal
-    std::optional<std::int32_t> begin_token, end_token;  // -1: none; missing in checkpoints of before
+    std::optional<std::int32_t> begin_token, end_token;  // -1: none; missing in earlier checkpoints
     bool operator==(const DataIdentity&) const = default;
 };
 DataIdentity identity_of(const TokenFileInfo&);

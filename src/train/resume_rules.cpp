@@ -71,10 +71,9 @@ Verdict judge_steps(const Config& stored, const Config& requested, std::int64_t 
         return {"",
                 fmt::format("a cosine over {} steps differs at every step from one over {}", now, before)};
     if (step > 0 && lr_schedule(optim, step - 1, before) != lr_schedule(optim, step - 1, now))
-        return {"",
-                fmt::format("the decay of the learning rate had begun by step {}; go on from a checkpoint of "
-                            "before",
-                            step)};
+        return {"", fmt::format("the decay of the learning rate had begun by step {}; resume from an earlier "
+                                "checkpoint",
+                                step)};
     return {"schedules follow the new number from here on", ""};
 }
 
