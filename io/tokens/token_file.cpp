@@ -1,18 +1,18 @@
-// TokenFile: what is cheap to check is checked when a file is opened (whole, ours, counts and fingerprints
-// that fit); ids are checked as they are read, and each chunk against its Fletcher checksum.
+// TokenFile: facts that came from anywhere, and values that are opened where they are wanted. Ids are checked
+// as they are read, and where they lie in chunks each chunk against its Fletcher checksum.
 #include "io/tokens/token_file.hpp"
 
 #include <algorithm>
-#include <array>
-#include <filesystem>
-#include <limits>
+#include <map>
+#include <optional>
 #include <utility>
 
+#include "comm/collectives.hpp"
 #include "core/error.hpp"
+#include "core/host.hpp"
 #include "io/files/files.hpp"
 #include "io/files/hdf5_attributes.hpp"
-#include "io/files/hdf5_objects.hpp"
-#include "io/files/structure_reader.hpp"
+#include "io/tokens/token_facts.hpp"
 #include "io/tokens/token_format.hpp"
 
 namespace switchyard {
@@ -22,215 +22,135 @@ using namespace token_format;
 
 namespace {
 
-struct Part {
-    Handle tokens, starts;
-    std::uint64_t num_tokens = 0, num_documents = 0;
-    bool wide = false;
-    SplitChecksums checksums;
-};
-
-[[noreturn]] void refuse_missing(const std::string& path) {
-    std::error_code error;
-    const std::filesystem::path here = std::filesystem::current_path(error);
-    require(std::filesystem::path(path).is_absolute() || error,
-            "token file `{}` does not exist (data.tokens, relative to `{}`); give --data.tokens=FILE with "
-            "its path from here, or make one with `switchyard tokenize TEXT --output={}`",
-            path, here.string(), path);
-    fail(
-        "token file `{}` does not exist (data.tokens); give --data.tokens=FILE if it has moved, or make one "
-        "with `switchyard tokenize TEXT --output={}`",
-        path, path);
+hid_t type_of(const std::uint16_t*) {
+    return H5T_NATIVE_UINT16;
+}
+hid_t type_of(const std::int32_t*) {  // ids of 32 bits: negative ones are outside every vocabulary
+    return H5T_NATIVE_UINT32;
+}
+hid_t type_of(const std::int64_t*) {
+    return H5T_NATIVE_INT64;
 }
 
-Handle open_file(const std::string& path) {
-    std::error_code error;
-    if (!std::filesystem::exists(path, error)) refuse_missing(path);
-    try {
-        return hdf5::open_file(path);
-    } catch (const UnreadableError& problem) {
-        fail<UnreadableError>(
-            "token file `{}` cannot be opened: {} (the system refused it; the file may be whole); mend that "
-            "and try again",
-            path, problem.what());
-    } catch (const UserError& problem) {
-        fail(
-            "token file `{}` cannot be opened: it is truncated, damaged or not an HDF5 file ({}); copy it "
-            "again or make it again with `switchyard tokenize`",
-            path, problem.what());
+/// A file open for its values: read where they lie, by HDF5 where they are in chunks. Path and facts outlive
+/// it.
+class OpenValues {
+  public:
+    /// Throws UserError unless this is the file that the facts are of.
+    OpenValues(const std::string& path, const TokenFileFacts& facts);
+    /// Values [begin, begin + count) of the dataset `name`. Throws UserError.
+    template <class T>
+    void read(const std::string& name, const ValuePlace&, std::uint64_t begin, std::uint64_t count, T* out);
+
+  private:
+    hid_t file();
+    hid_t dataset(const std::string& name, const ValuePlace&);
+
+    const std::string& path_;
+    const TokenFileFacts& facts_;
+    FileDescriptor fd_;
+    Handle file_;                             // none until HDF5 reads something
+    std::map<std::string, Handle> datasets_;  // that HDF5 reads
+};
+
+OpenValues::OpenValues(const std::string& path, const TokenFileFacts& facts)
+    : path_(path), facts_(facts), fd_(open_regular(path)) {
+    const std::uint64_t bytes = size_of_file(fd_, path);
+    require(bytes == facts.file_bytes, "it has {} bytes here, {} where its structure was read", bytes,
+            facts.file_bytes);
+    for (const TokenSplit split : {TokenSplit::training, TokenSplit::validation}) {
+        const ValuePlace& tokens = facts.part(split).tokens;
+        if (!tokens.offset && tokens.size > 0) dataset(tokens_path(split), tokens);
     }
 }
 
-struct OpenDataset {
-    Handle handle;
-    std::uint64_t size = 0;
-};
-
-/// One-dimensional, of unsigned integers of one of these sizes or int64, and inside the file.
-OpenDataset open_dataset(hid_t file, const std::string& path,
-                         std::initializer_list<std::size_t> element_bytes) try {
-    hsize_t file_bytes = 0;
-    SWITCHYARD_HDF5(H5Fget_filesize(file, &file_bytes));
-    OpenDataset dataset{hdf5::open_object(file, path)};
-    dataset.size = hdf5::checked_shape(dataset.handle, 1, file_bytes)[0];
-    const Handle type(H5Dget_type(dataset.handle), H5Tclose, "H5Dget_type");
-    require(H5Tget_class(type) == H5T_INTEGER && std::find(element_bytes.begin(), element_bytes.end(),
-                                                           H5Tget_size(type)) != element_bytes.end(),
-            "it is not of integers of {} bytes", fmt::join(element_bytes, " or "));
-    return dataset;
-} catch (const UserError& problem) {
-    fail("{}: {}", path, problem.what());
+hid_t OpenValues::file() {
+    if (file_ >= 0) return file_;
+    file_ = hdf5::open_file(path_);
+    const Handle root(H5Gopen2(file_, "/", H5P_DEFAULT), H5Gclose, "H5Gopen2");
+    require(hdf5::word_attribute(root, "fingerprint") == facts_.info.fingerprint,
+            "its fingerprint is a different one from that of the structure that was read");
+    return file_;
 }
 
-std::uint64_t stored_checksum(const OpenDataset& dataset, const std::string& path) try {
-    return hdf5::word_attribute(dataset.handle, "checksum");
-} catch (const UserError& problem) {
-    fail("{}: {}", path, problem.what());
+hid_t OpenValues::dataset(const std::string& name, const ValuePlace& place) {
+    Handle& handle = datasets_[name];
+    if (handle >= 0) return handle;
+    OpenDataset opened = open_dataset(file(), name, {place.element_bytes});
+    require(opened.size == place.size, "{} has {} values here, {} where its structure was read", name,
+            opened.size, place.size);
+    handle = std::move(opened.handle);
+    return handle;
 }
 
-Part open_part(hid_t file, TokenSplit split) {
-    Part part;
-    OpenDataset tokens = open_dataset(file, tokens_path(split), {2, 4}),
-                starts = open_dataset(file, starts_path(split), {8});
-    part.num_tokens = tokens.size;
-    part.num_documents = starts.size;
-    part.checksums = {stored_checksum(tokens, tokens_path(split)),
-                      stored_checksum(starts, starts_path(split))};
-    part.tokens = std::move(tokens.handle);
-    part.starts = std::move(starts.handle);
-    const Handle type(H5Dget_type(part.tokens), H5Tclose, "H5Dget_type");
-    part.wide = H5Tget_size(type) == 4;
-    require((part.num_documents == 0) == (part.num_tokens == 0) && part.num_documents <= part.num_tokens,
-            "{} has {} documents but {} tokens", group_of(split), part.num_documents, part.num_tokens);
-    return part;
-}
-
-constexpr std::pair<TokenizerKind, const char*> kinds[] = {{TokenizerKind::sentencepiece, "sentencepiece"},
-                                                           {TokenizerKind::hf_json, "hf_json"},
-                                                           {TokenizerKind::none, "none"}};
-
-TokenizerKind kind_of(const std::string& name) {
-    for (const auto& [kind, its_name] : kinds)
-        if (name == its_name) return kind;
-    fail("its attribute `tokenizer_kind` is none of sentencepiece, hf_json and none");
-}
-
-bool says_token_file(hid_t root) {
-    return hdf5::has_attribute(root, "format") && hdf5::text_attribute(root, "format") == format_name;
-}
-
-std::string read_model(hid_t file) {
-    const OpenDataset dataset = open_dataset(file, tokenizer_path, {1});
-    require(dataset.size <= longest_tokenizer, "{} has {} bytes (at most {} are read)", tokenizer_path,
-            dataset.size, longest_tokenizer);
-    std::string model(dataset.size, '\0');
-    read_range(dataset.handle, H5T_NATIVE_UINT8, 0, model.size(), model.data());
-    return model;
-}
-
-/// Ids of [begin, begin + count) without a look at the vocabulary.
-void read_ids(const Part& part, std::uint64_t begin, std::uint64_t count, std::int32_t* ids) {
-    if (part.wide) {
-        read_range(part.tokens, H5T_NATIVE_UINT32, begin, count, ids);
-        return;
-    }
-    std::vector<std::uint16_t> narrow(count);
-    read_range(part.tokens, H5T_NATIVE_UINT16, begin, count, narrow.data());
-    std::copy(narrow.begin(), narrow.end(), ids);
+template <class T>
+void OpenValues::read(const std::string& name, const ValuePlace& place, std::uint64_t begin,
+                      std::uint64_t count, T* out) {
+    if (!place.offset) return read_range(dataset(name, place), type_of(out), begin, count, out);
+    const std::string problem = read_fully(fd_, reinterpret_cast<std::byte*>(out), count * sizeof(T),
+                                           *place.offset + begin * sizeof(T));
+    require(problem.empty(), "{}", problem);
 }
 
 }  // namespace
 
 struct TokenFile::State {
     std::string path;
-    Handle file;
-    TokenFileInfo info;
-    std::array<Part, 2> parts;
-
-    const Part& part(TokenSplit split) const { return parts[split == TokenSplit::training ? 0 : 1]; }
-    void read_info();
-    void check_info() const;
+    TokenFileFacts facts;
+    std::optional<OpenValues> values;
 };
 
-void TokenFile::State::read_info() {
-    const Handle root(H5Gopen2(file, "/", H5P_DEFAULT), H5Gclose, "H5Gopen2");
-    require(says_token_file(root), "its attribute `format` is missing or is not `{}`", format_name);
-    info.format_version = hdf5::integer_attribute(root, "format_version");
-    require(info.format_version >= oldest_version && info.format_version <= version,
-            "it has format version {}, this program reads {} to {}", info.format_version, oldest_version,
-            version);
-    info.vocab_size =
-        hdf5::integer_attribute(root, "vocab_size", 1, std::numeric_limits<std::int32_t>::max());
-    const auto token = [&](const char* key, std::int64_t least) {
-        return static_cast<std::int32_t>(hdf5::integer_attribute(root, key, least, info.vocab_size - 1));
-    };
-    info.end_token = token("end_token", 0);
-    if (info.format_version > 1) {
-        info.begin_token = token("begin_token", -1);
-        info.tokenizer_kind = kind_of(hdf5::text_attribute(root, "tokenizer_kind"));
-        info.sources = read_sources(file);
-    }
-    info.fingerprint = hdf5::word_attribute(root, "fingerprint");
-    info.tokenizer_fingerprint = hdf5::word_attribute(root, "tokenizer_fingerprint");
-    parts = {open_part(file, TokenSplit::training), open_part(file, TokenSplit::validation)};
-    info.num_tokens = static_cast<std::int64_t>(parts[0].num_tokens);
-    info.num_validation_tokens = static_cast<std::int64_t>(parts[1].num_tokens);
-    info.num_documents = static_cast<std::int64_t>(parts[0].num_documents);
-    info.num_validation_documents = static_cast<std::int64_t>(parts[1].num_documents);
-    info.tokenizer_model = read_model(file);
-}
+TokenFile::TokenFile(const std::string& path) : TokenFile(path, read_token_facts(path)) {}
 
-void TokenFile::State::check_info() const {
-    require(info.begin_token != info.end_token, "its begin token {} is its end token", info.begin_token);
-    require(fingerprint(parts[0].checksums, parts[1].checksums) == info.fingerprint,
-            "its fingerprint does not fit its checksums");
-    const bool made_elsewhere = info.tokenizer_kind == TokenizerKind::none;
-    require(!made_elsewhere || info.tokenizer_model.empty(),
-            "it holds the bytes of a tokenizer, but its attribute `tokenizer_kind` is none");
-    require(made_elsewhere || checksum_bytes(info.tokenizer_model) == info.tokenizer_fingerprint,
-            "its tokenizer does not fit the tokenizer fingerprint");
-}
-
-TokenFile::TokenFile(const std::string& path) : state_(std::make_unique<State>()) {
-    state_->path = path;
-    state_->file = open_file(path);
-    try {
-        state_->read_info();
-        state_->check_info();
-    } catch (const UnreadableError&) {
-        throw;
-    } catch (const UserError& problem) {
-        fail(
-            "`{}` is not an intact token file: {} (training needs one); make it with `switchyard tokenize`, "
-            "or look at it with `switchyard verify`",
-            path, problem.what());
-    }
-}
+TokenFile::TokenFile(const std::string& path, TokenFileFacts facts)
+    : state_(new State{path, std::move(facts), {}}) {}
 
 TokenFile::~TokenFile() = default;
 TokenFile::TokenFile(TokenFile&&) noexcept = default;
 
 const TokenFileInfo& TokenFile::info() const {
-    return state_->info;
+    return state_->facts.info;
 }
 
 const std::string& TokenFile::path() const {
     return state_->path;
 }
 
-void TokenFile::read(TokenSplit split, std::int64_t begin, std::int64_t count, std::int32_t* ids) const {
-    const Part& part = state_->part(split);
-    internal_check(begin >= 0 && count >= 0 && begin + count <= static_cast<std::int64_t>(part.num_tokens),
-                   "tokens [{}, {}) of {} {} tokens", begin, begin + count, part.num_tokens,
-                   token_format::name_of(split));
+void TokenFile::open_values() const {
+    if (state_->values) return;
     try {
-        read_ids(part, static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(count), ids);
+        state_->values.emplace(state_->path, state_->facts);
+    } catch (const UserError& problem) {
+        fail(
+            "token file `{}` cannot be read on host `{}`: {} (all ranks must see the file that rank 0 sees); "
+            "put it on a file system that all nodes share",
+            state_->path, host_name(), problem.what());
+    }
+}
+
+void TokenFile::read(TokenSplit split, std::int64_t begin, std::int64_t count, std::int32_t* ids) const {
+    const ValuePlace& place = state_->facts.part(split).tokens;
+    internal_check(begin >= 0 && count >= 0 && begin + count <= static_cast<std::int64_t>(place.size),
+                   "tokens [{}, {}) of {} {} tokens", begin, begin + count, place.size,
+                   token_format::name_of(split));
+    if (count == 0) return;
+    open_values();
+    const auto first = static_cast<std::uint64_t>(begin), size = static_cast<std::uint64_t>(count);
+    try {
+        if (place.element_bytes == sizeof *ids) {
+            state_->values->read(tokens_path(split), place, first, size, ids);
+        } else {
+            std::vector<std::uint16_t> narrow(size);
+            state_->values->read(tokens_path(split), place, first, size, narrow.data());
+            std::copy(narrow.begin(), narrow.end(), ids);
+        }
     } catch (const UserError& problem) {
         fail(
             "cannot read {} tokens {} to {} of `{}`: {} (the file is damaged or its disk unreachable); check "
             "it with `switchyard verify`",
             token_format::name_of(split), begin, begin + count - 1, state_->path, problem.what());
     }
-    const auto vocab_size = static_cast<std::uint32_t>(state_->info.vocab_size);
+    const auto vocab_size = static_cast<std::uint32_t>(info().vocab_size);
     for (std::int64_t i = 0; i < count; ++i) {
         require(static_cast<std::uint32_t>(ids[i]) < vocab_size,
                 "`{}`: {} token {} has id {}, outside the vocabulary of {} (the file is damaged or was not "
@@ -241,29 +161,27 @@ void TokenFile::read(TokenSplit split, std::int64_t begin, std::int64_t count, s
 }
 
 std::int64_t TokenFile::document_start(TokenSplit split, std::int64_t p) const {
-    const Part& part = state_->part(split);
-    internal_check(p >= 0 && p < static_cast<std::int64_t>(part.num_tokens), "no {} token {}",
+    const TokenFileFacts::Part& part = state_->facts.part(split);
+    internal_check(p >= 0 && p < static_cast<std::int64_t>(part.tokens.size), "no {} token {}",
                    token_format::name_of(split), p);
-    std::uint64_t low = 0, high = part.num_documents;  // the start wanted has an index in [low, high)
+    open_values();
+    const auto read = [&](std::uint64_t begin, std::uint64_t count, std::int64_t* starts) {
+        state_->values->read(starts_path(split), part.starts, begin, count, starts);
+    };
+    std::uint64_t low = 0, high = part.starts.size;  // the start wanted has an index in [low, high)
     while (high - low > chunk_elements) {
         const std::uint64_t middle = (low + high) / 2;
         std::int64_t start = 0;
-        read_range(part.starts, H5T_NATIVE_INT64, middle, 1, &start);
+        read(middle, 1, &start);
         (start <= p ? low : high) = middle;
     }
     std::vector<std::int64_t> starts(high - low);
-    read_range(part.starts, H5T_NATIVE_INT64, low, starts.size(), starts.data());
+    read(low, starts.size(), starts.data());
     const auto after = std::upper_bound(starts.begin(), starts.end(), p);
     require(after != starts.begin(),
             "`{}`: no document holds {} token {} (the file is damaged); make it again", state_->path,
             token_format::name_of(split), p);
     return *(after - 1);
-}
-
-const char* name_of(TokenizerKind wanted) {
-    for (const auto& [kind, name] : kinds)
-        if (kind == wanted) return name;
-    return "?";
 }
 
 Tokenizer tokenizer_of(const TokenFile& file) {
@@ -276,60 +194,9 @@ Tokenizer tokenizer_of(const TokenFile& file) {
     return Tokenizer(info.tokenizer_model);
 }
 
-namespace {
-
-/// All of the index of a dataset's chunks, which must be as many as its values need.
-void walk_chunks(hid_t file, const std::string& path) {
-    constexpr std::uint64_t most_chunks = 5'000'000;  // more take too long
-    const Handle dataset = hdf5::open_object(file, path);
-    const Handle creation(H5Dget_create_plist(dataset), H5Pclose, "H5Dget_create_plist");
-    hsize_t chunk = 0, stored = 0;
-    if (H5Pget_layout(creation) != H5D_CHUNKED || H5Pget_chunk(creation, 1, &chunk) != 1 || chunk == 0)
-        return;
-    const std::uint64_t needed = (extent(dataset) + chunk - 1) / chunk;
-    if (needed > most_chunks) return;
-    const Handle space(H5Dget_space(dataset), H5Sclose, "H5Dget_space");
-    SWITCHYARD_HDF5(H5Dget_num_chunks(dataset, space, &stored));
-    require(stored == needed, "{} has {} chunks of {}", path, stored, needed);
-}
-
-bool is_token_file_here(const std::string& path) {
-    try {
-        const Handle file = hdf5::open_file(path);
-        const Handle root(H5Gopen2(file, "/", H5P_DEFAULT), H5Gclose, "H5Gopen2");
-        return says_token_file(root);
-    } catch (const UserError&) {
-        return false;
-    }
-}
-
-/// "yes" or "no". All of the structure is read for it: should the library not survive that, it is in a child.
-std::string token_structure(const std::string& path) {
-    if (!is_token_file_here(path)) return "no";
-    try {
-        const TokenFile opened(path);
-        const Handle file = hdf5::open_file(path);
-        for (const TokenSplit split : {TokenSplit::training, TokenSplit::validation})
-            for (const std::string& dataset : {tokens_path(split), starts_path(split)})
-                walk_chunks(file, dataset);
-    } catch (const UserError&) {  // is found, and told, by whoever opens it
-    }
-    return "yes";
-}
-
-const RegisterStructureReader registered("tokens", token_structure);
-
-}  // namespace
-
-bool is_token_file(const std::string& path) {
-    std::error_code error;
-    return std::filesystem::is_regular_file(path, error) &&
-           read_structure("tokens", path, token_structure) == "yes";
-}
-
-TokenFile open_token_file(const std::string& path) {
-    is_token_file(path);  // throws where it is not safe to open
-    return TokenFile(path);
+TokenFile open_token_file(const std::string& path, const Comm& world) {
+    const std::string facts = text_of_root(world, [&] { return examine_token_file(path); });
+    return {path, token_facts_from_bytes(facts)};
 }
 
 }  // namespace switchyard

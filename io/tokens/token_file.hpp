@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/comm.hpp"
 #include "io/tokens/tokenizer.hpp"
 
 namespace switchyard {
@@ -41,17 +42,24 @@ struct TokenFileInfo {
 
 enum class TokenSplit { training, validation };
 
-/// Read-only, one per rank, serial HDF5; reads are independent of other ranks.
+struct TokenFileFacts;  // info and where values lie, private to io/
+
+/// Read-only. Its facts may have been read by another rank; its values are opened by whoever reads them, and
+/// reads are independent of other ranks.
 class TokenFile {
   public:
-    /// Versions 1 and 2. Throws UserError: missing, truncated, not a token file, ids outside the vocabulary
-    /// (checked on read).
+    /// Reads the structure here. Versions 1 and 2. Throws UserError: missing, truncated, not a token file.
     explicit TokenFile(const std::string& path);
+    /// Of facts that are known: the file itself is not looked at.
+    TokenFile(const std::string& path, TokenFileFacts);
     ~TokenFile();
     TokenFile(TokenFile&&) noexcept;
 
     const TokenFileInfo& info() const;
     const std::string& path() const;
+    /// What the first read does otherwise, so that it throws here: UserError that names the host unless the
+    /// file of the facts is there.
+    void open_values() const;
     /// ids of positions [begin, begin + count). Throws UserError when an id is outside the vocabulary.
     void read(TokenSplit, std::int64_t begin, std::int64_t count, std::int32_t* ids) const;
     /// Position of the first token of the document that holds position p.
@@ -69,8 +77,9 @@ Tokenizer tokenizer_of(const TokenFile&);
 /// process (io/files/structure_reader.hpp): throws UserError where HDF5 does not survive that.
 bool is_token_file(const std::string& path);
 
-/// The same of a file that must be one: opened after that. On one process, or on each alone.
-TokenFile open_token_file(const std::string& path);
+/// A file that must be one. Rank 0 alone reads its structure, in a child process, and all ranks get what it
+/// says in one message. Collective over `world`; throws on all ranks.
+TokenFile open_token_file(const std::string& path, const Comm& world = {});
 
 /// Problems found by reading everything: unreadable parts, checksums, fingerprints, ids, boundaries. Empty:
 /// it verifies.

@@ -1,7 +1,10 @@
 // Attributes, checksums and hyperslabs of token files.
 #include "io/tokens/token_format.hpp"
 
+#include <algorithm>
+
 #include "core/error.hpp"
+#include "io/files/hdf5_attributes.hpp"
 #include "io/files/hdf5_objects.hpp"
 
 namespace switchyard::token_format {
@@ -51,6 +54,25 @@ void write_attribute(hid_t object, const char* name, const std::string& value) {
     SWITCHYARD_HDF5(H5Tset_cset(type, H5T_CSET_UTF8));
     SWITCHYARD_HDF5(H5Tset_strpad(type, H5T_STR_NULLPAD));
     write_scalar(object, name, type, type, value.empty() ? "\0" : value.data());
+}
+
+bool says_token_file(hid_t root) {
+    return hdf5::has_attribute(root, "format") && hdf5::text_attribute(root, "format") == format_name;
+}
+
+OpenDataset open_dataset(hid_t file, const std::string& path,
+                         std::initializer_list<std::size_t> element_bytes) try {
+    hsize_t file_bytes = 0;
+    SWITCHYARD_HDF5(H5Fget_filesize(file, &file_bytes));
+    OpenDataset dataset{hdf5::open_object(file, path)};
+    dataset.size = hdf5::checked_shape(dataset.handle, 1, file_bytes)[0];
+    const Handle type(H5Dget_type(dataset.handle), H5Tclose, "H5Dget_type");
+    require(H5Tget_class(type) == H5T_INTEGER && std::find(element_bytes.begin(), element_bytes.end(),
+                                                           H5Tget_size(type)) != element_bytes.end(),
+            "it is not of integers of {} bytes", fmt::join(element_bytes, " or "));
+    return dataset;
+} catch (const UserError& problem) {
+    fail("{}: {}", path, problem.what());
 }
 
 std::uint64_t extent(hid_t dataset) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 
 #include "core/rng.hpp"
@@ -55,6 +56,16 @@ void write_attribute(hid_t object, const char* name, const std::string& value); 
 /// The table of sources, with a checksum over its rows. Reading throws UserError where they do not fit it.
 void write_sources(hid_t file, const std::vector<TokenSource>&);
 std::vector<TokenSource> read_sources(hid_t file);  // none where there is no such table
+
+bool says_token_file(hid_t root);
+
+struct OpenDataset {
+    hdf5::Handle handle;
+    std::uint64_t size = 0;
+};
+/// One-dimensional, of integers of one of these sizes, and inside the file. Throws UserError.
+OpenDataset open_dataset(hid_t file, const std::string& path,
+                         std::initializer_list<std::size_t> element_bytes);
 
 /// Elements of a one-dimensional dataset.
 std::uint64_t extent(hid_t dataset);

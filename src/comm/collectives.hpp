@@ -1,7 +1,8 @@
 // Collectives on back-end memory: start_...() returns a Pending, wait() ends it. Sums are formed in rank
 // order from the values of all ranks, so they depend neither on message timing nor on the library's
 // algorithm, every rank gets the same bits, and bf16 is summed in f32. Payload counted per rank: payload x
-// (P-1)/P for reduce-scatter and all-gather, twice that for all-reduce, what is sent for exchanges.
+// (P-1)/P for reduce-scatter, all-gather and broadcast (the mean over ranks), twice that for all-reduce, what
+// is sent for exchanges.
 #pragma once
 
 #include <array>
@@ -20,8 +21,8 @@
 
 namespace switchyard {
 
-enum class TrafficGroup { activations, loss, gradients, values, candidates, moves, frozen, other };
-inline constexpr int num_traffic_groups = 8;
+enum class TrafficGroup { activations, loss, gradients, values, candidates, moves, frozen, batches, other };
+inline constexpr int num_traffic_groups = 9;
 const char* name_of(TrafficGroup);
 
 /// Bytes sent by this rank, by group, and when it waited. One per run, handed to whoever communicates.
@@ -35,6 +36,7 @@ struct Traffic {
 /// all-gather are P equal parts), so that their sums are exact in any order.
 double all_reduce_bytes(double payload_bytes, int ranks);
 double all_gather_bytes(double payload_bytes, int ranks);  // reduce-scatter too
+double broadcast_bytes(double payload_bytes, int ranks);
 
 /// A collective under way. wait() must be called once; a destroyed Pending that was started waits.
 class Pending {
@@ -69,6 +71,8 @@ double all_reduce_min(const Comm&, double);
 std::uint64_t all_reduce_sum_u64(const Comm&, std::uint64_t);  // modulo 2^64
 std::string broadcast(const Comm&, std::string text, int root = 0);
 std::int64_t broadcast(const Comm&, std::int64_t value, int root = 0);
+/// `values` of rank 0 to all ranks, in one message.
+void broadcast(const Comm&, std::span<std::int32_t> values, Traffic&, TrafficGroup);
 /// Short texts of all ranks in rank order, on rank 0; nothing on the others.
 std::vector<std::string> gather(const Comm&, const std::string& mine);
 void barrier(const Comm&);
@@ -90,6 +94,10 @@ auto agreed(const Comm& comm, Work&& work) {
     agree_on(comm, [&] { result.emplace(work()); });
     return std::move(*result);
 }
+
+/// The text that `work` gives on rank 0, which alone calls it, on all ranks: one message brings text or
+/// error. Throws on all ranks where it throws, as agree_on() does.
+std::string text_of_root(const Comm&, const std::function<std::string()>& work);
 
 /// Rows move from where they are held to where they are wanted. Row i is held by from[i] and wanted by to[i];
 /// each rank holds (wants) its rows contiguously in ascending i. held (rows here, row_bytes), wanted (rows

@@ -9,14 +9,15 @@
 #include "comm/collectives.hpp"
 #include "comm/failure.hpp"
 #include "comm/messages.hpp"
+#include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "core/sign_of_life.hpp"
 
 namespace switchyard {
 
 const char* name_of(TrafficGroup group) {
-    static const char* const names[] = {"activations", "loss",  "gradients", "values",
-                                        "candidates",  "moves", "frozen",    "other"};
+    static const char* const names[] = {"activations", "loss",   "gradients", "values", "candidates",
+                                        "moves",       "frozen", "batches",   "other"};
     static_assert(std::size(names) == num_traffic_groups);
     return names[static_cast<int>(group)];
 }
@@ -27,6 +28,10 @@ double all_reduce_bytes(double payload_bytes, int ranks) {
 
 double all_gather_bytes(double payload_bytes, int ranks) {
     return payload_bytes * (ranks - 1) / ranks;
+}
+
+double broadcast_bytes(double payload_bytes, int ranks) {
+    return std::round(all_gather_bytes(payload_bytes, ranks));
 }
 
 Pending& Pending::operator=(Pending&& other) noexcept {
@@ -60,7 +65,7 @@ double extreme(const std::vector<double>& values, double sign) {
     return result;
 }
 
-void broadcast_bytes(const Comm& comm, void* data, std::size_t bytes, int root) {
+void send_to_all(const Comm& comm, void* data, std::size_t bytes, int root) {
     if (comm.size() == 1) return;
     for (std::size_t offset = 0; offset < bytes; offset += message_limit)
         SWITCHYARD_MPI(MPI_Bcast(static_cast<std::byte*>(data) + offset,
@@ -89,14 +94,23 @@ std::uint64_t all_reduce_sum_u64(const Comm& comm, std::uint64_t value) {
 }
 
 std::int64_t broadcast(const Comm& comm, std::int64_t value, int root) {
-    broadcast_bytes(comm, &value, sizeof value, root);
+    send_to_all(comm, &value, sizeof value, root);
     return value;
 }
 
 std::string broadcast(const Comm& comm, std::string text, int root) {
     text.resize(broadcast(comm, static_cast<std::int64_t>(text.size()), root));
-    broadcast_bytes(comm, text.data(), text.size(), root);
+    send_to_all(comm, text.data(), text.size(), root);
     return text;
+}
+
+void broadcast(const Comm& comm, std::span<std::int32_t> values, Traffic& traffic, TrafficGroup group) {
+    if (comm.size() == 1 || values.empty()) return;
+    count_call(Call::collective);
+    traffic.add(group, broadcast_bytes(static_cast<double>(values.size_bytes()), comm.size()));
+    if (traffic.waits) traffic.waits->begin();
+    send_to_all(comm, values.data(), values.size_bytes(), 0);
+    if (traffic.waits) traffic.waits->end();
 }
 
 std::vector<std::string> gather(const Comm& comm, const std::string& mine) {
@@ -120,7 +134,29 @@ void barrier(const Comm& comm) {
 
 namespace {
 
-enum class Kind : char { user = 'u', internal = 'i' };
+enum class Kind : char { user = 'u', internal = 'i', none = 'n' };
+
+/// What went wrong, if anything did, and of what kind it is.
+struct Outcome {
+    Kind kind = Kind::none;
+    std::string message;
+};
+
+Outcome outcome_of(const std::function<void()>& work) {
+    try {
+        work();
+        return {};
+    } catch (const InternalError& error) {
+        return {Kind::internal, error.what()};
+    } catch (const std::bad_alloc&) {
+        return {Kind::user,
+                "out of memory (an allocation failed); use more ranks or a smaller problem per rank"};
+    } catch (const std::exception& error) {
+        return {Kind::user, error.what()};
+    } catch (...) {
+        return {Kind::user, "an unknown exception"};
+    }
+}
 
 template <class Error, class Agreed>
 [[noreturn]] void throw_as(bool alone, const std::string& text) {
@@ -128,11 +164,18 @@ template <class Error, class Agreed>
     throw Agreed(text);
 }
 
+/// On all ranks alike; `alone`: there is only one.
+[[noreturn]] void throw_agreed(Kind kind, bool alone, const std::string& text) {
+    if (kind == Kind::internal) throw_as<InternalError, AgreedInternalError>(alone, text);
+    throw_as<UserError, AgreedError>(alone, text);
+}
+
 /// agree() for an error of the user or of the program itself: the kind of the lowest rank that failed counts.
-void agree(const Comm& comm, bool ok, Kind kind, const std::string& message) {
+void agree(const Comm& comm, const Outcome& outcome) {
     struct Verdict {
         int first_failed, all_failed;
     };
+    const bool ok = outcome.kind == Kind::none;
     Verdict verdict{ok ? comm.size() : comm.rank(), !ok};
     if (comm.size() > 1) {
         const Verdict mine = verdict;
@@ -141,38 +184,37 @@ void agree(const Comm& comm, bool ok, Kind kind, const std::string& message) {
     }
     const auto [first, all] = verdict;
     if (first == comm.size()) return;
-    const std::string sent = broadcast(comm, static_cast<char>(kind) + message, first);
-    const std::string text =
-        sent.substr(1) + (all ? "" : fmt::format(" [on rank {} of {}]", first, comm.size()));
-    if (sent[0] == static_cast<char>(Kind::internal))
-        throw_as<InternalError, AgreedInternalError>(comm.size() == 1, text);
-    throw_as<UserError, AgreedError>(comm.size() == 1, text);
+    const std::string sent = broadcast(comm, static_cast<char>(outcome.kind) + outcome.message, first);
+    throw_agreed(static_cast<Kind>(sent[0]), comm.size() == 1,
+                 sent.substr(1) + (all ? "" : fmt::format(" [on rank {} of {}]", first, comm.size())));
 }
 
 }  // namespace
 
 void agree(const Comm& comm, bool ok, const std::string& message) {
-    agree(comm, ok, Kind::user, message);
+    agree(comm, ok ? Outcome{} : Outcome{Kind::user, message});
 }
 
 void agree_on(const Comm& comm, const std::function<void()>& work) {
-    std::string message;
-    bool ok = false;
-    Kind kind = Kind::user;
-    try {
-        work();
-        ok = true;
-    } catch (const InternalError& error) {
-        kind = Kind::internal;
-        message = error.what();
-    } catch (const std::bad_alloc&) {
-        message = "out of memory (an allocation failed); use more ranks or a smaller problem per rank";
-    } catch (const std::exception& error) {
-        message = error.what();
-    } catch (...) {
-        message = "an unknown exception";
+    agree(comm, outcome_of(work));
+}
+
+std::string text_of_root(const Comm& comm, const std::function<std::string()>& work) {
+    if (comm.size() == 1) return work();
+    std::string sent;
+    if (comm.rank() == 0) {
+        std::string text;
+        const Outcome outcome = outcome_of([&] { text = work(); });
+        sent = static_cast<char>(outcome.kind) + (outcome.kind == Kind::none ? text : outcome.message);
     }
-    agree(comm, ok, kind, message);
+    {
+        const WaitingForOthers waiting;
+        sent = broadcast(comm, std::move(sent));
+    }
+    const auto kind = static_cast<Kind>(sent[0]);
+    sent.erase(0, 1);
+    if (kind != Kind::none) throw_agreed(kind, false, sent);
+    return sent;
 }
 
 namespace {

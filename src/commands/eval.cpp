@@ -115,6 +115,7 @@ int run_eval(const CommandContext& context, const Arguments& arguments) {
                             context.world.rank());
     const auto model = load(context.world, arguments, Use::evaluate, [](LoadedModel&) {});
     const DataConfig& data = model->config.data;
+    open_for_batches(*model->topology, *model->tokens);
     const TokenLoader loader = agreed(context.world, [&] {
         TokenLoader opened(*model->tokens, data.seq_len, model->config.run.seed, data.mask_documents);
         require(opened.num_validation_targets() > 0,

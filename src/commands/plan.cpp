@@ -90,6 +90,7 @@ std::string meaning(TrafficGroup g) {
                                         "candidates that a switch brings in, from their homes",
                                         "states of shards that change owner",
                                         "weights gathered over dp, about twice per block and micro-batch",
+                                        "micro-batches, read once and sent within tp",
                                         ""};
     static_assert(std::size(texts) == num_traffic_groups);
     return texts[static_cast<int>(g)];

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/error.hpp"
+#include "train/batch_source.hpp"
 
 namespace switchyard {
 namespace {
@@ -28,7 +29,9 @@ RankPlan plan_rank(ImaginaryState& x, std::int64_t steps) {
     RankPlan plan;
     plan.memory = memory_of(x.arena);
     const Config& config = x.state.context.config;
-    const Traffic passes = x.state.model.plan_traffic(micro_batches(config, x.topology));
+    const std::int64_t passes_a_step = micro_batches(config, x.topology);
+    Traffic passes = x.state.model.plan_traffic(passes_a_step);
+    passes.add(TrafficGroup::batches, static_cast<double>(passes_a_step) * bytes_of_batch(x.state.context));
     plan.steps = x.state.method->plan_traffic(x.state.optimizer, steps);
     for (Traffic& step : plan.steps)
         for (int g = 0; g < num_traffic_groups; ++g) step.bytes[g] += passes.bytes[g];

@@ -73,22 +73,21 @@ std::string find_checkpoint(const Comm& world, const std::string& name) {
 }
 
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
+    const std::string& path = config.data.tokens;
+    agree(
+        world, !path.empty(),
+        "data.tokens is not set (training needs a token file); make one with `switchyard tokenize` and give "
+        "--data.tokens=FILE");
+    auto tokens = std::make_unique<TokenFile>(open_token_file(path, world));
     agree_on(world, [&] {
-        if (world.rank() == 0) is_token_file(config.data.tokens);  // throws where HDF5 does not survive it
-    });
-    return agreed(world, [&] {
-        require(!config.data.tokens.empty(),
-                "data.tokens is not set (training needs a token file); make one with `switchyard tokenize` "
-                "and give --data.tokens=FILE");
-        auto tokens = std::make_unique<TokenFile>(config.data.tokens);
         const std::int64_t vocab_size = tokens->info().vocab_size;
         if (config.model.vocab_size == 0) config.model.vocab_size = vocab_size;
         require(config.model.vocab_size >= vocab_size,
                 "model.vocab_size = {} is smaller than the {} tokens of `{}` (ids beyond it have no "
                 "embedding); use {} or more, or 0 for the token file's",
-                config.model.vocab_size, vocab_size, config.data.tokens, vocab_size);
-        return tokens;
+                config.model.vocab_size, vocab_size, path, vocab_size);
     });
+    return tokens;
 }
 
 }  // namespace switchyard

@@ -25,7 +25,7 @@ std::vector<Setting> settings_as_written(const Comm& world, const std::string& f
 /// The file itself, or the newest checkpoint of a run directory: rank 0's view. Collective.
 std::string find_checkpoint(const Comm& world, const std::string& name);
 
-/// Opens data.tokens on every rank; model.vocab_size 0 becomes the file's. Throws UserError on all ranks.
+/// data.tokens, read by rank 0; model.vocab_size 0 becomes the file's. Throws UserError on all ranks.
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config&);
 
 }  // namespace switchyard

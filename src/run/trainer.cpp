@@ -27,6 +27,7 @@ int train(const Comm& world, ParsedConfig given, const StartInfo& start) {
         validate_run(config, world.size());
     });
     const Topology topology = Topology::create(world, config.parallel.tp);
+    open_for_batches(topology, *tokens);
     auto trainer =
         agreed(world, [&] { return std::make_unique<Trainer>(topology, config, *tokens, requests); });
     try {

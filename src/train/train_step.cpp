@@ -80,7 +80,7 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     s.method->begin_step(s.step);
     laps.end(Phase::optimizer);
     for (std::int64_t done = 0; done < per_rank; done += config.data.micro_batch) {
-        source(first + done, config.data.micro_batch, batch);
+        read_once_per_tp_group(s.context, source, first + done, batch);
         upload(batch, s.model.batch());
         laps.end(Phase::data);
         s.method->begin_micro_batch(s.model);
@@ -119,10 +119,13 @@ double validation_loss(const ModelContext& context, Transformer& model, const To
                        const std::function<void()>& progress) {
     const Comm& dp = context.topology.dp;
     const std::int64_t count = context.micro_batch;
+    const auto source = [&](std::int64_t first, std::int64_t number, Batch& batch) {
+        loader.validation_batch(first, number, batch);  // past the end: all ignored
+    };
     double sum = 0;
     Batch batch;
     for (std::int64_t first = 0; first < loader.num_validation_sequences(); first += dp.size() * count) {
-        loader.validation_batch(first + dp.rank() * count, count, batch);  // past the end: all ignored
+        read_once_per_tp_group(context, source, first + dp.rank() * count, batch);
         upload(batch, model.batch());
         model.evaluate();
         sum += host_value(model.loss());

@@ -5,6 +5,7 @@
 
 #include "core/timer.hpp"
 #include "io/tokens/token_loader.hpp"
+#include "train/batch_source.hpp"
 #include "train/train_state.hpp"
 
 namespace switchyard {
@@ -15,9 +16,6 @@ struct StepResult {
     double lr = 0;         // of factors and dense linears (optim.lr times the schedule)
     MethodReport method;
 };
-
-/// Fills a batch with samples first ... first + count - 1 of the run.
-using BatchSource = std::function<void(std::int64_t first, std::int64_t count, Batch&)>;
 
 /// Advances `state` by one step. Collective. The host reads results of the back end once, at the end. Throws
 /// NotFinite on all ranks, naming step and first bad parameter, when loss or gradient are not finite; no

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -257,6 +258,20 @@ TEST(Scalars, BroadcastFromEveryRoot) {
                   std::int64_t{1} << 40);
     }
     barrier(comm);
+}
+
+TEST(Broadcast, BringsNumbersOfRankZeroAndCountsThem) {
+    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
+    std::vector<std::int32_t> values(1001);
+    if (comm.rank() == 0) std::iota(values.begin(), values.end(), -5);
+    Traffic traffic;
+    Waits waits;
+    traffic.waits = &waits;
+    broadcast(comm, values, traffic, TrafficGroup::batches);
+    for (std::size_t i = 0; i < values.size(); ++i) ASSERT_EQ(values[i], static_cast<std::int32_t>(i) - 5);
+    const double expected = std::round(4004.0 * (comm.size() - 1) / comm.size());
+    EXPECT_EQ(traffic.bytes[static_cast<int>(TrafficGroup::batches)], expected);
+    EXPECT_EQ(waits.count(), comm.size() > 1 ? 1 : 0);
 }
 
 /// Row i filled with its number, held and wanted as the maps say; every wanted row must arrive.

@@ -11,6 +11,7 @@
 
 #include "comm/collectives.hpp"
 #include "comm/comm.hpp"
+#include "comm/failure.hpp"
 #include "comm/library.hpp"
 #include "core/error.hpp"
 #include "support/temporary_directory.hpp"
@@ -133,6 +134,32 @@ TEST(Agree, AnInternalErrorStaysOne) {
         fail("rank {}", comm.rank());
     };
     EXPECT_EQ(test::message_of<UserError>([&] { agree_on(comm, differing); }), "rank 0");
+}
+
+TEST(TextOfRoot, ComesFromRankZeroAlone) {
+    const Comm comm = world();
+    for (const std::string& text : {std::string(), std::string("a\0b\xFF", 4), std::string(100000, 'x')}) {
+        int calls = 0;
+        EXPECT_EQ(text_of_root(comm, [&] { return ++calls, text; }), text);
+        EXPECT_EQ(calls, comm.rank() == 0 ? 1 : 0);
+    }
+}
+
+TEST(TextOfRoot, ItsErrorIsThatOfAllRanks) {
+    const Comm comm = world();
+    const auto failing = [&](auto error) { return [error]() -> std::string { throw error; }; };
+    const auto user = failing(UserError("no such text"));
+    const auto other = failing(std::runtime_error("strange"));
+    const auto internal = failing(InternalError("internal error: broken"));
+    if (comm.size() == 1) {
+        EXPECT_THROW(text_of_root(comm, other), std::runtime_error);
+        return;
+    }
+    EXPECT_EQ(test::message_of<AgreedError>([&] { text_of_root(comm, user); }), "no such text");
+    EXPECT_EQ(test::message_of<AgreedError>([&] { text_of_root(comm, other); }), "strange");
+    EXPECT_EQ(test::message_of<AgreedInternalError>([&] { text_of_root(comm, internal); }),
+              "internal error: broken");
+    EXPECT_EQ(text_of_root(comm, [] { return std::string("well again"); }), "well again");
 }
 
 TEST(Agree, OneThrowingRankStopsAll) {

@@ -13,7 +13,7 @@ namespace {
 
 double asked_bytes = 0;     // to other ranks, by collectives on tensors and by rows that move
 double scalar_bytes = 0;    // to other ranks, by collectives on host scalars
-double num_reductions = 0;  // whose counted bytes are rounded
+double num_reductions = 0;  // and broadcasts: whose counted bytes are rounded
 
 double bytes_of(MPI_Datatype type, double count) {
     int size = 0;
@@ -77,6 +77,12 @@ int MPI_Allgather(const void* send, int send_count, MPI_Datatype send_type, void
                   MPI_Datatype type, MPI_Comm comm) {
     scalar_bytes += bytes_of(type, count) * (ranks_of(comm) - 1);
     return PMPI_Allgather(send, send_count, send_type, received, count, type, comm);
+}
+
+int MPI_Bcast(void* data, int count, MPI_Datatype type, int root, MPI_Comm comm) {
+    if (rank_in(comm) == root) asked_bytes += bytes_of(type, count) * (ranks_of(comm) - 1);
+    ++num_reductions;
+    return PMPI_Bcast(data, count, type, root, comm);
 }
 
 }  // extern "C"
@@ -274,6 +280,9 @@ TEST(PlanFormulas, TensorParallelSumsActivationsOncePerHalfBlockAndDirection) {
               sums * 2 * tokens * Simple::width * Simple::bytes * (p - 1) / p);
     EXPECT_EQ(of(sent.counted, TrafficGroup::loss), tokens * 3 * Simple::bytes * (p - 1));
     EXPECT_EQ(total(sent.counted, {TrafficGroup::gradients, TrafficGroup::values}), 0);
+    // Three micro-batches of tokens and targets, and one number with each.
+    EXPECT_EQ(of(sent.counted, TrafficGroup::batches),
+              3 * std::round((2 * tokens / 3 + 1) * Simple::bytes * (p - 1) / p));
 }
 
 TEST(PlanFormulas, ReplicatedFactorsAreReducedOverTheWorld) {
