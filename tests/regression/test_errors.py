@@ -257,7 +257,8 @@ class Tokens(Errors):
         self.assert_verifies(run.checkpoint(), second.checkpoint())
 
     def test_id_outside_the_vocabulary(self):
-        """One bad token of many: one rank reads it, at a step that depends on the order of samples."""
+        """One bad token of many: one rank reads it, at a step that depends on the order of samples, and speaks for those who
+        have their batches from it."""
         bad = self.folder / "bad.h5"
         shutil.copy(self.tokens, bad)
         with h5py.File(bad, "r+") as file:
@@ -265,10 +266,11 @@ class Tokens(Errors):
         result = switchyard("verify", bad)
         self.assertEqual(result.returncode, 1)
         self.assertIn("outside the vocabulary", result.stdout)
-        for ranks in (1, 2):
-            run = Run(self.folder / f"run{ranks}", bad, **{"run.save_interval": 5})
+        for ranks, tp in ((1, 1), (2, 1), (2, 2), (4, 2)):
+            run = Run(self.folder / f"run{ranks}x{tp}", bad, **{"run.save_interval": 5, "parallel.tp": tp})
             outcome = launch(ranks, ["train", *arguments(run.settings)])
             self.assert_refused(outcome, "training token 100 has id 60000", "vocabulary of 300", rank=None, status=run)
+            self.assertEqual(int(MESSAGE.search(outcome[1])[1]) % tp, 0, "the rank that reads for its group")
             self.assertEqual(run.status()["step"], run.last_step())
             self.assert_verifies(*map(run.checkpoint, run.checkpoints()), self.tokens)
 
