@@ -1,12 +1,12 @@
-# Included after find_package(MPI) and find_package(HDF5): a parallel HDF5 brings an MPI library of its own, which must be
-# the program's. Where that cannot be told (static libraries, compilers that add MPI by themselves) nothing is refused.
+# Included after find_package(MPI) and find_package(HDF5): a parallel HDF5 is linked with an MPI library, which must be that
+# of the program. If it cannot be found out (static libraries, compilers that add MPI by themselves), nothing is refused.
 
-# names_in(LIBRARY FIELD RESULT): what the dynamic section of a shared library says under NEEDED or SONAME.
+# names_in(LIBRARY FIELD RESULT): the entries NEEDED or SONAME in the dynamic section of a shared library.
 function(names_in library field result)
   set(names)
   if(CMAKE_READELF AND EXISTS ${library})
     execute_process(COMMAND ${CMAKE_READELF} -d ${library} OUTPUT_VARIABLE section ERROR_QUIET)
-    string(REPLACE "[" "|" section "${section}")  # brackets would hold a list together
+    string(REPLACE "[" "|" section "${section}")  # brackets would keep a CMake list from being split
     string(REPLACE "]" "|" section "${section}")
     string(REGEX MATCHALL "\\(${field}\\)[^\n|]*[|][^\n|]+" names "${section}")
     list(TRANSFORM names REPLACE ".*[|]" "")

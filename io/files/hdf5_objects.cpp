@@ -1,5 +1,5 @@
-// What HDF5 offers to follow is looked at first. Iterations are bounded: metadata may be made so that they
-// have no end.
+// Links and storage are examined before HDF5 follows them. Iterations are bounded, because crafted metadata
+// may have loops.
 #include "io/files/hdf5_objects.hpp"
 
 #include <algorithm>
@@ -11,12 +11,12 @@ namespace {
 
 constexpr std::size_t most_links = 1 << 20, most_link_bytes = 64 << 20, most_attributes = 4096;
 constexpr std::uint64_t most_chunk_bytes = 64 << 20;
-constexpr std::uint64_t most_deflated = 1040;  // deflate makes at most 1032 bytes of one
+constexpr std::uint64_t most_deflated = 1040;  // deflate expands one byte to at most 1032 bytes
 
 struct Found {
     std::vector<Link> links;
     std::size_t bytes = 0;
-    std::string outside;  // a name that leads out of the file
+    std::string outside;  // a name that leads out of the file; empty: none
 };
 
 herr_t take_link(hid_t, const char* name, const H5L_info_t* info, void* data) {
@@ -37,8 +37,8 @@ herr_t take_attribute(hid_t, const char* name, const H5A_info_t*, void* data) {
     return names.size() > most_attributes;
 }
 
-/// Layout and filters of a dataset keep its values in the file. Returns how many bytes one stored byte may
-/// stand for.
+/// Checks that layout and filters of a dataset keep its values in the file. Returns how many bytes one stored
+/// byte may expand to.
 std::uint64_t check_storage(hid_t creation, std::size_t element_bytes) {
     const H5D_layout_t layout = H5Pget_layout(creation);
     require(layout == H5D_CONTIGUOUS || layout == H5D_CHUNKED || layout == H5D_COMPACT,
@@ -71,8 +71,8 @@ std::uint64_t check_storage(hid_t creation, std::size_t element_bytes) {
 std::vector<Link> links_of(hid_t group, std::set<std::string>& seen) {
     Found found;
     hsize_t position = 0;
-    // In native order: in any other HDF5 1.10.8 builds a table, and frees it half filled where metadata are
-    // damaged.
+    // In native order: for any other, HDF5 1.10.8 builds a table and, on damaged metadata, frees it half
+    // filled.
     SWITCHYARD_HDF5(H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, &position, take_link, &found));
     require(found.outside.empty(),
             "its name {} is a link to elsewhere (only what the file itself holds is read)", found.outside);
@@ -117,7 +117,7 @@ std::vector<std::uint64_t> checked_shape(hid_t dataset, int most_dimensions, std
     require(element > 0 && element <= most_element_bytes, "its values have {} bytes each", element);
     const Handle creation(H5Dget_create_plist(dataset), H5Pclose, "H5Dget_create_plist");
     const std::uint64_t expansion =
-        check_storage(creation, element);  // before its space: of a virtual one that opens files
+        check_storage(creation, element);  // before H5Dget_space(), which opens files for a virtual dataset
     const Handle space(H5Dget_space(dataset), H5Sclose, "H5Dget_space");
     const int rank = H5Sget_simple_extent_ndims(space);
     require(rank >= 1 && rank <= most_dimensions, "it has {} dimensions", rank);
@@ -145,7 +145,7 @@ void require_stored(hid_t dataset, std::uint64_t begin, std::uint64_t count) {
     hsize_t chunk = 0;
     require(H5Pget_chunk(creation, 1, &chunk) == 1 && chunk > 0, "it is not one-dimensional");
     for (hsize_t at = begin / chunk * chunk; at < begin + count; at += chunk) {
-        hsize_t bytes = 0;  // releases differ: none, or an error
+        hsize_t bytes = 0;  // some releases return 0 here, others an error
         const bool found = H5Dget_chunk_storage_size(dataset, &at, &bytes) >= 0 && bytes > 0;
         H5Eclear2(H5E_DEFAULT);
         require(found, "its values from {} on were never written", at);

@@ -1,5 +1,5 @@
-// Communicators are freed by their last owner, before MPI_Finalize and never while an exception unwinds:
-// freeing is collective, and a lone rank would wait in it.
+// Communicators are freed by their last owner, before MPI_Finalize and never while an exception unwinds,
+// because freeing is collective and a lone rank would wait in it.
 #include "comm/comm.hpp"
 
 #if __has_include(<mpi-ext.h>)
@@ -89,11 +89,12 @@ MPI_Comm Comm::handle() const {
 
 namespace {
 
-/// Open MPI starts a daemon beside a process that no launcher started, for children it might spawn: without
-/// it such a process starts in half the time, and nothing is left of one that was killed. But all such
-/// processes then share one folder for the session, which each removes at its end and a starting one misses:
-/// so none. And the transports (btl tcp and ofi, UCX's tcp under MPICH) would listen on TCP ports for peers
-/// that it cannot have: it gets the one to itself.
+/// Open MPI starts a daemon beside a process that no launcher started, for children that it might spawn.
+/// Without the daemon such a process starts in half the time, and nothing is left behind when it is killed.
+/// But all such processes would then share one session folder, which each removes at its end and which a
+/// starting one would miss, so session folders are turned off. The transports (btl tcp and ofi, UCX's tcp
+/// under MPICH) would listen on TCP ports for peers that cannot exist; the process gets only the transport to
+/// itself.
 void prepare_single_process() {
     ::setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     ::setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
@@ -102,7 +103,7 @@ void prepare_single_process() {
     ::setenv("UCX_TLS", "self", 0);
 }
 
-/// Of another MPI library's mpirun every process believes that it is alone.
+/// With the mpirun of another MPI library every process would believe that it is alone.
 void require_fitting_launcher() {
     int size = 1;
     SWITCHYARD_MPI(MPI_Comm_size(MPI_COMM_WORLD, &size));
@@ -120,7 +121,8 @@ MpiSession::MpiSession(int& argc, char**& argv, bool needed)
       exceptions_at_start_(std::uncaught_exceptions()) {
     if (!started_) return;
     // Open MPI's handler of fatal signals prints a backtrace, for which the C library loads a file at first
-    // use: with the heap's lock held by the thread that failed, the process would wait for itself.
+    // use. If the failing thread held the heap's lock, the process would wait for itself, so the file is
+    // loaded now.
     void* frame = nullptr;
     ::backtrace(&frame, 1);
     if (!started_by_launcher(std::getenv) && !started_as_one_of_several(std::getenv))
@@ -162,8 +164,8 @@ void abort_job() {
     if (mpi_is_running()) MPI_Comm_size(MPI_COMM_WORLD, &size);
     const bool launched = size > 1 || std::getenv("OMPI_COMM_WORLD_SIZE");
     if (launched && mpi_is_running()) MPI_Abort(MPI_COMM_WORLD, 1);
-    // A process by itself has nobody to end, and MPI_Abort would bury its message under seven lines of Open
-    // MPI's. What failed before may fail or hang again in MPI_Finalize: it gets 5 s.
+    // A process without others needs no MPI_Abort, which would hide its message behind seven lines of Open
+    // MPI's. What failed before may fail or hang again in MPI_Finalize, which therefore gets 5 s.
     for (int signal : {SIGALRM, SIGSEGV, SIGBUS, SIGABRT}) std::signal(signal, [](int) { std::_Exit(1); });
     ::alarm(5);
     if (mpi_is_running()) MPI_Finalize();

@@ -1,4 +1,5 @@
-// A rank alone cannot tell whether the others failed too, and may not ask: they could be waiting elsewhere.
+// A rank alone cannot tell whether the others failed too, and cannot ask, because they may be waiting
+// elsewhere.
 #include "comm/failure.hpp"
 
 #include <sys/ioctl.h>
@@ -19,8 +20,8 @@
 namespace switchyard {
 namespace {
 
-/// Launchers read what ranks print from pipes, and Hydra, the mpirun of MPICH, loses what it has not read
-/// when a rank aborts: in one of eight runs the message. At most a second, for a reader that does not read.
+/// Launchers read the output of ranks from pipes. Hydra, the mpirun of MPICH, loses output that it has not
+/// read when a rank aborts (in one run of eight the message). Waits until it is read, but at most a second.
 void wait_until_read(int stream) {
     struct stat status {};
     if (::fstat(stream, &status) != 0 || !S_ISFIFO(status.st_mode)) return;

@@ -1,5 +1,5 @@
 // Names as documented by Open MPI, MPICH, Intel MPI, MVAPICH, Flux, PMIx, Cray PALS and Slurm. The innermost
-// launcher counts: mpirun in a Slurm step knows better than Slurm.
+// launcher counts: mpirun inside a Slurm step overrides Slurm.
 #include "comm/launcher.hpp"
 
 #include <algorithm>
@@ -29,7 +29,7 @@ int ranks_of_mpirun(const Environment& environment) {
 
 bool started_as_one_of_several(const Environment& environment) {
     if (const int ranks = ranks_of_mpirun(environment)) return ranks > 1;
-    // A batch script sees the job's variables, a process under srun those of its step too.
+    // A batch script sees the variables of the job, a process under srun also those of its step.
     if (environment("SLURM_STEP_ID"))
         for (const char* size : {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"})
             if (const char* value = environment(size)) return std::atoi(value) > 1;

@@ -1,4 +1,4 @@
-// What the launcher (mpirun, srun, ...) says about this process before MPI starts: login nodes of some
+// What the launcher (mpirun, srun, ...) tells about this process before MPI starts. Login nodes of some
 // centres refuse MPI_Init, and most commands need no MPI.
 #pragma once
 
@@ -6,17 +6,17 @@
 
 namespace switchyard {
 
-/// Value of an environment variable or nullptr, as std::getenv.
+/// Returns the value of an environment variable or nullptr, like std::getenv.
 using Environment = std::function<const char*(const char*)>;
 
-/// How many processes mpirun started together, by its own word; 0: it did not say.
+/// The number of processes that mpirun started together; 0 if it does not tell.
 int ranks_of_mpirun(const Environment&);
 
-/// Whether this process is one of several that a launcher started together. A launcher that says that it is
-/// one, but not of how many, may have started several.
+/// True if this process is one of several that a launcher started together. A launcher that does not tell the
+/// number may have started several.
 bool started_as_one_of_several(const Environment&);
 
-/// Whether a launcher started this process at all.
+/// True if a launcher started this process.
 bool started_by_launcher(const Environment&);
 
 }  // namespace switchyard

@@ -1,4 +1,4 @@
-// Open MPI names itself, its build and its date in one line; MPICH and Cray's line up columns over many.
+// Open MPI gives its name, build and date in one line; MPICH and Cray MPICH write tables of many lines.
 #include "comm/library.hpp"
 
 #include <cctype>
@@ -12,7 +12,7 @@ std::string mpi_library() {
     int length = 0;
     MPI_Get_library_version(text, &length);
     std::string line;
-    for (const char* c = text; *c != '\0' && *c != '\n'; ++c) {  // the length may count a terminating zero
+    for (const char* c = text; *c != '\0' && *c != '\n'; ++c) {  // the length may include a terminating zero
         const bool blank = std::isspace(static_cast<unsigned char>(*c));
         if (!blank)
             line += *c;

@@ -1,11 +1,11 @@
-// Which MPI library the program runs with. Callable before MPI starts.
+// The MPI library that the program runs with. May be called before MPI starts.
 #pragma once
 
 #include <string>
 
 namespace switchyard {
 
-/// Name and version as the library gives them, the first line of it: "MPICH Version: 4.0.2".
+/// Name and version in the library's own words (the first line of them): "MPICH Version: 4.0.2".
 std::string mpi_library();
 
 }  // namespace switchyard
