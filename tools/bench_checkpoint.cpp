@@ -19,7 +19,7 @@
 #include "kernels/matmul.hpp"
 #include "plain_file.hpp"
 #include "plan/plan.hpp"
-#include "run/checkpoints.hpp"
+#include "saving/checkpoints.hpp"
 #include "watched_calls.hpp"
 
 namespace switchyard {

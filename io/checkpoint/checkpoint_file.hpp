@@ -2,6 +2,7 @@
 // hyperslabs. A file never depends on (tp, dp), and a reader never sees a partial one (design section 6).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "comm/comm.hpp"
+#include "core/error.hpp"
 #include "core/shard.hpp"
 
 namespace switchyard {
@@ -23,55 +25,90 @@ struct HostBlock {
 using Attribute = std::variant<std::int64_t, double, std::string>;
 std::string text_of(const Attribute&);
 
+/// Packs, or takes, rows [first, first + count) of a shard as the file stores them, without padding. Taking
+/// returns how many values do not fit exactly. They live until the writer commits, or the reader fetches.
+using RowSource = std::function<void(std::int64_t first, std::int64_t count, std::byte* packed)>;
+
+/// How long a write is: stretches of the file between multiples of it are written as one.
+inline constexpr std::uint64_t default_window_bytes = 4 << 20;
+inline constexpr std::uint64_t least_window_bytes = 4 << 10;
+
 class PartValues;  // stored_values.hpp
+struct HeldPart;   // part.hpp
 
-/// What was written or read so far of a dataset that comes in pieces.
-struct Pieces {
-    std::int64_t values = 0;     // of all ranks
-    std::uint64_t checksum = 0;  // over this rank's
-    std::int64_t inexact = 0;    // of this rank, read: changed by the type they were read as
-    DType dtype = DType::f32;    // that type
-};
+/// Memory that a rank needs to save a file in the background: its share of the windows, and room to exchange
+/// some of them.
+std::uint64_t staged_bytes(std::uint64_t file_bytes, int ranks, std::uint64_t window_bytes);
 
-/// Collective over `world`: all ranks make the same calls in the same order. An error on one rank (disk full,
-/// ...) is agreed and thrown on all; an unfinished `path`.partial is then removed by the destructor, older
-/// files are untouched.
+/// Declare, place, fill. Datasets and attributes are declared by all ranks alike, each with the part that
+/// this rank holds; then everything is written at once. Collective over `world` are start(), commit() and the
+/// destructor of what was started. An error on one rank (disk full, ...) is agreed and thrown on all; an
+/// unfinished `path`.partial is then removed by the destructor, older files are untouched.
 class CheckpointWriter {
   public:
-    /// Creates `path`.partial. Throws UserError when it cannot or when less than `expected_bytes` are free.
-    CheckpointWriter(const Comm& world, std::string path, std::uint64_t expected_bytes);
+    CheckpointWriter(const Comm& world, std::string path, std::uint64_t window_bytes = default_window_bytes);
     ~CheckpointWriter();
     CheckpointWriter(const CheckpointWriter&) = delete;
     CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-    /// `object`: "/" or a group or dataset path such as "/data"; groups are made as needed.
+    /// `object`: "/" or a group or dataset path such as "/data"; groups are made as needed. The last value of
+    /// a key counts, and rank 0's.
     void attribute(const std::string& object, const std::string& key, const Attribute& value);
 
-    /// Writes this rank's part of dataset `path` ("/model/" + name, ...). `values` (>= shard.rows, >=
-    /// shard.cols), padding skipped; bf16 goes to the file as f32. Ranks with nothing to write (replica != 0,
-    /// empty shard) pass an empty shard or replica != 0 and still take part. shard.global and the dtype are
-    /// the same on all ranks. Adds attribute `checksum`.
+    /// This rank's part of dataset `path` ("/model/" + name, ...). `values` (>= shard.rows, >= shard.cols),
+    /// padding skipped, stay where they are until commit(); bf16 goes to the file as f32. Of shard.replicas
+    /// ranks that hold the same each writes its share. shard.global and the dtype are the same on all ranks.
     void write(const std::string& path, const Shard& shard, Tensor values);
     void write(const std::string& path, const Shard& shard, const HostBlock& values);
+    /// The same from a function. `stored`: not bf16.
+    void write(const std::string& path, const Shard& shard, DType stored, RowSource source);
+    /// The same for parts of any shape; held.dataset is set here.
+    void declare(const std::string& path, const Shape& global, DType stored, HeldPart held);
 
-    /// The same in any number of pieces, so that no rank needs room for its whole part: whole rows each, or
-    /// one piece. finish() adds the checksum; until then the file does not verify.
-    void write_piece(const std::string& path, const Shard& shard, const HostBlock& values, Pieces& so_far);
-    void finish(const std::string& path, const Pieces& all);
+    /// Bytes of all datasets declared so far.
+    std::uint64_t dataset_bytes() const;
 
-    /// Syncs and closes on all ranks, renames to `path`, syncs the directory. Returns the file's bytes.
+    /// Begins a save in the background: gives every dataset its place, copies the values and brings them to
+    /// the ranks that write them. Afterwards the state may change.
+    void stage();
+    /// Then, on any thread: this rank's checksums, writes and sync, without MPI or HDF5. What fails is kept
+    /// for commit().
+    enum class Threads { one, all };  // at work on a checksum
+    void write_staged(Threads);
+    /// Bytes of values that stage() left in this rank's memory. write_staged() gives them back as it writes.
+    std::uint64_t staged_bytes() const;
+
+    /// Writes what is not written yet, syncs and closes on all ranks, renames to `path`, syncs the directory.
+    /// Returns the file's bytes.
     std::uint64_t commit();
 
+    /// Writes and bytes written by this rank so far, without the structure. From any thread.
+    struct Written {
+        std::uint64_t writes = 0, bytes = 0;
+    };
+    Written written() const;
+
   private:
-    void write_values(const std::string& path, const Shard& shard, PartValues& values, Pieces& so_far);
+    void write_values(const std::string& path, const Shard& shard, PartValues values);
     struct State;
     std::unique_ptr<State> state_;
 };
 
+/// The file was changed or cut since it was written: its bytes are not those that its checksums describe, or
+/// the disk cannot return them. Found by all ranks together.
+class DamageError : public AgreedError {
+  public:
+    using AgreedError::AgreedError;
+};
+
+struct WantedPart;  // part.hpp
+
+/// Constructor and fetch() are collective over `world`.
 class CheckpointReader {
   public:
-    /// Collective. Throws UserError when the file is missing or not one of ours.
-    CheckpointReader(const Comm& world, const std::string& path);
+    /// Throws DamageError when the file is not whole, UserError when it is missing or not one of ours.
+    CheckpointReader(const Comm& world, const std::string& path,
+                     std::uint64_t window_bytes = default_window_bytes);
     ~CheckpointReader();
     CheckpointReader(const CheckpointReader&) = delete;
     CheckpointReader& operator=(const CheckpointReader&) = delete;
@@ -90,20 +127,32 @@ class CheckpointReader {
     std::string text(const std::string& object, const std::string& key) const;
 
     /// Reads this rank's part (replicas read too) into `values` (padding untouched); f32 in the file may go
-    /// to bf16 or f64 and back if exact. Parts with replica == 0 must cover the dataset exactly once: their
-    /// checksum is compared. Throws UserError naming dataset and file on a wrong shape or checksum.
+    /// to bf16 or f64 and back if exact. The parts of all ranks cover the dataset. Throws UserError naming
+    /// dataset and file on a wrong shape or type, DamageError on a wrong checksum. Collective.
     void read(const std::string& dataset, const Shard& shard, Tensor values) const;
     void read(const std::string& dataset, const Shard& shard, const HostBlock& values) const;
 
-    /// The same in any number of pieces. What they read is to be trusted once finish() has compared the
-    /// checksum.
-    void read_piece(const std::string& dataset, const Shard& shard, const HostBlock& values,
-                    Pieces& so_far) const;
-    void finish(const std::string& dataset, const Pieces& all) const;
+    /// Declares what this rank wants of a dataset. `as`: the type that the values are for. wanted.sink takes
+    /// rows as the file stores them (stored_type()) in fetch(); wanted.dataset is set here.
+    void want(const std::string& dataset, const Shape& global, DType as, WantedPart wanted) const;
+    void want(const std::string& dataset, const Shard& shard, Tensor values) const;
+    DType stored_type(const std::string& dataset) const;
+    /// Reads everything that was wanted since the last fetch: each byte once, sent once to each rank that
+    /// wants it. `progress` is called with bytes done and bytes in all, now and then. What sinks took is to
+    /// be trusted once it has returned: it compares checksums.
+    using Progress = std::function<void(std::uint64_t done, std::uint64_t all)>;
+    void fetch(const Progress& progress = {}) const;
+
+    /// A table of `size` whole numbers, at most 16 MiB: tables came with the structure.
+    std::vector<std::int64_t> table(const std::string& dataset, std::size_t size) const;
+    /// Of the world.
+    int ranks() const;
+
+    /// The most bytes that fetch() has held at a time on this rank.
+    std::uint64_t peak_bytes() const;
 
   private:
-    void read_values(const std::string& dataset, const Shard& shard, PartValues& values,
-                     Pieces& so_far) const;
+    void want_values(const std::string& dataset, const Shard& shard, PartValues values) const;
     template <class T>
     T typed(const std::string& object, const std::string& key, const char* type) const;
     struct State;

@@ -1,12 +1,17 @@
 // Reading: rank 0 reads the structure and broadcasts it, so that all ranks take the same decisions; values
-// come from all ranks' own descriptors and their checksum is compared before anyone uses them.
+// come window by window from all ranks' own descriptors, and their checksum is compared before anyone uses
+// them.
+#include <algorithm>
+#include <cerrno>
+
 #include "comm/collectives.hpp"
 #include "comm/messages.hpp"
 #include "core/error.hpp"
 #include "io/checkpoint/catalog.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
-#include "io/checkpoint/file_parts.hpp"
 #include "io/checkpoint/stored_values.hpp"
+#include "io/checkpoint/window_messages.hpp"
+#include "io/checkpoint/windows.hpp"
 #include "io/files/files.hpp"
 
 namespace switchyard {
@@ -16,18 +21,44 @@ Shape shape_of(const StoredDataset& dataset) {
     return dataset.shape.size() == 1 ? Shape{dataset.shape[0]} : Shape{dataset.shape[0], dataset.shape[1]};
 }
 
-struct Wish {
-    Part part;
-    int first_replica = 0;
-};
+/// What one rank found damaged is every rank's error: the lowest rank's that found something.
+void throw_damage(const Comm& world, const std::string& mine) {
+    const std::vector<char> found = gather_values(world, static_cast<char>(!mine.empty()));
+    const auto first = static_cast<int>(std::find(found.begin(), found.end(), 1) - found.begin());
+    if (first == world.size()) return;
+    const std::string text = broadcast(world, mine, first);
+    const bool alone = std::count(found.begin(), found.end(), 1) < world.size();
+    throw DamageError(text + (alone ? fmt::format(" [on rank {} of {}]", first, world.size()) : ""));
+}
+
+/// Tables are small; what is longer is no table of ours.
+constexpr std::uint64_t most_table_bytes = 16 << 20;
+
+bool is_table(const StoredDataset& stored) {
+    return stored.dtype == DType::i64 && stored.shape.size() == 1 && stored.bytes() <= most_table_bytes;
+}
 
 }  // namespace
 
 struct CheckpointReader::State {
     Comm world;
     std::string path;
+    std::uint64_t window_bytes = 0;
     FileDescriptor fd;
     Catalog catalog;
+    std::map<std::string, std::vector<std::int64_t>> tables;
+
+    /// Since the last fetch.
+    struct Wanted {
+        std::string dataset;
+        DType as = DType::f32;
+    };
+    std::vector<Wanted> datasets;
+    std::vector<WantedPart> parts;
+    FirstError problem;  // of what was wanted
+    std::uint64_t peak_bytes = 0;
+
+    bool root() const { return world.rank() == 0; }
 
     const StoredDataset& dataset(const std::string& name) const {
         const auto found = catalog.datasets.find(name);
@@ -35,28 +66,93 @@ struct CheckpointReader::State {
                 "checkpoint {} has no dataset {} (it is of another model or method?)", path, name);
         return found->second;
     }
+
+    [[noreturn]] void fail_damaged(const std::string& name) const {
+        fail<DamageError>(
+            "checkpoint {} is damaged (dataset {} does not fit its checksum); use another "
+            "checkpoint",
+            path, name);
+    }
+
+    /// Rank 0.
+    void read_tables() {
+        for (const auto& [name, stored] : catalog.datasets) {
+            if (!is_table(stored)) continue;
+            std::vector<std::int64_t>& table = tables[name];
+            table.resize(static_cast<std::size_t>(stored.size()));
+            auto* const bytes = reinterpret_cast<std::byte*>(table.data());
+            const std::string error = read_fully(fd, bytes, stored.bytes(), stored.offset);
+            require<DamageError>(error.empty(), "cannot read {} (dataset {}: {})", path, name, error);
+            if (checksum_rows(bytes, DType::i64, 1, stored.size(), 0, stored.size()) != stored.checksum)
+                fail_damaged(name);
+        }
+    }
+
+    /// From rank 0, which has read them, one after the other in the order of their names.
+    void share_tables() {
+        std::string all;
+        for (const auto& [name, table] : tables)
+            all.append(reinterpret_cast<const char*>(table.data()), table.size() * sizeof(std::int64_t));
+        all = broadcast(world, all);
+        const char* next = all.data();
+        for (const auto& [name, stored] : catalog.datasets) {
+            if (!is_table(stored) || root()) continue;
+            std::vector<std::int64_t>& table = tables[name];
+            table.resize(static_cast<std::size_t>(stored.size()));
+            std::memcpy(table.data(), next, stored.bytes());
+            next += stored.bytes();
+        }
+    }
+
+    void compare_sums(const std::vector<Wanted>& datasets, const std::vector<ReadSums>& mine) const {
+        std::vector<std::uint64_t> words;
+        for (const ReadSums& sum : mine) words.insert(words.end(), {sum.checksum, sum.values, sum.inexact});
+        words = all_reduce_sum_u64(world, words);
+        for (std::size_t i = 0; i < datasets.size(); ++i) {
+            const std::string& name = datasets[i].dataset;
+            const StoredDataset& stored = catalog.datasets.at(name);
+            internal_check(words[3 * i + 1] == static_cast<std::uint64_t>(stored.size()),
+                           "dataset {}: parts cover {} of {} values", name, words[3 * i + 1], stored.size());
+            if (words[3 * i] != stored.checksum) fail_damaged(name);
+            require<AgreedError>(
+                words[3 * i + 2] == 0,
+                "checkpoint {}: {} values of dataset {} are no {} values (they would change)", path,
+                words[3 * i + 2], name, name_of(datasets[i].as));
+        }
+    }
 };
 
-CheckpointReader::CheckpointReader(const Comm& world, const std::string& path)
+CheckpointReader::CheckpointReader(const Comm& world, const std::string& path, std::uint64_t window_bytes)
     : state_(std::make_unique<State>()) {
     State& s = *state_;
     s.world = world;
     s.path = path;
-    std::string bytes;
+    s.window_bytes = window_bytes;
+    std::string bytes, damage;
     agree_on(world, [&] {
         if (world.rank() != 0) return;
-        s.catalog = read_catalog(path);
-        check_catalog(s.catalog, path);
+        try {
+            s.catalog = read_catalog(path);
+            check_catalog(s.catalog, path);
+            s.fd = open_regular(path);
+            s.read_tables();
+        } catch (const UnreadableError&) {
+            throw;
+        } catch (const UserError& error) {
+            damage = error.what();
+        }
         if (world.size() > 1) bytes = to_bytes(s.catalog);
     });
+    throw_damage(world, damage);
     bytes = broadcast(world, bytes);
     if (world.rank() != 0) s.catalog = catalog_from_bytes(bytes);
+    s.share_tables();
     agree_on(world, [&] {
-        try {
-            s.fd = open_regular(path);
-        } catch (const UserError& problem) {
-            fail("{} (all ranks read it); check that every node sees it", problem.what());
-        }
+        if (world.rank() != 0) try {
+                s.fd = open_regular(path);
+            } catch (const UserError& problem) {
+                fail("{} (all ranks read it); check that every node sees it", problem.what());
+            }
     });
 }
 
@@ -121,74 +217,113 @@ std::string CheckpointReader::text(const std::string& object, const std::string&
 }
 
 void CheckpointReader::read(const std::string& name, const Shard& shard, Tensor values) const {
-    PartValues part(shard, values);
-    Pieces all;
-    read_values(name, shard, part, all);
-    finish(name, all);
+    want(name, shard, values);
+    fetch();
 }
 
 void CheckpointReader::read(const std::string& name, const Shard& shard, const HostBlock& values) const {
-    Pieces all;
-    read_piece(name, shard, values, all);
-    finish(name, all);
+    want_values(name, shard, PartValues(shard, values));
+    fetch();
 }
 
-void CheckpointReader::read_piece(const std::string& name, const Shard& shard, const HostBlock& values,
-                                  Pieces& so_far) const {
-    PartValues part(shard, values);
-    read_values(name, shard, part, so_far);
+void CheckpointReader::want(const std::string& name, const Shard& shard, Tensor values) const {
+    want_values(name, shard, PartValues(shard, values));
 }
 
-void CheckpointReader::read_values(const std::string& name, const Shard& shard, PartValues& values,
-                                   Pieces& so_far) const {
-    const State& s = *state_;
-    agree_on(s.world, [&] {
-        const StoredDataset& stored = s.dataset(name);
-        require(shape_of(stored) == shard.global,
-                "checkpoint {}: dataset {} is {}, not {} (it is of another model?)", s.path, name,
-                shape_of(stored).text(), shard.global.text());
-        require(shard.empty() || readable_as(stored.dtype, values.dtype()),
-                "checkpoint {}: dataset {} holds {} values, not {}", s.path, name, name_of(stored.dtype),
-                name_of(values.dtype()));
+void CheckpointReader::want_values(const std::string& name, const Shard& shard, PartValues values) const {
+    state_->problem.guard([&] {
         const std::string problem = values.problem();
         internal_check(problem.empty(), "dataset {}: {}", name, problem);
     });
-    const StoredDataset& stored = s.dataset(name);
-    const std::int64_t rows = shard.global[0], cols = shard.global_cols();
-    Wish mine;
-    if (!shard.empty()) mine.part = {shard.row0, shard.rows, shard.col0, shard.cols};
-    mine.first_replica = shard.replica == 0;
-    std::vector<Part> parts;
-    for (const Wish& wish : gather_values(s.world, mine)) {
-        parts.push_back(wish.part);
-        if (wish.first_replica) so_far.values += wish.part.area();
-    }
-
-    so_far.dtype = values.dtype();
-    const FileArray array{s.fd, stored.offset, rows, cols, size_of(stored.dtype)};
-    const std::string error =
-        read_parts(s.world, parts, array, [&](auto first, auto count, const std::byte* from) {
-            if (shard.replica == 0)
-                so_far.checksum += checksum_rows(from, stored.dtype, count, shard.cols,
-                                                 (shard.row0 + first) * cols + shard.col0, cols);
-            so_far.inexact += values.unpack(stored.dtype, first, count, from);
-        });
-    agree(s.world, error.empty(), fmt::format("cannot read {} (dataset {}: {})", s.path, name, error));
+    const DType as = values.dtype();
+    want(name, shard.global, as,
+         {.part = part_of(shard),
+          .shared = shard.replicas != 1,
+          .sink = [this, name, values = std::make_shared<PartValues>(std::move(values))](
+                      auto first, auto count, const std::byte* packed) {
+              return values->unpack(stored_type(name), first, count, packed);
+          }});
 }
 
-void CheckpointReader::finish(const std::string& name, const Pieces& all) const {
-    const State& s = *state_;
-    const StoredDataset& stored = s.dataset(name);
-    const std::int64_t size = shape_of(stored).size();
-    internal_check(all.values == size, "dataset {}: parts cover {} of {} values", name, all.values, size);
-    const std::uint64_t sum = all_reduce_sum_u64(s.world, all.checksum);
-    const bool whole = stored.checksum == sum;
-    agree(s.world, whole && all.inexact == 0,
-          whole ? fmt::format("checkpoint {}: {} values of dataset {} are no {} values (they would change)",
-                              s.path, all.inexact, name, name_of(all.dtype))
-                : fmt::format("checkpoint {} is damaged (dataset {} does not fit its checksum); use another "
-                              "checkpoint",
-                              s.path, name));
+void CheckpointReader::want(const std::string& name, const Shape& global, DType as, WantedPart wanted) const {
+    State& s = *state_;
+    wanted.dataset = s.datasets.size();
+    s.datasets.push_back({name, as});
+    s.problem.guard([&] {
+        const StoredDataset& stored = s.dataset(name);
+        require(shape_of(stored) == global,
+                "checkpoint {}: dataset {} is {}, not {} (it is of another model?)", s.path, name,
+                shape_of(stored).text(), global.text());
+        require(readable_as(stored.dtype, as), "checkpoint {}: dataset {} holds {} values, not {}", s.path,
+                name, name_of(stored.dtype), name_of(as));
+    });
+    if (s.world.size() == 1) wanted.shared = false;
+    if (!wanted.part.empty()) s.parts.push_back(std::move(wanted));
+}
+
+DType CheckpointReader::stored_type(const std::string& name) const {
+    return state_->dataset(name).dtype;
+}
+
+void CheckpointReader::fetch(const Progress& progress) const {
+    State& s = *state_;
+    const std::vector<State::Wanted> wanted = std::exchange(s.datasets, {});
+    std::vector<WantedPart> parts = std::exchange(s.parts, {});
+    const FirstError problem = std::exchange(s.problem, {});
+    agree_on(s.world, [&] { problem.rethrow(); });
+
+    std::vector<Place> places;
+    for (const State::Wanted& one : wanted) {
+        const StoredDataset& stored = s.dataset(one.dataset);
+        const Shape shape = shape_of(stored);
+        places.push_back({stored.offset, shape[0], shape.rank() == 2 ? shape[1] : 1, size_of(stored.dtype)});
+    }
+    std::sort(parts.begin(), parts.end(), [&](const WantedPart& a, const WantedPart& b) {
+        return places[a.dataset].offset < places[b.dataset].offset;
+    });
+    std::vector<ReadSums> sums(wanted.size());
+    std::string damage;  // the first that this rank met
+    const auto read = [&](std::size_t dataset, Run rows, std::byte* to) {
+        const Place& place = places[dataset];
+        const ByteRange bytes = place.bytes_of(rows);
+        errno = 0;
+        const std::string error = read_fully(s.fd, to, bytes.size(), bytes.begin);
+        const bool of_disk = errno == 0 || errno == EIO;  // it ends too early, or cannot be read
+        const std::string text = error.empty() ? ""
+                                               : fmt::format("cannot read {} (dataset {}: {})", s.path,
+                                                             wanted[dataset].dataset, error);
+        require(text.empty() || of_disk, "{}", text);
+        if (!text.empty() && damage.empty()) damage = text;
+        const std::int64_t values = rows.count * place.cols;
+        sums[dataset].checksum += checksum_rows(to, s.dataset(wanted[dataset].dataset).dtype, 1, values,
+                                                rows.begin * place.cols, values);
+        sums[dataset].values += static_cast<std::uint64_t>(values);
+    };
+    std::uint64_t peak = 0;
+    agree_on(s.world, [&] {
+        peak = spread_windows(s.world, places, parts, WindowPlan::for_loading(s.world.size(), s.window_bytes),
+                              {read, progress}, sums);
+    });
+    s.peak_bytes = std::max(s.peak_bytes, peak);
+    throw_damage(s.world, damage);
+    s.compare_sums(wanted, sums);
+}
+
+std::vector<std::int64_t> CheckpointReader::table(const std::string& name, std::size_t size) const {
+    const StoredDataset& stored = state_->dataset(name);
+    const auto found = state_->tables.find(name);
+    require(found != state_->tables.end() && found->second.size() == size,
+            "checkpoint {}: dataset {} is {} of {}, not {} of i64 (it is of another model?)", path(), name,
+            shape_of(stored).text(), name_of(stored.dtype), size);
+    return found->second;
+}
+
+int CheckpointReader::ranks() const {
+    return state_->world.size();
+}
+
+std::uint64_t CheckpointReader::peak_bytes() const {
+    return state_->peak_bytes;
 }
 
 }  // namespace switchyard

@@ -1,26 +1,17 @@
-// Distributed rows are brought into contiguous blocks, one a rank, before a write, and back after a read.
+// What is listed becomes parts of datasets, with functions that pack or take their rows.
 #include "io/checkpoint/state_io.hpp"
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
-#include "comm/collectives.hpp"
 #include "core/error.hpp"
+#include "io/checkpoint/part.hpp"
 #include "io/checkpoint/stored_values.hpp"
+#include "kernels/elementwise.hpp"
 
 namespace switchyard {
-
-/// Rows of this rank in one piece of a dataset.
-struct StateIo::Piece {
-    Shard shard;                     // what it reads or writes
-    std::int64_t count = 0;          // rows of it, before transposition
-    std::vector<std::int32_t> held;  // ascending
-    std::vector<int> owner, holder;  // of each row of the piece, all ranks' together, ascending
-};
-
 namespace {
-
-constexpr std::int64_t piece_bytes = 8 << 20;  // of a rank's block, at a time
 
 template <class Bits>
 void transpose(const std::byte* in, std::byte* out, std::int64_t rows, std::int64_t cols) {
@@ -40,68 +31,135 @@ void transpose(const std::byte* in, std::byte* out, std::int64_t rows, std::int6
     (element_bytes == 4 ? transpose<std::uint32_t> : transpose<std::uint64_t>)(in, out, rows, cols);
 }
 
-/// Rank p of the group has the valid rows [p b, (p + 1) b) for the file, in pieces from their beginnings.
-/// Where a dataset's rows are cut (by column, or transposed), one piece holds all.
-class Blocks {
+/// Grows when needed; keeps its pages from one dataset to the next. Contents are lost when it grows.
+class ScratchMemory {
   public:
-    /// How many pieces follows from what all ranks of the world know alike.
-    Blocks(const DistributedRows& d, std::size_t element_bytes)
-        : d_(d), block_(share(d.rows)), longest_(share(static_cast<std::int64_t>(d.owner->size()))) {
-        const std::int64_t cols = d.global.rank() == 2 ? d.global[1] : 1;
-        const std::int64_t row_bytes = d.width * static_cast<std::int64_t>(element_bytes);
-        const bool whole_rows = !d.transposed && d.width >= cols;
-        step_ = whole_rows ? std::clamp<std::int64_t>(piece_bytes / row_bytes, 1, longest_) : longest_;
-    }
-    std::int64_t num_pieces() const { return (longest_ + step_ - 1) / step_; }
-
-    StateIo::Piece piece(const std::string& path, std::int64_t number) const {
-        StateIo::Piece piece;
-        const auto range = [&](int rank) {
-            const std::int64_t end = std::min(d_.rows, (rank + 1) * block_);
-            const std::int64_t begin = std::min(end, rank * block_ + number * step_);
-            return std::pair(begin, std::min(end, begin + step_));
-        };
-        for (int rank = 0; rank < d_.group->size(); ++rank) {
-            const auto [begin, end] = range(rank);
-            piece.owner.insert(piece.owner.end(), d_.owner->begin() + begin, d_.owner->begin() + end);
-            piece.holder.insert(piece.holder.end(), end - begin, rank);
-            const auto first = std::lower_bound(d_.held.begin(), d_.held.end(), begin);
-            piece.held.insert(piece.held.end(), first, std::lower_bound(first, d_.held.end(), end));
-        }
-        const auto [begin, end] = range(d_.group->rank());
-        piece.count = end - begin;
-        piece.shard = {path, d_.global, d_.row0 + begin, d_.col0, piece.count, d_.cols, d_.replica};
-        if (d_.transposed) {
-            std::swap(piece.shard.row0, piece.shard.col0);
-            std::swap(piece.shard.rows, piece.shard.cols);
-        }
-        return piece;
+    std::byte* of(std::size_t bytes) {
+        if (bytes > capacity_) bytes_ = std::make_unique_for_overwrite<std::byte[]>(capacity_ = bytes);
+        return bytes_.get();
     }
 
   private:
-    std::int64_t share(std::int64_t rows) const {
-        return std::max<std::int64_t>(1, (rows + d_.group->size() - 1) / d_.group->size());
-    }
-    const DistributedRows& d_;
-    std::int64_t block_, longest_, step_;
+    std::unique_ptr<std::byte[]> bytes_;
+    std::size_t capacity_ = 0;
 };
-
-Shape local_shape(const Shard& shard) {
-    return shard.global.rank() == 2 ? Shape{shard.rows, shard.cols} : Shape{shard.rows};
-}
 
 std::uint64_t stored_bytes(const Shape& global, DType dtype) {
     return static_cast<std::uint64_t>(global.size()) * size_of(stored_dtype(dtype));
 }
 
+/// What a rank holds of distributed rows, and how it gets at them.
+struct HeldRows {
+    std::vector<std::int32_t> held;
+    std::int64_t cols = 0;
+    DType dtype = DType::f32;
+    bool transposed = false;
+    RowPlace from, to;
+
+    HeldRows(const DistributedRows& d, const RowAccess& access)
+        : cols(d.cols), dtype(access.dtype), transposed(d.transposed), from(access.from), to(access.to) {
+        for (const std::int32_t row : d.held)
+            if (row < d.rows) held.push_back(row);
+    }
+    Part part(const DistributedRows& d) const {
+        Part part{runs_of(held, d.row0), {{d.col0, d.cols}}};
+        if (transposed) std::swap(part.rows, part.cols);
+        return part;
+    }
+    std::int64_t num_held() const { return static_cast<std::int64_t>(held.size()); }
+};
+
+/// The same rows, of their columns only [first, first + count).
+RowPlace columns_of(const RowPlace& place, std::int64_t first, std::int64_t count) {
+    return [&place, first, count](std::int32_t row) {
+        kernels::RowPart part = place(row);
+        part.column += first;
+        part.width = count;
+        return part;
+    };
+}
+
+/// Every rank of the world outside the group holds the same as one in it.
+bool shared(const DistributedRows& d, int ranks) {
+    return d.group->size() < ranks && d.rows * d.cols == d.global.size();
+}
+
 }  // namespace
+
+struct StateIo::Scratch {
+    RowTransfer transfer;
+    ScratchMemory converted, transposed;
+
+    /// Rows of the dataset: of the tensors' rows, or of their columns.
+    void get(const HeldRows& x, std::int64_t first, std::int64_t count, std::byte* packed) {
+        if (!x.transposed)
+            return transfer.get(x.from, std::span(x.held).subspan(first, count), x.cols, x.dtype, packed);
+        std::byte* const columns = transposed.of(x.held.size() * count * size_of(x.dtype));
+        transfer.get(columns_of(x.from, first, count), x.held, count, x.dtype, columns);
+        transpose(columns, packed, x.num_held(), count, size_of(x.dtype));
+    }
+
+    std::int64_t set(const HeldRows& x, DType stored, std::int64_t first, std::int64_t count,
+                     const std::byte* packed) {
+        const std::int64_t values = count * (x.transposed ? x.num_held() : x.cols);
+        std::int64_t inexact = 0;
+        if (stored != x.dtype) {
+            std::byte* const to = converted.of(values * size_of(x.dtype));
+            inexact = convert_values(stored, x.dtype, packed, to, values);
+            packed = to;
+        }
+        if (!x.transposed) {
+            transfer.set(x.to, std::span(x.held).subspan(first, count), x.cols, x.dtype, packed);
+            return inexact;
+        }
+        std::byte* const columns = transposed.of(values * size_of(x.dtype));
+        transpose(packed, columns, count, x.num_held(), size_of(x.dtype));
+        transfer.set(columns_of(x.to, first, count), x.held, count, x.dtype, columns);
+        return inexact;
+    }
+};
+
+StateIo::StateIo(CheckpointWriter& writer) : writer_(&writer), scratch_(std::make_shared<Scratch>()) {}
+StateIo::StateIo(const CheckpointReader& reader) : reader_(&reader), scratch_(std::make_shared<Scratch>()) {}
+StateIo::StateIo(std::uint64_t& dataset_bytes) : counted_bytes_(&dataset_bytes) {}
+StateIo::~StateIo() = default;
 
 void StateIo::tensor(const std::string& path, const Shard& shard, Tensor values) {
     if (counted_bytes_) {
         *counted_bytes_ += stored_bytes(shard.global, values.dtype());
         return;
     }
-    writer_ ? writer_->write(path, shard, values) : reader_->read(path, shard, values);
+    writer_ ? writer_->write(path, shard, values) : reader_->want(path, shard, values);
+}
+
+void StateIo::formed(const std::string& path, const Shard& shard, DType dtype, const FormedRows& rows) {
+    if (counted_bytes_) {
+        *counted_bytes_ += stored_bytes(shard.global, dtype);
+        return;
+    }
+    const auto of_some = [shard](std::int64_t count) {
+        Shard some = shard;
+        some.rows = count;
+        return some;
+    };
+    if (writer_)
+        return writer_->write(path, shard, stored_dtype(dtype),
+                              [rows, of_some](auto first, auto count, std::byte* packed) {
+                                  const Tensor room = rows.room(count);
+                                  rows.form(first, room);
+                                  PartValues(of_some(count), room).pack(0, count, packed);
+                              });
+    const DType stored = reader_->has(path) ? reader_->stored_type(path) : dtype;
+    reader_->want(path, shard.global, dtype,
+                  {.part = part_of(shard),
+                   .shared = shard.replicas != 1,
+                   .sink = [rows, of_some, stored](auto first, auto count, const std::byte* packed) {
+                       const Tensor room = rows.room(count);
+                       kernels::zero(room);
+                       const auto inexact = PartValues(of_some(count), room).unpack(stored, 0, count, packed);
+                       rows.store(first, room);
+                       return inexact;
+                   }});
 }
 
 void StateIo::rows(const std::string& path, const DistributedRows& d, const RowAccess& access) {
@@ -109,68 +167,38 @@ void StateIo::rows(const std::string& path, const DistributedRows& d, const RowA
         *counted_bytes_ += stored_bytes(d.global, access.dtype);
         return;
     }
-    const Blocks blocks(d, size_of(access.dtype));
-    Pieces so_far;
-    for (std::int64_t number = 0; number < blocks.num_pieces(); ++number) {
-        const Piece piece = blocks.piece(path, number);
-        if (writer_)
-            write_piece(path, d, access, piece, so_far);
-        else
-            read_piece(path, d, access, piece, so_far);
-    }
-    writer_ ? writer_->finish(path, so_far) : reader_->finish(path, so_far);
-}
-
-void StateIo::write_piece(const std::string& path, const DistributedRows& d, const RowAccess& access,
-                          const Piece& piece, Pieces& so_far) {
-    const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
-    std::byte* const rows = rows_.of(piece.held.size() * row_bytes);
-    transfer_.get(access.from, piece.held, d.cols, access.dtype, rows);
-    std::byte* block = rows;
-    if (d.group->size() > 1) {
-        block = block_.of(piece.count * row_bytes);
-        Traffic uncounted;
-        exchange_rows(*d.group, piece.owner, piece.holder, rows, block, row_bytes, uncounted,
-                      TrafficGroup::other);
-    }
-    std::byte* stored = block;
-    if (d.transposed) {
-        stored = transposed_.of(piece.count * row_bytes);
-        transpose(block, stored, piece.count, d.cols, element);
-    }
-    writer_->write_piece(path, piece.shard, HostBlock{stored, access.dtype, local_shape(piece.shard)},
-                         so_far);
-}
-
-void StateIo::read_piece(const std::string& path, const DistributedRows& d, const RowAccess& access,
-                         const Piece& piece, Pieces& so_far) {
-    const std::size_t element = size_of(access.dtype), row_bytes = element * static_cast<std::size_t>(d.cols);
-    std::byte* const stored = transposed_.of(piece.count * row_bytes);
-    reader_->read_piece(path, piece.shard, HostBlock{stored, access.dtype, local_shape(piece.shard)}, so_far);
-    std::byte* block = stored;
-    if (d.transposed) {
-        block = block_.of(piece.count * row_bytes);
-        transpose(stored, block, d.cols, piece.count, element);
-    }
-    std::byte* rows = block;
-    if (d.group->size() > 1) {
-        rows = rows_.of(piece.held.size() * row_bytes);
-        Traffic uncounted;
-        exchange_rows(*d.group, piece.holder, piece.owner, block, rows, row_bytes, uncounted,
-                      TrafficGroup::other);
-    }
-    transfer_.set(access.to, piece.held, d.cols, access.dtype, rows);
+    const auto held = std::make_shared<const HeldRows>(d, access);
+    if (writer_)
+        return writer_->declare(
+            path, d.global, access.dtype,
+            {.part = held->part(d),
+             .replica = d.replica,
+             .source = [held, scratch = scratch_](auto first, auto count, std::byte* packed) {
+                 scratch->get(*held, first, count, packed);
+             }});
+    const DType stored = reader_->has(path) ? reader_->stored_type(path) : access.dtype;
+    reader_->want(
+        path, d.global, access.dtype,
+        {.part = held->part(d),
+         .shared = shared(d, reader_->ranks()),
+         .sink = [held, stored, scratch = scratch_](auto first, auto count, const std::byte* packed) {
+             return scratch->set(*held, stored, first, count, packed);
+         }});
 }
 
 void StateIo::integers(const std::string& path, std::vector<std::int64_t>& values, int world_rank) {
     const auto count = static_cast<std::int64_t>(values.size());
     const Shard shard{path, {count}, 0, 0, count, 1, world_rank};
-    const HostBlock block{values.data(), DType::i64, {count}};
-    if (counted_bytes_) {
-        *counted_bytes_ += stored_bytes(shard.global, block.dtype);
-        return;
-    }
-    writer_ ? writer_->write(path, shard, block) : reader_->read(path, shard, block);
+    if (counted_bytes_)
+        *counted_bytes_ += stored_bytes(shard.global, DType::i64);
+    else if (reader_)
+        values = reader_->table(path, values.size());
+    else
+        writer_->write(path, shard, DType::i64,
+                       [values = std::as_const(values)](auto first, auto number, std::byte* packed) {
+                           std::memcpy(packed, values.data() + first,
+                                       static_cast<std::size_t>(number) * sizeof(std::int64_t));
+                       });
 }
 
 void StateIo::attribute(const std::string& object, const std::string& key, std::int64_t& value) {
@@ -183,6 +211,10 @@ void StateIo::attribute(const std::string& object, const std::string& key, std::
 
 void StateIo::note(const std::string& object, const std::string& key, const Attribute& value) {
     if (writer_) writer_->attribute(object, key, value);
+}
+
+void StateIo::complete(const CheckpointReader::Progress& progress) {
+    if (reader_) reader_->fetch(progress);
 }
 
 }  // namespace switchyard

@@ -1,5 +1,6 @@
-// StateIo: one walk over a run's state serves saving and loading. Whoever owns state lists it once, by path;
-// the walk is collective over the world, the same calls in the same order on all ranks.
+// StateIo: one walk over a run's state serves saving and loading. Whoever owns state lists it once, by path:
+// the same calls in the same order on all ranks. Values are fetched, or taken, later and in any order: what a
+// call is given must live until the writer commits or complete() returns.
 #pragma once
 
 #include <cstdint>
@@ -35,26 +36,21 @@ struct RowAccess {
     RowPlace from, to;
 };
 
-/// Grows when needed; keeps its pages from one dataset to the next. Contents are lost when it grows.
-class ScratchMemory {
-  public:
-    std::byte* of(std::size_t bytes) {
-        if (bytes > capacity_) bytes_ = std::make_unique_for_overwrite<std::byte[]>(capacity_ = bytes);
-        return bytes_.get();
-    }
-
-  private:
-    std::unique_ptr<std::byte[]> bytes_;
-    std::size_t capacity_ = 0;
+/// Rows that are formed when they are saved, and taken apart when they are loaded, some at a time.
+struct FormedRows {
+    std::function<Tensor(std::int64_t count)> room;              // (count, >= cols): until the next call
+    std::function<void(std::int64_t first, Tensor rows)> form;   // rows first, first + 1, ... of the shard
+    std::function<void(std::int64_t first, Tensor rows)> store;  // padding columns are zero
 };
 
 class StateIo {
   public:
-    explicit StateIo(CheckpointWriter& writer) : writer_(&writer) {}
-    explicit StateIo(const CheckpointReader& reader) : reader_(&reader) {}
+    explicit StateIo(CheckpointWriter& writer);
+    explicit StateIo(const CheckpointReader& reader);
     /// Neither saves nor loads: adds up the bytes of all datasets (of the whole file). Touches no values, so
     /// it works on a state over a measuring arena and without other ranks.
-    explicit StateIo(std::uint64_t& dataset_bytes) : counted_bytes_(&dataset_bytes) {}
+    explicit StateIo(std::uint64_t& dataset_bytes);
+    ~StateIo();
 
     bool loading() const { return reader_ != nullptr; }
     bool saving() const { return writer_ != nullptr; }
@@ -63,26 +59,23 @@ class StateIo {
 
     /// A rectangle of the dataset, f32 or f64.
     void tensor(const std::string& path, const Shard&, Tensor);
+    void formed(const std::string& path, const Shard&, DType, const FormedRows&);
     void rows(const std::string& path, const DistributedRows&, const RowAccess&);
-    /// A small table known to all ranks.
+    /// A small table known to all ranks: loaded at once.
     void integers(const std::string& path, std::vector<std::int64_t>&, int world_rank);
     void attribute(const std::string& object, const std::string& key, std::int64_t& value);
     /// Written for readers of the file; loading ignores it.
     void note(const std::string& object, const std::string& key, const Attribute& value);
 
-    struct Piece;
+    /// Loading: reads all that was listed; collective. The state is whole only then.
+    void complete(const CheckpointReader::Progress& progress = {});
 
   private:
-    void write_piece(const std::string& path, const DistributedRows&, const RowAccess&, const Piece&,
-                     Pieces& so_far);
-    void read_piece(const std::string& path, const DistributedRows&, const RowAccess&, const Piece&,
-                    Pieces& so_far);
-
     CheckpointWriter* writer_ = nullptr;
     const CheckpointReader* reader_ = nullptr;
     std::uint64_t* counted_bytes_ = nullptr;
-    RowTransfer transfer_;
-    ScratchMemory rows_, block_, transposed_;  // as held here, as in the file, transposed for it
+    struct Scratch;
+    std::shared_ptr<Scratch> scratch_;  // of all sources and sinks: they are called one at a time
 };
 
 }  // namespace switchyard

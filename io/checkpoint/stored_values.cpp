@@ -62,8 +62,9 @@ std::int64_t convert(const std::byte* from, std::byte* to, std::int64_t count, F
     return inexact;
 }
 
-/// `count` values of a row; returns how many did not fit exactly.
-std::int64_t convert_run(DType from, DType to, const std::byte* in, std::byte* out, std::int64_t count) {
+}  // namespace
+
+std::int64_t convert_values(DType from, DType to, const std::byte* in, std::byte* out, std::int64_t count) {
     if (from == to) {
         std::memcpy(out, in, count * size_of(from));
         return 0;
@@ -82,8 +83,6 @@ std::int64_t convert_run(DType from, DType to, const std::byte* in, std::byte* o
     if (from == DType::f64 && to == DType::f32) return convert<double, float>(in, out, count, narrow, widen);
     throw InternalError(fmt::format("internal error: {} values as {}", name_of(from), name_of(to)));
 }
-
-}  // namespace
 
 DType stored_dtype(DType dtype) {
     return dtype == DType::bf16 ? DType::f32 : dtype;
@@ -144,7 +143,8 @@ void PartValues::pack(std::int64_t begin, std::int64_t count, std::byte* out) {
     }
     const std::int64_t runs = dense ? 1 : count, length = dense ? count * shard_.cols : shard_.cols;
     for (std::int64_t run = 0; run < runs; ++run)
-        convert_run(from, to, in + run * pitch() * size_of(from), out + run * length * size_of(to), length);
+        convert_values(from, to, in + run * pitch() * size_of(from), out + run * length * size_of(to),
+                       length);
 }
 
 std::int64_t PartValues::unpack(DType stored, std::int64_t begin, std::int64_t count, const std::byte* in) {
@@ -160,8 +160,8 @@ std::int64_t PartValues::unpack(DType stored, std::int64_t begin, std::int64_t c
     const std::int64_t runs = dense ? 1 : count, length = dense ? count * shard_.cols : shard_.cols;
     std::int64_t inexact = 0;
     for (std::int64_t run = 0; run < runs; ++run)
-        inexact += convert_run(stored, to, in + run * length * size_of(stored),
-                               out + run * pitch() * size_of(to), length);
+        inexact += convert_values(stored, to, in + run * length * size_of(stored),
+                                  out + run * pitch() * size_of(to), length);
     if (!on_host_) kernels::upload(out, held);
     return inexact;
 }

@@ -17,7 +17,7 @@ DType stored_dtype(DType);
 bool readable_as(DType stored, DType wanted);
 
 /// This rank's part of a dataset where it lies, in back-end or in host memory: at least shard.rows by
-/// shard.cols, what is beyond is padding. The shard outlives it.
+/// shard.cols, what is beyond is padding.
 class PartValues {
   public:
     PartValues(const Shard& shard, Tensor values) : shard_(shard), tensor_(values) {}
@@ -38,12 +38,15 @@ class PartValues {
     std::byte* host_rows(std::int64_t begin) const;
     std::byte* scratch_of(std::size_t bytes);
 
-    const Shard& shard_;
+    Shard shard_;
     Tensor tensor_;  // without memory where the values are on the host
     void* host_ = nullptr;
     bool on_host_ = false;
     std::vector<std::byte> scratch_;
 };
+
+/// to[i] <- from[i] for `count` values; returns how many do not come back bit for bit.
+std::int64_t convert_values(DType from, DType to, const std::byte* in, std::byte* out, std::int64_t count);
 
 /// The part of a dataset's checksum that comes from stored (rows, cols), whose first element has flat index
 /// `first` in a dataset with `global_cols` columns. OpenMP.

@@ -1,35 +1,32 @@
-// Writing: rank 0 alone holds the HDF5 file (structure, attributes) and tells where each dataset lies; all
-// ranks write values there through their own descriptors. So no HDF5 call is collective, every failure is one
-// rank's own result, and it is agreed on before anything goes on. HDF5's metadata reach the disk in commit()
-// at the latest.
+// Writing. Rank 0 makes the structure in memory and tells where each dataset lies; all ranks write windows of
+// values through their own descriptors; rank 0 adds the structure last. So no HDF5 call is collective or
+// touches the file system, every failure is one rank's own result, and it is agreed on before anything goes
+// on.
 #include <fcntl.h>
-#include <sys/mman.h>
+#include <omp.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include <cerrno>
+#include <atomic>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
+#include <limits>
+#include <map>
 
 #include "comm/collectives.hpp"
 #include "comm/messages.hpp"
 #include "core/error.hpp"
+#include "core/rng.hpp"
 #include "core/units.hpp"
-#include "io/checkpoint/catalog.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
-#include "io/checkpoint/file_parts.hpp"
 #include "io/checkpoint/stored_values.hpp"
+#include "io/checkpoint/structure_file.hpp"
+#include "io/checkpoint/windows.hpp"
 #include "io/files/files.hpp"
 
 namespace switchyard {
 namespace {
-
-using hdf5::Handle;
-
-constexpr hsize_t alignment_bytes = 1 << 20;  // a Lustre stripe is a multiple of it
-constexpr hsize_t aligned_from_bytes = 4 << 20;
 
 void check_file_size_limit(const std::string& path, std::uint64_t bytes) {
     rlimit limit{};
@@ -49,20 +46,16 @@ void check_free_space(const std::string& path, std::uint64_t bytes) {
             bytes_text(bytes), bytes_text(free));
 }
 
-Handle create_file(const std::string& path) {
-    const Handle access = hdf5::file_access();
-    SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));
-    SWITCHYARD_HDF5(H5Pset_alignment(access, aligned_from_bytes, alignment_bytes));
-    const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "H5Pcreate");
-    SWITCHYARD_HDF5(H5Pset_obj_track_times(creation, false));
-    return hdf5::create_file(path, creation, access);
-}
+struct Declared {
+    std::string path;
+    Shape shape;
+    DType dtype = DType::f32;  // as stored
 
-/// What the ranks must know of each other, and agree on, before a dataset is written.
-struct Announcement {
-    Part part;
-    std::int64_t rows = 0, cols = 0;
-    int dtype = 0, holds_values = 0;
+    Place place(std::uint64_t offset) const {
+        const bool matrix = shape.rank() == 2;
+        return {offset, shape[0], matrix ? shape[1] : 1, size_of(dtype)};
+    }
+    std::uint64_t bytes() const { return static_cast<std::uint64_t>(shape.size()) * size_of(dtype); }
 };
 
 }  // namespace
@@ -70,10 +63,25 @@ struct Announcement {
 struct CheckpointWriter::State {
     Comm world;
     std::string path, partial;
+    std::uint64_t window_bytes = 0;
+
+    std::vector<Declared> datasets;
+    std::vector<HeldPart> parts;
+    std::map<std::pair<std::string, std::string>, Attribute> attributes;
+    std::string problem;  // of a declaration
+
+    std::optional<StructureFile> structure;  // rank 0
+    std::vector<Place> places;
+    std::vector<std::size_t> by_offset;            // datasets with values
+    std::vector<std::uint64_t> checksums, filled;  // of each dataset, this rank's part; filled: bytes
     FileDescriptor data;
-    Handle file;      // rank 0
-    Catalog catalog;  // rank 0: what was asked for, to which the digest belongs
     bool made_partial = false;
+
+    std::vector<FileWindow> staged;
+    std::uint64_t staged_bytes = 0;
+    bool copied = false;
+    std::string error;  // the first write that failed here
+    std::atomic<std::uint64_t> writes{0}, bytes_written{0};
 
     bool root() const { return world.rank() == 0; }
 
@@ -89,205 +97,230 @@ struct CheckpointWriter::State {
         });
     }
 
-    /// Closes an unfinished file away from its disk, which may be full: HDF5 writes what it still has to
-    /// memory. After a close that failed it would crash in MPI_Finalize.
-    void abandon() {
-        void* descriptor = nullptr;
-        if (file >= 0 && H5Fget_vfd_handle(file, H5P_DEFAULT, &descriptor) >= 0) {
-            const FileDescriptor memory(::memfd_create("abandoned checkpoint", MFD_CLOEXEC));
-            if (memory >= 0) ::dup3(memory, *static_cast<int*>(descriptor), O_CLOEXEC);
-        }
-        file.reset();
+    std::uint64_t dataset_bytes() const {
+        std::uint64_t bytes = 0;
+        for (const Declared& dataset : datasets) bytes += dataset.bytes();
+        return bytes;
     }
 
-    void make_group(const std::string& group) {
-        if (catalog.attributes.contains(group)) return;
-        const std::size_t slash = group.rfind('/');
-        internal_check(slash != std::string::npos, "object {} does not start with /", group);
-        make_group(slash == 0 ? "/" : group.substr(0, slash));
-        const Handle creation(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, "H5Pcreate");
-        SWITCHYARD_HDF5(H5Pset_obj_track_times(creation, false));
-        const Handle made(H5Gcreate2(file, group.c_str(), H5P_DEFAULT, creation, H5P_DEFAULT), H5Gclose,
-                          "H5Gcreate2");
-        catalog.attributes[group];
+    /// Of what all ranks declare alike.
+    std::uint64_t digest() const {
+        std::uint64_t sum = datasets.size();
+        const auto add = [&](std::uint64_t word) { sum = mix64(sum * 3 + word); };
+        for (const Declared& dataset : datasets) {
+            for (const char letter : dataset.path) add(static_cast<unsigned char>(letter));
+            for (int i = 0; i < dataset.shape.rank(); ++i) add(static_cast<std::uint64_t>(dataset.shape[i]));
+            add(static_cast<std::uint64_t>(dataset.dtype));
+        }
+        return sum;
     }
 
-    void make_dataset(const std::string& dataset, const Shape& shape, DType dtype) {
-        require(!catalog.attributes.contains(dataset), "{} exists already", dataset);
-        make_group(dataset.rfind('/') == 0 ? "/" : dataset.substr(0, dataset.rfind('/')));
-        StoredDataset& stored = catalog.datasets[dataset];
-        stored.dtype = dtype;
-        hsize_t extents[2] = {};
-        for (int i = 0; i < shape.rank(); ++i) {
-            extents[i] = static_cast<hsize_t>(shape[i]);
-            stored.shape.push_back(shape[i]);
+    void place() {
+        agree_on(world, [&] {
+            internal_check(problem.empty(), "{}", problem);
+            check_file_size_limit(path, dataset_bytes());
+            if (!root()) return;
+            check_free_space(path, dataset_bytes());
+            made_partial = true;
+            data = create_anew(partial);
+        });
+        const std::vector<std::uint64_t> digests = gather_values(world, digest());
+        for (int rank = 0; rank < world.size(); ++rank)
+            internal_check(digests[rank] == digests[0], "ranks 0 and {} declare different datasets for {}",
+                           rank, path);
+        std::string offsets(datasets.size() * sizeof(std::uint64_t), '\0');
+        agree_on(world, [&] {
+            if (root()) return make_structure(offsets);
+            data = FileDescriptor(::open(partial.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
+            require(data >= 0, "cannot open {} ({}); all ranks must see run.dir", partial, system_reason);
+        });
+        offsets = broadcast(world, offsets);
+        for (std::size_t i = 0; i < datasets.size(); ++i) {
+            std::uint64_t offset = 0;
+            std::memcpy(&offset, offsets.data() + i * sizeof offset, sizeof offset);
+            places.push_back(datasets[i].place(offset));
+            if (places[i].bytes().size() > 0) by_offset.push_back(i);
         }
-        const Handle space(H5Screate_simple(shape.rank(), extents, nullptr), H5Sclose, "H5Screate_simple");
-        const Handle creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "H5Pcreate");
-        SWITCHYARD_HDF5(H5Pset_layout(creation, H5D_CONTIGUOUS));
-        SWITCHYARD_HDF5(H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY));
-        SWITCHYARD_HDF5(H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER));
-        SWITCHYARD_HDF5(H5Pset_obj_track_times(creation, false));
-        const Handle made(
-            H5Dcreate2(file, dataset.c_str(), file_type(dtype), space, H5P_DEFAULT, creation, H5P_DEFAULT),
-            H5Dclose, "H5Dcreate2");
-        catalog.attributes[dataset];
-        if (shape.size() == 0) return;
-        const haddr_t offset = H5Dget_offset(made);
-        require(offset != HADDR_UNDEF, "dataset {} got no place in the file", dataset);
-        stored.offset = offset;
+        std::sort(by_offset.begin(), by_offset.end(),
+                  [&](std::size_t a, std::size_t b) { return places[a].offset < places[b].offset; });
+        checksums.resize(datasets.size());
+        filled.resize(datasets.size());
     }
 
-    void write_checksums() {
-        for (const auto& [name, dataset] : catalog.datasets) {
-            const Handle object(H5Oopen(file, name.c_str(), H5P_DEFAULT), H5Oclose, "H5Oopen");
-            write_checksum(object, checksum_key, dataset.checksum.value());
+    void make_structure(std::string& offsets) {
+        constexpr std::uint64_t dataset_bytes = 330, attribute_bytes = 100;  // as HDF5 1.10 needs
+        std::uint64_t expected = datasets.size() * dataset_bytes;
+        for (const auto& [key, value] : attributes) expected += attribute_bytes + text_of(value).size();
+        structure.emplace(partial, expected);
+        for (std::size_t i = 0; i < datasets.size(); ++i) {
+            const std::uint64_t offset =
+                structure->add_dataset(datasets[i].path, datasets[i].shape, datasets[i].dtype);
+            internal_check(offset % size_of(datasets[i].dtype) == 0, "{} lies at byte {}", datasets[i].path,
+                           offset);
+            std::memcpy(offsets.data() + i * sizeof offset, &offset, sizeof offset);
         }
-        const Handle root_group(H5Oopen(file, "/", H5P_DEFAULT), H5Oclose, "H5Oopen");
-        write_checksum(root_group, digest_key, digest_of(catalog));
+        for (const auto& [key, value] : attributes) structure->attribute(key.first, key.second, value);
+    }
+
+    void collect(const std::function<void(FileWindow&)>& take) {
+        std::sort(parts.begin(), parts.end(), [&](const HeldPart& a, const HeldPart& b) {
+            return places[a.dataset].offset < places[b.dataset].offset;
+        });
+        agree_on(world, [&] {
+            collect_windows(world, places, parts, WindowPlan::for_saving(world.size(), window_bytes), take,
+                            filled);
+        });
+        parts.clear();
+    }
+
+    /// Checksums of the datasets in a window, while it is in cache, and the write.
+    void write(const FileWindow& window) {
+        auto next = std::partition_point(by_offset.begin(), by_offset.end(), [&](std::size_t i) {
+            return places[i].bytes().end <= window.filled.begin;
+        });
+        for (; next != by_offset.end() && places[*next].offset < window.filled.end; ++next) {
+            const Place& place = places[*next];
+            const ByteRange bytes = common(place.bytes(), window.filled);
+            const auto count = static_cast<std::int64_t>(bytes.size() / place.element_bytes);
+            const auto first = static_cast<std::int64_t>((bytes.begin - place.offset) / place.element_bytes);
+            checksums[*next] +=
+                checksum_rows(window.at(bytes.begin), datasets[*next].dtype, 1, count, first, count);
+        }
+        if (!error.empty()) return;
+        error = write_fully(data, window.at(window.filled.begin), window.filled.size(), window.filled.begin);
+        ++writes;
+        bytes_written += window.filled.size();
+    }
+
+    void sync() {
+        if (error.empty() && ::fsync(data) != 0) error = fmt::format("fsync: {}", system_reason);
+    }
+
+    void add_checksums() {
+        std::vector<std::uint64_t> words = checksums;
+        words.insert(words.end(), filled.begin(), filled.end());
+        words = all_reduce_sum_u64(world, words);
+        for (std::size_t i = 0; i < datasets.size(); ++i) {
+            const std::uint64_t held = words[datasets.size() + i];
+            internal_check(held == datasets[i].bytes(), "dataset {}: parts hold {} of {} values",
+                           datasets[i].path, held / size_of(datasets[i].dtype), datasets[i].shape.size());
+            if (root()) structure->set_checksum(datasets[i].path, words[i]);
+        }
     }
 };
 
-CheckpointWriter::CheckpointWriter(const Comm& world, std::string path, std::uint64_t expected_bytes)
+std::uint64_t staged_bytes(std::uint64_t file_bytes, int ranks, std::uint64_t window_bytes) {
+    const std::uint64_t windows = file_bytes / window_bytes + 2;
+    const std::uint64_t share = (windows + ranks - 1) / ranks * window_bytes;
+    const std::uint64_t round = WindowPlan::for_saving(ranks, window_bytes).round_bytes / ranks;
+    return share + (ranks > 1 ? 2 * std::min(round, file_bytes) : 0);
+}
+
+CheckpointWriter::CheckpointWriter(const Comm& world, std::string path, std::uint64_t window_bytes)
     : state_(std::make_unique<State>()) {
     State& s = *state_;
     s.world = world;
     s.partial = path + ".partial";
     s.path = std::move(path);
+    s.window_bytes = window_bytes;
     ignore_file_size_signal();
-    try {
-        agree_on(world, [&] {
-            check_file_size_limit(s.path, expected_bytes);
-            if (!s.root()) return;
-            check_free_space(s.path, expected_bytes);
-            s.made_partial = true;
-            s.file = create_file(s.partial);
-            s.data = FileDescriptor(::open(s.partial.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
-            require(s.data >= 0, "cannot open {} ({}); check run.dir", s.partial, system_reason);
-            s.catalog.attributes["/"];
-        });
-        agree_on(world, [&] {
-            if (s.root()) return;
-            s.data = FileDescriptor(::open(s.partial.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC));
-            require(s.data >= 0, "cannot open {} ({}); all ranks must see run.dir", s.partial, system_reason);
-        });
-    } catch (...) {
-        if (s.made_partial) ::unlink(s.partial.c_str());
-        throw;
-    }
 }
 
 CheckpointWriter::~CheckpointWriter() {
-    State& s = *state_;
-    s.abandon();
-    if (s.made_partial) ::unlink(s.partial.c_str());
+    if (state_->made_partial) ::unlink(state_->partial.c_str());
 }
 
 void CheckpointWriter::attribute(const std::string& object, const std::string& key, const Attribute& value) {
-    State& s = *state_;
-    s.on_root([&] {
-        if (!s.catalog.datasets.contains(object)) s.make_group(object);
-        const Handle target(H5Oopen(s.file, object.c_str(), H5P_DEFAULT), H5Oclose, "H5Oopen");
-        write_attribute(target, key, value);
-        s.catalog.attributes[object][key] = value;
-    });
+    state_->attributes[{object, key}] = value;
 }
 
 void CheckpointWriter::write(const std::string& path, const Shard& shard, Tensor values) {
-    PartValues part(shard, values);
-    Pieces all;
-    write_values(path, shard, part, all);
-    finish(path, all);
+    write_values(path, shard, PartValues(shard, values));
 }
 
 void CheckpointWriter::write(const std::string& path, const Shard& shard, const HostBlock& values) {
-    Pieces all;
-    write_piece(path, shard, values, all);
-    finish(path, all);
+    write_values(path, shard, PartValues(shard, values));
 }
 
-void CheckpointWriter::write_piece(const std::string& path, const Shard& shard, const HostBlock& values,
-                                   Pieces& so_far) {
-    PartValues part(shard, values);
-    write_values(path, shard, part, so_far);
+void CheckpointWriter::write_values(const std::string& path, const Shard& shard, PartValues values) {
+    if (const std::string problem = values.problem(); !problem.empty() && state_->problem.empty())
+        state_->problem = fmt::format("dataset {}: {}", path, problem);
+    const DType stored = stored_dtype(values.dtype());
+    write(path, shard, stored,
+          [values = std::make_shared<PartValues>(std::move(values))](
+              auto first, auto count, std::byte* packed) { values->pack(first, count, packed); });
 }
 
-void CheckpointWriter::write_values(const std::string& path, const Shard& shard, PartValues& values,
-                                    Pieces& so_far) {
+void CheckpointWriter::write(const std::string& path, const Shard& shard, DType stored, RowSource source) {
+    declare(path, shard.global, stored,
+            {.part = part_of(shard),
+             .replica = shard.replica,
+             .replicas = std::max(1, shard.replicas),
+             .source = std::move(source)});
+}
+
+void CheckpointWriter::declare(const std::string& path, const Shape& global, DType stored, HeldPart held) {
     State& s = *state_;
-    const bool writes = shard.replica == 0 && !shard.empty();
-    Announcement mine;
-    if (writes) mine.part = {shard.row0, shard.rows, shard.col0, shard.cols};
-    mine.rows = shard.global.rank() >= 1 ? shard.global[0] : 0;
-    mine.cols = shard.global_cols();
-    mine.dtype = static_cast<int>(stored_dtype(values.dtype()));
-    mine.holds_values = writes;
-    const std::vector<Announcement> all = gather_values(s.world, mine);
+    held.dataset = s.datasets.size();
+    s.datasets.push_back({path, global, stored});
+    if (!held.part.empty() && held.replica < held.replicas) s.parts.push_back(std::move(held));
+}
 
-    std::vector<Part> parts;
-    const bool first = so_far.values == 0;
-    const Announcement* typical = &all[0];  // says the type: the first that holds values
-    for (const Announcement& one : all) {
-        parts.push_back(one.part);
-        so_far.values += one.part.area();
-        if (one.holds_values && !typical->holds_values) typical = &one;
+std::uint64_t CheckpointWriter::dataset_bytes() const {
+    return state_->dataset_bytes();
+}
+
+void CheckpointWriter::stage() {
+    State& s = *state_;
+    s.place();
+    s.copied = true;
+    s.collect([&](FileWindow& window) {
+        s.staged_bytes += window.filled.size();
+        s.staged.push_back(std::move(window));
+    });
+}
+
+void CheckpointWriter::write_staged(Threads threads) {
+    State& s = *state_;
+    if (threads == Threads::one) ::omp_set_num_threads(1);  // of this thread's parallel regions
+    for (FileWindow& window : s.staged) {
+        s.write(window);
+        window.data.reset();
     }
-    const DType dtype = static_cast<DType>(typical->dtype);
-    agree_on(s.world, [&] {
-        const std::string problem = writes ? values.problem() : "";
-        internal_check(problem.empty(), "dataset {}: {}", path, problem);
-        internal_check(mine.rows == typical->rows && mine.cols == typical->cols && shard.global.rank() >= 1 &&
-                           (!writes || mine.dtype == typical->dtype),
-                       "dataset {}: ranks differ in shape ({}) or type ({})", path, shard.global.text(),
-                       name_of(values.dtype()));
-    });
-    std::int64_t offset = 0;
-    s.on_root([&] {
-        if (first) s.make_dataset(path, shard.global, dtype);
-        offset = static_cast<std::int64_t>(s.catalog.datasets.at(path).offset);
-    });
-    offset = broadcast(s.world, offset);
-
-    const FileArray array{s.data, static_cast<std::uint64_t>(offset), mine.rows, mine.cols, size_of(dtype)};
-    const std::string error = write_parts(s.world, parts, array, [&](auto begin, auto count, std::byte* to) {
-        values.pack(begin, count, to);
-        so_far.checksum += checksum_rows(to, dtype, count, shard.cols,
-                                         (shard.row0 + begin) * mine.cols + shard.col0, mine.cols);
-    });
-    agree(s.world, error.empty(), fmt::format("cannot write {} (dataset {}: {})", s.path, path, error));
+    s.staged.clear();
+    s.sync();
 }
 
-void CheckpointWriter::finish(const std::string& path, const Pieces& all) {
-    State& s = *state_;
-    const std::uint64_t sum = all_reduce_sum_u64(s.world, all.checksum);
-    agree_on(s.world, [&] {
-        if (!s.root()) return;
-        StoredDataset& dataset = s.catalog.datasets.at(path);
-        std::int64_t size = 1;
-        for (std::int64_t extent : dataset.shape) size *= extent;
-        internal_check(all.values == size, "dataset {}: parts hold {} of {} values", path, all.values, size);
-        dataset.checksum = sum;
-    });
+std::uint64_t CheckpointWriter::staged_bytes() const {
+    return state_->staged_bytes;
+}
+
+CheckpointWriter::Written CheckpointWriter::written() const {
+    return {state_->writes, state_->bytes_written};
 }
 
 std::uint64_t CheckpointWriter::commit() {
     State& s = *state_;
-    s.on_root([&] {
-        s.write_checksums();
-        SWITCHYARD_HDF5(H5Fflush(s.file, H5F_SCOPE_GLOBAL));
-        SWITCHYARD_HDF5(H5Fclose(s.file.release()));
-    });
-    agree_on(s.world, [&] {
-        require(::fsync(s.data) == 0, "cannot write {} (fsync: {})", s.path, system_reason);
-        require(s.data.close() == 0, "cannot write {} (close: {})", s.path, system_reason);
-    });
+    if (!s.copied) {
+        s.place();
+        s.collect([&](FileWindow& window) { s.write(window); });
+        s.sync();
+    }
+    agree(s.world, s.error.empty(), fmt::format("cannot write {} ({})", s.path, s.error));
+    s.add_checksums();
     std::int64_t bytes = 0;
+    s.on_root([&] {
+        bytes = static_cast<std::int64_t>(s.structure->finish());
+        s.structure->write_to(s.data);
+        require(::fsync(s.data) == 0, "fsync: {}", system_reason);
+    });
+    agree_on(s.world,
+             [&] { require(s.data.close() == 0, "cannot write {} (close: {})", s.path, system_reason); });
     s.on_root([&] {
         require(::rename(s.partial.c_str(), s.path.c_str()) == 0, "rename: {}", system_reason);
         s.made_partial = false;
         const FileDescriptor folder(::open(directory_of(s.path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
         require(folder >= 0 && ::fsync(folder) == 0, "sync of {}: {}", directory_of(s.path), system_reason);
-        bytes = static_cast<std::int64_t>(std::filesystem::file_size(s.path));
     });
     return static_cast<std::uint64_t>(broadcast(s.world, bytes));
 }

@@ -69,6 +69,7 @@ double all_reduce_sum(const Comm&, double);
 double all_reduce_max(const Comm&, double);
 double all_reduce_min(const Comm&, double);
 std::uint64_t all_reduce_sum_u64(const Comm&, std::uint64_t);  // modulo 2^64
+std::vector<std::uint64_t> all_reduce_sum_u64(const Comm&, std::vector<std::uint64_t>);
 std::string broadcast(const Comm&, std::string text, int root = 0);
 std::int64_t broadcast(const Comm&, std::int64_t value, int root = 0);
 /// `values` of rank 0 to all ranks, in one message.

@@ -93,6 +93,15 @@ std::uint64_t all_reduce_sum_u64(const Comm& comm, std::uint64_t value) {
     return std::accumulate(values.begin(), values.end(), std::uint64_t{0});
 }
 
+std::vector<std::uint64_t> all_reduce_sum_u64(const Comm& comm, std::vector<std::uint64_t> values) {
+    constexpr std::size_t most = message_limit / sizeof(std::uint64_t);
+    for (std::size_t begin = 0; comm.size() > 1 && begin < values.size(); begin += most)
+        SWITCHYARD_MPI(MPI_Allreduce(MPI_IN_PLACE, values.data() + begin,
+                                     static_cast<int>(std::min(most, values.size() - begin)), MPI_UINT64_T,
+                                     MPI_SUM, comm.handle()));
+    return values;
+}
+
 std::int64_t broadcast(const Comm& comm, std::int64_t value, int root) {
     send_to_all(comm, &value, sizeof value, root);
     return value;

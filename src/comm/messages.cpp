@@ -65,6 +65,7 @@ MPI_Datatype Requests::add_part_type(std::size_t part, std::size_t stride) {
 }
 
 void Requests::wait() {
+    if (requests_.empty()) return;  // a process without MPI, perhaps
     SWITCHYARD_MPI(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), MPI_STATUSES_IGNORE));
     requests_.clear();
     receives_.clear();

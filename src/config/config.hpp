@@ -68,6 +68,7 @@ struct RunConfig {
     std::string dtype = "bf16";
     std::int64_t log_interval = 10, eval_interval = 0, save_interval = 0;
     std::int64_t keep_last = 2, keep_every = 0;
+    bool async_save = true;
     double wall_limit = 0;               // s; 0: none
     double signal_lead = 0;              // s; 0: not known
     double hang_timeout = 600;           // s; 0: no watchdog
@@ -78,6 +79,10 @@ struct RunConfig {
     std::int64_t last_step() const { return stop_step > 0 ? stop_step : steps; }
 };
 
+struct IoConfig {
+    std::int64_t window = 4 << 20;  // bytes
+};
+
 struct Config {
     ModelConfig model;
     MethodConfig method;
@@ -85,6 +90,7 @@ struct Config {
     DataConfig data;
     OptimConfig optim;
     RunConfig run;
+    IoConfig io;
 };
 
 }  // namespace switchyard

@@ -13,6 +13,7 @@ constexpr double max_count = 9007199254740992.0;  // 2^53: exact as a double
 constexpr double max_ranks = 1 << 24;
 constexpr double max_width = 1 << 22, max_layers = 1 << 12, max_vocab = 1 << 24;
 constexpr double max_tokens = 1 << 24, max_sequences = 1 << 30;
+constexpr double least_window = 4 << 10, largest_window = 1 << 30;
 constexpr bool on_resume = true;
 
 ValueRule integer(double minimum, double maximum = max_count) {
@@ -200,6 +201,8 @@ void add_run_keys(std::vector<Key>& keys) {
     add("run.keep_last", &R::keep_last, integer(1), {"files", "newest checkpoints to keep", on_resume});
     add("run.keep_every", &R::keep_every, integer(0),
         {"steps", "keep checkpoints of multiples of this for good; 0: none", on_resume});
+    add("run.async_save", &R::async_save, boolean(),
+        {"", "write checkpoints while training goes on, if their copy fits into memory", on_resume});
     add("run.wall_limit", &R::wall_limit, duration(),
         {"s", "save and exit with code 75 before this time is over, also H:M:S; 0: no limit", on_resume});
     add("run.signal_lead", &R::signal_lead, duration(),
@@ -216,6 +219,11 @@ void add_run_keys(std::vector<Key>& keys) {
         {"", "what run.init_from takes: weights, or all: optimizer, method and position in the data too"});
 }
 
+void add_io_keys(std::vector<Key>& keys) {
+    keys.push_back(key("io.window", &Config::io, &IoConfig::window, integer(least_window, largest_window),
+                       {"bytes", "length of writes to checkpoints and of reads from them", on_resume}));
+}
+
 }  // namespace
 
 const std::vector<Key>& built_in_keys() {
@@ -226,6 +234,7 @@ const std::vector<Key>& built_in_keys() {
         add_data_keys(all);
         add_optim_keys(all);
         add_run_keys(all);
+        add_io_keys(all);
         return all;
     }();
     return keys;

@@ -106,24 +106,6 @@ std::string token_text(std::optional<std::int32_t> id) {
     return id.value_or(-1) < 0 ? "no token" : fmt::format("token {}", *id);
 }
 
-/// `name`: of the weight in the file.
-void copy_tensor(const SafetensorsFile& file, const std::string& name, const Shard& weight,
-                 CheckpointWriter& writer) {
-    Tensor values;
-    const Arena arena = allocate_scratch(
-        [&](Arena& a) { values = a.take(MemoryClass::workspace, DType::f32, weight.global); });
-    const std::int64_t rows = values.dim(0), cols = weight.global_cols();
-    const std::int64_t step = std::max<std::int64_t>(1, (2 << 20) / cols);
-    std::vector<float> block;
-    for (std::int64_t row = 0; row < rows; row += step) {
-        const std::int64_t count = std::min(step, rows - row);
-        block.resize(static_cast<std::size_t>(count * cols));
-        file.read_f32(name, row * cols, count * cols, block.data());
-        kernels::upload(block.data(), values.rows(row, count));
-    }
-    writer.write("/model/" + weight.name, weight, values);
-}
-
 }  // namespace
 
 std::string import_weights(const ImportRequest& request) {
@@ -150,12 +132,17 @@ std::string import_weights(const ImportRequest& request) {
 
     std::int64_t values = 0;
     for (const Shard& weight : weights) values += weight.global.size();
-    CheckpointWriter writer(Comm(), request.output, static_cast<std::uint64_t>(values) * sizeof(float));
+    CheckpointWriter writer(Comm(), request.output);
     write_header(writer, {0, 0, 0, config_text(config, method_options()), config.run.dtype, data},
                  config.run.seed, Topology::imaginary(1, 1, 0));
     for (const Shard& weight : weights) {
         const std::string& name = stored.at(weight.name);
-        copy_tensor(source.file_of(name), name, weight, writer);
+        const SafetensorsFile& file = source.file_of(name);
+        const std::int64_t cols = weight.global_cols();
+        writer.write("/model/" + weight.name, weight, DType::f32,
+                     [&file, &name, cols](auto first, auto count, std::byte* packed) {
+                         file.read_f32(name, first * cols, count * cols, reinterpret_cast<float*>(packed));
+                     });
     }
     writer.commit();
     return fmt::format(

@@ -13,7 +13,8 @@ struct Shard {
     std::int64_t row0 = 0, col0 = 0;  // global position of the local tensor's first element
     std::int64_t rows = 0,
                  cols = 1;  // valid local extent; the local tensor may be larger (padding), never smaller
-    int replica = 0;        // number among the ranks that hold the same values; replica 0 writes them
+    int replica = 0;        // number among the ranks that hold the same values
+    int replicas = 0;       // how many there are; 0: not known, then replica 0 alone writes
 
     std::int64_t global_cols() const { return global.rank() == 2 ? global[1] : 1; }
     bool empty() const { return rows == 0 || cols == 0; }

@@ -15,6 +15,8 @@ struct SignOfLife {
 
 /// `doing` must be a string literal. Cheap (relaxed stores); may be called from any thread.
 void sign_of_life(const char* doing, std::int64_t step = -1);
+/// From now on this thread gives none: its work says nothing about whether the run goes on.
+void no_signs_of_life_from_this_thread();
 SignOfLife last_sign_of_life();
 
 /// While an object of this class lives, this process has done its part and waits for other ranks, however

@@ -27,6 +27,7 @@ void InferenceState::load(const CheckpointReader& reader) {
     for (Parameter* p : model.parameters()) weights.parameter(*p);
     StateIo io(reader);
     method->visit_function(io);
+    io.complete();
     model.prepare(context);
     step = reader.integer("/", "step", 0, last_possible_step);
     weights_changed();

@@ -30,7 +30,9 @@ Shard Linear::base_shard(const ModelContext& context) const {
     Shard part = shard();
     part.row0 += base_.slice.begin;
     part.rows = base_.slice.valid;
-    part.replica = base_.slice.kept < out_.padded ? 0 : context.topology.dp_rank();
+    const bool whole = base_.slice.kept == out_.padded;
+    part.replica = whole ? context.topology.dp_rank() : 0;
+    part.replicas = whole ? context.topology.dp_size() : 1;
     return part;
 }
 
@@ -69,12 +71,19 @@ void Linear::initialise(const ModelContext& context) {
 }
 
 void Linear::visit_base(StateIo& io, const ModelContext& context) {
-    const Tensor full = context.arena.shared(context.accumulate(), base_.words.hi.shape());
+    const kernels::FrozenWeight words = base_.words;
+    const Tensor full = context.arena.shared(context.accumulate(), words.hi.shape());
     const Shard part = base_shard(context);
-    if (io.saving()) kernels::load_frozen(base_.words, full);
-    if (io.loading()) kernels::zero(full);  // clears the padding, which the file does not hold
-    io.tensor("/model/" + part.name, part, full);
-    if (io.loading()) kernels::store_frozen(full, base_.words);
+    if (io.loading())  // the padding, which the file does not hold
+        for (const Tensor& word : {words.hi, words.lo})
+            if (!word.empty()) kernels::zero(word);
+    io.formed(
+        "/model/" + part.name, part, full.dtype(),
+        {.room = [full](std::int64_t count) { return full.rows(0, count); },
+         .form = [words](std::int64_t first,
+                         Tensor rows) { kernels::load_frozen(words.rows(first, rows.dim(0)), rows); },
+         .store = [words](std::int64_t first,
+                          Tensor rows) { kernels::store_frozen(rows, words.rows(first, rows.dim(0))); }});
 }
 
 Cost Linear::cost() const {

@@ -232,13 +232,13 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     d.replica = shard.replica;
     const auto access = [&](const RowPlace& place, DType dtype) { return RowAccess{dtype, place, place}; };
     const auto rows_of = [&](Tensor state) {
-        return [this, state, &d](std::int32_t row) {
-            return kernels::RowPart{state, kernels::Rows::range(index_[row], 1), 0, d.cols};
+        return [this, state, cols = d.cols](std::int32_t row) {
+            return kernels::RowPart{state, kernels::Rows::range(index_[row], 1), 0, cols};
         };
     };
     const DType wide = context.accumulate();
     io.rows("/model/" + shard.name, d,
-            access([this, &d](std::int32_t row) { return master_part(row, d.cols); }, wide));
+            access([this, cols = d.cols](std::int32_t row) { return master_part(row, cols); }, wide));
     const std::string base = "/optimizer/" + shard.name;
     const DistributedRows of_value = d;
     const auto visit_moment = [&](const char* name, std::int64_t width, Tensor moment) {

@@ -121,12 +121,31 @@ void Record::step(const StepFigures& x, double remaining_s) {
                     x.val_loss.has_value()});
 }
 
+void Record::saving() {
+    if (directory_) log_event("save_begun");
+}
+
 void Record::saved(const SaveReport& report) {
     if (!directory_) return;
-    log_event("save", {{"checkpoint", report.path}, {"bytes", report.bytes}, {"seconds", report.seconds}});
+    if (!report.problem.empty()) {
+        log_event("save_failed", {{"checkpoint", report.path}, {"problem", report.problem}});
+        progress_.end_line();
+        print_error(
+            "warning: step {} was not saved: {}\n  older checkpoints are untouched and the run goes on",
+            report.step, report.problem);
+        return;
+    }
+    log_event("save", {{"checkpoint", report.path},
+                       {"of_step", report.step},
+                       {"bytes", report.bytes},
+                       {"seconds", report.seconds},
+                       {"stalled_s", report.stalled}});
     write_status({"running", "", step_, ""});
-    progress_.line(
-        fmt::format("saved {} ({} in {:.2f} s)", report.path, bytes_text(report.bytes), report.seconds));
+    progress_.line(fmt::format("saved {} ({} in {:.2f} s{})", report.path, bytes_text(report.bytes),
+                               report.seconds,
+                               report.seconds > 1.5 * report.stalled
+                                   ? fmt::format(", training stood still for {:.2f} s", report.stalled)
+                                   : ""));
     logged_.save_s = std::max(logged_.save_s, report.seconds);
     say_signal_lead();
 }
@@ -165,8 +184,8 @@ void Record::last_words(const std::string& problem) const {
     if (!status || status->outcome != "failed") write_status({"failed", problem, step_, ""});
 }
 
-double Record::needed_s() const {
-    return directory_ ? 2 * longest_step_s_ + 1.5 * expected_save_s() + 1 : 0;
+double Record::needed_s(bool save_under_way) const {
+    return directory_ ? 2 * longest_step_s_ + 1.5 * (1 + save_under_way) * expected_save_s() + 1 : 0;
 }
 
 double Record::expected_save_s() const {

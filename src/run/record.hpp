@@ -8,12 +8,12 @@
 
 #include "io/run/run_directory.hpp"
 #include "io/run/run_log.hpp"
-#include "run/checkpoints.hpp"
 #include "run/initial_state.hpp"
 #include "run/progress.hpp"
 #include "run/report.hpp"
 #include "run/signal_lead.hpp"
 #include "run/stop_requests.hpp"
+#include "saving/checkpoints.hpp"
 #include "train/resume_rules.hpp"
 
 namespace switchyard {
@@ -35,6 +35,9 @@ class Record {
     /// A line for people that stays.
     void say(const std::string& line);
     void step(const StepFigures&, double remaining_s);
+    /// A save goes on in the background.
+    void saving();
+    /// A save ended, with a file or with a problem.
     void saved(const SaveReport&);
     void stopping(Stop);
     void finished(const char* outcome, const std::string& reason, const MeasuredMemory&);
@@ -44,8 +47,8 @@ class Record {
     /// failed() from a watchdog's thread: what another rank said first stays.
     void last_words(const std::string& problem) const;
 
-    /// What a further step and a save will take at most; 0 on other ranks.
-    double needed_s() const;
+    /// What a further step and the saves after it will take at most; 0 on other ranks.
+    double needed_s(bool save_under_way) const;
 
   private:
     double expected_save_s() const;

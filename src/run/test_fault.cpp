@@ -27,12 +27,12 @@ TestFault::TestFault(int rank) {
     const bool parsed = second != std::string::npos && read_number(text.substr(0, first), struck) &&
                         read_number(text.substr(first + 1, second - first - 1), step);
     kind_ = parsed ? text.substr(second + 1) : "";
-    constexpr std::string_view kinds[] = {"throw", "kernel", "hang", "nan", "wait", "flip"};
-    require(
-        std::find(std::begin(kinds), std::end(kinds), kind_) != std::end(kinds),
-        "SWITCHYARD_TEST_FAULT = '{}' is not rank:updates:KIND with throw, kernel, hang, nan, wait or flip "
-        "(it is for tests); unset it",
-        text);
+    constexpr std::string_view kinds[] = {"throw", "kernel", "hang", "nan", "wait", "flip", "hold"};
+    require(std::find(std::begin(kinds), std::end(kinds), kind_) != std::end(kinds),
+            "SWITCHYARD_TEST_FAULT = '{}' is not rank:updates:KIND with throw, kernel, hang, nan, wait, flip "
+            "or hold "
+            "(it is for tests); unset it",
+            text);
     if (struck == rank || struck == -1) step_ = step;
 }
 

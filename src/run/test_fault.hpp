@@ -18,6 +18,8 @@ class TestFault {
     void strike(std::int64_t step, Transformer&) const;
     /// After them: the lowest bit of the first frozen weight, or of the last parameter where none is frozen.
     void flip(std::int64_t step, Transformer&) const;
+    /// Whether the save begun at `step` is not written before somebody waits for it.
+    bool holds(std::int64_t step) const { return kind_ == "hold" && step == step_; }
 
   private:
     std::int64_t step_ = -1;

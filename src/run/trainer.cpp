@@ -83,6 +83,11 @@ void Trainer::build_state() {
     scale_.flops_per_token = flops_per_token(flops);
     checkpoints_.emplace(topology_.world, RunDirectory::checkpoints_of(config_.run.dir), config_,
                          identity_of(tokens_.info()));
+    if (!config_.run.async_save) return;
+    const std::string problem = checkpoints_->save_in_background(topology_, checkpoint_bytes(state()));
+    if (!problem.empty())
+        record_.say("note        checkpoints are written in the foreground (run.async_save needs " + problem +
+                    "); use more nodes to save in the background");
 }
 
 void Trainer::restore_or_initialise() {
@@ -103,6 +108,7 @@ Stop Trainer::train_steps() {
     try {
         return steps_to_the_end();
     } catch (const NotFinite& problem) {
+        end_save(Checkpoints::Wait::yes);
         fail<AgreedError>("{} {}", problem.what(), checkpoints_->advice_after_divergence(state().step));
     }
 }
@@ -121,15 +127,16 @@ Stop Trainer::steps_to_the_end() {
         }
         record_.step(figures, requests_.remaining_s());
         if (last) break;
-        const StopDecision decision = requests_.agree(record_.needed_s());
+        end_save(Checkpoints::Wait::no);
+        const StopDecision decision = requests_.agree(record_.needed_s(checkpoints_->under_way()));
         if (decision.stop != Stop::none) {
             record_.stopping(decision.stop);
-            save();
+            save_now();
             return decision.stop;
         }
-        if (decision.save || at_interval(config_.run.save_interval)) save();
+        if (decision.save || at_interval(config_.run.save_interval)) begin_save();
     }
-    if (checkpoints_->newest_step() != state().step) save();
+    save_now();
     return Stop::none;
 }
 
@@ -156,12 +163,30 @@ double Trainer::evaluate() {
     return loss;
 }
 
-void Trainer::save() {
+void Trainer::begin_save() {
+    end_save(Checkpoints::Wait::yes);
+    check_before_save();
+    checkpoints_->begin(state(), first_sample_, fault_.holds(state().step));
+    end_save(Checkpoints::Wait::no);
+    if (checkpoints_->under_way()) record_.saving();
+}
+
+void Trainer::end_save(Checkpoints::Wait wait) {
+    if (const auto report = checkpoints_->ended(wait)) record_.saved(*report);
+}
+
+void Trainer::save_now() {
+    end_save(Checkpoints::Wait::yes);
+    if (checkpoints_->newest_step() == state().step) return;
+    check_before_save();
+    record_.saved(checkpoints_->save(state(), first_sample_));
+}
+
+void Trainer::check_before_save() {
     record_.check_lock();
     const std::string bad = first_bad_weight(state());
     require<NotFinite>(bad.empty(), "step {}: weight {} is not finite after the update, and is not saved",
                        state().step, bad);
-    record_.saved(checkpoints_->save(state(), first_sample_));
 }
 
 int Trainer::finish(Stop stop) {

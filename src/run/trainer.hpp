@@ -6,12 +6,12 @@
 #include <optional>
 
 #include "io/tokens/token_loader.hpp"
-#include "run/checkpoints.hpp"
 #include "run/environment.hpp"
 #include "run/record.hpp"
 #include "run/stop_requests.hpp"
 #include "run/test_fault.hpp"
 #include "run/watchdog.hpp"
+#include "saving/checkpoints.hpp"
 
 namespace switchyard {
 
@@ -36,7 +36,12 @@ class Trainer {
     Stop steps_to_the_end();
     StepFigures one_step();
     double evaluate();
-    void save();
+    /// In the background where that is possible; a failure is told and does not end the run.
+    void begin_save();
+    void end_save(Checkpoints::Wait);
+    /// Until the file of this step is there; throws where it cannot be.
+    void save_now();
+    void check_before_save();
     int finish(Stop);
 
     bool at_interval(std::int64_t interval) const { return interval > 0 && state().step % interval == 0; }

@@ -57,8 +57,8 @@ void write_header(CheckpointWriter& writer, const CheckpointHeader& header, std:
     writer.attribute("/", "tp", std::int64_t{topology.tp_size()});
     writer.attribute("/", "dp", std::int64_t{topology.dp_size()});
     writer.attribute("/", "code_version", version_text());
-    writer.attribute("/", "host", broadcast(topology.world, host_name()));
-    writer.attribute("/", "time", broadcast(topology.world, utc_time()));
+    writer.attribute("/", "host", host_name());
+    writer.attribute("/", "time", utc_time());
     writer.attribute("/data", "next_sample", header.next_sample);
     writer.attribute("/data", "token_fingerprint", header.data.tokens);
     writer.attribute("/data", "tokenizer_fingerprint", header.data.tokenizer);
@@ -100,6 +100,8 @@ void check_names(const CheckpointHeader& header, const std::string& path, const 
             path, header.layers, found.text(), model.num_layers, model.vocab_size, model.hidden_size);
 }
 
+}  // namespace
+
 CheckpointHeader header_of(const CheckpointReader& reader) {
     // Products of these numbers, in samples and tokens, fit into 64 bits.
     constexpr std::int64_t most = std::int64_t{1} << 60;
@@ -120,8 +122,6 @@ CheckpointHeader header_of(const CheckpointReader& reader) {
     if (reader.has(embedding)) header.embedding = reader.shape(embedding);
     return header;
 }
-
-}  // namespace
 
 CheckpointHeader read_header(const Comm& world, const std::string& path) {
     const CheckpointReader reader(world, path);

@@ -38,10 +38,13 @@ struct CheckpointHeader {
     std::int64_t layers = -1;
     Shape embedding;
 };
+/// The header of an open file. Throws UserError if it has another format version, or attributes are missing
+/// or wrong.
+CheckpointHeader header_of(const CheckpointReader&);
 /// Collective. Throws UserError on all ranks if the file is missing, its metadata are damaged, or it has
 /// another format version.
 CheckpointHeader read_header(const Comm& world, const std::string& path);
-/// Writes what read_header() reads, and the provenance. Collective over the topology's world.
+/// Writes what read_header() reads, and the provenance.
 void write_header(CheckpointWriter&, const CheckpointHeader&, std::uint64_t seed, const Topology&);
 /// The configuration stored in a checkpoint, changed by `arguments` ("--section.key=value"). Throws UserError
 /// if the file holds another model than its configuration describes.

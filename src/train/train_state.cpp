@@ -28,12 +28,13 @@ void TrainState::initialise() {
     weights_changed();
 }
 
-void TrainState::visit(StateIo& io) {
+void TrainState::visit(StateIo& io, const CheckpointReader::Progress& progress) {
     if (io.loading()) method->visit_state(io, optimizer);
     optimizer.visit_state(io);
     visit_frozen_weights(io);
     method->visit_function(io);
     if (!io.loading()) return method->visit_state(io, optimizer);
+    io.complete(progress);
     optimizer.values_from_masters();
     model.prepare(context);
     weights_changed();

@@ -14,7 +14,7 @@ struct TrainState : ModelState {
     void initialise();
     /// Saves or loads everything except `step`, which must be the checkpoint's before loading. Collective.
     /// After loading, products use the loaded values.
-    void visit(StateIo&);
+    void visit(StateIo&, const CheckpointReader::Progress& progress = {});
     /// Takes only the weights, with low-rank factors merged, from a checkpoint of the same model and any
     /// method (run.init_from). The method's own values are drawn anew, and the function of the checkpoint is
     /// kept. Throws UserError on all ranks if a weight is missing or has another shape.

@@ -121,7 +121,7 @@ TEST(Parse, EveryBuiltInKeyReachesItsOwnMember) {
         std::string value;
         switch (key.rule.type) {
             case Type::integer:
-                value = "3";
+                value = key.rule.minimum <= 3 ? "3" : fmt::format("{:.0f}", key.rule.minimum);
                 break;
             case Type::real:
                 value = "0.125";
@@ -514,11 +514,11 @@ TEST(Validate, StepsAndFormats) {
 TEST(Compare, AllowsWhatTheResumeContractLists) {
     const Config stored = config_of("");
     const std::vector<std::string> free = {
-        "parallel.tp=2",       "parallel.shard_frozen=true", "parallel.rotate=false", "data.tokens=b.h5",
-        "data.micro_batch=2",  "model.recompute=true",       "run.dir=else",          "run.log_interval=1",
-        "run.eval_interval=5", "run.save_interval=5",        "run.keep_last=9",       "run.keep_every=9",
-        "run.wall_limit=60",   "run.hang_timeout=0",         "run.stop_step=5",       "run.signal_lead=30",
-        "run.check_replicas=5"};
+        "parallel.tp=2",        "parallel.shard_frozen=true", "parallel.rotate=false", "data.tokens=b.h5",
+        "data.micro_batch=2",   "model.recompute=true",       "run.dir=else",          "run.log_interval=1",
+        "run.eval_interval=5",  "run.save_interval=5",        "run.keep_last=9",       "run.keep_every=9",
+        "run.wall_limit=60",    "run.hang_timeout=0",         "run.stop_step=5",       "run.signal_lead=30",
+        "run.check_replicas=5", "run.async_save=false",       "io.window=65536"};
     std::set<std::string> free_names;
     for (const std::string& setting : free) {
         const auto changes = compare_configs(stored, config_of("", {"--" + setting}), methods());

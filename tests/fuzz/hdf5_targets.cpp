@@ -18,7 +18,7 @@ namespace {
 std::string checkpoint() {
     static const std::string bytes = [] {
         const std::string path = folder() + "/original.h5";
-        CheckpointWriter writer(Comm(), path, 0);
+        CheckpointWriter writer(Comm(), path);
         for (int i = 0; i < 12; ++i) writer.attribute("/", "key" + std::to_string(i), std::int64_t{i});
         writer.attribute("/", "config", std::string("[run]\nsteps = 20\n"));
         writer.attribute("/data", "next_sample", std::int64_t{240});

@@ -130,7 +130,7 @@ class RowScale : public ::testing::Test {
         run_->losses(5);
         const WholeState state = testing::whole_state(run_->state());
         if (world_.rank() == 0) weights_ = weights_by_formula(state, 5);
-        CheckpointWriter writer(world_, file(), 0);
+        CheckpointWriter writer(world_, file());
         CheckpointHeader header;
         header.step = 5;
         header.config = config_text(config_, method_options());

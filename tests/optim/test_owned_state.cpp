@@ -147,7 +147,7 @@ TEST_P(OwnedState, IsStoredAndReadBack) {
     state.fill();
     std::uint64_t counted = 0;
     {
-        CheckpointWriter writer(world_, path_, 0);
+        CheckpointWriter writer(world_, path_);
         StateIo io(writer), counter(counted);
         state.optimizer().visit_state(io);
         state.optimizer().visit_state(counter);
@@ -166,6 +166,7 @@ TEST_P(OwnedState, IsStoredAndReadBack) {
     State next(GetParam(), topology_);
     StateIo io(reader);
     next.optimizer().visit_state(io);
+    io.complete();
     next.expect_filled(true);
     next.optimizer().values_from_masters();
     const std::vector<double> values = host(next.parameter().value);

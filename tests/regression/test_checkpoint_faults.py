@@ -117,7 +117,7 @@ class DiskFull(program.Test):
         self.assert_fails_to_save(run, 200000, "files are limited to 195 KiB); raise `ulimit -f`")
 
     def test_met_while_writing(self):
-        """The values fit, the structure after them does not; on any rank."""
+        """The values alone would fit, the whole file does not; on any rank, each of which writes windows near the end."""
         sizes = self.run_of("sizes", **program.SWITCHING)
         self.assert_trains(sizes, run__stop_step=1)
         with program.h5py.File(sizes.checkpoint()) as file:
@@ -127,7 +127,7 @@ class DiskFull(program.Test):
         limit = (values + sizes.checkpoint().stat().st_size) // 2
         for victims in ([0],) if RANKS == 1 else ([0], [1], [0, 1]):
             with self.subTest(victims=victims):
-                run = self.run_of(f"run{victims}", **program.SWITCHING)
+                run = self.run_of(f"run{victims}", **program.SWITCHING, **{"io.window": 4096})
                 self.assert_fails_to_save(run, limit, "File too large", victims)
 
 

@@ -59,7 +59,7 @@ class Tmpfs(program.Test):
         self.assert_fails_to_save(lambda file: file.stat().st_size // 2, "(no space left: ")
 
     def test_met_while_writing(self):
-        """There is room for the values, but not for the structure after them."""
+        """There is room for most of the file, but not for all of it."""
         self.assert_fails_to_save(lambda file: file.stat().st_size - (32 << 10), "No space left on device")
 
     def test_not_a_byte_left(self):

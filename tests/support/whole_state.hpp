@@ -20,7 +20,7 @@ inline WholeState whole_state(TrainState& state) {
     std::unique_ptr<test::TemporaryDirectory> directory;
     if (world.rank() == 0) directory = std::make_unique<test::TemporaryDirectory>();
     const std::string path = broadcast(world, directory ? directory->file("state.h5") : "");
-    CheckpointWriter writer(world, path, 0);
+    CheckpointWriter writer(world, path);
     StateIo io(writer);
     state.visit(io);
     writer.commit();

@@ -78,7 +78,7 @@ class InitFrom : public ::testing::Test {
     std::string file() const { return shared_ + "/state.h5"; }
     template <class More>
     void save(TinyRun& run, const More& more) {
-        CheckpointWriter writer(world_, file(), 0);
+        CheckpointWriter writer(world_, file());
         CheckpointHeader header;
         header.step = run.state().step;
         header.dtype = run.config().run.dtype;

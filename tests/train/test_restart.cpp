@@ -6,7 +6,7 @@
 
 #include "core/error.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
-#include "run/checkpoints.hpp"
+#include "saving/checkpoints.hpp"
 #include "train/resume_rules.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/tiny_run.hpp"
@@ -91,7 +91,7 @@ class Restart : public ::testing::TestWithParam<Case> {
         barrier(world);
     }
     static void save(TinyRun& run, const std::string& path) {
-        CheckpointWriter writer(run.state().context.topology.world, path, 0);
+        CheckpointWriter writer(run.state().context.topology.world, path);
         StateIo io(writer);
         writer.attribute("/", "step", run.state().step);
         writer.attribute("/", "dtype", run.config().run.dtype);
@@ -279,7 +279,7 @@ TEST_F(InitFrom, OnlyDamageSetsAFileAside) {
         EXPECT_EQ(state.step, 2);
 
         const auto write_other = [&](std::int64_t version) {
-            CheckpointWriter writer(ranks, other, 0);
+            CheckpointWriter writer(ranks, other);
             writer.attribute("/", "format_version", version);
             for (const char* key : {"step", "tokens_seen"}) writer.attribute("/", key, std::int64_t{3});
             for (const char* key : {"config", "dtype"}) writer.attribute("/", key, std::string());

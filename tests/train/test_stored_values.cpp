@@ -20,7 +20,7 @@ class StoredValues : public ::testing::Test {
     /// A checkpoint of step `step` whose configuration has these lines in [optim].
     void write(std::int64_t step, const std::string& lines) {
         std::filesystem::create_directories(checkpoints());
-        CheckpointWriter writer(Comm(), checkpoint_path(checkpoints(), step), 0);
+        CheckpointWriter writer(Comm(), checkpoint_path(checkpoints(), step));
         CheckpointHeader header;
         header.step = step;
         header.config = "[model]\nvocab_size = 300\n[optim]\n" + lines;

@@ -11,8 +11,8 @@
 
 #include "core/backend_memory.hpp"
 #include "core/call_counts.hpp"
-#include "core/cpu/available_memory.hpp"
 #include "core/host.hpp"
+#include "core/host_memory.hpp"
 
 namespace switchyard::backend {
 namespace {

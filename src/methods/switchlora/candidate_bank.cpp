@@ -37,11 +37,11 @@ void CandidateBank::visit_state(StateIo& io, const std::string& path, OwnedParam
     d.rows = static_cast<std::int64_t>(home.size());
     d.cols = factor->shard.cols;
     d.width = bank.dim(1);
-    const auto stored = [&](std::int32_t c) {
-        return kernels::RowPart{bank, kernels::Rows::range(row[c], 1), 0, d.cols};
+    const auto stored = [this, cols = d.cols](std::int32_t c) {
+        return kernels::RowPart{bank, kernels::Rows::range(row[c], 1), 0, cols};
     };
-    const auto current = [&](std::int32_t c) {
-        return slot_of[c] >= 0 ? owned.master_part(slot_of[c], d.cols) : stored(c);
+    const auto current = [stored, slot_of, &owned, cols = d.cols](std::int32_t c) {
+        return slot_of[c] >= 0 ? owned.master_part(slot_of[c], cols) : stored(c);
     };
     io.rows(path, d, {accumulate_type(bank.dtype()), current, stored});
 }

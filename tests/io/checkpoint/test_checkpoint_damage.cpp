@@ -3,6 +3,8 @@
 // in them.
 #include <gtest/gtest.h>
 
+#include <deque>
+
 #include "core/error.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/files/files.hpp"
@@ -17,24 +19,34 @@ using hdf5::Handle;
 using test::HostTensor;
 using test::TemporaryDirectory;
 
-void write_whole(CheckpointWriter& writer, const std::string& path, DType dtype, Shape shape) {
-    writer.write(path, test::cut(shape, test::Cut::rows, 0, 1), test::whole_tensor(dtype, shape));
-}
+/// A file of whole tensors, which live until it is committed.
+class WholeFile {
+  public:
+    explicit WholeFile(const std::string& path) : writer(Comm(), path) {}
+    void write(const std::string& path, DType dtype, Shape shape) {
+        values_.push_back(test::whole_tensor(dtype, shape));
+        writer.write(path, test::cut(shape, test::Cut::rows, 0, 1), values_.back());
+    }
+    CheckpointWriter writer;
+
+  private:
+    std::deque<HostTensor> values_;
+};
 
 /// All that real checkpoints have: attributes and links few enough to lie in their object and too many for
 /// that (HDF5 then keeps them in a heap with an index), matrices, vectors, tables, an empty one.
 void write_small_checkpoint(const std::string& path) {
-    CheckpointWriter writer(Comm(), path, 0);
+    WholeFile file(path);
+    CheckpointWriter& writer = file.writer;
     for (int i = 0; i < 12; ++i) writer.attribute("/", "key " + std::to_string(i), std::int64_t{i});
     writer.attribute("/", "config", std::string("[run]\nsteps = 20\n"));
     writer.attribute("/data", "next_sample", std::int64_t{240});
-    for (int i = 0; i < 10; ++i)
-        write_whole(writer, "/model/layers." + std::to_string(i), DType::f32, {3, 2});
+    for (int i = 0; i < 10; ++i) file.write("/model/layers." + std::to_string(i), DType::f32, {3, 2});
     writer.attribute("/model/layers.3", "scale", 0.25);
-    write_whole(writer, "/method/bank/A", DType::bf16, {5, 7});
-    write_whole(writer, "/method/bank/none", DType::f64, {0, 7});
-    write_whole(writer, "/optimizer/step", DType::i32, {9});
-    write_whole(writer, "/optimizer/tables", DType::i64, {9});
+    file.write("/method/bank/A", DType::bf16, {5, 7});
+    file.write("/method/bank/none", DType::f64, {0, 7});
+    file.write("/optimizer/step", DType::i32, {9});
+    file.write("/optimizer/tables", DType::i64, {9});
     writer.commit();
 }
 

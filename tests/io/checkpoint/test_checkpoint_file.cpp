@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <deque>
 #include <optional>
 
 #include "comm/collectives.hpp"
@@ -61,7 +62,8 @@ class CheckpointFile : public ::testing::Test {
     void write(CheckpointWriter& writer, DType dtype, Shape shape, Cut how, std::int64_t padding = 0,
                const std::string& path = "/x") {
         const Shard shard = cut(shape, how, world.rank(), world.size());
-        writer.write(path, shard, local_tensor(dtype, shard, padding, true));
+        declared.push_back(local_tensor(dtype, shard, padding, true));
+        writer.write(path, shard, declared.back());
     }
     /// Bits and padding of every rank are right.
     ::testing::AssertionResult reads_back(const CheckpointReader& reader, const std::string& path,
@@ -77,6 +79,7 @@ class CheckpointFile : public ::testing::Test {
     TemporaryDirectory folder;
     Comm world;
     std::string shared;
+    std::deque<HostTensor> declared;  // lives until the writers have committed
 };
 
 struct Stored {
@@ -114,7 +117,7 @@ std::int64_t padding_with(Cut how) {
 TEST_F(CheckpointFile, AnyCutIsReadAsAnyOther) {
     std::vector<std::pair<std::string, HostTensor>> expected;
     {
-        CheckpointWriter writer(world, file("a.h5"), 0);
+        CheckpointWriter writer(world, file("a.h5"));
         for (DType dtype : all_types)
             for (Shape shape : small_shapes)
                 for (Cut how : all_cuts) {
@@ -159,7 +162,7 @@ TEST_F(CheckpointFile, LongRunsOfRows) {
     const std::vector<std::pair<Shape, Cut>> cases{
         {rounds, Cut::columns}, {{3, 1200007}, Cut::rows}, {{3, 1200007}, Cut::grid}, {{1500007}, Cut::rows}};
     {
-        CheckpointWriter writer(world, file("a.h5"), 0);
+        CheckpointWriter writer(world, file("a.h5"));
         for (std::size_t i = 0; i < cases.size(); ++i)
             write(writer, DType::f32, cases[i].first, cases[i].second, 0, "/" + std::to_string(i));
         writer.commit();
@@ -177,7 +180,7 @@ TEST_F(CheckpointFile, LongRunsOfRows) {
 
 TEST_F(CheckpointFile, NumberFormatsOnlyWhereExact) {
     {
-        CheckpointWriter writer(world, file("a.h5"), 0);
+        CheckpointWriter writer(world, file("a.h5"));
         write(writer, DType::bf16, {6, 5}, Cut::rows, 0, "/bf16");
         write(writer, DType::f32, {6, 5}, Cut::rows, 0, "/f32");
         write(writer, DType::f64, {6, 5}, Cut::rows, 0, "/f64");
@@ -203,7 +206,7 @@ TEST_F(CheckpointFile, NumberFormatsOnlyWhereExact) {
 
 TEST_F(CheckpointFile, WhatDoesNotFitIsNamedOnAllRanks) {
     {
-        CheckpointWriter writer(world, file("a.h5"), 0);
+        CheckpointWriter writer(world, file("a.h5"));
         write(writer, DType::f32, {6, 5}, Cut::rows);
         writer.commit();
     }
@@ -224,7 +227,7 @@ TEST_F(CheckpointFile, WhatDoesNotFitIsNamedOnAllRanks) {
 
 TEST_F(CheckpointFile, AttributesComeBackOnAllRanks) {
     {
-        CheckpointWriter writer(world, file("a.h5"), 0);
+        CheckpointWriter writer(world, file("a.h5"));
         writer.attribute("/", "step", std::int64_t{-5});
         writer.attribute("/", "config", std::string(70000, 'c') + "\n# \xC3\xA4");
         writer.attribute("/deep/er/group", "nothing", std::string());
@@ -250,8 +253,10 @@ TEST_F(CheckpointFile, ShowsOnlyWhenComplete) {
     const std::string path = checkpoint_path(shared, 7);
     EXPECT_EQ(path, file("step_00000007.h5"));
     {
-        CheckpointWriter writer(world, path, 0);
+        CheckpointWriter writer(world, path);
         write(writer, DType::f32, {6, 5}, Cut::rows);
+        writer.stage();
+        writer.write_staged(CheckpointWriter::Threads::all);
         EXPECT_FALSE(exists("step_00000007.h5"));
         EXPECT_TRUE(exists("step_00000007.h5.partial"));
         EXPECT_TRUE(list_checkpoints(shared).empty());
@@ -262,7 +267,7 @@ TEST_F(CheckpointFile, ShowsOnlyWhenComplete) {
     EXPECT_FALSE(exists("step_00000007.h5"));
     barrier(world);
     {
-        CheckpointWriter writer(world, path, 0);
+        CheckpointWriter writer(world, path);
         write(writer, DType::f32, {6, 5}, Cut::rows);
         const std::uint64_t bytes = writer.commit();
         EXPECT_EQ(bytes, std::filesystem::file_size(path));
@@ -273,10 +278,17 @@ TEST_F(CheckpointFile, ShowsOnlyWhenComplete) {
 }
 
 TEST_F(CheckpointFile, SpaceIsLookedAtBeforeWriting) {
-    const std::uint64_t too_much = std::uint64_t{1} << 60;
-    EXPECT_CONTAINS(agreed_error([&] { CheckpointWriter(world, file("a.h5"), too_much); }),
+    const auto error_of = [&](const std::string& name, Shape shape) {
+        return agreed_error([&] {
+            CheckpointWriter writer(world, file(name));
+            const Shard nothing{"x", shape, 0, 0, 0, 0, 0};
+            writer.write("/x", nothing, DType::f32, [](auto, auto, std::byte*) {});
+            writer.commit();
+        });
+    };
+    EXPECT_CONTAINS(error_of("a.h5", {std::int64_t{1} << 29, std::int64_t{1} << 29}),
                     "cannot write " + file("a.h5") + " (no space left: 1024 PiB needed, ");
-    EXPECT_CONTAINS(agreed_error([&] { CheckpointWriter(world, file("no/a.h5"), 0); }), file("no"));
+    EXPECT_CONTAINS(error_of("no/a.h5", {0}), file("no"));
     EXPECT_FALSE(exists("a.h5.partial"));
 }
 
@@ -305,20 +317,21 @@ void redirect(const std::string& path, const char* elsewhere, int flags) {
 
 class CheckpointFailure : public CheckpointFile {
   protected:
-    /// The message when `spoil` strikes one rank before a write, with an older file under the same name.
+    /// The message when `spoil` strikes one rank before it writes, with an older file under the same name.
     template <class Spoil>
     std::string message_after(int rank, Spoil spoil) {
         const std::string path = file("a.h5");
         {
-            CheckpointWriter writer(world, path, 0);
+            CheckpointWriter writer(world, path);
             write(writer, DType::f64, {6, 5}, Cut::columns);
             writer.commit();
         }
         const std::string message = agreed_error([&] {
-            CheckpointWriter writer(world, path, 0);
-            write(writer, DType::f32, {600, 500}, Cut::rows, 0, "/good");
-            if (world.rank() == rank) spoil();
+            CheckpointWriter writer(world, path, least_window_bytes);  // every rank has some
             write(writer, DType::f32, {600, 500}, Cut::rows, 0, "/bad");
+            writer.stage();
+            if (world.rank() == rank) spoil();
+            writer.write_staged(CheckpointWriter::Threads::all);
             writer.commit();
         });
         barrier(world);
@@ -339,7 +352,7 @@ TEST_F(CheckpointFailure, FullDiskOnOneRankIsEveryRanks) {
     for (int rank = 0; rank < world.size(); ++rank) {
         const std::string message =
             message_after(rank, [&] { redirect(file("a.h5.partial"), "/dev/full", O_WRONLY); });
-        EXPECT_CONTAINS(message, "cannot write " + file("a.h5") + " (dataset /bad: write at byte ");
+        EXPECT_CONTAINS(message, "cannot write " + file("a.h5") + " (write at byte ");
         EXPECT_CONTAINS(message, "No space left on device)" + on_rank(rank));
     }
 }
@@ -357,14 +370,21 @@ TEST_F(CheckpointFailure, LimitOfFileSizeIsAnErrorAndNoSignal) {
     std::optional<FileSizeLimit> limit;
     EXPECT_CONTAINS(agreed_error([&] {
                         if (world.rank() == last) limit.emplace(1000);
-                        CheckpointWriter(world, file("a.h5"), 1001);
+                        CheckpointWriter writer(world, file("a.h5"));
+                        write(writer, DType::f32, {251}, Cut::rows);
+                        writer.commit();
                     }),
-                    "(1001 B needed, files are limited to 1000 B); raise `ulimit -f`" + on_rank(last));
+                    "(1004 B needed, files are limited to 1000 B); raise `ulimit -f`" + on_rank(last));
     limit.reset();
-    CheckpointWriter writer(world, file("a.h5"), 0);
-    if (world.rank() == last) limit.emplace(1000);
-    const std::string message = agreed_error([&] { write(writer, DType::f32, {600, 500}, Cut::rows); });
-    EXPECT_CONTAINS(message, "(dataset /x: write at byte ");
+    CheckpointWriter writer(world, file("a.h5"), least_window_bytes);
+    write(writer, DType::f32, {600, 500}, Cut::rows);
+    const std::string message = agreed_error([&] {
+        writer.stage();
+        if (world.rank() == last) limit.emplace(1000);
+        writer.write_staged(CheckpointWriter::Threads::all);
+        writer.commit();
+    });
+    EXPECT_CONTAINS(message, "(write at byte ");
     EXPECT_CONTAINS(message, "File too large)" + on_rank(last));
     limit.reset();
     barrier(world);
@@ -374,8 +394,10 @@ TEST_F(CheckpointFailure, LimitOfFileSizeIsAnErrorAndNoSignal) {
 TEST_F(CheckpointFailure, FullDiskAtTheVeryEnd) {
     const std::string path = file("b.h5");
     const std::string message = agreed_error([&] {
-        CheckpointWriter writer(world, path, 0);
+        CheckpointWriter writer(world, path);
         write(writer, DType::f32, {60, 50}, Cut::rows);
+        writer.stage();
+        writer.write_staged(CheckpointWriter::Threads::all);
         if (world.rank() == 0) redirect(path + ".partial", "/dev/full", O_RDWR);
         writer.commit();
     });
@@ -385,7 +407,7 @@ TEST_F(CheckpointFailure, FullDiskAtTheVeryEnd) {
     EXPECT_FALSE(exists("b.h5.partial"));
     barrier(world);
     {
-        CheckpointWriter writer(world, path, 0);  // HDF5 is still of use
+        CheckpointWriter writer(world, path);  // HDF5 is still of use
         write(writer, DType::f32, {60, 50}, Cut::rows);
         writer.commit();
     }
@@ -395,14 +417,14 @@ TEST_F(CheckpointFailure, FullDiskAtTheVeryEnd) {
 TEST_F(CheckpointFailure, UnreadableFileOnOneRankIsEveryRanks) {
     const std::string path = file("a.h5");
     {
-        CheckpointWriter writer(world, path, 0);
-        write(writer, DType::f32, {60, 50}, Cut::rows);
+        CheckpointWriter writer(world, path);
+        write(writer, DType::f32, {600, 50}, Cut::rows);
         writer.commit();
     }
     for (int rank = 0; rank < world.size(); ++rank) {
-        const CheckpointReader reader(world, path);
+        const CheckpointReader reader(world, path, least_window_bytes);
         if (world.rank() == rank) redirect(path, "/dev/null", O_RDONLY);
-        const Shard shard = cut({60, 50}, Cut::rows, world.rank(), world.size());
+        const Shard shard = cut({600, 50}, Cut::rows, world.rank(), world.size());
         const std::string message =
             agreed_error([&] { reader.read("/x", shard, local_tensor(DType::f32, shard, 0, false)); });
         EXPECT_CONTAINS(message, "cannot read " + path + " (dataset /x: the file ends at byte ");
@@ -412,10 +434,12 @@ TEST_F(CheckpointFailure, UnreadableFileOnOneRankIsEveryRanks) {
 
 TEST_F(CheckpointFailure, PartsThatDoNotCoverTheTensorAreAnInternalError) {
     const std::string message = test::message_of<InternalError>([&] {
-        CheckpointWriter writer(world, file("a.h5"), 0);
+        CheckpointWriter writer(world, file("a.h5"));
         Shard shard = cut({6, 5}, Cut::rows, world.rank(), world.size());
         if (world.rank() == 0) --shard.rows;
-        writer.write("/x", shard, local_tensor(DType::f32, shard, 1, true));
+        declared.push_back(local_tensor(DType::f32, shard, 1, true));
+        writer.write("/x", shard, declared.back());
+        writer.commit();
     });
     EXPECT_EQ(message, broadcast(world, message)) << "ranks disagree";
     EXPECT_CONTAINS(message, "internal error: dataset /x: parts hold 25 of 30 values");

@@ -16,7 +16,7 @@ using test::TemporaryDirectory;
 template <class Change>
 std::string write_file(const TemporaryDirectory& folder, const std::string& name, const HostTensor& x,
                        Change change) {
-    CheckpointWriter writer(Comm(), folder.file(name), 0);
+    CheckpointWriter writer(Comm(), folder.file(name));
     writer.attribute("/", "step", std::int64_t{7});
     writer.attribute("/", "host", name);  // provenance
     change(writer);

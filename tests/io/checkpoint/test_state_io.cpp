@@ -44,6 +44,7 @@ class SpreadRows {
         }
     }
 
+    /// The values must live until they are written or read.
     void visit(StateIo& io, const std::string& path) {
         DistributedRows d;
         d.group = &group_;
@@ -56,25 +57,23 @@ class SpreadRows {
         d.cols = cols_;
         d.width = width_;
         d.transposed = layout_.transposed;
-        // Held rows lie in two tensors, three here and three there, in one of them backwards, between columns
-        // of padding.
         const auto count = static_cast<std::int64_t>(held_.size());
-        HostTensor forwards(DType::f64, {count, cols_ + 3}), backwards = forwards.clone();
-        const auto place = [&](std::int32_t row) {
-            const std::int64_t i = std::lower_bound(held_.begin(), held_.end(), row) - held_.begin();
-            return i / 3 % 2 == 0 ? std::pair(&backwards, count - 1 - i) : std::pair(&forwards, i);
-        };
+        forwards_ = HostTensor(DType::f64, {count, cols_ + 3});
+        backwards_ = forwards_.clone();
         if (io.saving())
             for (const std::int32_t row : held_)
                 for (std::int64_t col = 0; col < cols_; ++col)
                     put(*place(row).first, place(row).second * (cols_ + 3) + 2 + col, index_of(row, col));
-        const Tensor tensors[2] = {forwards, backwards};
-        const auto part = [&](std::int32_t row) {
-            return kernels::RowPart{tensors[place(row).first == &backwards],
-                                    kernels::Rows::range(place(row).second, 1), 2, cols_};
+        const Tensor forwards = forwards_, backwards = backwards_;
+        const auto part = [this, forwards, backwards](std::int32_t row) {
+            const auto [tensor, at] = place(row);
+            return kernels::RowPart{tensor == &backwards_ ? backwards : forwards, kernels::Rows::range(at, 1),
+                                    2, cols_};
         };
         io.rows(path, d, {DType::f64, part, part});
-        if (!io.loading()) return;
+    }
+
+    void expect_read() {
         HostTensor expected(DType::f64, {std::max<std::int64_t>(1, cols_)});
         for (const std::int32_t row : held_)
             for (std::int64_t col = 0; col < cols_; ++col) {
@@ -83,7 +82,7 @@ class SpreadRows {
                           expected.bits(col))
                     << "row " << row;
             }
-        for (const HostTensor* t : {&forwards, &backwards})
+        for (const HostTensor* t : {&forwards_, &backwards_})
             for (std::int64_t i = 0; i < t->size(); ++i) {
                 const std::int64_t col = i % (cols_ + 3);
                 EXPECT_TRUE((col >= 2 && col < cols_ + 2) || t->at(i) == 0) << "padding";
@@ -91,6 +90,13 @@ class SpreadRows {
     }
 
   private:
+    /// Held rows lie in two tensors, three here and three there, in one of them backwards, between columns of
+    /// padding.
+    std::pair<HostTensor*, std::int64_t> place(std::int32_t row) {
+        const auto count = static_cast<std::int64_t>(held_.size());
+        const std::int64_t i = std::lower_bound(held_.begin(), held_.end(), row) - held_.begin();
+        return i / 3 % 2 == 0 ? std::pair(&backwards_, count - 1 - i) : std::pair(&forwards_, i);
+    }
     /// {begin, valid, padded} of a block of ceil(size / tp) rounded up to 16.
     std::tuple<std::int64_t, std::int64_t, std::int64_t> part(std::int64_t size, int index) const {
         const std::int64_t block = ((size + layout_.tp - 1) / layout_.tp + 15) / 16 * 16;
@@ -109,6 +115,7 @@ class SpreadRows {
     std::int64_t row0_ = 0, rows_ = 0, padded_ = 0, col0_ = 0, cols_ = 0, width_ = 0;
     std::vector<int> owner_;
     std::vector<std::int32_t> held_;
+    HostTensor forwards_, backwards_;
 };
 
 std::vector<int> divisors(int number) {
@@ -123,21 +130,26 @@ class StateRows : public ::testing::Test {
     StateRows() : world(Comm::duplicate(MPI_COMM_WORLD)) { path = broadcast(world, folder.path()) + "/a.h5"; }
     ~StateRows() override { barrier(world); }
 
-    void expect_round_trip(const Layout& written, const std::vector<Layout>& readers) {
+    void expect_round_trip(const Layout& written, const std::vector<Layout>& readers,
+                           std::uint64_t window_bytes) {
         {
-            CheckpointWriter writer(world, path, 0);
+            CheckpointWriter writer(world, path, window_bytes);
             StateIo io(writer);
-            SpreadRows(world, written).visit(io, "/x");
+            SpreadRows rows(world, written);
+            rows.visit(io, "/x");
             writer.commit();
         }
-        const CheckpointReader reader(world, path);
+        const CheckpointReader reader(world, path, window_bytes);
         const Shape shape = reader.shape("/x");
         const HostTensor whole(DType::f64, shape);
         reader.read("/x", {"x", shape, 0, 0, shape[0], shape[1], world.rank()}, whole);
         EXPECT_TRUE(test::same_bits(whole, whole_tensor(DType::f64, shape)));
         for (const Layout& layout : readers) {
             StateIo io(reader);
-            SpreadRows(world, layout).visit(io, "/x");
+            SpreadRows rows(world, layout);
+            rows.visit(io, "/x");
+            io.complete();
+            rows.expect_read();
         }
         if (world.rank() == 0) {
             EXPECT_EQ(verify_file(path), std::vector<std::string>{});
@@ -157,18 +169,30 @@ TEST_F(StateRows, AnyLayoutIsReadAsAnyOther) {
             for (int tp : divisors(world.size()))
                 for (int dim : {0, 1})
                     all.push_back({shape, tp, dim, transposed, static_cast<std::uint64_t>(tp)});
-            for (const Layout& written : all) expect_round_trip(written, all);
+            for (const Layout& written : all) expect_round_trip(written, all, default_window_bytes);
         }
 }
 
-/// 12 MB and more of a rank's block: pieces of 8 MiB, the last one short, and shorter on the last rank.
-TEST_F(StateRows, BlocksInPieces) {
+/// Rows are longer and shorter than a window, and every window's end cuts one.
+TEST_F(StateRows, WindowsCutRows) {
+    for (const Shape& shape : {Shape{300, 21}, Shape{7, 1500}})
+        for (bool transposed : {false, true}) {
+            std::vector<Layout> all;
+            for (int tp : divisors(world.size()))
+                for (int dim : {0, 1})
+                    all.push_back({shape, tp, dim, transposed, static_cast<std::uint64_t>(tp)});
+            for (const Layout& written : all) expect_round_trip(written, all, least_window_bytes);
+        }
+}
+
+/// 12 MB and more a rank: several windows, the last one short.
+TEST_F(StateRows, LongRows) {
     const std::int64_t rows = 1530 * world.size() + 5;
     const Shape long_rows{rows, 1001};
     std::vector<Layout> all;
     for (int tp : divisors(world.size())) all.push_back({long_rows, tp, 0, false, 5});
     all.push_back({long_rows, world.size(), 1, false, 6});  // rows cut: one piece
-    for (const Layout& written : all) expect_round_trip(written, all);
+    for (const Layout& written : all) expect_round_trip(written, all, default_window_bytes);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // A load is the verification: every dataset's checksum is compared, by all ranks together.
-#include "run/checkpoints.hpp"
+#include "saving/checkpoints.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -9,12 +9,15 @@
 #include <filesystem>
 
 #include "comm/collectives.hpp"
+#include "comm/messages.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
+#include "core/host_memory.hpp"
 #include "core/output.hpp"
 #include "core/timer.hpp"
-#include "io/checkpoint/checkpoint_file.hpp"
-#include "io/run/run_directory.hpp"
+#include "core/units.hpp"
+#include "io/checkpoint/state_io.hpp"
+#include "saving/background_writer.hpp"
 
 namespace switchyard {
 namespace {
@@ -24,6 +27,13 @@ constexpr const char* diverged_suffix = ".diverged";
 
 }  // namespace
 
+struct Checkpoints::Save {
+    SaveReport report;
+    double start_s = seconds_now();
+    std::optional<CheckpointWriter> writer;
+    std::optional<BackgroundWriter> background;  // the last to come, the first to go
+};
+
 Checkpoints::Checkpoints(const Comm& world, std::string directory, const Config& config, DataIdentity data)
     : world_(world), directory_(std::move(directory)), config_(config), data_(std::move(data)) {
     if (world_.rank() != 0) return;
@@ -32,11 +42,36 @@ Checkpoints::Checkpoints(const Comm& world, std::string directory, const Config&
         if (entry.path().extension() == ".partial") std::filesystem::remove(entry.path(), ignored);
 }
 
-SaveReport Checkpoints::save(TrainState& state, std::int64_t first_sample) {
-    const double start = seconds_now();
-    SaveReport report{checkpoint_path(directory_, state.step)};
-    if (dataset_bytes_ == 0) dataset_bytes_ = checkpoint_bytes(state);  // walks through the state
-    CheckpointWriter writer(world_, report.path, dataset_bytes_);
+Checkpoints::~Checkpoints() = default;
+
+std::string Checkpoints::save_in_background(const Topology& topology, std::uint64_t file_bytes) {
+    const double needed = static_cast<double>(staged_bytes(file_bytes, world_.size(), config_.io.window)) *
+                          topology.node.size();
+    // What others may still need of the node is not to be guessed: some stays free.
+    const double left = 0.9 * available_bytes() - needed;
+    std::string problem;
+    if (left < 0)
+        problem = fmt::format("{} on {} for a copy of the state, {} are available", bytes_text(needed),
+                              host_name(), bytes_text(available_bytes()));
+    const std::vector<char> found = gather_values(world_, static_cast<char>(!problem.empty()));
+    const auto first = static_cast<int>(std::find(found.begin(), found.end(), 1) - found.begin());
+    in_background_ = first == world_.size();
+    return in_background_ ? "" : broadcast(world_, problem, first);
+}
+
+void Checkpoints::begin(TrainState& state, std::int64_t first_sample, bool held) {
+    start(state, first_sample, in_background_);
+    if (in_background_ && save_->report.problem.empty()) save_->background.emplace(*save_->writer, held);
+}
+
+void Checkpoints::start(TrainState& state, std::int64_t first_sample, bool in_background) {
+    internal_check(!save_, "a save begins while another is under way");
+    save_ = std::make_unique<Save>();
+    Save& save = *save_;
+    save.report.step = state.step;
+    save.report.path = checkpoint_path(directory_, state.step);
+    CheckpointWriter& writer =
+        save.writer.emplace(world_, save.report.path, static_cast<std::uint64_t>(config_.io.window));
     const std::int64_t samples = state.step * config_.data.global_batch;
     write_header(writer,
                  {state.step, samples * config_.data.seq_len, first_sample + samples,
@@ -44,12 +79,51 @@ SaveReport Checkpoints::save(TrainState& state, std::int64_t first_sample) {
                  config_.run.seed, state.context.topology);
     StateIo io(writer);
     state.visit(io);
-    report.bytes = writer.commit();
-    newest_step_ = state.step;
+    try {
+        if (in_background)
+            writer.stage();
+        else
+            finish(save);
+    } catch (const UserError& error) {
+        save.report.problem = error.what();
+    }
+    save.report.stalled = seconds_now() - save.start_s;
+}
+
+/// Errors that all ranks met together.
+void Checkpoints::finish(Save& save) {
+    save.report.bytes = save.writer->commit();
+    newest_step_ = save.report.step;
     agree_on(world_, [&] {
-        if (world_.rank() == 0) remove_old_files(report.bytes);
+        if (world_.rank() == 0) remove_old_files(save.report.bytes);
     });
-    report.seconds = all_reduce_max(world_, seconds_now() - start);
+}
+
+std::optional<SaveReport> Checkpoints::ended(Wait wait) {
+    if (!save_) return std::nullopt;
+    Save& save = *save_;
+    if (save.background) {
+        if (wait == Wait::no && all_reduce_min(world_, save.background->done()) == 0) return std::nullopt;
+        const double start = seconds_now();
+        save.background->wait();
+        try {
+            finish(save);
+        } catch (const UserError& error) {
+            save.report.problem = error.what();
+        }
+        save.report.stalled += seconds_now() - start;
+    }
+    save.report.seconds = all_reduce_max(world_, seconds_now() - save.start_s);
+    save.report.stalled = all_reduce_max(world_, save.report.stalled);
+    const SaveReport report = save.report;
+    save_.reset();
+    return report;
+}
+
+SaveReport Checkpoints::save(TrainState& state, std::int64_t first_sample) {
+    start(state, first_sample, false);
+    const SaveReport report = *ended(Wait::yes);
+    if (!report.problem.empty()) throw AgreedError(report.problem);
     return report;
 }
 
@@ -133,9 +207,6 @@ std::string Checkpoints::advice_after_divergence(std::int64_t step) const {
 }
 
 void Checkpoints::set_aside(const std::string& path, const std::string& problem) const {
-    std::int64_t damaged = 0;
-    agree_on(world_, [&] { damaged = world_.rank() == 0 && !verify_file(path).empty(); });
-    if (broadcast(world_, damaged) == 0) throw AgreedError(problem);
     agree_on(world_, [&] {
         if (world_.rank() != 0) return;
         const std::string kept = path + damaged_suffix;
@@ -148,31 +219,23 @@ void Checkpoints::set_aside(const std::string& path, const std::string& problem)
     });
 }
 
-std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& check) {
+std::optional<std::string> Checkpoints::restore(TrainState& state, const Check& check,
+                                                const CheckpointReader::Progress& progress) {
     for (;;) {
         const std::string path = newest_file();
         if (path.empty()) return std::nullopt;
-        std::optional<CheckpointHeader> header;
-        std::string problem;
         try {
-            header = read_header(world_, path);
-        } catch (const UserError& error) {
-            problem = error.what();
+            const CheckpointReader reader(world_, path, static_cast<std::uint64_t>(config_.io.window));
+            const CheckpointHeader header = agreed(world_, [&] { return header_of(reader); });
+            agree_on(world_, [&] { check(header, path); });
+            StateIo io(reader);
+            state.step = header.step;
+            state.visit(io, progress);
+            newest_step_ = header.step;
+            return path;
+        } catch (const DamageError& error) {
+            set_aside(path, error.what());
         }
-        if (header) {
-            agree_on(world_, [&] { check(*header, path); });
-            try {
-                const CheckpointReader reader(world_, path);
-                StateIo io(reader);
-                state.step = header->step;
-                state.visit(io);
-                newest_step_ = header->step;
-                return path;
-            } catch (const UserError& error) {
-                problem = error.what();
-            }
-        }
-        set_aside(path, problem);
     }
 }
 

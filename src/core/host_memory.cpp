@@ -1,13 +1,13 @@
 // Control groups of version 2 (https://docs.kernel.org/admin-guide/cgroup-v2.html, memory.max) and of version
 // 1 (limit_in_bytes).
-#include "core/cpu/available_memory.hpp"
+#include "core/host_memory.hpp"
 
 #include <algorithm>
 #include <fstream>
 #include <limits>
 #include <sstream>
 
-namespace switchyard::backend {
+namespace switchyard {
 namespace {
 
 constexpr double unlimited = std::numeric_limits<double>::infinity();
@@ -68,4 +68,4 @@ double available_bytes(const std::string& root) {
     return available;
 }
 
-}  // namespace switchyard::backend
+}  // namespace switchyard

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <string>
 
-#include "core/cpu/available_memory.hpp"
+#include "core/host_memory.hpp"
 #include "support/temporary_directory.hpp"
 
 namespace switchyard::backend {

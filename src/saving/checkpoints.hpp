@@ -4,36 +4,59 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "io/checkpoint/checkpoint_file.hpp"
 #include "io/tokens/token_file.hpp"
 #include "train/checkpoint_header.hpp"
 #include "train/train_state.hpp"
 
 namespace switchyard {
 
+/// How a save ended.
 struct SaveReport {
+    std::int64_t step = 0;
     std::string path;
     std::uint64_t bytes = 0;
-    double seconds = 0;
+    double seconds = 0;   // from its beginning until the file has its name
+    double stalled = 0;   // s of them in which training stood still
+    std::string problem;  // empty: the file is there
 };
 
 class Checkpoints {
   public:
     /// Removes what an interrupted save left behind.
     Checkpoints(const Comm& world, std::string directory, const Config&, DataIdentity);
+    ~Checkpoints();
 
-    /// Collective; then files beyond run.keep_last and not kept by run.keep_every are removed. Throws
-    /// UserError on all ranks (disk full, ...); older files are then untouched.
+    /// Collective, once the state has its memory. From now on begin() saves in the background, if the copy of
+    /// `file_bytes` fits into the memory of every node beside what is in use there; else says why it does
+    /// not.
+    std::string save_in_background(const Topology&, std::uint64_t file_bytes);
+
+    /// Collective. Saves the state as it is: in the background it returns as soon as the values are copied
+    /// and have been brought to the ranks that write them. None may be under way. A save that fails costs no
+    /// older file; ended() tells. held: nothing is written until somebody waits (for tests).
+    void begin(TrainState&, std::int64_t first_sample, bool held = false);
+    /// Collective. The report of the save that was begun last, once: nothing while it goes on, unless `wait`.
+    /// Then files beyond run.keep_last and not kept by run.keep_every are removed.
+    enum class Wait { no, yes };
+    std::optional<SaveReport> ended(Wait);
+    bool under_way() const { return save_ != nullptr; }
+
+    /// In the foreground. Throws UserError on all ranks where it fails (disk full, ...).
     SaveReport save(TrainState&, std::int64_t first_sample);
 
     /// Reads the newest checkpoint that verifies into `state`; `check` sees its header first and may refuse
     /// it by throwing. A damaged file is named on standard error and renamed to *.damaged. Returns its path,
     /// nothing when there is no checkpoint. Throws UserError when all are damaged, and for a whole file that
     /// cannot be read here (another format version, no permission, out of memory).
+    /// `progress`: bytes read and bytes in all, now and then.
     using Check = std::function<void(const CheckpointHeader&, const std::string& path)>;
-    std::optional<std::string> restore(TrainState&, const Check& check);
+    std::optional<std::string> restore(TrainState&, const Check& check,
+                                       const CheckpointReader::Progress& progress = {});
 
     /// After the step that follows `step` had numbers that are not finite: a checkpoint of `step` leads there
     /// again, so it is renamed to *.diverged. Collective. Returns, for a message, which checkpoint is good
@@ -47,16 +70,20 @@ class Checkpoints {
     void remove_old_files(std::uint64_t newest_bytes) const;
     /// Empty: none. Throws UserError when those set aside are all there is: starting anew would bury the run.
     std::string newest_file() const;
-    /// Collective. Renames a file that does not verify; a file that does was not read for another reason,
-    /// which is then thrown.
+    /// Collective. Names and renames a damaged file.
     void set_aside(const std::string& path, const std::string& problem) const;
+
+    struct Save;
+    void start(TrainState&, std::int64_t first_sample, bool in_background);
+    void finish(Save&);
 
     Comm world_;
     std::string directory_;
     const Config& config_;
     DataIdentity data_;
     std::int64_t newest_step_ = -1;
-    std::uint64_t dataset_bytes_ = 0;  // of a file; 0: not known yet
+    bool in_background_ = false;
+    std::unique_ptr<Save> save_;  // under way
 };
 
 }  // namespace switchyard
