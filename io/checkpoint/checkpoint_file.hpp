@@ -86,6 +86,8 @@ class CheckpointWriter {
     struct Written {
         std::uint64_t writes = 0, bytes = 0;
     };
+    /// Rounds of the exchange, in all: one collective each.
+    std::uint64_t rounds() const;
     Written written() const;
 
   private:

@@ -295,6 +295,13 @@ std::uint64_t CheckpointWriter::staged_bytes() const {
     return state_->staged_bytes;
 }
 
+std::uint64_t CheckpointWriter::rounds() const {
+    const State& s = *state_;
+    const std::uint64_t end = s.by_offset.empty() ? 0 : s.places[s.by_offset.back()].bytes().end;
+    const std::uint64_t round = WindowPlan::for_saving(s.world.size(), s.window_bytes).round_bytes;
+    return (end + round - 1) / round;
+}
+
 CheckpointWriter::Written CheckpointWriter::written() const {
     return {state_->writes, state_->bytes_written};
 }

@@ -65,7 +65,10 @@ double extreme(const std::vector<double>& values, double sign) {
     return result;
 }
 
+std::uint64_t collectives_so_far = 0;
+
 void send_to_all(const Comm& comm, void* data, std::size_t bytes, int root) {
+    note_host_collective();
     if (comm.size() == 1) return;
     for (std::size_t offset = 0; offset < bytes; offset += message_limit)
         SWITCHYARD_MPI(MPI_Bcast(static_cast<std::byte*>(data) + offset,
@@ -74,6 +77,14 @@ void send_to_all(const Comm& comm, void* data, std::size_t bytes, int root) {
 }
 
 }  // namespace
+
+std::uint64_t host_collectives() {
+    return collectives_so_far;
+}
+
+void note_host_collective() {
+    ++collectives_so_far;
+}
 
 double all_reduce_sum(const Comm& comm, double value) {
     const auto values = gather_values(comm, value);
@@ -95,6 +106,7 @@ std::uint64_t all_reduce_sum_u64(const Comm& comm, std::uint64_t value) {
 
 std::vector<std::uint64_t> all_reduce_sum_u64(const Comm& comm, std::vector<std::uint64_t> values) {
     constexpr std::size_t most = message_limit / sizeof(std::uint64_t);
+    note_host_collective();
     for (std::size_t begin = 0; comm.size() > 1 && begin < values.size(); begin += most)
         SWITCHYARD_MPI(MPI_Allreduce(MPI_IN_PLACE, values.data() + begin,
                                      static_cast<int>(std::min(most, values.size() - begin)), MPI_UINT64_T,
@@ -123,6 +135,7 @@ void broadcast(const Comm& comm, std::span<std::int32_t> values, Traffic& traffi
 }
 
 std::vector<std::string> gather(const Comm& comm, const std::string& mine) {
+    note_host_collective();
     if (comm.size() == 1) return {mine};
     std::vector<int> sizes(comm.size()), offsets(comm.size());
     const int size = static_cast<int>(mine.size());
@@ -138,6 +151,7 @@ std::vector<std::string> gather(const Comm& comm, const std::string& mine) {
 }
 
 void barrier(const Comm& comm) {
+    note_host_collective();
     if (comm.size() > 1) SWITCHYARD_MPI(MPI_Barrier(comm.handle()));
 }
 
@@ -186,6 +200,7 @@ void agree(const Comm& comm, const Outcome& outcome) {
     };
     const bool ok = outcome.kind == Kind::none;
     Verdict verdict{ok ? comm.size() : comm.rank(), !ok};
+    note_host_collective();
     if (comm.size() > 1) {
         const Verdict mine = verdict;
         const WaitingForOthers waiting;

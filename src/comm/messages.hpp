@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 #include <vector>
 
@@ -38,11 +39,17 @@ class Requests {
     std::vector<MPI_Datatype> types_;
 };
 
+/// Collectives of host values (agreements, broadcasts, sums) that this process took part in so far, also
+/// where it was alone.
+std::uint64_t host_collectives();
+void note_host_collective();
+
 /// The values `mine` of all ranks, in rank order. For small values without pointers.
 template <class T>
 std::vector<T> gather_values(const Comm& comm, const T& mine) {
     static_assert(std::is_trivially_copyable_v<T>);
     std::vector<T> all(static_cast<std::size_t>(comm.size()), mine);
+    note_host_collective();
     if (comm.size() > 1)
         SWITCHYARD_MPI(
             MPI_Allgather(&mine, sizeof(T), MPI_BYTE, all.data(), sizeof(T), MPI_BYTE, comm.handle()));

@@ -38,6 +38,9 @@ extern bool counting_calls;
 void note_call(Call, const char* name);
 }  // namespace detail
 
+inline bool counting_calls() {
+    return detail::counting_calls;
+}
 inline void count_call(Call call) {
     if (detail::counting_calls) detail::note_call(call, nullptr);
 }

@@ -146,6 +146,7 @@ void Record::saved(const SaveReport& report) {
                                report.seconds > 1.5 * report.stalled
                                    ? fmt::format(", training stood still for {:.2f} s", report.stalled)
                                    : ""));
+    if (report.counts) progress_.line(counts_line(*report.counts, world_.size()));
     logged_.save_s = std::max(logged_.save_s, report.seconds);
     say_signal_lead();
 }

@@ -10,6 +10,7 @@
 
 #include "comm/collectives.hpp"
 #include "comm/messages.hpp"
+#include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
 #include "core/host_memory.hpp"
@@ -30,6 +31,7 @@ constexpr const char* diverged_suffix = ".diverged";
 struct Checkpoints::Save {
     SaveReport report;
     double start_s = seconds_now();
+    std::uint64_t collectives = 0;
     std::optional<CheckpointWriter> writer;
     std::optional<BackgroundWriter> background;  // the last to come, the first to go
 };
@@ -80,10 +82,13 @@ void Checkpoints::start(TrainState& state, std::int64_t first_sample, bool in_ba
     StateIo io(writer);
     state.visit(io);
     try {
-        if (in_background)
+        const std::uint64_t before = host_collectives();
+        if (in_background) {
             writer.stage();
-        else
+            save.collectives = host_collectives() - before;
+        } else {
             finish(save);
+        }
     } catch (const UserError& error) {
         save.report.problem = error.what();
     }
@@ -92,11 +97,13 @@ void Checkpoints::start(TrainState& state, std::int64_t first_sample, bool in_ba
 
 /// Errors that all ranks met together.
 void Checkpoints::finish(Save& save) {
+    const std::uint64_t before = host_collectives();
     save.report.bytes = save.writer->commit();
     newest_step_ = save.report.step;
     agree_on(world_, [&] {
         if (world_.rank() == 0) remove_old_files(save.report.bytes);
     });
+    save.collectives += host_collectives() - before;
 }
 
 std::optional<SaveReport> Checkpoints::ended(Wait wait) {
@@ -115,9 +122,34 @@ std::optional<SaveReport> Checkpoints::ended(Wait wait) {
     }
     save.report.seconds = all_reduce_max(world_, seconds_now() - save.start_s);
     save.report.stalled = all_reduce_max(world_, save.report.stalled);
+    if (save.report.problem.empty()) count_calls_of(save);
     const SaveReport report = save.report;
     save_.reset();
     return report;
+}
+
+std::string counts_line(const SaveReport::Counts& counts, int ranks) {
+    return fmt::format(
+        "calls       save: {} collectives and {} rounds; {} writes for {} windows, at most {} a rank; at "
+        "most {} "
+        "bytes a rank, {:.0f} on average",
+        counts.collectives, counts.rounds, counts.writes, counts.windows, counts.most_writes,
+        counts.most_bytes, static_cast<double>(counts.bytes) / ranks);
+}
+
+void Checkpoints::count_calls_of(Save& save) const {
+    if (!counting_calls()) return;
+    SaveReport::Counts& counts = save.report.counts.emplace();
+    counts.collectives = save.collectives;
+    counts.rounds = save.writer->rounds();
+    const auto window = static_cast<std::uint64_t>(config_.io.window);
+    counts.windows = (save.report.bytes + window - 1) / window;
+    for (const CheckpointWriter::Written& one : gather_values(world_, save.writer->written())) {
+        counts.most_writes = std::max(counts.most_writes, one.writes);
+        counts.writes += one.writes;
+        counts.most_bytes = std::max(counts.most_bytes, one.bytes);
+        counts.bytes += one.bytes;
+    }
 }
 
 SaveReport Checkpoints::save(TrainState& state, std::int64_t first_sample) {

@@ -23,7 +23,18 @@ struct SaveReport {
     double seconds = 0;   // from its beginning until the file has its name
     double stalled = 0;   // s of them in which training stood still
     std::string problem;  // empty: the file is there
+
+    /// With SWITCHYARD_COUNT_CALLS=1: what it took.
+    struct Counts {
+        std::uint64_t collectives = 0, rounds = 0;               // of every rank; a round is one more
+        std::uint64_t windows = 0, most_writes = 0, writes = 0;  // by the rank that wrote most; by all
+        std::uint64_t most_bytes = 0, bytes = 0;
+    };
+    std::optional<Counts> counts;
 };
+
+/// Counts for people, as a line of the log.
+std::string counts_line(const SaveReport::Counts&, int ranks);
 
 class Checkpoints {
   public:
@@ -76,6 +87,7 @@ class Checkpoints {
     struct Save;
     void start(TrainState&, std::int64_t first_sample, bool in_background);
     void finish(Save&);
+    void count_calls_of(Save&) const;
 
     Comm world_;
     std::string directory_;
