@@ -1,5 +1,5 @@
-// The pure parts of comm: sums in rank order, the cuts of long messages, the counting rule and imaginary
-// ranks.
+// The parts of comm that need no other rank: sums in rank order, the cuts of long messages, the counting
+// rule, imaginary ranks.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -20,7 +20,7 @@ namespace switchyard {
 namespace {
 
 double value(int part, std::int64_t i) {
-    const double scale[] = {1e6, -1e6, 1.0, 1e-3, 3e4};  // cancellation: any other order gives other bits
+    const double scale[] = {1e6, -1e6, 1.0, 1e-3, 3e4};  // with cancellation any other order gives other bits
     return scale[part % 5] * (1 + uniform(stream_key(part, "part"), i));
 }
 
@@ -51,7 +51,7 @@ TEST(OrderedSum, AddsInF64AndInPlace) {
 }
 
 TEST(OrderedSum, AddsBf16InF32AndRoundsOnce) {
-    // 256 + 1 + 1: bf16 has 8 bits, so that 256 + 1 is lost when rounded at each step.
+    // 256 + 1 + 1: bf16 has 8 bits, so 256 + 1 loses the 1 if every step is rounded.
     std::vector<bf16> values = {to_bf16(256), to_bf16(1), to_bf16(1)};
     bf16 sum;
     ordered_sum(DType::bf16, &sum, values.data(), 3, 1, 1);
@@ -74,7 +74,7 @@ TEST(SumSegments, CoverEveryElementOnceAndFitTheScratch) {
                         ASSERT_EQ(segment.counts.size(), static_cast<std::size_t>(ranks));
                         std::int64_t length = 0;
                         for (int p = 0; p < ranks; ++p) {
-                            // A chunk starts where the one before ends, so only trailing ones are short.
+                            // A chunk starts where the previous one ends, so only trailing chunks are short.
                             if (segment.counts[p]) {
                                 ASSERT_EQ(length, p * segment.chunk);
                             }
@@ -118,7 +118,7 @@ TEST(Pending, WaitsOnceWhetherAskedOrNot) {
         Pending first([&] { ++waits; });
         Pending moved(std::move(first));
         EXPECT_EQ(waits, 2);
-        moved = Pending([&] { waits += 10; });  // the one replaced ends
+        moved = Pending([&] { waits += 10; });  // the Pending that is replaced completes
         EXPECT_EQ(waits, 3);
     }
     EXPECT_EQ(waits, 13);

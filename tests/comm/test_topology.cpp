@@ -1,5 +1,5 @@
 // RANKS: 1 2 3 4
-// The process grid of real ranks, over every factorisation of their number.
+// The process grid of real ranks, for every factorisation of their number.
 #include <gtest/gtest.h>
 
 #include "comm/collectives.hpp"
@@ -19,7 +19,8 @@ TEST(Topology, EveryFactorisationHasItsGroups) {
         EXPECT_EQ(t.tp_size(), tp);
         EXPECT_EQ(t.dp_size(), size / tp);
         EXPECT_EQ(t.dp_rank() * tp + t.tp_rank(), world.rank());
-        // Members by the sum of their squares: tp neighbours are consecutive, dp neighbours are tp apart.
+        // Members are identified by the sum of their squares. tp neighbours are consecutive, dp neighbours
+        // are tp apart.
         const double mine = (1 + world.rank()) * (1 + world.rank());
         double tp_sum = 0, dp_sum = 0;
         for (int p = 0; p < tp; ++p) {
@@ -49,7 +50,7 @@ TEST(Topology, AgreesWithTheImaginaryOne) {
 
 TEST(Topology, NodeHoldsTheRanksThatShareMemory) {
     const Topology t = Topology::create(Comm::duplicate(MPI_COMM_WORLD), 1);
-    // Ranks of one processor name share a node; the sum over nodes of 1/size counts the nodes.
+    // Ranks with one processor name share a node. The sum of 1/size over all ranks counts the nodes.
     char name[MPI_MAX_PROCESSOR_NAME] = "";
     int length = 0;
     MPI_Get_processor_name(name, &length);

@@ -1,5 +1,5 @@
-// The option table: precedence, exact round trips, every error by the words that help, and what a resumed run
-// may change. The methods here are the test's own: config knows none.
+// The option table: precedence, exact round trips, every error by its essential words, and what a resumed run
+// may change. The methods are the test's own, because config has none.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -114,7 +114,7 @@ TEST(Parse, CommandLineBeatsFileBeatsDefault) {
 }
 
 TEST(Parse, EveryBuiltInKeyReachesItsOwnMember) {
-    // Each key in turn is set to another value than its default: exactly that key's text changes.
+    // Sets each key in turn to another value than its default; only the text of this key may change.
     const Config defaults = config_of("");
     for (const Key& key : built_in_keys()) {
         if (key.name == "method.name" || key.name == "model.preset") continue;
@@ -138,7 +138,7 @@ TEST(Parse, EveryBuiltInKeyReachesItsOwnMember) {
         std::set<std::string> names;
         for (const ConfigChange& change : changes) names.insert(change.key);
         std::set<std::string> expected{key.name};
-        if (key.name == "model.num_heads") expected.insert("model.num_kv_heads");  // follows when not given
+        if (key.name == "model.num_heads") expected.insert("model.num_kv_heads");  // the same if not given
         EXPECT_EQ(names, expected) << key.name;
         EXPECT_EQ(key.text(changed), value) << key.name;
         EXPECT_FALSE(key.help.empty()) << key.name;
@@ -286,7 +286,7 @@ TEST(Parse, MethodKeysAreTypedAndCanonical) {
 TEST(Parse, OptionsOfTheWrongTypeAreInternalErrors) {
     const Config config = config_of("");
     EXPECT_THROW(option_integer(config.method, "missing"), InternalError);
-    EXPECT_THROW(option_integer(config.method, "rank"), InternalError);  // still auto
+    EXPECT_THROW(option_integer(config.method, "rank"), InternalError);  // it is still auto
     EXPECT_THROW(option_boolean(config.method, "alpha"), InternalError);
 }
 
@@ -364,7 +364,7 @@ TEST(ParseError, UnknownKeyNamesTheNearest) {
     expect_argument_error("--optim.micro_batch=2", {"optim.micro_batch", "data.micro_batch"});
     expect_argument_error("--method.switch_intervall=2",
                           {"method.switch_intervall", "method.switch_interval?"});
-    expect_argument_error("--model.hidden=2", {"unknown key model.hidden "});  // no abbreviations
+    expect_argument_error("--model.hidden=2", {"unknown key model.hidden "});  // keys cannot be abbreviated
     expect_parse_error("[model]\nmodel.hidden_size = 4\n", {"model.model.hidden_size", "model.hidden_size"});
 }
 
@@ -432,7 +432,7 @@ TEST(ParseError, Syntax) {
         expect_argument_error(wrong, {wrong, "--section.key=value"});
 }
 
-/// What Boost would cut at the #, or refuse without saying where.
+/// Boost would cut such names at the #, or refuse them without naming the place.
 TEST(ParseError, test_finding_24_names_with_odd_characters_are_told_with_file_and_line) {
     for (const char* line : {"swi#tch = 1", "steps\x01 = 1", "ste ps = 1", "\xC3\xA9tapes = 1", "* = 1"})
         expect_parse_error(std::string("[run]\n") + line, {"run.cfg:2", "has the key"});

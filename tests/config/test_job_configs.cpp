@@ -1,4 +1,4 @@
-// Configurations that users start from: the quickstart's, on the layouts that it uses, and the example in
+// The configurations that users start from: that of the quickstart, on its layouts, and the example in
 // README.md.
 #include <gtest/gtest.h>
 
@@ -36,8 +36,8 @@ TEST(JobConfigs, TheQuickstartFitsBothOfItsLayouts) {
 TEST(JobConfigs, TheQuickstartCoversItsBank) {
     const std::string name = "jobs/configs/quickstart.cfg";
     const Config config = parsed(contents(name), name);
-    // All matrices have min(out, in) = hidden_size. Switches of a slot over the run: integral of the
-    // frequency 0.3^(t / (ratio steps)) / interval.
+    // All matrices have min(out, in) = hidden_size. The number of switches of a slot over the run is the
+    // integral of the frequency 0.3^(t / (ratio steps)) / interval.
     const double switches = option_real(config.method, "switch_ratio") *
                             static_cast<double>(config.run.steps) /
                             (1.204 * option_real(config.method, "switch_interval"));

@@ -1,4 +1,4 @@
-// Memory of the back end: zeroed where asked for, its own account of what it gave.
+// Memory of the back end: cleared on request, and its own record of the blocks that it gave.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -20,7 +20,7 @@ std::vector<std::byte> bytes_of(Tensor tensor) {
 }
 
 TEST(BackendMemoryTest, IsAlignedAndClearedToTheLastByte) {
-    // Less than a block of one thread, several of them with a rest, and more than a large page.
+    // Less than one thread's block, several blocks with a remainder, and more than a large page.
     for (std::int64_t size : {1, 63, 64, 16384, 16384 * 5 + 3, (4 << 20) + 12345}) {
         const auto bytes = static_cast<std::size_t>(size);
         std::byte* memory = backend::allocate(bytes + 2);

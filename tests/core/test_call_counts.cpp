@@ -1,4 +1,4 @@
-// Counts of kernel calls by phase, as a step makes them: what belongs to it, what is kept, what is printed.
+// Counts of kernel calls by phase: which calls belong to a step, what is kept, what is printed.
 #include <gtest/gtest.h>
 
 #include <stdexcept>

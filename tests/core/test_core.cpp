@@ -16,7 +16,7 @@
 #include "core/shard.hpp"
 #include "core/tensor.hpp"
 
-// Read by AddressSanitizer alone: a refused allocation returns null, as it does without it.
+// Only AddressSanitizer reads this: a refused allocation returns null, as it does without the sanitizer.
 extern "C" const char* __asan_default_options() {
     return "allocator_may_return_null=1";
 }
@@ -117,7 +117,7 @@ TEST(Arenas, AllocateWhatTheyMeasured) {
         EXPECT_EQ(reinterpret_cast<std::uintptr_t>(t.raw()) % 64, 0u);
         starts.insert(t.raw());
         for (std::size_t i = 0; i < t.bytes(); ++i) ASSERT_EQ(t.data<char>()[i], 0);
-        std::fill_n(t.data<char>(), t.bytes(), 1);  // within the allocation, or a sanitizer speaks
+        std::fill_n(t.data<char>(), t.bytes(), 1);  // a sanitizer reports a write outside the allocation
     }
     EXPECT_EQ(starts.size(), 4u);
     EXPECT_EQ(real.again.raw(), real.shared.raw());
@@ -155,7 +155,7 @@ TEST(Bf16, RoundsToNearestEven) {
     EXPECT_EQ(to_f32(to_bf16(-1 - 0x1p-8f)), -1.0f);
     EXPECT_EQ(to_f32(to_bf16(3.4e38f)), INFINITY);       // beyond the largest bf16
     EXPECT_EQ(to_f32(to_bf16(0x1p-133f * 0.5f)), 0.0f);  // half the smallest subnormal
-    // A NaN whose payload lies in the cut-off half stays NaN.
+    // A NaN whose payload is in the cut-off half must stay a NaN.
     EXPECT_TRUE(std::isnan(to_f32(to_bf16(std::bit_cast<float>(0x7F800001u)))));
 }
 

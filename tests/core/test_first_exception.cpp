@@ -1,4 +1,4 @@
-// What threads throw in a parallel region comes out behind it, once.
+// What threads throw in a parallel region is thrown once after the region.
 #include <gtest/gtest.h>
 #include <omp.h>
 

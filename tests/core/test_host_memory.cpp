@@ -1,4 +1,4 @@
-// available_bytes() on made-up systems: machines, containers and batch jobs of both versions of control
+// available_bytes() on made-up systems: machines, containers and batch jobs, with both versions of control
 // groups.
 #include <gtest/gtest.h>
 
@@ -22,7 +22,7 @@ class AvailableMemoryTest : public ::testing::Test {
         std::filesystem::create_directories(path.parent_path());
         std::ofstream(path) << text;
     }
-    /// A group of version 2: its limit and what its processes hold.
+    /// A group of version 2: its limit and the memory that its processes hold.
     void group(const std::string& path, const std::string& limit, long used) {
         file("sys/fs/cgroup" + path + "/memory.max", limit + "\n");
         file("sys/fs/cgroup" + path + "/memory.stat",

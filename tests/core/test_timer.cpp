@@ -1,4 +1,4 @@
-// Laps of a step: each moment belongs to one phase, and what was waited to communication.
+// Laps of a step: all time is assigned to one phase, and waits to communication.
 #include <gtest/gtest.h>
 
 #include "core/timer.hpp"
@@ -6,7 +6,7 @@
 namespace switchyard {
 namespace {
 
-/// Long enough to be told from nothing; how long does not matter.
+/// Long enough to be measured; the exact time does not matter.
 void work() {
     const double end = seconds_now() + 1e-3;
     while (seconds_now() < end) {

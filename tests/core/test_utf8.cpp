@@ -1,4 +1,4 @@
-// UTF-8 there and back for every code point; where text may be cut.
+// UTF-8 and back for every code point, and the places where text may be cut.
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -19,7 +19,7 @@ TEST(Utf8, EveryCodePointThereAndBack) {
     }
 }
 
-/// Of all texts of two or three bytes, those are characters that utf8_of() writes, and no others.
+/// Texts of two to four bytes are characters only if utf8_of() writes them.
 TEST(Utf8, NothingElseIsACharacter) {
     const auto byte = [](unsigned value) { return static_cast<char>(value); };
     const auto expect = [](const std::string& text) {
@@ -46,7 +46,7 @@ TEST(Utf8, TextIsCutBeforeACharacter) {
     for (std::size_t position = 0; position < text.size(); ++position)
         EXPECT_EQ(character_boundary(text, position), expected[position]) << position;
     EXPECT_EQ(character_boundary(text, text.size()), text.size());
-    const std::string none(9, '\x80');  // of no character
+    const std::string none(9, '\x80');  // bytes that belong to no character
     EXPECT_EQ(character_boundary(none, 7), 7u);
     EXPECT_EQ(character_boundary("\x80\x80", 1), 1u);
 }

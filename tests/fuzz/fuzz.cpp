@@ -1,6 +1,6 @@
-// fuzz TARGET [--runs=N | --seconds=S] [--seed=N] [FILE...]: the seeded mutator, or the files given, one by
-// one. An input that does harm is kept as fuzz-TARGET.input in the working directory; the exit code is
-// then 1.
+// fuzz TARGET [--runs=N | --seconds=S] [--seed=N] [FILE...]: runs the seeded mutator, or tries the given
+// files one by one. A harmful input is kept as fuzz-TARGET.input in the working directory, and the exit code
+// is 1.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -21,7 +21,7 @@ namespace {
 
 constexpr unsigned hang_s = 30;
 
-// For the signal handler: what is being tried, and where it is kept.
+// For the signal handler: the input that is being tried, and the name under which it is kept.
 std::string current_input, kept_name;
 
 void keep_input() {
@@ -42,7 +42,7 @@ void try_input(const Target& target, std::string input) {
     ::alarm(hang_s);
     try {
         target.run(current_input);
-    } catch (const UserError&) {  // what it should say
+    } catch (const UserError&) {  // the right answer to a bad input
     } catch (const std::exception& error) {
         keep_input();
         fail("{}: {}; the input is in {}", target.name, error.what(), kept_name);
@@ -51,7 +51,7 @@ void try_input(const Target& target, std::string input) {
 }
 
 struct Options {
-    std::uint64_t runs = 0, seed = 1;  // 0 runs: as many as the target's short run has
+    std::uint64_t runs = 0, seed = 1;  // runs = 0: the length of the target's short run
     double seconds = 0;
     std::vector<std::string> files;
 };

@@ -1,5 +1,5 @@
-// Blocks begin with a signature of four letters; how long one is, is tried out: its checksum fits there and
-// nowhere else.
+// Blocks begin with a signature of four letters. The length of a block is found by trying where its checksum
+// fits.
 #include "fuzz/hdf5_repair.hpp"
 
 #include <algorithm>
@@ -20,14 +20,14 @@ std::uint64_t number(const std::string& file, std::size_t at, std::size_t bytes)
     return value;
 }
 
-/// Writes the checksum behind [at, at + count).
+/// Writes the checksum of [at, at + count) after it.
 void seal(std::string& file, std::size_t at, std::size_t count) {
     if (count < 4 || at + count + 4 > file.size() || count > file.size()) return;
     const std::uint32_t sum = lookup3(reinterpret_cast<const unsigned char*>(file.data()) + at, count);
     std::memcpy(file.data() + at + count, &sum, sizeof sum);
 }
 
-/// Bytes of an object header's prefix and first chunk, without the checksum.
+/// Length in bytes of an object header's prefix and first chunk, without the checksum.
 std::size_t object_header_bytes(const std::string& file, std::size_t at) {
     const std::uint64_t flags = number(file, at + 5, 1);
     std::size_t size = 6;

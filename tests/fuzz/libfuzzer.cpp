@@ -1,5 +1,5 @@
-// The same targets for libFuzzer (preset `fuzz`, with clang): SWITCHYARD_FUZZ_TARGET names one. Its seeds are
-// written to the folder SWITCHYARD_FUZZ_SEEDS where that is set.
+// The same targets for libFuzzer (preset `fuzz`, with clang). SWITCHYARD_FUZZ_TARGET names one; its seeds are
+// written to the folder SWITCHYARD_FUZZ_SEEDS if that is set.
 #include <fmt/format.h>
 
 #include <cstdlib>
@@ -32,7 +32,7 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
 extern "C" int LLVMFuzzerTestOneInput(const unsigned char* bytes, std::size_t count) {
     try {
         target->run({reinterpret_cast<const char*>(bytes), count});
-    } catch (const switchyard::UserError&) {  // what it should say
+    } catch (const switchyard::UserError&) {  // the right answer to a bad input
     }
     return 0;
 }

@@ -1,4 +1,4 @@
-// Draws are hashes of a counter: no state of a generator is kept from input to input.
+// Draws are hashes of a counter, so no generator state is kept from input to input.
 #include "fuzz/mutate.hpp"
 
 #include <algorithm>
@@ -21,7 +21,7 @@ class Draw {
     std::uint64_t state_;
 };
 
-/// A number that programs forget: 0, 1, -1, the ends of ranges, powers of two and their neighbours.
+/// A number that programs forget about: 0, 1, -1, the ends of ranges, powers of two and their neighbours.
 std::string odd_number(Draw& draw) {
     const std::uint64_t power = std::uint64_t{1} << draw.below(64);
     const std::uint64_t values[] = {0,         1,      ~std::uint64_t{0}, power, power - 1,

@@ -1,5 +1,5 @@
-// clang 14 with the headers of GCC 12 has no std::source_location; the fuzzing build includes this first. It
-// says nothing of where it is.
+// clang 14 with the headers of GCC 12 has no std::source_location, so the fuzzing build includes this
+// replacement first. It gives no location.
 #pragma once
 
 #include <source_location>

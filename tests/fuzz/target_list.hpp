@@ -1,4 +1,4 @@
-// What the files of targets share: their folder, and what they must find true.
+// What the files of targets share: their folder, and checks of what must be true.
 #pragma once
 
 #include <string>
@@ -8,9 +8,9 @@
 
 namespace switchyard::fuzz {
 
-/// Of this process; removed at its end.
+/// The folder of this process, which is removed at its end.
 const std::string& folder();
-/// Writes the file of that name there; its path.
+/// Writes a file of that name in the folder; returns its path.
 std::string file_of(const std::string& name, const std::string& bytes);
 
 inline void expect(bool condition, const std::string& otherwise) {

@@ -1,4 +1,4 @@
-// The list of targets, and the folder where they put their files.
+// The list of targets, and the folder for their files.
 #include "fuzz/targets.hpp"
 
 #include <unistd.h>
@@ -12,7 +12,7 @@
 namespace switchyard::fuzz {
 
 const std::string& folder() {
-    // In memory where there is such a place: many of the files are synced.
+    // The folder is in memory if possible, because many of the files are synced.
     static const int in_memory = ::access("/dev/shm", W_OK) == 0 ? ::setenv("TMPDIR", "/dev/shm", 0) : 0;
     (void)in_memory;
     static const test::TemporaryDirectory directory;

@@ -1,6 +1,6 @@
-// What is fuzzed: one function for each kind of file that comes from outside. A target takes the bytes of a
-// file; it may throw UserError, and nothing else may happen: no other exception, no signal, no hang, no wrong
-// value that is taken for right (FuzzFailure).
+// What is fuzzed: one function for each kind of file that comes from outside. A target gets the bytes of a
+// file. It may throw UserError; any other exception, a signal, a hang, or a wrong value taken for right
+// (FuzzFailure) is a fault.
 #pragma once
 
 #include <stdexcept>
@@ -17,16 +17,16 @@ class FuzzFailure : public std::logic_error {
 struct Target {
     const char* name;
     void (*run)(const std::string& bytes);
-    /// Files of the kind as they should be; inputs are made from them.
+    /// Valid files of this kind, from which inputs are made.
     std::vector<std::string> (*seeds)();
-    /// Words of the format.
+    /// Words of the format, which mutants get.
     std::vector<std::string> words;
-    /// Inputs in a short run: those that start processes are slow.
+    /// Number of inputs in a short run; targets that start processes are slow.
     int short_runs;
 };
 
 const std::vector<Target>& targets();
-/// Throws std::invalid_argument for a name that is none.
+/// Throws std::invalid_argument for an unknown name.
 const Target& target_of(const std::string& name);
 
 }  // namespace switchyard::fuzz

@@ -1,4 +1,4 @@
-// Targets of files that are text, or are read by our own code and SentencePiece's.
+// Targets for files that are text, and for files that our own code or SentencePiece's parses.
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -21,7 +21,7 @@ using nlohmann::ordered_json;
 
 // ---- configuration
 
-/// What is understood is written out and understood in the same way.
+/// A configuration that is accepted must be accepted again, with the same meaning, after it is written out.
 void configuration(const std::string& bytes) {
     const Config config = parse_config(bytes, "fuzz.cfg", {}, method_options()).config;
     const std::string text = config_text(config, method_options());
@@ -39,7 +39,7 @@ std::vector<std::string> configuration_seeds() {
 
 // ---- weights of others
 
-/// Every value that the header promises can be read.
+/// Every value that an accepted header declares can be read.
 void safetensors(const std::string& bytes) {
     const SafetensorsFile file(file_of("model.safetensors", bytes));
     for (const auto& [name, entry] : file.entries()) {
@@ -47,7 +47,7 @@ void safetensors(const std::string& bytes) {
         try {
             file.read_f32(name, entry.size() - static_cast<std::int64_t>(values.size()),
                           static_cast<std::int64_t>(values.size()), values.data());
-        } catch (const UserError&) {  // of a type that is not read
+        } catch (const UserError&) {  // a type that cannot be read
         }
     }
 }
@@ -68,7 +68,7 @@ std::vector<std::string> safetensors_seeds() {
                              8)};
 }
 
-/// As config.json, and as the index of a model in several files.
+/// The bytes as config.json, and as the index of a model in several files.
 void import(const std::string& bytes) {
     file_of("config.json", bytes);
     file_of("model.safetensors.index.json", bytes);
@@ -95,7 +95,7 @@ std::vector<std::string> import_seeds() {
 
 // ---- a run's own files
 
-/// After a resume the log has whole lines of objects alone, and a second one finds nothing to do.
+/// After a resume the log has whole lines with objects only, and a second resume finds nothing to do.
 void log(const std::string& bytes) {
     const std::string path = file_of("log.jsonl", bytes);
     std::filesystem::remove(folder() + "/log.superseded.jsonl");
@@ -147,7 +147,7 @@ std::string small_model() {
     return model;
 }
 
-/// What loads also encodes and decodes, whatever the text.
+/// A model that loads must also encode and decode any text.
 void sentencepiece(const std::string& bytes) {
     const Tokenizer tokenizer(bytes);
     const std::int64_t size = tokenizer.vocab_size();
@@ -163,7 +163,7 @@ std::vector<std::string> sentencepiece_seeds() {
     return {small_model()};
 }
 
-/// The file that comes of any text verifies.
+/// The token file made from any text must verify.
 void text(const std::string& bytes) {
     static const std::string model = file_of("tokenizer.model", small_model());
     const char* const separators[] = {"blank-lines", "line", "file"};

@@ -1,4 +1,4 @@
-// What `generate` draws from given logits, and how text is printed while its tokens arrive.
+// Which token `generate` draws from given logits, and how text is printed while its tokens arrive.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -60,7 +60,7 @@ class TextStreamTest : public ::testing::Test {
         tokenize(test::quiet_options(folder.write("a.txt", test::sample_text(300, 21)), path));
         model_ = TokenFile(path).info().tokenizer_model;
     }
-    /// What is printed at the start, after each token and at the end.
+    /// The text printed at the start, after each token and at the end.
     std::vector<std::string> printed(const std::string& prompt, const std::vector<std::int32_t>& ids) const {
         std::vector<std::string> parts;
         TextStream stream(tokenizer_, tokenizer_.encode(prompt));

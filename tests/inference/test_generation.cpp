@@ -1,6 +1,6 @@
 // RANKS: 1 2 4
-// Generated tokens on every layout. What greedy generation must give comes from models whose context is just
-// as long as the text so far: without padding, one process, the most likely token picked here.
+// Generated tokens on every layout. The expected greedy tokens come from models whose context has exactly the
+// length of the text so far: without padding, on one process, with the most likely token picked by the test.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -22,7 +22,7 @@ using testing::tiny_config;
 constexpr std::int64_t context_length = 8, vocab_size = 53;
 const Ids prompt{3, 17, 40};
 
-/// Weights large enough for logits that are far apart.
+/// The weights are large, so that logits are far apart.
 Config config_of(const std::vector<std::string>& more = {}) {
     std::vector<std::string> arguments{"--method.name=full", "--model.init_std=0.5"};
     arguments.insert(arguments.end(), more.begin(), more.end());
@@ -36,7 +36,7 @@ std::unique_ptr<AllocatedInference> seeded(const Config& config, const Topology&
     return result;
 }
 
-/// Logits after the whole of `ids`.
+/// Logits after all of `ids`.
 test::Values next_logits(Config config, const Ids& ids) {
     config.data.seq_len = static_cast<std::int64_t>(ids.size());
     const Topology one = testing::serial();
@@ -53,7 +53,8 @@ test::Values next_logits(Config config, const Ids& ids) {
     return values;
 }
 
-/// `count` ids after `text`, each picked from the logits of the ids up to num_tokens, and its number.
+/// `count` ids after `text`, each picked from the logits of the first num_tokens ids and the number of the
+/// draw.
 template <class Pick>
 Ids continuation(const Config& config, Ids text, std::int64_t count, std::int64_t num_tokens,
                  const Pick& pick) {
@@ -74,7 +75,7 @@ Ids most_likely(const Config& config, const Ids& text, std::int64_t count, std::
     });
 }
 
-/// end_token: an id that the expected text does not have.
+/// end_token is an id that the expected text does not have.
 GenerationSettings greedy(const Ids& expected) {
     GenerationSettings s;
     s.max_tokens = static_cast<std::int64_t>(expected.size());
@@ -85,7 +86,7 @@ GenerationSettings greedy(const Ids& expected) {
     return s;
 }
 
-/// On every rank alike, as callers may rely on.
+/// Must be the same on all ranks, because callers may rely on it.
 Ids generated(const Config& config, const Topology& topology, const GenerationSettings& settings,
               const Ids& text) {
     Traffic traffic;
@@ -97,7 +98,7 @@ Ids generated(const Config& config, const Topology& topology, const GenerationSe
 
 TEST(GenerationTest, GreedyTakesTheMostLikelyTokenOfTheLastContext) {
     const Config config = config_of();
-    Ids long_prompt;  // longer than the context, which then slides
+    Ids long_prompt;  // longer than the context, so that the context slides
     for (std::int32_t i = 0; i < 11; ++i) long_prompt.push_back((i * 29 + 5) % 53);
     for (const Ids& text : {prompt, long_prompt})
         for (const std::int64_t num_tokens : {vocab_size, std::int64_t{20}}) {
@@ -128,7 +129,7 @@ TEST(GenerationTest, DrawsAreAFunctionOfSeedAndPositionOnEveryLayout) {
     settings.max_tokens = 20;
     settings.temperature = 2;
     settings.end_token = vocab_size - 1;
-    settings.num_tokens = vocab_size - 1;  // so that nothing ends
+    settings.num_tokens = vocab_size - 1;  // so that the text does not end
     for (const std::int64_t top_k : {0, 5}) {
         settings.top_k = top_k;
         std::set<Ids> texts;
@@ -154,7 +155,7 @@ TEST(GenerationTest, WithMaskedDocumentsNothingBeforeAnEndTokenCounts) {
         const Config config =
             config_of({masked ? "--data.mask_documents=true" : "--data.mask_documents=false"});
         GenerationSettings settings = greedy({});
-        settings.max_tokens = 3;  // the context holds all: positions stay
+        settings.max_tokens = 3;  // the context holds everything, so positions do not change
         settings.end_token = end;
         for_each_layout(config, [&](const Config& here, const Topology& topology) {
             const Ids a = generated(here, topology, settings, one_before),

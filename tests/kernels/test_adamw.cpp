@@ -1,5 +1,5 @@
-// AdamW over several steps with step counters of its own per row or one for all, against one number at a time
-// in double.
+// AdamW over several steps, with a step counter per row or one for all, against a scalar implementation in
+// double.
 #include "kernels/adamw.hpp"
 #include "reference/adamw.hpp"
 #include "support/tensors.hpp"
@@ -7,7 +7,7 @@
 namespace switchyard::test {
 namespace {
 
-/// Owned rows in another order than in the gradient, columns column ... column + width - 1 of it.
+/// Owned rows in another order than in the gradient, in its columns column ... column + width - 1.
 struct Layout {
     DType dtype;
     bool one_counter;
@@ -82,7 +82,7 @@ TEST_P(AdamW, EqualsTheAlgorithmNumberByNumber) {
     EXPECT_TRUE(close(s.v, v, 2, num_steps));
     for (std::int64_t i = 0; i < s.step.size(); ++i) EXPECT_EQ(s.step.at(i), steps[i]);
 
-    // The compute copies are the rounded masters; everything outside the owned rectangle is as before.
+    // The compute copies are the rounded masters; everything outside the owned rectangle is unchanged.
     HostTensor copies(l.dtype, {l.num_rows, l.stride}, untouched);
     for (std::int64_t i = 0; i < owned; ++i)
         for (std::int64_t j = 0; j < l.width; ++j)

@@ -1,5 +1,6 @@
-// Attention against the formula in all compute types, lengths around the tiles of 128 queries and panels of
-// 512 keys, grouped heads and documents; what a token may not see; its gradient by central differences.
+// Attention against its formula in all compute types, with lengths around the tiles of 128 queries and the
+// panels of 512 keys, grouped heads and documents; what a token must not see; its gradient by central
+// differences.
 #include "core/backend_memory.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/matmul.hpp"
@@ -15,7 +16,7 @@ struct Sizes {
 };
 enum class Documents { one, several };
 
-/// First token of each token's document: documents of 1, 2, 3, ... 70, then again 1 token, shifted by
+/// First token of each token's document: documents of 1, 2, 3, ... 70 tokens, then 1 token again, shifted by
 /// sequence.
 std::vector<std::int32_t> document_starts(const Sizes& s) {
     std::vector<std::int32_t> first;
@@ -86,7 +87,7 @@ struct Problem {
                                            q_values, k_values, v_values, first)
             .run(with_d_o);
     }
-    /// Other values at one token of every sequence.
+    /// Changes the values at one token of every sequence.
     void change_token(std::int64_t token) { change_token(token, {&q, &k, &v, &d_o}); }
     void change_token(std::int64_t token, std::initializer_list<HostTensor*> tensors) {
         for (HostTensor* x : tensors) {
@@ -165,7 +166,7 @@ std::vector<Case> cases() {
 }
 INSTANTIATE_TEST_SUITE_P(Types, Attention, ::testing::ValuesIn(cases()), name);
 
-/// Rows of x (B, T, ...) at tokens [begin, end) have the bits of y's.
+/// True if rows of x (B, T, ...) at tokens [begin, end) have the bits of y's.
 ::testing::AssertionResult same_tokens(const HostTensor& x, const HostTensor& y, std::int64_t begin,
                                        std::int64_t end) {
     const Tensor a = x, b = y;
@@ -239,7 +240,7 @@ TEST_P(AttentionMask, ADocumentDoesNotSeeItsNeighbours) {
 }
 
 TEST_P(AttentionMask, OneListServesAllSequences) {
-    // A sliding window of 150 tokens, and one that moves in leaps.
+    // A sliding window of 150 tokens, and one that moves in jumps.
     const Sizes sizes{3, 400, 4, 2, 24};
     for (std::int32_t leap : {1, 60}) {
         std::vector<std::int32_t> first, of_all;
@@ -260,7 +261,7 @@ TEST_P(AttentionMask, OneListServesAllSequences) {
 INSTANTIATE_TEST_SUITE_P(Types, AttentionMask, ::testing::ValuesIn(compute_types),
                          [](const auto& info) { return name_of(info.param); });
 
-/// No weight is above one: |d_v| of a key is at most the sum of |d_o| over all queries.
+/// No weight exceeds one, so |d_v| of a key is at most the sum of |d_o| over all queries.
 void expect_weights_below_one(const Problem& x) {
     const std::int64_t row = x.sizes.heads * x.sizes.size;
     for (std::int64_t j = 0; j < row; ++j) {
@@ -272,7 +273,8 @@ void expect_weights_below_one(const Problem& x) {
 }
 
 TEST(AttentionLimits, VeryLargeScoresDoNotOverflow) {
-    // Scores of 1e6 to 1e30: the largest takes all, so outputs are rows of v and gradients of scores vanish.
+    // Scores of 1e6 to 1e30: the largest takes all the weight, so outputs are rows of v and gradients of
+    // scores vanish.
     for (DType dtype : compute_types)
         for (double scale : {1e3, 1e8, 1e15})
             for (std::int64_t size : {16, 128}) {
@@ -312,11 +314,12 @@ TEST(AttentionMemory, DoesNotGrowWithTheSquareOfTheLength) {
     for (std::int64_t kv_heads : {4, 1}) {
         Problem x(DType::f32, {2, 4096, 4, kv_heads, 16}, Documents::one);
         EXPECT_LT(static_cast<double>(x.scratch.num_bytes()), 3e6 * kernels::num_threads() + 8.4e6);
-        x.run();  // mirrors and scratch are there
+        x.run();  // allocates mirrors and scratch
         const double before = backend::used_bytes();
         backend::reset_peak_used_bytes();
         x.run();
-        // Of the whole process, to which sanitizers and libraries add some MiB; weights of one head are 64.
+        // Measured for the whole process, to which sanitizers and libraries add some MiB; the weights of one
+        // head have 64.
         EXPECT_LT(backend::peak_used_bytes() - before, 32 << 20) << kv_heads << " key-value heads";
     }
 }
@@ -349,7 +352,7 @@ TEST(AttentionShapes, AreChecked) {
         wide(DType::f64, {2, 5, 4, 3}), wide_kv(DType::f64, {2, 5, 2, 3});
     forward(x.q, other, other, {}, x.o, x.lse);      // 4 heads on 3
     forward(x.q, x.k, other, {}, x.o, x.lse);        // k and v differ
-    forward(x.q, longer, longer, {}, x.o, x.lse);    // other length
+    forward(x.q, longer, longer, {}, x.o, x.lse);    // another length
     forward(x.q, x.k, x.v, {}, x.k, x.lse);          // o
     forward(x.q, x.k, x.v, {}, wide, x.lse);         // type of o
     forward(x.q, wide_kv, wide_kv, {}, x.o, x.lse);  // type of k

@@ -1,5 +1,5 @@
-// Vocab-parallel cross-entropy: any split of the vocabulary, padded rows and ignored targets give what one
-// softmax over the whole vocabulary gives; the gradient by central differences.
+// Vocab-parallel cross-entropy: any split of the vocabulary, with padded rows and ignored targets, gives the
+// result of one softmax over the whole vocabulary; the gradient by central differences.
 #include "kernels/cross_entropy.hpp"
 #include "reference/cross_entropy.hpp"
 #include "support/grad_check.hpp"
@@ -14,8 +14,8 @@ struct Case {
     std::int64_t tokens, vocab, parts;
 };
 
-/// Logits (padded, n) of one part of the vocabulary, from (n, vocab); padding holds garbage that must not
-/// count.
+/// Logits (padded, n) of one part of the vocabulary, taken from (n, vocab); padding holds values that must
+/// not count.
 HostTensor local_logits(const HostTensor& logits, std::int64_t n, std::int64_t vocab, VocabRange range,
                         std::int64_t padded) {
     HostTensor local(logits.dtype(), {padded, n});
@@ -25,7 +25,7 @@ HostTensor local_logits(const HostTensor& logits, std::int64_t n, std::int64_t v
     return local;
 }
 
-/// The whole path of one chunk on `parts` ranks.
+/// All steps for one chunk on `parts` ranks.
 struct Split {
     std::vector<VocabRange> ranges;
     std::vector<HostTensor> logits;  // (padded, n); d_logits after backward
@@ -45,7 +45,7 @@ struct Split {
             kernels::softmax_statistics(logits.back(), targets, ranges.back(),
                                         static_cast<Tensor>(stats).rows(p, 1).reshape({3, n}));
         }
-        HostTensor sum(DType::f64, {1}, {7});  // added to
+        HostTensor sum(DType::f64, {1}, {7});  // the loss is added to this value
         kernels::combine_statistics(stats, targets, lse, sum);
         loss = sum.at(0) - 7;
         for (std::int64_t p = 0; p < parts; ++p)
@@ -66,7 +66,7 @@ TEST_P(CrossEntropy, EqualsTheUnsplitSoftmax) {
     const auto expected = reference::cross_entropy(logits.values(), targets, scale);
 
     const Split split(logits, target_tensor, parts, scale);
-    // Exponentials, then additions one by one: below sqrt(vocab) eps of the sum.
+    // Exponentials, then additions one by one: the error is below sqrt(vocab) eps of the sum.
     EXPECT_TRUE(close(split.lse, expected.lse, 2, vocab));
     const DType wide = accumulate_type(dtype);
     EXPECT_NEAR(split.loss, expected.loss,
@@ -77,7 +77,7 @@ TEST_P(CrossEntropy, EqualsTheUnsplitSoftmax) {
         Values local(static_cast<std::size_t>(padded * n));
         for (std::int64_t j = 0; j < count; ++j)
             for (std::int64_t i = 0; i < n; ++i) local[j * n + i] = expected.d_logits[i * vocab + begin + j];
-        EXPECT_TRUE(close(split.logits[p], local, 20, 1));  // lse of size 20: its rounding alone is 20 eps
+        EXPECT_TRUE(close(split.logits[p], local, 20, 1));  // lse is about 20: its rounding alone is 20 eps
         for (std::int64_t j = 0; j < padded; ++j)
             for (std::int64_t i = 0; i < n; ++i)
                 if (j >= count || targets[i] < 0) {
@@ -90,7 +90,7 @@ std::vector<Case> cases() {
     std::vector<Case> cases;
     for (DType dtype : compute_types) {
         for (std::int64_t parts : {1, 2, 3, 7})
-            cases.push_back({dtype, 9, 77, parts});  // seven: the last ranks hold nothing
+            cases.push_back({dtype, 9, 77, parts});  // with seven parts the last ranks hold nothing
         cases.push_back({dtype, 0, 10, 2});
         cases.push_back({dtype, 5, 1, 1});
         cases.push_back({dtype, 6, 9001, 2});
@@ -116,7 +116,7 @@ struct OneToken {
 };
 
 TEST(CrossEntropySums, LongOnesKeepTheirAccuracy) {
-    // 100 001 equal logits: f32 sums with carried errors would drift.
+    // 100 001 equal logits: f32 sums with accumulated errors would drift.
     const OneToken token(DType::f32, Values(100001, 0.3), 7);
     EXPECT_EQ(token.stats.at(1), 100001);
     EXPECT_NEAR(token.loss, std::log(100001.0), 1e-6);
@@ -140,8 +140,8 @@ TEST(CrossEntropySums, FollowARisingMaximum) {
 }
 
 TEST(CrossEntropySums, SureTokensKeepTheirGradient) {
-    // softmax(target) = 0.998 has no neighbour in bf16 closer than 0.002: the gradient must be rounded after
-    // the subtraction.
+    // softmax(target) = 0.998 has no neighbour in bf16 closer than 0.002, so the gradient must be rounded
+    // after the subtraction.
     OneToken token(DType::bf16, {6.25, 0}, 0);
     kernels::cross_entropy_backward(token.logits, token.lse, token.targets, token.range(), 1);
     const double other = 1 / (1 + std::exp(6.25));
@@ -157,7 +157,7 @@ TEST(CrossEntropySums, NotANumberReachesTheLoss) {
 }
 
 TEST(CrossEntropyGradient, PassesCentralDifferences) {
-    const std::int64_t n = 4, vocab = 21;  // two or three ranks of 16 rows, the last one empty
+    const std::int64_t n = 4, vocab = 21;  // two or three ranks of 16 rows; the last one is empty
     HostTensor logits = HostTensor::normal(DType::f64, {n, vocab}, "logits");
     const HostTensor targets = HostTensor::integers({n}, {5, -1, 0, 19});
     const double scale = 0.5;

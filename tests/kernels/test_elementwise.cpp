@@ -1,5 +1,5 @@
-// Copies, casts and sums against loops in double, for all types and pairs of types, sizes around the block
-// and vector lengths, empty tensors.
+// Copies, conversions and sums against loops in double, for all types and pairs of types, sizes around the
+// block and vector lengths, and empty tensors.
 #include "kernels/elementwise.hpp"
 #include "support/tensors.hpp"
 
@@ -14,7 +14,7 @@ INSTANTIATE_TEST_SUITE_P(Types, Pairs,
                          ::testing::Combine(::testing::ValuesIn(compute_types),
                                             ::testing::ValuesIn(compute_types)));
 
-/// What a tensor of `dtype` keeps of `value`: one rounding to nearest even, by the library's rounding of
+/// `value` as a tensor of `dtype` stores it: one rounding to nearest even, by the library's rounding of
 /// scaled integers.
 double rounded(double value, DType dtype) {
     if (dtype == DType::f64 || value == 0) return value;

@@ -1,4 +1,4 @@
-// Vocab-parallel embedding: against the formula in all compute types, with tokens that others hold and padded
+// Vocab-parallel embedding against its formula in all compute types, with tokens of other ranks and padded
 // rows.
 #include <omp.h>
 
@@ -57,7 +57,7 @@ std::vector<Case> cases() {
 INSTANTIATE_TEST_SUITE_P(Types, Embedding, ::testing::ValuesIn(cases()));
 
 TEST(EmbeddingGradient, IsSummedInTokenOrderOnAnyNumberOfThreads) {
-    // 1e8 + 1 - 1e8 - ... in f32: only the token order gives these bits.
+    // 1e8 + 1 - 1e8 - ... in f32: only summation in token order gives these bits.
     const std::int64_t n = 301, width = 200;
     HostTensor d_x(DType::f32, {n, width});
     for (std::int64_t i = 0; i < d_x.size(); ++i)

@@ -1,6 +1,6 @@
-// What 10 000 random switches leave of a frozen weight: kept as two words, f32's rounding alone; updated in
-// place in bf16, noise of a sixth of its size. One event switches one slot of A and another one of B, as the
-// design's order of one step does: W += s [B_I, B_J - B'_J] [A_I - A'_I; A_J].
+// The error of a frozen weight after 10 000 random switches: stored as two words it is f32's rounding alone;
+// updated in place in bf16 it is noise of a sixth of the weight's size. One event switches one slot of A and
+// another slot of B, as in the design's order of one step: W += s [B_I, B_J - B'_J] [A_I - A'_I; A_J].
 #include "kernels/frozen_weight.hpp"
 #include "reference/matmul.hpp"
 #include "support/tensors.hpp"
@@ -8,7 +8,7 @@
 namespace switchyard::test {
 namespace {
 
-constexpr std::int64_t size = 512, low_rank = 64, events = 10000;  // as many candidates as rows
+constexpr std::int64_t size = 512, low_rank = 64, events = 10000;  // there are as many candidates as rows
 constexpr double scale = 1.0 / low_rank;
 
 std::int64_t pick(std::uint64_t draw, std::int64_t below) {
@@ -16,7 +16,7 @@ std::int64_t pick(std::uint64_t draw, std::int64_t below) {
         uniform_below(stream_key(3, "switches"), draw, static_cast<std::uint64_t>(below)));
 }
 
-/// Candidates (size, size) in bf16 and which of them are active; the others in any order.
+/// Candidates (size, size) in bf16 and which of them are active; the others are in any order.
 struct Bank {
     Values candidates;
     std::vector<std::int64_t> active, spare;
@@ -34,7 +34,7 @@ struct Bank {
         for (std::int64_t c = 0; c < size; ++c) (c < low_rank ? active : spare).push_back(c);
     }
     const double* vector(std::int64_t candidate) const { return candidates.data() + candidate * size; }
-    /// The spare candidate drawn becomes active; the one before becomes spare and is returned.
+    /// Makes the drawn spare candidate active; the candidate before becomes spare and is returned.
     std::int64_t switch_slot(std::int64_t slot, std::uint64_t draw) {
         auto& drawn = spare[static_cast<std::size_t>(pick(draw, size - low_rank))];
         std::swap(drawn, active[static_cast<std::size_t>(slot)]);
@@ -50,13 +50,13 @@ struct Bank {
     }
 };
 
-/// s B A of the active vectors.
+/// The product s B A of the active vectors.
 Values product(const Bank& a, const Bank& b) {
     const Values a_rows = a.active_vectors(), b_rows = b.active_vectors();
     return reference::product({size, size, low_rank}, scale, {b_rows, 1, size}, {a_rows, size, 1});
 }
 
-/// One event's [B_I, B_J - B'_J] and [A_I - A'_I; A_J], each (2, size).
+/// [B_I, B_J - B'_J] and [A_I - A'_I; A_J] of one event, each (2, size).
 struct Update {
     Values b, a;
 };
@@ -73,8 +73,8 @@ Update switch_slots(Bank& a, Bank& b, std::uint64_t event) {
     return u;
 }
 
-/// Row i: w += s b a in f64, and in_place likewise with each sum rounded to bf16. Innermost in cache: the
-/// events.
+/// Row i: w += s b a in f64, and the same for in_place with each sum rounded to bf16. The innermost loop,
+/// over the events, runs in cache.
 void add_row(const std::vector<Update>& updates, std::int64_t i, double* w, bf16* in_place) {
     for (const Update& u : updates) {
         const double first = scale * u.b[static_cast<std::size_t>(i)],
@@ -127,7 +127,7 @@ struct Weights {
 
 TEST(FrozenDrift, TenThousandSwitchesLeaveTheSplitWeightExactAndRuinBf16InPlace) {
     Bank a("candidates of A"), b("candidates of B");
-    // LLaMA's N(0, 0.02^2) less s B A: the initial function is kept.
+    // LLaMA's N(0, 0.02^2) minus s B A, so that the initial function is kept.
     HostTensor start = HostTensor::normal(DType::f32, {size, size}, "w", 0.02);
     const Values at_first = product(a, b);
     for (std::int64_t i = 0; i < start.size(); ++i)
@@ -140,7 +140,7 @@ TEST(FrozenDrift, TenThousandSwitchesLeaveTheSplitWeightExactAndRuinBf16InPlace)
         weights.add(updates);
     }
 
-    // The events were switches: W + s B A is what it was.
+    // W + s B A has not changed, so the events were switches.
     Values kept = product(a, b);
     for (std::size_t i = 0; i < kept.size(); ++i)
         kept[i] = start.at(static_cast<std::int64_t>(i)) + at_first[i] - kept[i];
@@ -150,7 +150,7 @@ TEST(FrozenDrift, TenThousandSwitchesLeaveTheSplitWeightExactAndRuinBf16InPlace)
     kernels::load_frozen({weights.hi, weights.lo}, split);
     EXPECT_LT(relative_rms(split, weights.exact), 5e-6);
     EXPECT_NEAR(relative_rms(weights.in_place, weights.exact), 0.16, 0.02);
-    // What products see of it is off by one rounding only: at most 2^-8 of an element.
+    // Products see it with one rounding only: an error of at most 2^-8 of an element.
     EXPECT_LT(relative_rms(weights.hi, weights.exact), 0x1p-8);
 }
 

@@ -1,5 +1,5 @@
-// Frozen weights: the split of f32 in two 16-bit words for every class of bit pattern, and the low-rank
-// operations on stored words against naive double products.
+// Frozen weights: the split of f32 into two 16-bit words for every class of bit pattern, and low-rank
+// operations on stored words against naive products in double.
 #include <cstring>
 
 #include "kernels/frozen_weight.hpp"
@@ -13,7 +13,7 @@ namespace {
 using kernels::FrozenWeight;
 using kernels::LowRankFactors;
 
-/// Nearest bf16 with ties away from zero, by distance in f64; beyond the largest number as if exponents went
+/// The nearest bf16 with ties away from zero, by distance in f64. Beyond the largest number the exponents go
 /// on.
 bf16 nearest_away(std::uint32_t bits) {
     const auto magnitude = [](std::uint32_t b) {
@@ -29,8 +29,8 @@ bool is_nan(std::uint32_t bits) {
     return (bits & 0x7FFFFFFFu) > 0x7F800000u;
 }
 
-/// Stores and loads each pattern (their number a multiple of 16); hi must be the rounded value, what comes
-/// back the pattern.
+/// Stores and loads each pattern (a multiple of 16 patterns): hi must be the rounded value, and the pattern
+/// must come back.
 void expect_exact_split(const std::vector<std::uint32_t>& patterns) {
     const Shape shape{static_cast<std::int64_t>(patterns.size() / 16), 16};
     HostTensor value(DType::f32, shape);
@@ -47,9 +47,9 @@ void expect_exact_split(const std::vector<std::uint32_t>& patterns) {
 }
 
 TEST(FrozenSplit, ReassemblesEveryLowHalf) {
-    // Zeros and least subnormals, subnormals, the largest subnormals (rounding up makes them normal), the
-    // least normal, carries into the exponent, ordinary values, the largest (which round to infinity),
-    // infinities and NaN.
+    // Zeros and smallest subnormals, subnormals, the largest subnormals (rounding up makes them normal), the
+    // smallest normal number, carries into the exponent, ordinary values, the largest (which round to
+    // infinity), infinities and NaN.
     for (std::uint32_t high :
          {0x0000u, 0x0001u, 0x0040u, 0x007Fu, 0x0080u, 0x0081u, 0x1234u, 0x3CA3u, 0x3F7Fu, 0x3F80u, 0x3F81u,
           0x7EFFu, 0x7F7Eu, 0x7F7Fu, 0x7F80u, 0x7FC0u, 0x7FFFu})
@@ -76,14 +76,14 @@ TEST(FrozenSplit, TheHighWordOfTiesIsAwayFromZero) {
     const HostTensor value(DType::f32, shape, Values(16, 1 + 0x1p-8)), hi(DType::bf16, shape),
         lo(DType::i16, shape);
     kernels::store_frozen(value, {hi, lo});
-    EXPECT_EQ(hi.at(0), 1 + 0x1p-7);  // to even it would be 1
+    EXPECT_EQ(hi.at(0), 1 + 0x1p-7);  // rounded to even it would be 1
     EXPECT_EQ(lo.at(0), -0x8000);
 }
 
 TEST(FrozenSplit, NotANumberReachesTheProducts) {
     const Shape shape{1, 16};
-    for (std::uint32_t bits :
-         {0x7FC00000u, 0xFFC00000u, 0x7F800000u, 0xFF800001u}) {  // what arithmetic makes
+    // NaNs and infinities that arithmetic produces
+    for (std::uint32_t bits : {0x7FC00000u, 0xFFC00000u, 0x7F800000u, 0xFF800001u}) {
         const HostTensor value(DType::f32, shape, Values(16, std::bit_cast<float>(bits))),
             hi(DType::bf16, shape), lo(DType::i16, shape);
         kernels::store_frozen(value, {hi, lo});
@@ -109,7 +109,7 @@ struct Case {
     std::int64_t m, n, low_rank;
 };
 
-/// A weight with the values `value` in stored words, and scratch of exactly the size asked for.
+/// A weight with the values `value` as stored words, and scratch of exactly the requested size.
 struct Stored {
     HostTensor value, hi, lo, scratch;
     explicit Stored(DType dtype, Shape shape)
@@ -169,7 +169,7 @@ TEST_P(FrozenLowRank, MergingRoundsTheSumOnce) {
     EXPECT_TRUE(close(merged, expected, 2, low_rank + 1));
     EXPECT_TRUE(same_bits(w.loaded(), w.value));
     if (dtype != DType::bf16) return;
-    // Half a unit in the last place of bf16 beyond the error of the sum in f32.
+    // The error of the sum in f32 plus half a unit in the last place of bf16.
     double largest = 0;
     for (double value : expected) largest = std::max(largest, std::fabs(value));
     const double sums = 2 * std::sqrt(static_cast<double>(low_rank + 1)) * eps_of(DType::f32) * largest;
@@ -212,7 +212,7 @@ Factors sliced(const Factors& f, DType dtype, std::int64_t begin, std::int64_t c
     return part;
 }
 
-/// The merge of rows [begin, begin + count) alone, into those rows of `merged`.
+/// Merges rows [begin, begin + count) alone into those rows of `merged`.
 void merge_slice(const Stored& w, const Factors& factors, std::int64_t begin, std::int64_t count,
                  Tensor merged) {
     const DType dtype = w.hi.dtype();
@@ -221,8 +221,8 @@ void merge_slice(const Stored& w, const Factors& factors, std::int64_t begin, st
 }
 
 TEST_P(FrozenLowRank, MergedSlicesAreSlicesOfTheMerge) {
-    // Bit for bit where slices are whole panels (at most 128 rows, on every n a divisor of that), else up to
-    // rounding: oneDNN chooses kernels by the number of rows.
+    // Bit for bit if slices are whole panels (at most 128 rows, and for every n a divisor of that); otherwise
+    // up to rounding, because oneDNN chooses kernels by the number of rows.
     const auto [dtype, m, n, low_rank] = GetParam();
     const Stored w(dtype, {m, n});
     const Factors factors(dtype, m, n, low_rank);
@@ -287,10 +287,10 @@ TEST_P(FrozenLowRank, EveryPartOfAnEffectiveWeightIsMerged) {
     const Values expected = x.value(w.value, factors);
     const HostTensor merged(dtype, {m, n});
     kernels::merge(w.words(), x.of(factors), merged, w.scratch);
-    // In bf16 gate times B is rounded before the product.
+    // In bf16 the product gate times B is rounded before the matrix product.
     EXPECT_TRUE(close(merged, expected, 8, low_rank + 2));
     if (dtype == DType::bf16) return;
-    // Rows from the middle on: the description is of the whole weight.
+    // Rows from the middle on; the description is that of the whole weight.
     const std::int64_t half = m / 2;
     const HostTensor lower(dtype, {m, n});
     kernels::merge(w.words().rows(half, m - half), x.of(factors).from_row(half),
@@ -310,7 +310,7 @@ INSTANTIATE_TEST_SUITE_P(Types, FrozenLowRank, ::testing::ValuesIn(cases()), nam
 
 class FrozenInOrder : public ::testing::TestWithParam<std::pair<DType, DType>> {};
 
-/// What the header promises, element by element: fma over slots in f64, rounded once.
+/// The result that the header promises, element by element: fma over slots in f64, rounded once.
 HostTensor subtracted(const HostTensor& value, const Factors& f, double scale) {
     const std::int64_t m = static_cast<Tensor>(value).dim(0), n = static_cast<Tensor>(value).dim(1),
                        slots = static_cast<Tensor>(f.a).dim(0);

@@ -1,5 +1,5 @@
-// Hashes of bits: the definition for every type and length, many tensors a call, any number of threads, and
-// every single bit counts.
+// Hashes of bits: their definition for every type and length, many tensors per call, any number of threads,
+// and that every bit counts.
 #include <omp.h>
 
 #include "kernels/hash.hpp"
@@ -18,7 +18,7 @@ std::vector<std::uint64_t> hashes_of(const std::vector<Tensor>& tensors) {
     return result;
 }
 
-/// Every byte its own, with a place that no thread's share ends at.
+/// Every byte differs, and there is an odd length at which no thread's share ends.
 HostTensor bytes_of(DType dtype, Shape shape) {
     HostTensor tensor(dtype, shape);
     auto* bytes = static_cast<Tensor>(tensor).data<std::uint8_t>();

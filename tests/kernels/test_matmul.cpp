@@ -19,7 +19,7 @@ const Types all_types[] = {{DType::f32, DType::f32},
                            {DType::bf16, DType::f32},
                            {DType::f64, DType::f64}};
 
-/// Operands of one product, filled with normal numbers; c's are what it holds before.
+/// The operands of one product, filled with normal numbers, including the initial values of c.
 struct Operands {
     ProductSizes sizes;
     Op op_a, op_b;
@@ -42,7 +42,7 @@ struct Operands {
     }
     HostTensor result(double alpha, bool accumulate) const {
         HostTensor out = c.clone();
-        if (!accumulate)  // must not be read
+        if (!accumulate)  // c must not be read then
             for (std::int64_t i = 0; i < out.size(); ++i) out.set(i, NAN);
         kernels::matmul(
             {.a = a, .b = b, .c = out, .op_a = op_a, .op_b = op_b, .alpha = alpha, .accumulate = accumulate});
@@ -77,8 +77,8 @@ INSTANTIATE_TEST_SUITE_P(Types, MatmulSizes,
                          name);
 
 TEST(Matmul, RoundsToBf16Once) {
-    // Half a unit in the last place (2^-8 of the value) beyond what f32 sums lose (k = 2); c of the size of
-    // the sums, which long k would round again if they were kept in bf16.
+    // The error of f32 sums (k = 2) plus half a unit in the last place (2^-8 of the value). c has the size of
+    // the sums, so a long k would show a second rounding if sums were kept in bf16.
     for (std::int64_t k : {7, 300, 5000}) {
         const Operands x({DType::bf16, DType::bf16}, {33, 65, k}, Op::none, Op::transpose);
         for (bool accumulate : {false, true}) {
@@ -141,7 +141,7 @@ TEST(Matmul, RefusesWhatDoesNotFit) {
     refused({.a = a, .b = b, .c = c, .op_b = Op::transpose});    // k of b'
     refused({.a = a, .b = tensor(DType::f32, {4, 6}), .c = c});  // n
     refused({.a = tensor(DType::f32, {2, 4}), .b = b, .c = c});  // m
-    refused({.a = a, .b = b, .c = tensor(DType::f32, {5, 3})});  // c turned
+    refused({.a = a, .b = b, .c = tensor(DType::f32, {5, 3})});  // c transposed
     refused({.a = a, .b = b, .c = tensor(DType::f32, {15})});    // not 2-D
     refused({.a = tensor(DType::f32, {1, 3, 4}), .b = b, .c = c});
     refused({.a = a, .b = tensor(DType::bf16, {4, 5}), .c = c});  // mixed operands

@@ -37,7 +37,7 @@ TEST_P(Norm, AdditionComesFirstAndMayBeInPlace) {
     const Values addend = y.values();
     for (std::size_t i = 0; i < added.size(); ++i) added[i] += addend[i];
     EXPECT_TRUE(close(sum, added, 1));
-    // The norm is that of the stored, rounded sum: what backward will read.
+    // The norm is that of the stored, rounded sum, which backward reads.
     const auto expected = reference::rms_norm(sum.values(), weight.values(), eps);
     EXPECT_TRUE(close(h, expected.h, 2, width));
     EXPECT_TRUE(close(rstd, expected.rstd, 2, width));
@@ -101,8 +101,8 @@ TEST(NormGradient, PassesCentralDifferences) {
 }
 
 TEST(NormGradient, PassesCentralDifferencesBehindTheAddition) {
-    // The sum goes on to the residual stream, so its gradient d_sum joins that through the norm; x and y
-    // share it.
+    // The sum is also the residual stream, so its gradient d_sum is added to that through the norm; x and y
+    // get the same gradient.
     const Shape shape{3, 5};
     HostTensor x = HostTensor::normal(DType::f64, shape, "x"), y = HostTensor::normal(DType::f64, shape, "y"),
                weight = HostTensor::normal(DType::f64, {5}, "w");

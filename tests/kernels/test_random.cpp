@@ -1,4 +1,4 @@
-// Initial values: the numbers of core/rng.hpp at every global index, whatever slice a rank holds; moments;
+// Initial values: the numbers of core/rng.hpp at every global index, for every slice of a rank; moments;
 // padding.
 #include "kernels/random.hpp"
 #include "support/tensors.hpp"
@@ -12,7 +12,7 @@ class Random : public ::testing::TestWithParam<DType> {};
 INSTANTIATE_TEST_SUITE_P(Types, Random, ::testing::ValuesIn(compute_types));
 
 TEST_P(Random, SlicesHoldTheNumbersOfTheWhole) {
-    const std::int64_t rows = 13, cols = 4111;  // odd: rows start at odd global indices
+    const std::int64_t rows = 13, cols = 4111;  // odd, so that rows start at odd global indices
     const std::uint64_t key = stream_key(5, "weight");
     const auto fill = [&](bool normal, Tensor x, const Region& region) {
         normal ? kernels::fill_normal(x, region, key, 0.02) : kernels::fill_uniform(x, region, key, 0.5);

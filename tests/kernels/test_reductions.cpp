@@ -1,5 +1,5 @@
-// Reductions into back-end memory against loops in double: sizes around the block length, what is not finite,
-// any number of threads.
+// Reductions into back-end memory against loops in double: sizes around the block length, values that are not
+// finite, any number of threads.
 #include "kernels/reductions.hpp"
 #include "support/tensors.hpp"
 #include "support/threads.hpp"
@@ -29,7 +29,7 @@ TEST_P(Types, NormsEqualTheLoopInDouble) {
         double squares = 0, largest = 0;
         for (double value : x.values())
             squares += value * value, largest = std::max(largest, std::fabs(value));
-        // Sums in f64 whatever the type: k = 1.
+        // Sums are in f64 for every type: k = 1.
         EXPECT_NEAR(squared_norm(x), squares, std::sqrt(n + 1.0) * 0x1p-52 * squares);
         EXPECT_EQ(max_abs(x), largest);
     }

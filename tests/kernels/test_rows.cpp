@@ -1,5 +1,5 @@
 // Rows of many matrices in one call: copies, differences, zeros, sums of parts and sums of squares against
-// loops in double, for all pairs of types, ranges and lists, rectangles, any number of threads.
+// loops in double, for all pairs of types, ranges, lists, rectangles, and any number of threads.
 #include "kernels/rows.hpp"
 #include "support/tensors.hpp"
 #include "support/threads.hpp"
@@ -35,9 +35,9 @@ TEST_P(Pairs, CopiesMoveRectanglesOfManyMatrices) {
             second = HostTensor::normal(to_type, {num_rows, cols}, "target"), third(to_type, {3, cols});
         Values expected = second.values();
         kernels::RowBatch batch;
-        batch.copy({whole, Rows::listed(rows), column, width}, kernels::whole_rows(first));  // collects
+        batch.copy({whole, Rows::listed(rows), column, width}, kernels::whole_rows(first));  // packs rows
         batch.copy(
-            {packed, Rows::range(0, 3), 1, width == cols ? cols - 1 : width},  // spreads
+            {packed, Rows::range(0, 3), 1, width == cols ? cols - 1 : width},  // unpacks rows
             {second, Rows::listed(rows), width == cols ? 1 : column, width == cols ? cols - 1 : width});
         batch.copy(kernels::whole_rows(packed), kernels::whole_rows(third));  // one piece of memory
         batch.run();
@@ -86,7 +86,7 @@ TEST(RowBatch, ZeroesRowsAndCopiesIntegers) {
     batch.run();
     EXPECT_EQ(x.values(), expected);
     EXPECT_EQ(counters.values(), (Values{1, 8, 3, 9}));
-    batch.run();  // empty: nothing happens
+    batch.run();  // an empty batch does nothing
     EXPECT_EQ(counters.values(), (Values{1, 8, 3, 9}));
 }
 

@@ -1,4 +1,5 @@
-// Lists go down and scalars come up in one transfer each; lists that are ranges do not travel.
+// Lists are uploaded and scalars are downloaded in one transfer each; lists that are ranges are not
+// transferred.
 #include "kernels/elementwise.hpp"
 #include "kernels/step_memory.hpp"
 #include "support/tensors.hpp"
@@ -18,14 +19,14 @@ std::vector<std::int32_t> on_host(Tensor list) {
 TEST(StepMemory, ListsLieInBackEndMemoryAfterCommit) {
     StepLists lists;
     const Arena arena = allocate_scratch([&](Arena& a) { lists = StepLists(a, 7); });
-    for (std::int32_t round : {0, 10}) {  // memory is used again
+    for (std::int32_t round : {0, 10}) {  // the second round uses the memory again
         lists.begin();
         const std::vector<std::int32_t> first{3 + round, 1 + round}, second{5 + round, 6 + round, 9 + round};
         const Tensor a = lists.add(first);
         const kernels::Rows range = lists.rows(std::vector<std::int32_t>{4, 5, 6}),
                             listed = lists.rows(second);
         EXPECT_TRUE(lists.add({}).empty());
-        EXPECT_EQ(lists.rows({}).count, 0);  // not the row that an empty tensor seems to have
+        EXPECT_EQ(lists.rows({}).count, 0);  // not the one row that an empty tensor seems to have
         lists.commit();
         EXPECT_EQ(on_host(a), first);
         EXPECT_EQ(on_host(listed.list), second);

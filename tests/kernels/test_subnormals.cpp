@@ -1,5 +1,5 @@
 // RANKS: 1
-// Every thread takes subnormal numbers as zeros inside the scope and keeps them outside; the passes of a
+// Every thread treats subnormal numbers as zeros inside the scope and keeps them outside; the passes of a
 // model run inside.
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -18,7 +18,7 @@ namespace {
 constexpr int num_threads = 3;
 
 struct Seen {
-    int operands = 0, results = 0;  // threads that kept a subnormal one
+    int operands = 0, results = 0;  // number of threads that kept a subnormal number
 };
 
 Seen threads_that_keep_them() {
@@ -58,8 +58,8 @@ TEST(Subnormals, AreZerosInsideTheScopeOnEveryThread) {
     expect_kept(num_threads);
 }
 
-/// With a loss scale of 1e-39 every gradient of the logits is subnormal, and so all gradients are zero; with
-/// 1e-35 those of the logits are normal numbers, and many that backward forms from them are not.
+/// With a loss scale of 1e-39 every gradient of the logits is subnormal, so all gradients are zero. With
+/// 1e-35 the gradients of the logits are normal numbers, and many that backward computes from them are not.
 TEST(Subnormals, AreZerosInTheGradientsOfAModel) {
     if (!kernels::can_flush_subnormals()) GTEST_SKIP() << "this processor has no such switch";
     const Comm world = Comm::duplicate(MPI_COMM_WORLD);

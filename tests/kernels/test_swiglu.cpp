@@ -1,5 +1,5 @@
-// SwiGLU against the formula in all compute types, in place and not; its gradient by central differences; the
-// exponential and the reductions in lanes that it, attention, norms and the loss use.
+// SwiGLU against its formula in all compute types, in place and not; its gradient by central differences; the
+// exponential and the reductions in lanes that SwiGLU, attention, norms and the loss use.
 #include "kernels/cpu/vector_math.hpp"
 #include "kernels/swiglu.hpp"
 #include "reference/swiglu.hpp"

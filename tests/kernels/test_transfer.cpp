@@ -1,4 +1,4 @@
-// Copies between host arrays and back-end memory: every type, slices, nothing.
+// Copies between host arrays and back-end memory: every type, slices, empty tensors.
 #include "kernels/transfer.hpp"
 #include "support/tensors.hpp"
 

@@ -1,7 +1,7 @@
 // RANKS: 1 2 3 4
-// What methods other than the built-in ones need of the model and the optimizer, shown with adapters that
-// only this test has: a weight whose gradient is projected to another width (GaLore), and a loss on a layer's
-// complete output (PC-LoRA).
+// What methods other than the built-in ones need from model and optimizer, shown with adapters of this test:
+// a weight whose gradient is projected to another width (GaLore), and a loss on a layer's complete output
+// (PC-LoRA).
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -25,7 +25,7 @@ using testing::tiny_config;
 constexpr std::int64_t projected_width = 5;
 
 /// Owns the weight (out, in); its gradient is dW Q' (out, 5) with a fixed Q (5, in). Column-parallel only, so
-/// that Q's dimension is whole on every rank.
+/// that every rank has all of Q's dimension.
 class ProjectedWeight : public Adapter {
   public:
     ProjectedWeight(const ModelContext& context, const Linear& linear) {
@@ -68,7 +68,7 @@ struct Watched {
     int calls = 0;
 };
 
-/// A frozen weight as it is; adds up the squares of what on_output() shows.
+/// A frozen weight without factors; adds up the squares of the outputs that on_output() gets.
 class WatchedOutput : public Adapter {
   public:
     WatchedOutput(const ModelContext& context, Watched& watched)
@@ -94,7 +94,7 @@ class WatchedOutput : public Adapter {
     Watched* watched_;
 };
 
-/// Model and optimizer as TrainState builds them, with any adapter.
+/// Model and optimizer, built as TrainState builds them, with any adapter.
 struct Parts {
     Parts(const Config& config, const Topology& topology, Arena& arena,
           const std::function<std::unique_ptr<Adapter>(const ModelContext&, Linear&)>& attach)
@@ -119,7 +119,7 @@ std::vector<double> host(Tensor tensor) {
     return values;
 }
 
-/// One micro-batch of this dp rank, the same samples whatever the layout.
+/// Runs one micro-batch of this dp rank; the samples are the same on every layout.
 void forward_and_backward(Parts& parts, bool with_backward) {
     const Config& config = parts.context.config;
     const BatchSource source = testing::synthetic_tokens(config);
@@ -197,7 +197,7 @@ TEST_F(OnLayouts, AProjectedGradientIsReducedToTheOwnersOfItsRows) {
     every_layout(config, [&](const Topology& topology, const Config& here) {
         adapters.clear();
         with_parts(here, topology, attach, [&](Parts& parts) {
-            const std::size_t half = adapters.size() / 2;  // measured first, then real
+            const std::size_t half = adapters.size() / 2;  // the first half belongs to the measuring pass
             for (std::size_t i = half; i < adapters.size(); ++i) adapters[i]->initialise(parts.context);
             for (std::size_t i = half; i < adapters.size(); ++i)
                 if (adapters[i]->weight().shard.name == name) q = host(adapters[i]->q());
@@ -218,7 +218,7 @@ TEST_F(OnLayouts, AProjectedGradientIsReducedToTheOwnersOfItsRows) {
                             const double term = dense[(p.shard.row0 + row) * in + j] * q[k * in + j];
                             expected += term, size += std::abs(term);
                         }
-                        // 1e-12: the sums over layers, tokens and ranks run in other orders.
+                        // 1e-12, because sums over layers, tokens and ranks run in other orders.
                         EXPECT_NEAR(gradient[row * projected_width + k], expected, 1e-12 * size)
                             << "row " << row << " component " << k << ", tp " << topology.tp_size();
                     }
@@ -244,7 +244,7 @@ TEST_F(OnLayouts, TheMethodUpdatesAProjectedWeightAndTheOthersFollow) {
             parts.optimizer->zero_gradients();
             kernels::fill(parts.optimizer->squared_norm(), 4.0);
             parts.optimizer->decide_clip();
-            // What the method must multiply its own update by.
+            // The factor that the method must apply to its own update.
             EXPECT_EQ(host(parts.optimizer->clip()), (std::vector<double>{here.optim.clip_norm / 2, 1}));
             int asked = 0;
             parts.optimizer->update(0.5, [&](OwnedParameter& owned, kernels::AdamWSettings& settings) {

@@ -1,4 +1,4 @@
-// What the registry makes of `auto`, and what low-rank methods ask of the model.
+// What the registry replaces `auto` by, and what low-rank methods require of the model.
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
@@ -34,7 +34,7 @@ TEST(ResolveAuto, GivenValuesStayAndAZeroDenseRateIsTheOther) {
     EXPECT_EQ(resolved({"--optim.lr=0.25"}).optim.lr, 0.25);
     EXPECT_EQ(resolved({"--optim.lr=0.25"}).optim.dense_lr, 1e-3);
     EXPECT_EQ(resolved({"--optim.lr=0.25", "--optim.dense_lr=0.5"}).optim.dense_lr, 0.5);
-    // What configurations stored while 0 was the default.
+    // As in configurations that were stored when 0 was the default.
     EXPECT_EQ(resolved({"--optim.lr=0.25", "--optim.dense_lr=0"}).optim.dense_lr, 0.25);
     EXPECT_EQ(resolved({"--optim.lr=0"}).optim.lr, 0);
 }
@@ -68,7 +68,7 @@ TEST(ValidateRun, ALowRankFitsEveryMatrix) {
     EXPECT_CONTAINS(complaint({"--method.rank=33", "--model.num_kv_heads=4"}), "use 1 to 32");
     EXPECT_EQ(complaint({"--method.rank=96"}), "");
     EXPECT_CONTAINS(complaint({"--model.num_heads=7"}),
-                    "model.num_heads");  // of the model, before the method's
+                    "model.num_heads");  // of the model, which is checked before the method
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // RANKS: 1 3
-// Step 0 of the low-rank methods: factors and candidates as drawn, and W + s B A the plain initial weight, so
-// that the model starts as the same function whatever the method.
+// Step 0 of low-rank methods: factors and candidates are as drawn, and W + s B A is the plain initial weight,
+// so that the model starts as the same function with every method.
 #include <gtest/gtest.h>
 
 #include "methods/low_rank_method.hpp"
@@ -36,7 +36,7 @@ TEST(InitialWeightsTest, BoundsAreThoseOfThePaper) {
         const FactorBounds bounds = switchlora_bounds(m, n, r);
         EXPECT_NEAR(bounds.a, std::sqrt(3.0) * std_a(m, n, r), 1e-15);
         EXPECT_NEAR(bounds.b, std::sqrt(3.0) * std_b(m, n, r), 1e-15);
-        // What they are derived from: std((1/r) B A x) = gain for unit x, and both factors move W alike.
+        // Their derivation: std((1/r) B A x) = gain for unit x, and both factors change W equally.
         const double a = bounds.a / std::sqrt(3.0), b = bounds.b / std::sqrt(3.0), gain = 1 / std::sqrt(3.0);
         EXPECT_NEAR(a * b, gain * std::sqrt(static_cast<double>(r) / n), 1e-14);
         EXPECT_NEAR(std::sqrt(n) * a * a, std::sqrt(m) * b * b, 1e-12);
@@ -62,8 +62,8 @@ Values effective(const WholeState& state, const Matrix& x, double scale) {
     return w;
 }
 
-/// W is summed in f64 (k = 2, low_rank terms) and rounded once, by half a unit of its largest value, whatever
-/// W + s B A is.
+/// W is summed in f64 (k = 2, low_rank terms) and rounded once: an error of half a unit of its largest value,
+/// for every W + s B A.
 void expect_plain_weight(const WholeState& state, const Matrix& x, double scale, DType stored) {
     const Values w = effective(state, x, scale), &base = state.at("/model/" + x.name + ".weight");
     double largest = 0;
@@ -92,7 +92,7 @@ TEST(InitialWeightsTest, FactorsBesideTheBaseAreThePlainWeight) {
         }
 }
 
-/// A bank as drawn, candidate by candidate; mean and deviation of its numbers.
+/// A bank as drawn, candidate by candidate, with the mean and deviation of its numbers.
 void expect_candidates(const Values& bank, const std::string& stream, double deviation, bool rounded) {
     const double bound = std::sqrt(3.0) * deviation, n = static_cast<double>(bank.size());
     const std::uint64_t key = stream_key(0, stream);

@@ -1,6 +1,6 @@
 // RANKS: 1 2 3 4
-// Buckets against sums formed element by element: owners in blocks (whole segments travel from where they
-// lie), in turn, and at random; rows of several widths; gradients that travel as bf16.
+// Buckets against sums computed element by element: owners in blocks (whole segments are sent in place), in
+// turn, and at random; rows of several widths; gradients that are sent as bf16.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -69,7 +69,8 @@ struct BucketsTest : ::testing::Test {
             tensors.push_back(storage[i]);
         }
     }
-    /// Elements that are not expected(owner, item, element). No ASSERT: a rank must not leave early.
+    /// Number of elements that are not expected(owner, item, element). No ASSERT: a rank must not leave
+    /// early.
     std::int64_t num_wrong(auto expected) const {
         std::int64_t wrong = 0;
         for (std::size_t i = 0; i < widths.size(); ++i)

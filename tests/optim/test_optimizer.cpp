@@ -1,6 +1,6 @@
 // RANKS: 1 2 3 4
 // The sharded optimizer on every layout: the global norm counts replicated values once, gradients arrive at
-// their owner summed in rank order, what is not finite stops all ranks before the update.
+// their owner summed in rank order, and values that are not finite stop all ranks before the update.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -110,7 +110,7 @@ TEST(OptimizerTest, test_finding_07_gains_of_norms_decay_only_when_asked) {
                 });
 }
 
-/// Every rank's `mine`, in rank order.
+/// The values `mine` of every rank, in rank order.
 std::vector<std::vector<float>> gathered(const Comm& comm, const std::vector<float>& mine) {
     std::vector<float> all(mine.size() * comm.size());
     SWITCHYARD_MPI(MPI_Allgather(mine.data(), static_cast<int>(mine.size()), MPI_FLOAT, all.data(),
@@ -159,7 +159,7 @@ TEST(OptimizerTest, OwnersSumInRankOrderWhatTravelled) {
                 });
 }
 
-/// Parameter whose name ends so; every layout has it on every rank.
+/// The parameter whose name has this ending; every rank of every layout has it.
 Parameter& parameter(TrainState& state, const std::string& ending) {
     for (Parameter* p : state.model.parameters())
         if (p->shard.name.ends_with(ending)) return *p;
@@ -181,7 +181,7 @@ TEST(OptimizerTest, OneBadNumberOnOneRankStopsAllAndIsNamed) {
     const std::vector<std::string> names{"lm_head.weight",   "input_layernorm.weight", "k_proj.lora_A",
                                          "o_proj.lora_A",    "gate_proj.lora_B",       "down_proj.lora_B",
                                          "model.norm.weight"};
-    // Nothing is switched: that would go on without the update.
+    // No switches, because these would go on without the update.
     const Config config = tiny_config(method("switchlora", {"--method.switch_interval=1000000"}));
     const Topology one = testing::serial();
     const double expected = TinyRun(config, one).losses(3)[2];

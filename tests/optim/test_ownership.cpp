@@ -1,4 +1,4 @@
-// Where candidate vectors and slots live: balance over ranks, rotation over a lap, dense rows by blocks.
+// The homes of candidate vectors and slots: balance over ranks, rotation over a lap, dense rows in blocks.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -25,7 +25,7 @@ std::vector<RingCase> ring_cases() {
     return all;
 }
 
-/// Slots per owner of the window of the ring that starts at `first`.
+/// Number of slots per owner in the window of the ring that starts at `first`.
 std::vector<int> load(const RingCase& x, const HomeRule& rule, std::int64_t first) {
     std::vector<int> slots(x.ranks, 0);
     for (std::int64_t i = 0; i < x.low_rank; ++i) ++slots[rule.home((first + i) % x.num_candidates)];
@@ -83,7 +83,7 @@ TEST(OwnershipTest, AShardVisitsEveryRankThatALapReaches) {
         for (bool rotate : {true, false}) {
             const HomeRule rule{x.low_rank, 3, rotate, x.ranks};
             for (std::int64_t start = 0; start < x.low_rank; ++start) {
-                std::set<int> visited;  // a slot goes from candidate c to c + r at each switch
+                std::set<int> visited;  // at each switch a slot goes from candidate c to c + r
                 for (std::int64_t c = start, i = 0; i < laps; ++i, c = (c + x.low_rank) % x.num_candidates)
                     visited.insert(rule.home(c));
                 ASSERT_EQ(static_cast<std::int64_t>(visited.size()),

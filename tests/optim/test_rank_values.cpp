@@ -1,6 +1,6 @@
 // RANKS: 1 2 3 4
-// Scalars of all ranks: sums in rank order with the bits of a loop, maxima that keep what is not a number;
-// not counted as traffic.
+// Scalars of all ranks: sums in rank order with the bits of a loop, maxima that keep NaN; they do not count
+// as traffic.
 #include <gtest/gtest.h>
 
 #include <algorithm>

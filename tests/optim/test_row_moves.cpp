@@ -1,6 +1,6 @@
 // RANKS: 2 3 4
-// Rows change owner in the middle of a run: the run goes on as one whose rows stay, whether a parameter has
-// one step counter for all rows or one a row, and states are where the tables say.
+// Rows change owner during a run, which goes on like a run whose rows stay, with one step counter for all
+// rows or one per row; and the state is where the tables tell.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -36,7 +36,7 @@ std::vector<RowMove> rotation(const std::deque<OwnedParameter>& all, int count) 
     return moves;
 }
 
-/// Masters of the rows that are here, by parameter and row.
+/// The masters of this rank's rows, by parameter and row.
 std::map<std::pair<int, std::int32_t>, std::vector<double>> masters(const std::deque<OwnedParameter>& all) {
     std::map<std::pair<int, std::int32_t>, std::vector<double>> result;
     for (int i = 0; i < static_cast<int>(all.size()); ++i)
@@ -49,7 +49,7 @@ std::map<std::pair<int, std::int32_t>, std::vector<double>> masters(const std::d
     return result;
 }
 
-/// Moves rows of all parameters; masters, which do not travel, are the values in f64.
+/// Moves rows of all parameters. Masters are not sent; in f64 they are the values.
 void move(TinyRun& run, int count) {
     Optimizer& optimizer = run.state().optimizer;
     const std::vector<RowMove> moves = rotation(optimizer.owned(), count);

@@ -1,5 +1,5 @@
-// What low-rank training with switching saves where it matters: preset 1b, low rank 512, 8 data-parallel
-// ranks, bf16, against full rank on the same layout. Nothing is allocated.
+// What low-rank training with switching saves at a realistic size: preset 1b, low rank 512, 8 data-parallel
+// ranks, bf16, compared with full rank on the same layout. Nothing is allocated.
 #include <gtest/gtest.h>
 
 #include "config/option_table.hpp"
@@ -31,7 +31,7 @@ Plan switched(bool shard_frozen, int rank = 0) {
                    rank);
 }
 
-/// Sent by all ranks in each of the planned steps.
+/// Bytes that all ranks send in each of the planned steps.
 std::vector<Traffic> sent_by_all(Plan (*plan)(int rank)) {
     std::vector<Traffic> sum(steps);
     for (int rank = 0; rank < ranks; ++rank) {
@@ -46,7 +46,7 @@ double of(const Traffic& traffic, TrafficGroup group) {
     return traffic.bytes[static_cast<int>(group)];
 }
 
-/// Parameters as they travel: feed-forward (5461) and vocabulary padded.
+/// Parameters with the padding with which they are sent: feed-forward (5461) and vocabulary.
 struct Travelling {
     static constexpr std::int64_t hidden = 2048, layers = 24, low_rank = 512;
     const std::int64_t ffn = padded_block(5461, 1, 0).padded, vocab = padded_block(32100, 1, 0).padded;
@@ -55,7 +55,7 @@ struct Travelling {
     const std::int64_t low = layers * low_rank * (4 * 2 * hidden + 3 * (hidden + ffn)) + tables_and_norms;
 };
 
-/// All but activations and scratch: weights, copies and bank included.
+/// Everything except activations and scratch: weights, copies and bank included.
 double weights_states_gradients(const Plan& plan) {
     return plan.largest_memory.total() - plan.largest_memory.of(MemoryClass::activations) -
            plan.largest_memory.of(MemoryClass::workspace);
@@ -68,13 +68,14 @@ TEST(PlanOf1b, SendsWhatTheTrainableShareSaysAndLittleForSwitching) {
     EXPECT_EQ(all.trainable(), all.model());
     const double share = static_cast<double>(trained.trainable()) / static_cast<double>(all.trainable());
     EXPECT_NEAR(share, 0.455, 0.001);
-    // Gradients go to their owners in f32, values come back in bf16: all but what a rank owns itself.
+    // Gradients are sent to their owners in f32, and values come back in bf16; what a rank owns itself is not
+    // sent.
     const Travelling travelling;
     const double others = ranks - 1;
     for (const auto& [group, bytes] : {std::pair{TrafficGroup::gradients, 4}, {TrafficGroup::values, 2}}) {
         EXPECT_EQ(of(full[0], group), bytes * others * static_cast<double>(travelling.full));
         EXPECT_EQ(of(low[0], group), bytes * others * static_cast<double>(travelling.low));
-        // Ranks own unequal numbers of vectors once some have moved; a message is as long as the longest.
+        // After moves ranks own unequal numbers of vectors, and a message is as long as the longest.
         for (std::int64_t i = 0; i < steps; ++i)
             EXPECT_NEAR(of(low[i], group) / of(full[i], group), share, 0.001);
     }
@@ -92,7 +93,7 @@ TEST(PlanOf1b, ShardedFrozenWeightsLeaveAtMost65PercentOfTheMemory) {
     const Plan full = full_rank(), kept = switched(false), sharded = switched(true);
     EXPECT_LE(weights_states_gradients(sharded), 0.65 * weights_states_gradients(full));
     EXPECT_EQ(sharded.largest_memory.of(MemoryClass::bank), kept.largest_memory.of(MemoryClass::bank));
-    // Both words of a frozen weight are cut in 8; kept, a merged copy of each lies beside them.
+    // Both words of a frozen weight are cut into 8 parts; kept merged copies come in addition.
     const auto frozen = static_cast<double>(kept.parameters.frozen);
     EXPECT_NEAR(kept.largest_memory.of(MemoryClass::frozen), 4 * frozen, 0.01 * frozen);
     EXPECT_NEAR(sharded.largest_memory.of(MemoryClass::frozen), 4 * frozen / ranks, 0.01 * frozen);

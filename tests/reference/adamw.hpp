@@ -1,4 +1,4 @@
-// AdamW on one number, as Loshchilov & Hutter's algorithm 2 writes it.
+// AdamW for one number, as in Loshchilov & Hutter's algorithm 2.
 #pragma once
 
 #include <cmath>

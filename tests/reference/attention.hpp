@@ -1,4 +1,5 @@
-// Causal grouped-query attention and its gradient by their formulas: each head's matrix of weights in full.
+// Causal grouped-query attention and its gradient by their formulas, with each head's whole matrix of
+// weights.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// Rotary embedding by its formula: pair (i, i + D/2) of each head turns by position * theta^(-2 i / D).
+// Rotary embedding by its formula: pair (i, i + D/2) of each head is rotated by position * theta^(-2 i / D).
 #pragma once
 
 #include <cmath>

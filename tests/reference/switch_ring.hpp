@@ -1,5 +1,5 @@
-// Tables of SwitchLoRA for one matrix (arXiv 2406.06564, algorithm 2, sequential selection), in plain arrays:
-// which candidate sits in which slot, who is frozen, where the two pointers of the ring stand.
+// The tables of SwitchLoRA for one matrix (arXiv 2406.06564, algorithm 2, sequential selection) in plain
+// arrays: the candidate of each slot, frozen slots, and the two pointers of the ring.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,8 @@ struct SwitchRing {
         for (auto& counters : frozen)
             for (int& left : counters) left = std::max(0, left - 1);
     }
-    /// Slots from the pointer on that may be switched: not yet those which the other side's switches froze.
+    /// Number of slots from the pointer on that may be switched; those frozen by switches of the other side
+    /// may not.
     int available() const {
         int least = c - r;
         for (int side : {0, 1}) {

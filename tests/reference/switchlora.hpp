@@ -1,6 +1,6 @@
 // SwitchLoRA on one process in plain double arrays: algorithms 1 and 2 of arXiv 2406.06564 in the order clip,
-// mask the frozen, update, switch (A before B). Knows nothing of ranks or of the program; the gradients of
-// the effective weights and of the dense parameters come from outside.
+// mask the frozen, update, switch (A before B). It knows nothing of ranks or of the program; the gradients of
+// the effective weights and of the dense parameters are arguments.
 #pragma once
 
 #include <array>
@@ -16,7 +16,7 @@ namespace switchyard::reference {
 
 using Array = std::vector<double>;
 
-/// Rows of numbers under AdamW, each row with its own step counter.
+/// Rows of numbers updated by AdamW, each row with its own step counter.
 struct Trained {
     int rows = 0, cols = 0;
     std::vector<AdamWNumber> numbers;
@@ -29,7 +29,7 @@ struct Trained {
         for (int j = 0; j < cols; ++j) numbers[i * cols + j].m = numbers[i * cols + j].v = 0;
         steps[i] = 0;
     }
-    /// Frozen rows: no gradient, no decay; their counters run on.
+    /// Frozen rows get no gradient and no decay; their counters go on.
     void update(const Array& gradient, double clip, AdamWRates rates, const std::vector<int>& frozen) {
         const double decay = rates.weight_decay;
         for (int i = 0; i < rows; ++i) {
@@ -58,7 +58,8 @@ struct SwitchedMatrix {
             bank[side].resize(ring.c * factor[side].cols);
         }
     }
-    /// The selected candidates become A and B, and W gives way, so that the map stays what W alone was.
+    /// Makes the selected candidates A and B, and subtracts s B A from W, so that the map stays what W alone
+    /// was.
     void start() {
         for (int side : {0, 1})
             for (int slot = 0; slot < ring.r; ++slot)
@@ -90,8 +91,8 @@ struct SwitchedMatrix {
                     gradient[1][slot * m + i] += scale * factor[0].value(slot, j) * g[i * n + j];
                 }
     }
-    /// Algorithm 1 for each change: W takes the pair in, the vectors are swapped, W gives the new pair out,
-    /// the counterpart forgets.
+    /// Algorithm 1 for each change: W absorbs the pair, the vectors are swapped, the new pair is subtracted
+    /// from W, and the counterpart's state is reset.
     void switch_vectors(const SwitchRing::Changes& changes) {
         for (int side : {0, 1})
             for (const SlotChange& x : changes[side]) {
@@ -114,7 +115,7 @@ struct SwitchLoraRun {
 
     using Choose = std::function<void(const std::string&, SwitchRing&, SwitchRing::Changes&)>;
 
-    /// One step from the gradients of the effective weights and the dense parameters; `choose` says what a
+    /// One step from the gradients of the effective weights and the dense parameters. `choose` decides what a
     /// matrix switches after it, and applies that to its tables.
     void step(const std::map<std::string, Array>& gradients, double lr_factor, const Choose& choose) {
         std::map<std::string, std::array<Array, 2>> of_factors;

@@ -74,7 +74,7 @@ double deviation(const std::vector<double>& a, const std::vector<double>& b) {
     return worst / largest;
 }
 
-/// Host copy of the valid part of a parameter's value or gradient.
+/// Copies the valid part of a parameter's value or gradient to the host.
 std::vector<double> valid(const Parameter& p, Tensor tensor) {
     std::vector<double> all(tensor.size()), values;
     kernels::download(tensor, all.data());

@@ -1,5 +1,5 @@
-// The progress line: what it says, one line every log_interval in a batch log, one live line on a terminal
-// (here a pseudo-terminal in place of standard output).
+// The progress line: its text, one line every log_interval in a batch log, one live line on a terminal (here
+// a pseudo-terminal as standard output).
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <pty.h>
@@ -40,7 +40,7 @@ std::string text_at(std::int64_t step) {
            "/1000  loss 3.1416  lr 1.23e-03  |g| 0.46  12346 tok/s  MFU 0.44  ETA 1:40";
 }
 
-/// Standard output is `descriptor` for the length of a scope; the launcher's variable is not set.
+/// Makes `descriptor` the standard output while it lives, without the launcher's variable.
 class StandardOutput {
   public:
     explicit StandardOutput(int descriptor) : before_(dup(STDOUT_FILENO)) {
@@ -60,7 +60,7 @@ class StandardOutput {
     FileDescriptor before_;
 };
 
-/// What `body` prints with a file as standard output.
+/// The text that `body` prints with a file as standard output.
 template <class Body>
 std::string in_batch_log(const Body& body) {
     const test::TemporaryDirectory folder;
@@ -87,7 +87,7 @@ class Terminal {
         tcsetattr(inner, TCSANOW, &mode);
     }
     operator int() const { return inner_; }
-    /// What was printed since the last call. A mark says where it ends: what is written arrives later.
+    /// The text printed since the last call. A mark tells where it ends, because written text arrives later.
     std::string shown() const {
         constexpr char mark = '\x1e';
         std::fflush(stdout);
@@ -194,7 +194,8 @@ TEST(ProgressTest, ALineIsCutToTheTerminal) {
     EXPECT_EQ(terminal.shown(), erase + text_at(1000) + "\n") << "one that stays may wrap";
 }
 
-/// Columns that a rank sees whose own output is `own`, started by a launcher with output `launcher`.
+/// The number of columns seen by a rank with output `own` that was started by a launcher with output
+/// `launcher`.
 int columns_of_rank(int own, int launcher) {
     const StandardOutput redirected(launcher);
     const pid_t child = fork();

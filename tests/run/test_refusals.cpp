@@ -1,6 +1,7 @@
 // RANKS: 2 3
-// What all ranks find wrong they throw as agreed, so that rank 0 alone speaks however long the others take to
-// be ended: commands' words, configurations, ranks that do not fit, files, a loss that is not finite.
+// Errors that all ranks meet are thrown as agreed errors, so that rank 0 alone reports them, however long the
+// others take to end: arguments of commands, configurations, ranks that do not fit, files, a loss that is not
+// finite.
 #include <gtest/gtest.h>
 
 #include <limits>
@@ -59,7 +60,7 @@ class Refusals : public ::testing::Test {
         words.insert(words.end(), changes.begin(), changes.end());
         return words;
     }
-    /// All ranks throw the same AgreedError, which names no rank since none was well.
+    /// All ranks throw the same AgreedError, which names no rank because all failed.
     template <class Work>
     void expect_agreed(Work&& work, const std::string& part) {
         const std::string message = test::message_of<AgreedError>(work);

@@ -1,5 +1,5 @@
-// What a run says of itself: the record of a step, the lines at its start, predicted beside measured at its
-// end. Numbers are chosen so that each is its own.
+// What a run reports: the record of a step, the lines at its start, predicted beside measured numbers at its
+// end. All numbers in the inputs are different.
 #include <gtest/gtest.h>
 
 #include <iterator>
@@ -90,7 +90,7 @@ TEST(StepRecordTest, PartsOfTheObjectiveHaveTheirOwnFields) {
 TEST(StepRecordTest, PhasesAreThoseOfAStepWithoutSaves) {
     StepFigures x = figures_of(7);
     x.phases.reset();
-    wait_once(x.phases);  // moved to communication
+    wait_once(x.phases);  // the wait is moved to communication
     x.phases.lap(Phase::backward);
     wait_once(x.phases);
     x.phases.lap(Phase::optimizer);
@@ -138,7 +138,7 @@ MeasuredMemory measured_memory() {
     return measured;
 }
 
-/// Words of the line that begins with `name`; none: {}.
+/// The words of the line that begins with `name`; {} if there is none.
 std::vector<std::string> columns_of(const std::vector<std::string>& lines, const std::string& name) {
     for (const std::string& line : lines) {
         if (!line.starts_with("  " + name + " ")) continue;
@@ -166,7 +166,7 @@ TEST(FinishLinesTest, MemoryPredictedBesideMeasured) {
               (Columns{"8.00", "KiB", "-"}));
 }
 
-/// Two steps from step 2 on, as after a resumption.
+/// Two steps from step 2 on, as after a resume.
 RunTotals two_steps() {
     RunTotals totals;
     totals.first_step = 2;

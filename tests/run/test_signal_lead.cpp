@@ -1,4 +1,4 @@
-// Whether the signal before the time limit leaves the time for a step and a save.
+// Whether the signal before the time limit leaves enough time for a step and a save.
 #include <gtest/gtest.h>
 
 #include "run/signal_lead.hpp"

@@ -1,6 +1,6 @@
 // RANKS: 1 2 3
-// What ends a run early, with a clock that stands still until it is told: rank 0 looks for files once a
-// second, and all ranks get the same answer.
+// What ends a run early, with a clock that the test sets: rank 0 looks for files once a second, and all ranks
+// get the same answer.
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -14,7 +14,7 @@ namespace switchyard {
 namespace {
 
 struct StopRequestsTest : ::testing::Test {
-    /// Makes a file on rank 0, before any rank goes on.
+    /// Makes a file on rank 0; no rank goes on before it exists.
     void touch(const char* name) const {
         if (comm.rank() == 0) folder.write(name, "");
         barrier(comm);
@@ -71,7 +71,7 @@ TEST_F(StopRequestsTest, SignalsOfAnyRankCountAtOnceAndTheHighestWins) {
 }
 
 TEST_F(StopRequestsTest, test_finding_23_before_the_run_has_begun_sigterm_ends_the_process) {
-    for (int signal : {SIGTERM, SIGINT}) std::signal(signal, SIG_DFL);  // of tests before
+    for (int signal : {SIGTERM, SIGINT}) std::signal(signal, SIG_DFL);  // earlier tests have set handlers
     const StopRequests stops = requests();
     for (int signal : {SIGTERM, SIGINT}) {
         struct sigaction action {};

@@ -1,5 +1,5 @@
-// The watchdog: ends a silent process in order, whatever its last words meet, and leaves alone one that waits
-// for others.
+// The watchdog ends a silent process in order, even if the last words fail, and leaves a process alone that
+// waits for others.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -53,7 +53,7 @@ TEST(WatchdogTest, WhoWaitsForOthersIsNotSilent) {
     std::this_thread::sleep_for(20 * 10ms);
 }
 
-/// A run that was asked to end and hangs is ended after 20 s, however long it might have hung otherwise.
+/// A run that hangs after SIGTERM is ended after 20 s, whatever its own timeout.
 TEST_F(WatchdogDeathTest, test_finding_23_sigterm_ends_what_hangs) {
     const auto hang = [] {
         note_terminations();

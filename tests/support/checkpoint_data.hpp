@@ -1,5 +1,5 @@
-// Tensors whose every element is known from its place, cut into parts in all the ways that ranks hold them,
-// and the checksum of a dataset written a second time, from docs/checkpoints.md.
+// Tensors whose elements are known from their index, cut into parts in all the ways that ranks hold them; and
+// a second implementation of the dataset checksum from docs/checkpoints.md.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 
 namespace switchyard::test {
 
-/// Element `at` of the tensor becomes the one that belongs at flat index `i`: any bits for integers, normal
-/// numbers for floats, with a few that formats like to lose.
+/// Sets element `at` of the tensor to the value that belongs at flat index `i`: any bits for integers, normal
+/// numbers for floats, with a few that formats often lose.
 inline void put(HostTensor& t, std::int64_t at, std::int64_t i) {
     const auto word = mix64(static_cast<std::uint64_t>(i) + 1);
     static const double special[] = {0.0, -0.0, INFINITY, -INFINITY, 1e-40, -3e38, 1.0};
@@ -29,7 +29,7 @@ inline HostTensor whole_tensor(DType dtype, Shape shape) {
     return t;
 }
 
-/// What the local tensor of a shard holds: the shard's values, and -77 in `padding` further rows and columns.
+/// The local tensor of a shard: the shard's values, and -77 in `padding` further rows and columns.
 inline HostTensor local_tensor(DType dtype, const Shard& shard, std::int64_t padding, bool filled) {
     const bool matrix = shard.global.rank() == 2;
     const std::int64_t cols = matrix ? shard.cols + padding : 1;
@@ -45,7 +45,7 @@ inline bool same_bits(const HostTensor& a, const HostTensor& b) {
     return a.num_bytes() == b.num_bytes() && std::equal(a.bytes(), a.bytes() + a.num_bytes(), b.bytes());
 }
 
-/// The checksum as docs/checkpoints.md states it; bf16 as it is stored, which is f32.
+/// The checksum as docs/checkpoints.md defines it; bf16 counts as it is stored, in f32.
 inline std::uint64_t documented_checksum(const HostTensor& whole) {
     std::uint64_t sum = 0;
     for (std::int64_t i = 0; i < whole.size(); ++i) {
@@ -59,7 +59,7 @@ inline std::uint64_t documented_checksum(const HostTensor& whole) {
     return sum;
 }
 
-/// How a tensor lies on ranks.
+/// How a tensor is distributed over ranks.
 enum class Cut { rows, columns, grid, last_rank, replicas, pairs_of_replicas };
 inline constexpr Cut all_cuts[] = {Cut::rows,      Cut::columns,  Cut::grid,
                                    Cut::last_rank, Cut::replicas, Cut::pairs_of_replicas};
@@ -86,7 +86,7 @@ inline Shard cut(Shape global, Cut how, int rank, int ranks) {
         case Cut::columns:
             split_cols(ranks, rank);
             break;
-        case Cut::grid:  // rows over pairs, columns within one; an odd last rank has its rows alone
+        case Cut::grid:  // rows over pairs of ranks, columns within a pair; an odd last rank has whole rows
             split_rows(pairs, rank / 2);
             if (ranks % 2 == 0 || rank < ranks - 1) split_cols(2, rank % 2);
             break;

@@ -24,7 +24,8 @@ class DenseModel {
                 each(*p, p->value, [&](double& x) { x = *next++; });
             }
     }
-    /// Of the next step's batch; the dense model's own update is overwritten by the caller's next set().
+    /// The gradients of the next step's batch. The caller's next set() overwrites the dense model's own
+    /// update.
     const std::map<std::string, test::Values>& gradients() {
         run_.step();
         return gradients_;

@@ -1,4 +1,4 @@
-// Gradients by central differences of fourth order, in f64: an error of step^4 leaves about eleven digits.
+// Gradients by central differences of fourth order, in f64; an error of step^4 leaves about eleven digits.
 #pragma once
 
 #include <functional>
@@ -23,8 +23,9 @@ inline Values numerical_gradient(HostTensor& x, const std::function<double()>& l
     return gradient;
 }
 
-/// The gradient by hand equals that of `loss` to 1e-9 of the largest element, the limit of differences with
-/// steps of 1e-3: eps * |loss| / step plus fifth derivatives of order one times step^4.
+/// True if `gradient` equals the numerical gradient of `loss` to 1e-9 of the largest element. This is the
+/// limit of differences with steps of 1e-3: eps * |loss| / step plus fifth derivatives of order one times
+/// step^4.
 inline ::testing::AssertionResult gradient_matches(HostTensor& x, const HostTensor& gradient,
                                                    const std::function<double()>& loss) {
     internal_check(x.dtype() == DType::f64 && gradient.dtype() == DType::f64, "gradient check outside f64");

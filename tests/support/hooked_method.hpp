@@ -1,4 +1,4 @@
-// A run's method with calls of a test between its hooks.
+// Wraps a run's method, with calls of a test between its hooks.
 #pragma once
 
 #include <functional>
@@ -10,7 +10,7 @@ namespace switchyard::testing {
 
 class HookedMethod : public Method {
   public:
-    /// Puts itself in front of the state's method.
+    /// Replaces the state's method by a wrapper around it.
     static HookedMethod& install(TrainState& state) {
         auto hooked = std::make_unique<HookedMethod>();
         hooked->inner_ = std::move(state.method);
@@ -19,8 +19,8 @@ class HookedMethod : public Method {
         return result;
     }
 
-    /// Gradients of this rank are complete; of its owners, after reduction; all ranks hold the updated
-    /// vectors; the method has done its work on them.
+    /// Called when the gradients of this rank are complete, when they are reduced to the owners, when all
+    /// ranks hold the updated vectors, and when the method has worked on these.
     std::function<void()> before_reduction = [] {}, after_reduction = [] {}, before_switch = [] {},
                           after_switch = [] {};
 

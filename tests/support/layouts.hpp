@@ -1,4 +1,4 @@
-// Every factorisation of the ranks a test was started on, beside one process.
+// Every factorisation of the ranks on which a test was started, and a single process.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
-// GoogleTest under mpirun: every rank runs every test, rank 0 reports, others print only failures; all fail
-// if one does.
+// GoogleTest under mpirun: every rank runs every test, rank 0 reports, the others print failures only, and
+// all fail if one does.
 #include <gtest/gtest.h>
 
 #include "comm/comm.hpp"

@@ -1,8 +1,8 @@
-// A method that only tests have. Products run on W_eff = g o (W + s B A) with one factor a row,
+// A method for tests only. Products run on W_eff = g o (W + s B A) with one factor per row,
 //     g_i = magnitude_i / (1 + |A|^2) (1 + step / 64) (1 + gain / 128):
-// a vector that is trained in f32 whatever the compute type, a value derived from weights (a sum over tp
-// where A is cut), one of the step, and a number in the method's own state. g is constant within a step: no
-// gradient goes through its denominator. It has a learning rate of its own and refuses one command.
+// a vector that is trained in f32 in every compute type, a value derived from weights (a sum over tp where A
+// is cut), one derived from the step, and a number in the method's own state. g is constant within a step: no
+// gradient goes through its denominator. The method has a learning rate of its own and refuses one command.
 #pragma once
 
 #include "kernels/elementwise.hpp"
@@ -139,7 +139,7 @@ class RowScaleMethod : public LowRankMethod {
     int world_rank_ = 0;
 };
 
-/// Puts the method into the registry, once.
+/// Puts the method into the registry; further calls have no effect.
 inline void register_row_scale_method() {
     static const bool once = [] {
         add_method({.options = {.name = row_scale_name,

@@ -1,4 +1,4 @@
-// SentencePiece models as other programs train them.
+// SentencePiece models such as other programs train.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -31,8 +31,8 @@ inline std::string sentencepiece_model(const std::vector<std::string>& lines,
     return model;
 }
 
-/// Of T5's kind: unigram, compatibility characters replaced, runs of spaces and line ends folded into one
-/// space.
+/// A model like T5's: unigram, compatibility characters replaced, runs of spaces and line ends folded into
+/// one space.
 inline std::string folding_model() {
     std::vector<std::string> lines;
     for (int i = 0; i < 40; ++i) lines.push_back("ka lo mi ten sur fi ran vel do");

@@ -1,6 +1,6 @@
-// Observer: looks at a run right before and right after each switch and says whether anything is otherwise
-// than the algorithm has it (arXiv 2406.06564, algorithm 1): function kept, counterpart forgotten, own state
-// kept, frozen slots constant, masters and bank rows swapped.
+// Observer: looks at a run right before and right after each switch and reports everything that differs from
+// the algorithm (arXiv 2406.06564, algorithm 1): the function must be kept, the counterpart's state reset,
+// the own state kept, frozen slots constant, masters and bank rows swapped.
 #pragma once
 
 #include <set>
@@ -42,7 +42,7 @@ struct RowState {
     bool operator==(const RowState&) const = default;
 };
 
-/// All rows of a factor, on all ranks of its group: each from its owner, of which there is exactly one.
+/// All rows of a factor over the ranks of its group, each from its owner, of which there must be exactly one.
 inline std::vector<RowState> row_states(const OwnedParameter& owned) {
     const std::size_t width = static_cast<std::size_t>(owned.width()), rows = owned.owners().owner.size();
     const std::size_t stride = 3 * width + 2;
@@ -72,7 +72,7 @@ inline std::vector<RowState> row_states(const OwnedParameter& owned) {
     return states;
 }
 
-/// W + s B A of the rows of the base that are here, from what is stored.
+/// W + s B A of the rows of the base on this rank, from what is stored.
 inline Values effective_weight(const Linear& linear, LowRankAdapter& adapter) {
     const FrozenBase& base = linear.base();
     const test::HostTensor full(accumulate_type(base.words.hi.dtype()), base.words.hi.shape());

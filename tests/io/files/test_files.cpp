@@ -1,4 +1,4 @@
-// What is read is a regular file of bounded size, opened without waiting; what is created goes through no
+// Only regular files of bounded size are read, and opened without waiting; files are never created through a
 // link.
 #include <gtest/gtest.h>
 #include <sys/socket.h>

@@ -1,4 +1,4 @@
-// What files of anyone may hold: attributes are read as what they must be, and objects and values lie in the
+// HDF5 files of unknown origin: attributes must have the right type, and objects and values must be in the
 // file itself.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -16,7 +16,7 @@ using hdf5::Handle;
 using test::message_of;
 using test::TemporaryDirectory;
 
-/// A new file in a folder of its own.
+/// A new file in its own folder.
 struct NewFile {
     TemporaryDirectory folder;
     std::string path = folder.file("file.h5");
@@ -134,7 +134,8 @@ TEST(Hdf5, test_finding_21_stored_bytes_cover_extents) {
     EXPECT_CONTAINS(f.shape_error(f.dataset("overflow", {hsize_t{1} << 32, hsize_t{1} << 30}), 2),
                     "more values than can be counted");
     EXPECT_CONTAINS(f.shape_error(f.dataset("dimensions", {2, 2})), "it has 2 dimensions");
-    EXPECT_CONTAINS(f.shape_error(f.dataset("chunk", {1 << 27}, chunked(1 << 26))), "its chunks have more than");
+    EXPECT_CONTAINS(f.shape_error(f.dataset("chunk", {1 << 27}, chunked(1 << 26))),
+                    "its chunks have more than");
     const Handle empty = f.dataset("empty", {100}, chunked(16));
     EXPECT_EQ(f.shape_error(empty), "");
     EXPECT_CONTAINS(message_of<UserError>([&] { hdf5::require_stored(empty, 20, 5); }), "never written");

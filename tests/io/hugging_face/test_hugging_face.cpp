@@ -1,5 +1,5 @@
 // config.json and adapter_config.json: what is written is read back, and every model that this program does
-// not compute is refused by the name of the key.
+// not compute is refused with the name of the key.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -73,7 +73,7 @@ TEST_F(HuggingFace, OlderAndNewerSpellings) {
         config[left_out] = nullptr;
         EXPECT_EQ(read(config).model.rope_theta, some_model().rope_theta) << left_out;
     }
-    json bare = good_;  // of the first LLaMA: no theta, no key-value heads
+    json bare = good_;  // as for the first LLaMA: no theta, no key-value heads
     for (const char* left_out : {"rope_theta", "rope_parameters", "num_key_value_heads",
                                  "tie_word_embeddings", "rms_norm_eps", "max_position_embeddings"})
         bare.erase(left_out);
@@ -209,7 +209,7 @@ TEST_F(HuggingFace, test_finding_04_keys_that_change_the_function_are_refused) {
         {"rotary_base", 500000},
         {"num_kv_heads", 6},
         {"dtype", "float8_e4m3fn"},
-        {"dtype", "float16"},  // torch_dtype says bfloat16
+        {"dtype", "float16"},  // contradicts torch_dtype = bfloat16
         {"quantization", {{"bits", 4}}},
         {"auto_map", {{"AutoModelForCausalLM", "modeling.Mine"}}},
         {"a_key_of_next_year", 0.5},

@@ -1,4 +1,4 @@
-// Safetensors: what is written comes back, and every kind of malformed file is an error that names file and
+// Safetensors: what is written is read back, and every kind of malformed file is an error that names file and
 // tensor.
 #include <gtest/gtest.h>
 
@@ -19,7 +19,8 @@ namespace {
 using test::message_of;
 using test::TemporaryDirectory;
 
-/// A file from its header text and values; `length`: what it says of its header, the truth by default.
+/// A file with this header text and these values; `length` is the header length that it declares, by default
+/// the true one.
 std::string file_text(const std::string& header, const std::string& values, std::uint64_t length = ~0ull) {
     if (length == ~0ull) length = header.size();
     std::string text(sizeof length, '\0');
@@ -45,7 +46,7 @@ class Safetensors : public ::testing::Test {
         }
         return message;
     }
-    /// Of a file with a sound length.
+    /// The error for this header in a file of the right length.
     std::string header_error(const std::string& header, std::size_t value_bytes = 8) {
         return error_of(file_text(header, std::string(value_bytes, '\0')));
     }
@@ -87,14 +88,14 @@ TEST_F(Safetensors, WhatIsWrittenComesBack) {
     EXPECT_EQ(read[0], 1.0f);
     EXPECT_EQ(read[1], -2.0f);
     EXPECT_EQ(read[2], std::bit_cast<float>(0x00010000u));
-    // Values begin at a multiple of 8, as other readers want it.
+    // Values begin at a multiple of 8, because other readers require it.
     std::uint64_t length = 0;
     std::memcpy(&length, folder_.read("x.safetensors").data(), sizeof length);
     EXPECT_EQ(length % 8, 0u);
     EXPECT_CONTAINS(message_of<UserError>([&] { SafetensorsWriter(path, {}); }), "cannot create");
 }
 
-/// Every one of the 65536 halves, against its definition.
+/// Each of the 65536 half-precision numbers, against the definition of the format.
 TEST_F(Safetensors, HalvesAreExact) {
     std::string values(2 << 16, '\0');
     for (std::uint32_t bits = 0; bits < 1u << 16; ++bits) std::memcpy(values.data() + 2 * bits, &bits, 2);
@@ -134,7 +135,7 @@ TEST_F(Safetensors, Lengths) {
     EXPECT_CONTAINS(error_of(file_text(good, values, 0)), "does not begin with {");
     EXPECT_CONTAINS(error_of(file_text(" " + good, values)), "does not begin with {");
     EXPECT_CONTAINS(error_of(file_text(good, values, good.size() - 1)), "JSON");
-    EXPECT_CONTAINS(error_of(file_text(good, values.substr(1))), "\"x\"");  // values cut off
+    EXPECT_CONTAINS(error_of(file_text(good, values.substr(1))), "\"x\"");  // the values are cut off
     EXPECT_CONTAINS(error_of(file_text(good, values + "1")), "1 bytes after tensor \"x\"");
     EXPECT_CONTAINS(error_of(file_text("{}", "1234")), "4 bytes after the header");
     EXPECT_EQ(error_of(file_text("{}", "")), "");
@@ -275,8 +276,7 @@ TEST_F(Safetensors, DirectoryWithIndex) {
     EXPECT_CONTAINS(index(R"({"weight_map":{"x":"both.safetensors"}})"), "holds tensor \"extra\"");
 }
 
-/// Any single damaged byte of a header is an error or another valid header, never a crash (the sanitizers
-/// watch).
+/// Any damaged byte of a header gives an error or another valid header, never a crash (the sanitizers check).
 TEST_F(Safetensors, DamagedBytes) {
     const std::string header =
         "{\"__metadata__\":{\"format\":\"pt\"},\"a\":" + entry("BF16", "[2,2]", "[0,8]") +
@@ -293,11 +293,11 @@ TEST_F(Safetensors, DamagedBytes) {
     EXPECT_GT(refused, static_cast<int>(4 * header.size()));
 }
 
-/// Under the sanitizers: no byte is copied from where there is none.
+/// For the sanitizers: nothing is copied from a null pointer.
 TEST_F(Safetensors, test_finding_24_a_tensor_without_values_is_read) {
     for (const char* type : {"F32", "BF16", "F16"}) {
-        const SafetensorsFile file(
-            folder_.write("none.safetensors", file_text("{\"x\":" + entry(type, "[0,3]", "[0,0]") + "}", "")));
+        const SafetensorsFile file(folder_.write(
+            "none.safetensors", file_text("{\"x\":" + entry(type, "[0,3]", "[0,0]") + "}", "")));
         EXPECT_NO_THROW(file.read_f32("x", 0, 0, nullptr));
     }
     const SafetensorsFile file(

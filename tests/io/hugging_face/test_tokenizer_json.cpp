@@ -1,5 +1,5 @@
-// tokenizer.json of models written by hand, and models that are damaged. What transformers makes of real
-// ones: tests/regression/test_hugging_face_golden.py.
+// tokenizer.json for hand-written models, and damaged models. What transformers makes of real models is in
+// tests/regression/test_hugging_face_golden.py.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -54,7 +54,7 @@ TEST(TokenizerJson, test_finding_05_byte_pairs_merge_by_score) {
     const TokenizerJson result = tokenizer_json(pieces() + trainer(2, true) + normalizer(true, false), 1);
     EXPECT_EQ(result.differences, std::vector<std::string>());
     const json& model = result.content["model"];
-    EXPECT_EQ(model["merges"], json({"a b", "b c", "ab c", "a bc"}));  // by score, then by the left id
+    EXPECT_EQ(model["merges"], json({"a b", "b c", "ab c", "a bc"}));  // sorted by score, then by the left id
     EXPECT_EQ(model["vocab"]["bc"], 4);
     EXPECT_EQ(model["byte_fallback"], true);
     EXPECT_EQ(result.content["normalizer"]["normalizers"].size(), 2u);
@@ -73,7 +73,7 @@ TEST(TokenizerJson, test_finding_05_no_text_becomes_a_control_piece_of_a_unigram
     EXPECT_EQ(vocabulary[2], json({"</s>", -1000.0}));
     EXPECT_EQ(vocabulary[5], json({"ab", 0.0}));
     EXPECT_EQ(result.content["model"]["unk_id"], 0);
-    // "<" is no piece: it is unknown in any case, and as another unknown character no beginning of </s>.
+    // "<" is not a piece. Replaced by another unknown character it stays unknown and cannot begin </s>.
     EXPECT_EQ(result.content["normalizer"]["normalizers"].back(),
               json({{"type", "Replace"}, {"pattern", {{"String", "<"}}}, {"content", "\uFFFE"}}));
     const TokenizerJson with_bytes = tokenizer_json(pieces() + trainer(1, true) + normalizer(true, true), -1);

@@ -1,4 +1,5 @@
-// Run directory and log: locks end with their holder, files change in one step, the log tells one history.
+// Run directory and log: locks end with their holder, files change in one step, and the log tells one
+// history.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -43,7 +44,7 @@ TEST(RunDirectoryTest, SecondRunIsRefusedAndToldByWhom) {
         const std::string message = user_error([&] { RunDirectory second(folder.path()); });
         EXPECT_CONTAINS(message, "in use by pid " + std::to_string(::getpid()) + " on host ");
         EXPECT_CONTAINS(message, folder.path());
-        // The refused one does not take the first one's name out of the file.
+        // A refused holder does not replace the first one's name in the file.
         EXPECT_CONTAINS(folder.read("lock"), "pid " + std::to_string(::getpid()));
     }
     EXPECT_NO_THROW(RunDirectory(folder.path()));
@@ -82,7 +83,7 @@ TEST(RunDirectoryTest, LockIsNotInheritedByStartedPrograms) {
             ::execlp("sleep", "sleep", "60", nullptr);
             ::_exit(127);
         }
-        // The child holds the lock until exec closes it: wait for the program to have changed.
+        // The child holds the lock until exec closes it, so wait until it runs another program.
         char name[64] = {};
         const std::string link = "/proc/" + std::to_string(child) + "/exe";
         do {
@@ -102,7 +103,7 @@ TEST(RunDirectoryTest, PathsThatCannotBeUsedAreNamed) {
     EXPECT_CONTAINS(user_error([&] { RunDirectory run(plain + "/run"); }), "cannot make run directory");
     EXPECT_CONTAINS(user_error([&] { RunDirectory run(""); }), "run.dir is empty");
     EXPECT_CONTAINS(user_error([&] { RunDirectory run("/proc/switchyard"); }), "/proc/switchyard");
-    // Exists but takes no files, for root as well.
+    // Exists but cannot be written to, even by root.
     EXPECT_CONTAINS(user_error([&] { RunDirectory run("/proc/self"); }), "is not writable");
 }
 
@@ -113,7 +114,7 @@ TEST(RunDirectoryTest, FilesAreWrittenWholeAndReadBack) {
     EXPECT_FALSE(run.read_status().has_value());
     run.write_config("[run]\nsteps = 5\n");
     EXPECT_EQ(run.read_config(), "[run]\nsteps = 5\n");
-    run.write_environment({{"host", "h\xFF"}, {"rate", 0.5}});  // a byte that is no UTF-8 must not end a run
+    run.write_environment({{"host", "h\xFF"}, {"rate", 0.5}});  // a byte that is not UTF-8 must not end a run
     EXPECT_EQ(ordered_json::parse(folder.read("environment.json"))["rate"], 0.5);
     run.write_status({"running", "", 3, ""});
     run.write_status({"requeue", "SIGUSR1 \"received\"", 12, "2026-01-02T03:04:05Z"});
@@ -129,7 +130,7 @@ TEST(RunDirectoryTest, FilesAreWrittenWholeAndReadBack) {
     EXPECT_EQ(utc_time().size(), 20u);
 }
 
-/// Runs `action` in a child that can write no file beyond `bytes`; true if it returned true.
+/// Runs `action` in a child that cannot write beyond `bytes` in a file; true if it returned true.
 template <class Action>
 bool with_file_limit(rlim_t bytes, Action action) {
     const pid_t child = ::fork();
@@ -251,7 +252,7 @@ TEST(RunLogTest, LinesThatStayMayFollowLinesThatMove) {
     EXPECT_EQ(folder.read("log.superseded.jsonl"), "not json\n[3]\n");
 }
 
-/// 100 MiB of zeros behind the last line: the blocks of lines that never reached the disk.
+/// 100 MiB of zeros after the last line, as blocks that never reached the disk leave them.
 TEST(RunLogTest, test_finding_19_zeros_of_a_power_loss_are_dropped) {
     const TemporaryDirectory folder;
     const std::string path = folder.write("log.jsonl", "{\"step\": 1}\n{\"step\": 2");
@@ -331,7 +332,7 @@ TEST(RunLogTest, FullDiskIsReportedOnceAndLeavesWholeLines) {
     const TemporaryDirectory folder;
     const bool good = with_file_limit(100, [&] {
         RunLog log(folder.file("log.jsonl"));
-        int ends[2];  // a pipe has no limit, the file of gtest's capture would
+        int ends[2];  // a pipe has no size limit; the file of gtest's capture has one
         if (::pipe(ends) != 0 || ::dup2(ends[1], STDERR_FILENO) < 0) return false;
         log.write({{"step", 1}, {"text", std::string(60, 'a')}});
         log.write({{"step", 2}, {"text", std::string(60, 'b')}});

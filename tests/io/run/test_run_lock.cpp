@@ -1,5 +1,5 @@
-// The lock of a run directory where the system's locks end at the machine: signs of life decide. The other
-// machine is played by text in the lock file.
+// The lock of a run directory on file systems whose locks hold on one machine only: signs of life decide.
+// Text in the lock file plays the other machine.
 #include <gtest/gtest.h>
 #include <sys/file.h>
 
@@ -25,12 +25,12 @@ std::string user_error(const TemporaryDirectory& folder, RunLock::Times times) {
     return test::message_of<UserError>([&] { RunLock lock(folder.path(), folder.file("lock"), times); });
 }
 
-/// As another holder writes: over the old text, never empty in between.
+/// Writes like another holder: over the old text, so that the file is never empty in between.
 void overwrite(const TemporaryDirectory& folder, const std::string& text) {
     std::fstream(folder.file("lock"), std::ios::in | std::ios::out | std::ios::binary) << text;
 }
 
-/// Waits for a condition that must come true; fails after a minute.
+/// Waits for a condition that must become true; fails after a minute.
 template <class Condition>
 void wait_until(Condition condition) {
     const double end = seconds_now() + 60;
@@ -125,7 +125,7 @@ TEST(RunLockTest, AHolderThatWasReplacedNoticesAndKeepsQuiet) {
     const std::string theirs = other_machine + "000000000001\n";
     {
         const RunLock lock(folder.path(), folder.file("lock"), quick);
-        // Written again should a beat have been under way; several beats later it is still there.
+        // Written again in case a beat was under way; it must still be there several beats later.
         wait_until([&] {
             folder.write("lock", theirs);
             std::this_thread::sleep_for(std::chrono::milliseconds(300));

@@ -1,5 +1,5 @@
-// Begin tokens: who says that documents begin with one, where they stand in a token file, and that files of
-// the version before and tokenizers of other kinds are read as what they are.
+// Begin tokens: which file tells that documents begin with one, where they are in a token file, and that
+// files of version 1 and tokenizers of other kinds are still read.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -70,13 +70,13 @@ TEST_F(BeginToken, test_finding_03_a_directory_says_whether_documents_begin_with
         {R"({"add_bos_token": true, "bos_token": {"content": "<s>", "lstrip": false}})", "", "", begin_id},
         {R"({"add_bos_token": true})", "", R"({"bos_token": "<s>"})", begin_id},
         {R"({"add_bos_token": true})", "", "", begin_id},                // then the model's own begin piece
-        {R"({"tokenizer_class": "LlamaTokenizer"})", "", "", begin_id},  // whose default is to add it
+        {R"({"tokenizer_class": "LlamaTokenizer"})", "", "", begin_id},  // this class adds it by default
         {R"({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": null})", "", "", begin_id},
         {R"({"tokenizer_class": "T5Tokenizer"})", R"({"model_type": "t5"})", "", -1},
         {"", R"({"model_type": "llama", "bos_token_id": 1})", "", begin_id},
         {"", R"({"model_type": "t5"})", "", -1},
-        {"", "", "", -1},  // a SentencePiece model alone has a begin piece, but nobody says that it is used
-        // As this program exports: the begin token is the end token of the document before.
+        {"", "", "", -1},  // a SentencePiece model has a begin piece, but no file tells that it is used
+        // As `export` writes it: the begin token is the end token of the document before.
         {R"({"add_bos_token": true, "bos_token": "</s>", "eos_token": "</s>"})", "", "", -1},
     };
     for (const Case& c : cases) {
@@ -88,7 +88,7 @@ TEST_F(BeginToken, test_finding_03_a_directory_says_whether_documents_begin_with
             EXPECT_EQ(tokenizer.model, model_);
         }
     }
-    folder_.write("tokenizer_config.json", llama_rule);  // beside a model of another name it is not its own
+    folder_.write("tokenizer_config.json", llama_rule);  // does not count beside a model of another name
     EXPECT_EQ(read_given_tokenizer(folder_.write("other.model", model_)).begin_token, -1);
     const auto error_of = [&](const char* rule) {
         const std::string where = directory(rule);
@@ -129,7 +129,7 @@ TEST_F(BeginToken, test_finding_03_documents_begin_with_it_in_the_stream) {
     ASSERT_FALSE(differences.empty());
     EXPECT_EQ(differences[0], "begin token: 1 / -1");
 
-    tokenize(options_with(path("x.h5"), "again.h5"));  // a token file brings its own rule
+    tokenize(options_with(path("x.h5"), "again.h5"));  // the rule of the token file is used
     EXPECT_EQ(diff_token_files(path("x.h5"), path("again.h5")), std::vector<std::string>{});
     EXPECT_EQ(tokenize(options_with(path("plain.h5"), "again.h5")).begin_token, -1);
     TokenizeOptions asked = options_with(path("plain.h5"), "again.h5");
@@ -171,7 +171,7 @@ TEST_F(BeginToken, SourcesAreATable) {
     EXPECT_EQ(verify_token_file(path("x.h5")), std::vector<std::string>{});
 }
 
-/// `work` on the root group of a file that is open for writing.
+/// Calls `work` with the root group of a file that is open for writing.
 template <class Work>
 void change(const std::string& path, Work work) {
     const hdf5::Handle file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose, "H5Fopen");
@@ -196,7 +196,7 @@ TEST_F(BeginToken, FilesOfVersion1AreReadAsBefore) {
     EXPECT_EQ(old.info().begin_token, -1);
     EXPECT_EQ(old.info().end_token, end_id);
     EXPECT_EQ(old.info().tokenizer_kind, TokenizerKind::sentencepiece);
-    EXPECT_EQ(old.info().fingerprint, now.fingerprint);  // so that runs go on with a file made again
+    EXPECT_EQ(old.info().fingerprint, now.fingerprint);  // runs can go on with a file that is made again
     EXPECT_EQ(old.info().tokenizer_fingerprint, now.tokenizer_fingerprint);
     EXPECT_TRUE(old.info().sources.empty());
     EXPECT_EQ(verify_token_file(path("x.h5")), std::vector<std::string>{});

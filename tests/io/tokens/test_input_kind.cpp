@@ -1,5 +1,5 @@
-// Kinds of files by their first bytes: what is no text is named, and text that looks a little like one of
-// them passes.
+// Kinds of files by their first bytes: files that are not text are refused by name, and text that resembles
+// one of them is accepted.
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"

@@ -1,5 +1,5 @@
-// One JSON line: the text under a key is exact, the rest of the line may be what a tolerant reader skips, and
-// what is no object is refused whatever it looks like.
+// One JSON line: the text under a key is exact, the rest of the line may be anything that a tolerant reader
+// accepts, and a line that is not an object is refused.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -30,7 +30,7 @@ TEST(JsonLine, EscapesAreResolved) {
     EXPECT_EQ(text_of(R"({"text": "\u0000"})"), std::string(1, '\0'));
     EXPECT_EQ(text_of("  {\t\"text\" \r: \"\" }  \r"), "");
     EXPECT_EQ(text_of("{\"text\": \"tab\tand \x01\"}"),
-              "tab\tand \x01");  // raw control characters are clear enough
+              "tab\tand \x01");  // raw control characters are accepted
 }
 
 TEST(JsonLine, test_finding_11_half_surrogate_pairs_become_replacement_characters) {
@@ -145,7 +145,7 @@ TEST(JsonLine, WhatIsNoObjectIsRefused) {
     EXPECT_CONTAINS(error_of(R"({"text": "\u00g1"})"), "without four hexadecimal digits");
 }
 
-/// Values that a strict reader knows as well, nested at random.
+/// Values that a strict reader accepts too, nested at random.
 nlohmann::json drawn(std::uint64_t key, std::uint64_t& next, int depth) {
     const auto draw = [&](std::uint64_t bound) { return uniform_below(key, next++, bound); };
     const auto word = [&] {
@@ -194,7 +194,7 @@ TEST(JsonLine, AgreesWithAStrictReaderWhereThatReads) {
             ASSERT_FALSE(error_of(line).empty()) << line;
         }
         ASSERT_TRUE(is_json_object(line)) << line;
-        line.resize(uniform_below(key, next++, line.size()));  // a line that was cut is never an object
+        line.resize(uniform_below(key, next++, line.size()));  // a line that was cut off is never an object
         ASSERT_FALSE(is_json_object(line)) << line;
         ++broken;
     }

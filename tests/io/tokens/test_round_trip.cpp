@@ -1,5 +1,5 @@
-// What a tokenizer loses is counted: models that fold spaces, normalise or lack characters, beside one that
-// keeps all.
+// What a tokenizer loses is counted: models that fold spaces, normalise or lack characters, and one that
+// loses nothing.
 #include <gtest/gtest.h>
 
 #include "io/tokens/round_trip.hpp"
@@ -30,8 +30,8 @@ TEST(RoundTripTest, test_friction_line_ends_and_runs_of_spaces_that_are_dropped_
     const RoundTrip result = measured(test::folding_model(), awkward);
     EXPECT_FALSE(result.exact());
     EXPECT_CONTAINS(result.sentence(), "1 of 1 texts");
-    // "ka lo mi ten fi sur": five spaces stand for six spaces, a tab and three line ends; the ligature is two
-    // letters.
+    // "ka lo mi ten fi sur": five spaces replace six spaces, a tab and three line ends, and two letters
+    // replace the ligature.
     EXPECT_CONTAINS(result.sentence(),
                     "3 of 3 line ends, 1 of 1 tabs, 1 of 6 spaces, 1 of 13 other characters (\"\uFB01\")");
 }

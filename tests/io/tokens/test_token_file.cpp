@@ -1,5 +1,4 @@
-// Token files: what goes in comes out, in every input form; damage of every kind is named; verify finds
-// flipped bytes.
+// Token files: every form of input comes back, damage of every kind is named, and verify finds flipped bytes.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -32,7 +31,7 @@ std::string user_error(Action action) {
     return message_of<UserError>(action);
 }
 
-/// Documents of both splits, sorted: what was put in, whatever the split.
+/// The documents of both splits, sorted, which are the documents of the input.
 std::vector<std::string> all_documents(const std::string& path) {
     const TokenFile file(path);
     auto texts = documents(file, TokenSplit::training);
@@ -274,7 +273,8 @@ TEST(TokenFileTest, StandardInputGivesTheSameFile) {
     options.inputs = {"-"};
     options.output = folder.file("b.h5");
     TokenFileInfo from_stream;
-    with_standard_input(text, [&] { from_stream = tokenize(options); });  // trained: copied first
+    // Trains a tokenizer, so the stream is copied first.
+    with_standard_input(text, [&] { from_stream = tokenize(options); });
     EXPECT_EQ(from_stream.fingerprint, from_file.fingerprint);
     EXPECT_EQ(from_stream.tokenizer_fingerprint, from_file.tokenizer_fingerprint);
     options.tokenizer = folder.file("a.h5");
@@ -294,7 +294,8 @@ TEST(TokenFileTest, StandardInputMayBeJsonLines) {
     with_standard_input(lines, [&] { tokenize(options); });
     EXPECT_EQ(all_documents(options.output), (std::vector<std::string>{"ka lo mi", "ten\nsur ran"}));
     const auto model = TokenFile(options.output).info().tokenizer_model;
-    for (const char* json : {"\"", "{", "text"}) {  // the tokenizer saw the text, not the JSON around it
+    // The tokenizer was trained on the text, not on the JSON around it.
+    for (const char* json : {"\"", "{", "text"}) {
         const auto ids = Tokenizer(model).encode(json);
         EXPECT_GE(ids.size(), std::string(json).size()) << json;
     }
@@ -351,7 +352,7 @@ TEST(TokenFileTest, ValidationSplitIsKeyedAndNeverEmpty) {
     options.tokenizer = folder.write("m.model", TokenFile(options.output).info().tokenizer_model);
     options.vocab_size = 0;
     const auto first = tokenize(options);
-    // Binomial: 500 documents expected, standard deviation 19.4; five of them.
+    // Binomial distribution: 500 documents expected, standard deviation 19.4; five deviations.
     EXPECT_NEAR(static_cast<double>(first.num_validation_documents), 500, 97);
     options.seed = 1;
     EXPECT_NE(tokenize(options).fingerprint, first.fingerprint);
@@ -371,7 +372,7 @@ TEST(TokenFileTest, ValidationSplitIsKeyedAndNeverEmpty) {
     EXPECT_CONTAINS(user_error([&] { tokenize(options); }), "one document only");
 }
 
-/// A word model, as SentencePiece makes it: no byte fallback, normalizing, and with or without an end piece.
+/// A word model made by SentencePiece: no byte fallback, normalizing, and with or without an end piece.
 std::string word_model(int num_words, const char* end_id) {
     std::vector<std::string> words;
     for (int i = 0; i < num_words; ++i) words.push_back("w" + std::to_string(i));
@@ -487,7 +488,7 @@ TEST(TokenFileTest, MissingTruncatedAndForeignFilesAreNamed) {
     EXPECT_CONTAINS(user_error([&] { TokenFile file(folder.path()); }), "not a regular file but a folder");
 }
 
-/// Overwrites one element, as a program that knows HDF5 but not our rules might.
+/// Overwrites one element, as a program might that knows HDF5 but not our rules.
 template <class T>
 void overwrite(const std::string& path, const char* dataset, hid_t type, hsize_t position, T value) {
     const hdf5::Handle file(H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose, "H5Fopen");
@@ -551,7 +552,7 @@ TEST(TokenFileTest, EveryFlippedByteOfDataIsFound) {
             ++found;
             continue;
         }
-        // Not found: then it lies in an unused gap and changes nothing that can be read.
+        // If it is not found, it is in an unused gap and changes nothing that can be read.
         ++harmless;
         const TokenFile file(path);
         EXPECT_EQ(file.info().fingerprint, original.info().fingerprint) << at;

@@ -1,4 +1,4 @@
-// The loader: permutations are bijections, batches are what the file holds, whatever way ranks divide them.
+// The loader: permutations are bijections, and batches hold the file's tokens for every division among ranks.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -65,8 +65,8 @@ TEST(PermuteTest, KeysGiveUnrelatedOrders) {
 }
 
 TEST(PermuteTest, LooksRandom) {
-    // Where thousand keys send an index, in 16 cells: chi-squared with 15 degrees of freedom; 58 has
-    // probability 5e-7.
+    // The images of an index under a thousand keys, in 16 cells: chi-squared with 15 degrees of freedom; 58
+    // has probability 5e-7.
     for (const std::int64_t size : {16, 100, 1000, 40000}) {
         for (const std::int64_t index : {std::int64_t{0}, size / 3, size - 1}) {
             std::vector<double> cells(16, 0.0), expected(16, 0.0);
@@ -85,7 +85,7 @@ TEST(PermuteTest, LooksRandom) {
             EXPECT_LT(chi_squared, 58) << "size " << size << " index " << index;
         }
     }
-    // Correlation of index and image: standard deviation 1/sqrt(n); five of them.
+    // The correlation of index and image has standard deviation 1/sqrt(n); five deviations.
     const std::int64_t size = 10000;
     double sum = 0;
     const double mean = (static_cast<double>(size) - 1) / 2;
@@ -114,7 +114,7 @@ class TokenLoaderTest : public ::testing::Test {
 };
 TemporaryDirectory* TokenLoaderTest::folder_ = nullptr;
 
-/// The position in the file of a sequence with its targets; -1: it is none of its samples.
+/// The position in the file of a sequence and its targets; -1 if it is not one of the samples.
 std::int64_t find_sample(const std::vector<std::int32_t>& ids, const Batch& batch, std::int64_t b,
                          std::int64_t seq_len) {
     const auto* tokens = batch.tokens.data() + b * seq_len;
@@ -191,7 +191,7 @@ TEST_F(TokenLoaderTest, ValidationTargetsCountOnceWhateverTheSplit) {
         EXPECT_EQ(sequences, (size - 2 + seq_len) / seq_len);
         Batch batch;
         std::vector<std::int32_t> targets, inputs;
-        for (std::int64_t first = 0; first < sequences + 4; first += 3) {  // past the end
+        for (std::int64_t first = 0; first < sequences + 4; first += 3) {  // beyond the end
             loader.validation_batch(first, 3, batch);
             for (std::size_t i = 0; i < batch.tokens.size(); ++i) {
                 const std::int64_t sequence = first + static_cast<std::int64_t>(i) / seq_len;

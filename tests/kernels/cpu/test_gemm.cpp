@@ -1,5 +1,5 @@
-// The strided product behind matmul, attention and frozen weights: views, calls from inside parallel regions,
-// and the path through f32 of CPUs without a fast bf16 product, on any CPU.
+// The strided product behind matmul, attention and frozen weights: views, calls inside parallel regions, and,
+// on any CPU, the path through f32 for CPUs without a fast bf16 product.
 #include <omp.h>
 
 #include "kernels/cpu/gemm.hpp"
@@ -23,12 +23,12 @@ std::string name(const ::testing::TestParamInfo<Case>& info) {
 }
 
 struct Layout {
-    std::int64_t m, n, k, a_gap, b_gap, c_gap;  // gap: elements between the end of a line and the next
+    std::int64_t m, n, k, a_gap, b_gap, c_gap;  // gap: elements between the end of a row and the next
     bool a_turned, b_turned;
 };
 
-/// One product on views with gaps. Gaps of a and b hold NaN; those of c hold numbers
-/// that must stay.
+/// One product on views with gaps. The gaps of a and b hold NaN; those of c hold numbers that must not
+/// change.
 struct Strided {
     Gemm gemm;
     Path path;
@@ -70,7 +70,7 @@ struct Strided {
         into(out);
         return out;
     }
-    /// c's gaps included.
+    /// includes c's gaps
     Values expected() const {
         Values out = c.values();
         const Values a_values = a.values(), b_values = b.values();
@@ -105,7 +105,7 @@ TEST_P(GemmPaths, EqualTheNaiveProductOnViews) {
 }
 
 TEST_P(GemmPaths, EqualTheNaiveProductForLongSums) {
-    for (std::int64_t k : {2048, 2100, 3000})  // four or five pieces where sums are cut, also with a rest
+    for (std::int64_t k : {2048, 2100, 3000})  // four or five pieces if the sum is cut, also with a remainder
         for (bool accumulate : {false, true}) {
             const Strided x(GetParam(), {48, 70, k, 8, 2, 4, true, false}, -0.75f, accumulate);
             EXPECT_TRUE(close(x.result(), x.expected(), 2, k)) << "k " << k;
@@ -129,9 +129,9 @@ TEST_P(GemmPaths, NeedNoAlignment) {
 }
 
 TEST_P(GemmPaths, RunInsideAParallelRegionAsOnOneThread) {
-    // Attention's and the frozen weights' independence of the number of threads rests on this. Long sums are
-    // what several threads would share; the product outside comes first, so that its primitive is the one
-    // remembered.
+    // Attention and frozen weights depend on this for bits that do not depend on the number of threads.
+    // Several threads would share long sums. The product outside comes first, so that its primitive is the
+    // one in the cache.
     for (const Layout& layout :
          {Layout{96, 80, 200, 3, 0, 0, true, false}, {8, 16, 20000, 0, 0, 0, false, false}}) {
         const Strided x(GetParam(), layout, 0.5f, true);
@@ -150,7 +150,7 @@ TEST_P(GemmPaths, RunInsideAParallelRegionAsOnOneThread) {
 }
 
 TEST_P(GemmPaths, AlternateBetweenRegionsAndOtherNumbersOfThreads) {
-    // One description, primitives for one and for several threads in turn.
+    // One description with primitives for one thread and for several, in turn.
     const Strided x(GetParam(), {70, 90, 64, 0, 0, 0, false, true}, 1.0f, false);
     const Values expected = x.expected();
     HostTensor inside = x.c.clone();
@@ -174,7 +174,7 @@ INSTANTIATE_TEST_SUITE_P(Types, GemmPaths,
                          name);
 
 TEST(GemmCache, HoldsMoreShapesThanItsEntries) {
-    // 4200 descriptions, then the first again: entries are dropped, results stay right.
+    // 4200 descriptions, then the first again: entries are dropped, and results stay right.
     const HostTensor a = HostTensor::normal(DType::f32, {1, 70}, "a"),
                      b = HostTensor::normal(DType::f32, {70, 60}, "b");
     const Values a_values = a.values(), b_values = b.values();

@@ -1,6 +1,6 @@
-// The bits of kernels do not depend on the number of threads: one entry per kernel, on sizes of several
-// blocks and of uneven shares. (Attention, the norms of elementwise.hpp, embedding and merges have such tests
-// beside them; oneDNN's f32 and bf16 products make no such promise.)
+// The bits of kernels do not depend on the number of threads: one entry per kernel, with sizes of several
+// blocks and of uneven shares. (Attention, elementwise norms, embedding and merges have such tests in their
+// own files; oneDNN's f32 and bf16 products do not promise it.)
 #include <functional>
 
 #include "kernels/adamw.hpp"

@@ -1,6 +1,6 @@
 // RANKS: 1 2 3
-// The proof that a switch kept the function: it accepts what algebra allows and stops the run, on all ranks,
-// at what it does not.
+// The check that a switch kept the function accepts exact changes up to rounding and stops the run, on all
+// ranks, for larger ones.
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
@@ -19,7 +19,7 @@ using test::message_of;
 using testing::tiny_config;
 using testing::TinyRun;
 
-/// A run with a probe of its own on one of its linears.
+/// A run with a probe on one of its linears.
 class Probed {
   public:
     Probed(const Config& config, const Topology& topology, std::size_t linear)
@@ -41,8 +41,8 @@ class Probed {
         return message_of<UserError>([&] { after(); });
     }
 
-    /// Slot 0 of A takes another vector, which W gives way to: W += s b (a - a'), from the values that
-    /// products see or, `from_masters`, from f32 values that they are the roundings of.
+    /// Slot 0 of A gets another vector, and W absorbs the difference: W += s b (a - a'), computed from the
+    /// values that products use or, with `from_masters`, from the f32 values that were rounded to them.
     void replace_a(bool from_masters) {
         const std::int64_t n = linear_.in().padded, m = linear_.out().padded;
         const DType wide = run_.state().context.accumulate(), compute = run_.state().context.dtype;
@@ -85,7 +85,7 @@ Config config(const char* dtype) {
 TEST(ResidualProbeTest, AcceptsWhatTheAlgebraAllows) {
     for (const char* dtype : {"f64", "f32", "bf16"})
         testing::for_each_layout(config(dtype), [&](const Config& here, const Topology& topology) {
-            Probed x(here, topology, 3);  // o_proj: A is split, B replicated
+            Probed x(here, topology, 3);  // o_proj: A is cut over tp, B is replicated
             EXPECT_EQ(x.after(), 0) << "nothing changed";
             x.replace_a(false);
             const double residual = x.after();
@@ -109,7 +109,7 @@ TEST(ResidualProbeTest, StopsEveryRankAtAnAlteredFactor) {
 TEST(ResidualProbeTest, SeesMastersInPlaceOfComputeCopies) {
     const Topology one = testing::serial();
     Probed x(config("bf16"), one, 0);
-    x.replace_a(true);  // bf16 leaves 2^-9 of a value
+    x.replace_a(true);  // the rounding to bf16 leaves 2^-9 of a value
     EXPECT_CONTAINS(x.complaint(), "must preserve the function");
 }
 

@@ -27,13 +27,14 @@ SwitchSettings settings(std::int64_t low_rank, std::int64_t num_candidates, doub
     return s;
 }
 
-/// Low ranks odd, even, dividing the candidates or not, more than half of them, and all but one.
+/// Low ranks that are odd, even, divisors of the number of candidates or not, more than half of it, and one
+/// less than it.
 const std::vector<SwitchSettings> ring_cases{
     settings(8, 32, 12, 5),  settings(5, 24, 10, 5), settings(7, 23, 6, 3), settings(12, 20, 4, 2),
     settings(23, 24, 10, 4), settings(2, 9, 6, 1),   settings(3, 8, 4, 0),  settings(64, 256, 10, 5),
 };
 
-/// After `update` number t: counters down, then the switch, as a step does.
+/// After update number t: counters are decreased, then comes the switch, as in a step.
 Switch after_update(SwitchSchedule& schedule, std::int64_t t) {
     schedule.count_down();
     return schedule.advance(t);
@@ -151,7 +152,7 @@ TEST(SwitchScheduleTest, CounterLastsForExactlyNUpdates) {
         Switch now;
         while (now.count() == 0) now = after_update(schedule, t++);
         const std::int32_t slot = now.a.slots.front();
-        std::int64_t masked = 0;  // updates that see the counter of the counterpart
+        std::int64_t masked = 0;  // number of updates that see the counter of the counterpart
         for (; schedule.frozen(1)[slot] > 0; ++t) {
             ++masked;
             now = after_update(schedule, t);
@@ -212,7 +213,8 @@ TEST(SwitchScheduleTest, MatricesAndSeedsDrawTheirOwn) {
 }
 
 TEST(SwitchScheduleTest, CoverageOfAShortRun) {
-    // Low rank 32 of 256 candidates, published defaults, 2000 steps: 165 +- 9 are expected, so not all.
+    // Low rank 32 of 256 candidates, published defaults, 2000 steps: 165 +- 9 are expected, so not all are
+    // used.
     SwitchSettings s = settings(32, 256, 40, 5);
     s.ratio = 0.1;
     const double expected = s.visits_per_slot() * 32;
@@ -221,7 +223,7 @@ TEST(SwitchScheduleTest, CoverageOfAShortRun) {
     for (s.seed = 0; s.seed < 100; ++s.seed)
         sum += static_cast<double>(SwitchSchedule(s, "m").candidate_use().candidates);
     EXPECT_NEAR(sum / 100, expected, 4 * 9 / std::sqrt(100.0));
-    s.steps = 6000;  // beyond the 3400 that full coverage needs in the mean
+    s.steps = 6000;  // more than the 3400 that full coverage takes on average
     EXPECT_EQ(SwitchSchedule(s, "m").candidate_use().candidates, 256);
 }
 
@@ -255,7 +257,7 @@ TEST(SwitchScheduleTest, ABillionStepsAreNotPlayed) {
     const auto all = SwitchSchedule(s, "m").candidate_use();  // 56 more at 1 in 5 steps
     EXPECT_EQ(all.candidates, 64);
     EXPECT_LT(all.steps, 1000);
-    s.interval = 1e15;  // no switch to be expected
+    s.interval = 1e15;  // no switch can be expected
     const auto none = SwitchSchedule(s, "m").candidate_use();
     EXPECT_EQ(none.candidates, 8);
     EXPECT_EQ(none.steps, 0);
@@ -340,7 +342,7 @@ TEST(SwitchScheduleTest, TablesGoToAnotherScheduleInTheMiddle) {
             SwitchSettings s = base;
             s.random_order = random_order;
             SwitchSchedule schedule(s, "m");
-            bool frozen = false;  // an interruption between two switches of a frozen slot
+            bool frozen = false;  // a resume between two switches of a frozen slot
             std::int64_t t = 0;
             for (; t < 40 || (!frozen && s.freeze_steps > 1); ++t) {
                 after_update(schedule, t);

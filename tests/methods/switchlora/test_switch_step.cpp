@@ -1,6 +1,6 @@
 // RANKS: 1 2 3 4
-// What one switch does and leaves alone, observed between the hooks of a running step: the function, the
-// counterpart's and the own state, frozen slots, candidates and their owners.
+// What one switch changes and what it does not, observed between the hooks of a running step: the function,
+// the state of the counterpart and its own, frozen slots, candidates and their owners.
 #include <gtest/gtest.h>
 
 #include "support/layouts.hpp"
@@ -17,7 +17,7 @@ using testing::tiny_config;
 using testing::TinyRun;
 using testing::Tolerances;
 
-/// 24 candidates a side; without decay of the frequency, so that laps are completed.
+/// 24 candidates per side; the frequency does not fall, so that laps are completed.
 std::vector<std::string> arguments(std::vector<std::string> more) {
     more.insert(more.end(),
                 {"--model.num_layers=1", "--data.seq_len=4", "--data.micro_batch=3", "--run.steps=60",
@@ -29,7 +29,7 @@ int largest_micro_batch(const Topology& topology) {
     return 12 % (3 * topology.dp_size()) == 0 ? 3 : 2;
 }
 
-/// Goes through enough steps for each candidate to be active; `visits`: owners that each slot has had, 0:
+/// Runs enough steps for each candidate to become active. `visits`: the owners that each slot has had; 0:
 /// unknown.
 template <class Visits>
 void observe(const Config& config, Tolerances tolerances, int steps, const Visits& visits) {
@@ -81,8 +81,7 @@ TEST(SwitchStepTest, RandomOrder) {
     observe(tiny_config(arguments({"--method.rank=8", "--method.switch_order=random"})), {}, 80, any_number);
 }
 
-/// Frozen weights are f32 values in two words; 12 + 6 products are summed per element. Logits are bf16
-/// themselves.
+/// Frozen weights are f32 values in two words; 12 + 6 products are summed per element. Logits are in bf16.
 Tolerances bf16_tolerances(bool bank_rounds) {
     return {8 * std::sqrt(18.0) * test::eps_of(DType::f32), 2 * test::eps_of(DType::bf16), bank_rounds};
 }
@@ -97,7 +96,7 @@ TEST(SwitchStepTest, Bf16WithAnF32Bank) {
             bf16_tolerances(false), 40, any_number);
 }
 
-/// Masters of active candidates and bank rows of the others, as a checkpoint holds them.
+/// The masters of active candidates and the bank rows of the others, as a checkpoint holds them.
 testing::WholeState banks(TrainState& state) {
     testing::WholeState all = testing::whole_state(state);
     std::erase_if(all, [](const auto& entry) { return entry.first.find("/bank_") == std::string::npos; });

@@ -1,7 +1,7 @@
 // RANKS: 1 2 3 4
 // The whole method on every layout against a reference on one process (reference/switchlora.hpp), over many
-// steps in f64: frozen weights, factors, banks, moments, step counters and tables. The reference's gradients
-// are those of the same model with dense weights W + s B A.
+// steps in f64: frozen weights, factors, banks, moments, step counters and tables. The reference takes its
+// gradients from the same model with dense weights W + s B A.
 #include <gtest/gtest.h>
 
 #include <numbers>
@@ -34,7 +34,7 @@ std::int64_t integer(const Config& config, const char* key) {
     return option_integer(config.method, key);
 }
 
-/// The same random streams as the program: values are keyed by name and global index.
+/// Uses the program's random streams, which are keyed by name and global index.
 struct Reference {
     Config config;
     testing::DenseModel model;
@@ -113,7 +113,7 @@ struct Reference {
         ring.apply(changes);
     }
 
-    /// Under the names and in the shapes of a checkpoint.
+    /// All state under the names and in the shapes of a checkpoint.
     testing::WholeState whole() {
         testing::WholeState all;
         for (auto& [name, x] : run.dense) {
@@ -133,7 +133,7 @@ struct Reference {
                 Array& bank = all["/method/" + linear + (side == 0 ? "/bank_A" : "/bank_B")] = x.bank[side];
                 const int width = x.factor[side].cols;
                 for (int slot = 0; slot < x.ring.r;
-                     ++slot)  // the file holds active candidates as they are now
+                     ++slot)  // the file holds the current values of active candidates
                     for (int j = 0; j < width; ++j)
                         bank[x.ring.selected[side][slot] * width + j] = x.factor[side].value(slot, j);
                 tables.insert(tables.end(), x.ring.selected[side].begin(), x.ring.selected[side].end());
@@ -156,7 +156,7 @@ struct Reference {
     }
 };
 
-/// |actual - expected| <= tolerance * max |expected|, dataset by dataset; the largest ratio found.
+/// |actual - expected| <= tolerance * max |expected| for each dataset; returns the largest ratio.
 double expect_same(const testing::WholeState& actual, const testing::WholeState& expected, double tolerance) {
     double worst = 0;
     std::vector<std::string> names, expected_names;
@@ -183,7 +183,7 @@ double expect_same(const testing::WholeState& actual, const testing::WholeState&
 
 enum class Products { merged, unmerged };
 
-/// How the adapted linears are evaluated on one rank; a smaller slice or batch may choose otherwise.
+/// How products of the adapted linears run on one rank; a smaller slice or batch may choose the other way.
 void expect_products(TinyRun& run, Products expected) {
     for (Linear* linear : run.state().model.linears())
         EXPECT_EQ(linear->adapter()->merged(), expected == Products::merged) << linear->name();
