@@ -1,4 +1,4 @@
-// eval and generate: a checkpoint's weights on any number of ranks.
+// eval and generate: use a checkpoint's weights on any number of ranks.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -21,7 +21,7 @@
 namespace switchyard {
 namespace {
 
-/// A checkpoint with all that is needed to run its model here.
+/// A checkpoint and everything that is needed to run its model.
 struct LoadedModel {
     std::string path;
     CheckpointHeader header;
@@ -68,10 +68,12 @@ std::unique_ptr<LoadedModel> load(const Comm& world, const Arguments& arguments,
     return model;
 }
 
-/// What documents of the model begin and end with: its checkpoint says, or (files of before) the token file.
+/// The tokens that documents of the model begin and end with, as stored in the checkpoint or, for checkpoints
+/// of earlier versions, in the token file.
 struct DocumentTokens {
     std::int32_t begin, end;
-    /// A text starts as documents did in training: with the begin token, or after the end of the one before.
+    /// The token before a text, as in training: the begin token or, without one, the end token of the
+    /// previous document.
     std::int32_t first() const { return begin >= 0 ? begin : end; }
 };
 

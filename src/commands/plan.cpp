@@ -1,4 +1,4 @@
-// plan: what a configuration costs, without ranks and without memory.
+// plan: the cost of a configuration, computed without the ranks and without the memory of the run.
 #include "plan/plan.hpp"
 
 #include <fmt/format.h>
@@ -21,13 +21,13 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr std::int64_t default_vocab_size = 32100;  // T5's tokenizer, as in the papers compared with
+constexpr std::int64_t default_vocab_size = 32100;  // T5's tokenizer, as in the papers that we compare with
 
 struct PlanRequest {
     Config config;
     int ranks = 1;
     std::int64_t steps = 0;
-    double peak_flops = 0, network = 0;  // of all ranks, FLOP/s; B/s of one rank, 0: not given
+    double peak_flops = 0, network = 0;  // FLOP/s of all ranks together; B/s of one rank; 0: not given
 };
 
 struct Times {

@@ -1,4 +1,4 @@
-// Everything is read off the objects that a run would build.
+// All numbers come from the objects that a run would build.
 #include "plan/plan.hpp"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace switchyard {
 namespace {
 
-/// The state as one rank of an imaginary job sees it; null data throughout.
+/// The state as one rank of an imaginary job builds it; all data are null.
 struct ImaginaryState {
     ImaginaryState(const Config& config, int ranks, int rank)
         : topology(Topology::imaginary(ranks, config.parallel.tp, rank)),
@@ -105,7 +105,7 @@ FlopsModel flops_model(TrainState& state) {
     const Topology& topology = state.context.topology;
     const bool sharded = config.parallel.shard_frozen && topology.dp_size() > 1;
     const auto layers = static_cast<double>(m.num_layers);
-    // Kept: each dp rank forms a copy once a step. Sharded: the slices together form one copy per gather.
+    // Kept copies: each dp rank forms one per step. Sharded: the slices together form one copy per gather.
     const double merges = sharded ? static_cast<double>(WeightStage::gathers_per_step(
                                         m.num_layers, micro_batches(config, topology))) /
                                         layers

@@ -13,16 +13,16 @@ namespace switchyard {
 struct StepResult {
     double loss = 0;       // mean over the targets of the global batch
     double grad_norm = 0;  // before clipping
-    double lr = 0;         // of factors and dense linears (optim.lr times the schedule)
+    double lr = 0;         // rate of factors and dense linears (optim.lr times the schedule)
     MethodReport method;
 };
 
 /// Advances `state` by one step. Collective. The host reads results of the back end once, at the end. Throws
-/// NotFinite on all ranks, naming step and first bad parameter, when loss or gradient are not finite; no
-/// update was made then, though a method may have switched or merged what it would have after one. Step t
-/// takes samples t global_batch ... of the source.
+/// NotFinite on all ranks, naming step and first bad parameter, if loss or gradient are not finite. In that
+/// case no update was made, though a method may have switched or merged as it would after one. Step t takes
+/// samples t global_batch ... of the source.
 StepResult train_step(TrainState& state, const BatchSource&, PhaseTimer&);
-/// The same from a token file; `first_sample`: the loader's at step 0.
+/// The same with a token file; `first_sample`: the loader's sample at step 0.
 StepResult train_step(TrainState& state, const TokenLoader&, std::int64_t first_sample, PhaseTimer&);
 
 /// Mean loss over the whole validation set, the same on every layout up to rounding. Collective. `progress`
