@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <optional>
 #include <stdexcept>
 #include <thread>
 
@@ -28,8 +29,10 @@ struct WatchdogDeathTest : ::testing::Test {
 
 TEST_F(WatchdogDeathTest, SilenceEndsTheProcessWithItsLastEvent) {
     const auto hang = [] {
+        std::optional<WaitingForOthers> not_yet(std::in_place);
         const Watchdog watchdog(soon_s, 3);
         sign_of_life("forward", 7);
+        not_yet.reset();
         silence();
     };
     EXPECT_EXIT(
@@ -39,9 +42,11 @@ TEST_F(WatchdogDeathTest, SilenceEndsTheProcessWithItsLastEvent) {
 
 TEST_F(WatchdogDeathTest, LastWordsMayThrow) {
     const auto hang = [] {
+        std::optional<WaitingForOthers> not_yet(std::in_place);
         const Watchdog watchdog(soon_s, 0,
                                 [](const std::string&) { throw std::runtime_error("no file system"); });
         sign_of_life("a token");
+        not_yet.reset();
         silence();
     };
     EXPECT_EXIT(hang(), ::testing::ExitedWithCode(1), "last event: a token \\(");
