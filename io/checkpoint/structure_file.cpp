@@ -1,8 +1,6 @@
-// The file in memory is sparse: values take no room in it.
+// Values take no room in memory: nobody writes them there.
 #include "io/checkpoint/structure_file.hpp"
 
-#include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +8,7 @@
 
 #include "core/error.hpp"
 #include "io/checkpoint/part.hpp"
+#include "io/files/files.hpp"
 
 namespace switchyard {
 namespace {
@@ -19,41 +18,18 @@ using hdf5::Handle;
 constexpr hsize_t alignment_bytes = 8;  // no value is cut by the end of a window
 constexpr hsize_t least_block_bytes = 2048, most_block_bytes = 4 << 20;
 
-/// Where `range` of a sparse file holds something: page by page.
-std::vector<ByteRange> stored_ranges(int fd, ByteRange range) {
-    std::vector<ByteRange> stored;
-    for (auto at = static_cast<off_t>(range.begin); at < static_cast<off_t>(range.end);) {
-        const off_t begin = ::lseek(fd, at, SEEK_DATA);
-        if (begin < 0 || begin >= static_cast<off_t>(range.end)) break;
-        at = ::lseek(fd, begin, SEEK_HOLE);
-        require(at > begin, "cannot look at the structure in memory: {}", system_reason);
-        stored.push_back(common({static_cast<std::uint64_t>(begin), static_cast<std::uint64_t>(at)}, range));
-    }
-    return stored;
-}
-
 }  // namespace
 
-StructureFile::StructureFile(const std::string& name, std::uint64_t expected_bytes)
-    : memory_(::memfd_create("checkpoint structure", MFD_CLOEXEC)) {
-    require(memory_ >= 0, "cannot make a file in memory: {}", system_reason);
+StructureFile::StructureFile(std::uint64_t expected_bytes) {
     const Handle access = hdf5::file_access();
+    memory_.use_for(access);
     SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));
     SWITCHYARD_HDF5(H5Pset_alignment(access, 1, alignment_bytes));
     SWITCHYARD_HDF5(H5Pset_meta_block_size(
         access, std::clamp<hsize_t>(expected_bytes, least_block_bytes, most_block_bytes)));
     const Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "H5Pcreate");
     SWITCHYARD_HDF5(H5Pset_obj_track_times(creation, false));
-    file_ = Handle(H5Fcreate(name.c_str(), H5F_ACC_TRUNC, creation, access), H5Fclose, "H5Fcreate");
-    // HDF5 opens by name, and memory has none: its descriptor is turned.
-    void* descriptor = nullptr;
-    SWITCHYARD_HDF5(H5Fget_vfd_handle(file_, H5P_DEFAULT, &descriptor));
-    const int fd = *static_cast<int*>(descriptor);
-    std::vector<std::byte> written(size_of_file(fd, name));
-    std::string error = read_fully(fd, written.data(), written.size(), 0);
-    if (error.empty()) error = write_fully(memory_, written.data(), written.size(), 0);
-    require(error.empty() && ::dup3(memory_, fd, O_CLOEXEC) == fd, "cannot turn to memory: {}{}", error,
-            system_reason);
+    file_ = Handle(H5Fcreate("checkpoint structure", H5F_ACC_TRUNC, creation, access), H5Fclose, "H5Fcreate");
     catalog_.attributes["/"];
 }
 
@@ -116,24 +92,24 @@ std::uint64_t StructureFile::finish() {
         write_checksum(root, digest_key, digest_of(catalog_));
     }
     SWITCHYARD_HDF5(H5Fclose(file_.release()));
-    return size_of_file(memory_, "the structure in memory");
+    return memory_.size();
 }
 
 void StructureFile::write_to(int fd) const {
     std::vector<ByteRange> values;
     for (const auto& [path, dataset] : catalog_.datasets)
         if (dataset.size() > 0) values.push_back({dataset.offset, dataset.offset + dataset.bytes()});
-    const std::uint64_t end = size_of_file(memory_, "the structure in memory");
+    const std::uint64_t end = memory_.size();
     values.push_back({end, end});
     std::sort(values.begin(), values.end(),
               [](const ByteRange& a, const ByteRange& b) { return a.begin < b.begin; });
     std::vector<std::byte> block;
     std::uint64_t begin = 0;
     for (const ByteRange& next : values) {
-        for (const ByteRange& stored : stored_ranges(memory_, {begin, next.begin})) {
+        for (const ByteRange& stored : memory_.written({begin, next.begin})) {
             block.resize(stored.size());
-            std::string error = read_fully(memory_, block.data(), block.size(), stored.begin);
-            if (error.empty()) error = write_fully(fd, block.data(), block.size(), stored.begin);
+            memory_.read(stored.begin, block.data(), block.size());
+            const std::string error = write_fully(fd, block.data(), block.size(), stored.begin);
             require(error.empty(), "{}", error);
         }
         begin = next.end;

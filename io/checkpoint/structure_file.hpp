@@ -7,15 +7,15 @@
 #include <string>
 
 #include "io/checkpoint/catalog.hpp"
-#include "io/files/files.hpp"
+#include "io/checkpoint/structure_memory.hpp"
 
 namespace switchyard {
 
 class StructureFile {
   public:
-    /// name: of an empty file, by which HDF5 knows this one. expected_bytes: roughly what the structure
-    /// needs, which becomes one block at the beginning of the file.
-    StructureFile(const std::string& name, std::uint64_t expected_bytes);
+    /// expected_bytes: roughly what the structure needs, which becomes one block at the beginning of the
+    /// file.
+    explicit StructureFile(std::uint64_t expected_bytes);
 
     /// `object`: "/" or a group or dataset path such as "/data"; groups are made as needed. The last value of
     /// a key counts.
@@ -32,9 +32,9 @@ class StructureFile {
   private:
     void make_group(const std::string& group);
 
-    FileDescriptor memory_;
-    hdf5::Handle file_;
-    Catalog catalog_;  // what was asked for, to which the digest belongs
+    StructureMemory memory_;
+    hdf5::Handle file_;  // of memory_
+    Catalog catalog_;    // what was asked for, to which the digest belongs
 };
 
 }  // namespace switchyard

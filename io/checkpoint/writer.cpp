@@ -151,7 +151,7 @@ struct CheckpointWriter::State {
         constexpr std::uint64_t dataset_bytes = 330, attribute_bytes = 100;  // as HDF5 1.10 needs
         std::uint64_t expected = datasets.size() * dataset_bytes;
         for (const auto& [key, value] : attributes) expected += attribute_bytes + text_of(value).size();
-        structure.emplace(partial, expected);
+        structure.emplace(expected);
         for (std::size_t i = 0; i < datasets.size(); ++i) {
             const std::uint64_t offset =
                 structure->add_dataset(datasets[i].path, datasets[i].shape, datasets[i].dtype);

@@ -128,7 +128,8 @@ void Record::saving() {
 void Record::saved(const SaveReport& report) {
     if (!directory_) return;
     if (!report.problem.empty()) {
-        log_event("save_failed", {{"checkpoint", report.path}, {"problem", report.problem}});
+        log_event("save_failed",
+                  {{"checkpoint", report.path}, {"of_step", report.step}, {"problem", report.problem}});
         progress_.end_line();
         print_error(
             "warning: step {} was not saved: {}\n  older checkpoints are untouched and the run goes on",

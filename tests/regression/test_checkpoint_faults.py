@@ -3,6 +3,7 @@
 
 --ranks=1 (one process) or --ranks=2 (mpirun).
 """
+import errno
 import os
 import pathlib
 import resource
@@ -11,7 +12,8 @@ import sys
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from support import program  # noqa: E402
+from support import disk_faults, program  # noqa: E402
+from support.disk_faults import rule  # noqa: E402
 
 RANKS = int(program.option("ranks", 1))
 
@@ -86,6 +88,74 @@ class Damage(program.Test):
         self.assertEqual(result.returncode, 1)
         self.assertIn(f"checkpoint {file} is damaged (dataset /model/lm_head.weight does not fit", result.stderr)
         self.assertTrue(file.exists())
+
+
+class FoundTogether(disk_faults.Test):
+    """All ranks read a file once, and that tells whether it is damaged; what the system refuses is not damage."""
+
+    def setUp(self):
+        super().setUp()
+        self.saved = self.saving_run("saved")
+        self.assert_trains(self.saved, ranks=RANKS, run__stop_step=8)
+
+    def assert_goes_back(self, run):
+        """To step 4, with one warning."""
+        output = self.assert_trains(run, ranks=RANKS, run__stop_step=10)
+        self.assertEqual(output.count("warning: "), 1, output)
+        self.assertEqual(output.count(f"it is kept as {run.checkpoint(8)}.damaged"), 1, output)
+        self.assertIn("resuming from step 4", output)
+        self.assertEqual(run.files(), [f"step_{n:08d}.h5{s}" for n, s in ((4, ""), (8, ""), (8, ".damaged"), (10, ""))])
+        self.assert_identical(run.checkpoint(8), self.saved.checkpoint(8))
+        return output
+
+    def test_a_damaged_file_is_read_once(self):
+        """By all ranks together, every value by one of them; nobody looks a second time."""
+        run = self.copy_of(self.saved, "run")
+        datasets = []
+        with program.h5py.File(run.checkpoint(8)) as file:
+            file.visititems(lambda _, item: datasets.append((item.id.get_offset(), item.nbytes, item.dtype.kind))
+                            if isinstance(item, program.h5py.Dataset) else None)  # fmt: skip
+            damaged = file["model/lm_head.weight"].id.get_offset() + 5
+        # Rank 0 reads tables of whole numbers with the structure, wanted or not.
+        tables = {at for at, _, kind in datasets if kind == "i"}
+        flip(run.checkpoint(8), damaged)
+        output = self.assert_goes_back(run)
+        self.assertIn("(dataset /model/lm_head.weight does not fit its checksum)", output)
+        ranks = {c.pid for c in run.disk.calls(call="pwrite")}  # not the child that parses the structure
+        renamed = run.disk.calls(call="rename", name="step_00000008.h5")
+        self.assertEqual([(c.rank, c.result) for c in renamed], [("0", "ok")])
+        before = run.disk.calls()[: run.disk.calls().index(renamed[0])]
+        reads = [c for c in before if c.call == "pread" and c.name == "step_00000008.h5" and c.pid in ranks and c.offset not in tables]
+        self.assertEqual({c.rank for c in reads}, {str(rank) for rank in range(RANKS)})
+        stretches = sorted((c.offset, c.offset + c.bytes) for c in reads)
+        for one, next in zip(stretches, stretches[1:]):
+            self.assertLessEqual(one[1], next[0], "read twice")
+        self.assertEqual(sum(end - begin for begin, end in stretches), sum(bytes for at, bytes, _ in datasets if at not in tables))
+
+    def test_what_the_disk_cannot_return_is_damage(self):
+        for rank in range(RANKS):
+            with self.subTest(rank=rank):
+                run = self.copy_of(self.saved, f"rank{rank}")
+                run.disk.obeys(rule(rank, "pread", errno.EIO, "step_00000008.h5", first=3))
+                output = self.assert_goes_back(run)
+                self.assertIn(os.strerror(errno.EIO), output)
+
+    def test_what_the_system_refuses_is_not_damage(self):
+        for rank in range(RANKS):
+            for call, error in (("open", errno.EACCES), ("open", errno.ESTALE), ("pread", errno.ESTALE)):
+                with self.subTest(rank=rank, call=call, error=error):
+                    run = self.copy_of(self.saved, f"{call}{error}.{rank}")
+                    run.disk.obeys(rule(rank, call, error, "step_00000008.h5", first=3 if call == "pread" else 1))
+                    code, output = run.train(RANKS, run__stop_step=10)
+                    self.assertEqual(code, 1, output)
+                    self.assertIn(os.strerror(error), output)
+                    self.assertIn(str(run.checkpoint(8)), output)
+                    self.assertEqual(output.count("[rank "), 1, output)
+                    self.assertNotIn("damaged", output)
+                    self.assert_kept(run, 4, 8)
+                    self.assert_status(run, "failed", os.strerror(error))
+                    run.disk.obeys()
+                    self.assertIn("resuming from step 8", self.assert_trains(run, ranks=RANKS, run__stop_step=10))
 
 
 class DiskFull(program.Test):

@@ -162,12 +162,14 @@ class Run:
     def __init__(self, path, tokens, **settings):
         self.path = pathlib.Path(path)
         self.settings = {**TINY, "data.tokens": tokens, "run.dir": self.path, **settings}
+        self.environment = {}  # of the ranks, on top of ENVIRONMENT
 
     def start(self, ranks=1, **changes):
         """Keys as section__key. Returns a Launch."""
         settings = {**self.settings, **{key.replace("__", "."): value for key, value in changes.items()}}
         launcher = [*MPIRUN, "-n", ranks] if ranks > 1 else []
-        return Launch([*launcher, BUILD / "switchyard", "train", *arguments(settings)])
+        variables = [f"{key}={value}" for key, value in self.environment.items()]
+        return Launch([*launcher, "env", *variables, BUILD / "switchyard", "train", *arguments(settings)])
 
     def train(self, ranks=1, **changes):
         """To its end: (exit code, output)."""
