@@ -7,6 +7,7 @@
 #include "comm/collectives.hpp"
 #include "comm/messages.hpp"
 #include "core/error.hpp"
+#include "core/sign_of_life.hpp"
 #include "io/checkpoint/catalog.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/checkpoint/stored_values.hpp"
@@ -299,10 +300,14 @@ void CheckpointReader::fetch(const Progress& progress) const {
                                                 rows.begin * place.cols, values);
         sums[dataset].values += static_cast<std::uint64_t>(values);
     };
+    const auto told = [&](std::uint64_t done, std::uint64_t all) {
+        sign_of_life("reading a checkpoint");  // ranks that had nothing to read, too
+        if (progress) progress(done, all);
+    };
     std::uint64_t peak = 0;
     agree_on(s.world, [&] {
         peak = spread_windows(s.world, places, parts, WindowPlan::for_loading(s.world.size(), s.window_bytes),
-                              {read, progress}, sums);
+                              {read, told}, sums);
     });
     s.peak_bytes = std::max(s.peak_bytes, peak);
     throw_damage(s.world, damage);

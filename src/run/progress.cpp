@@ -21,6 +21,8 @@
 namespace switchyard {
 namespace {
 
+constexpr double draw_s = 0.1, line_s = 10;  // between draws of a live line, and lines of a batch log
+
 std::string text_of(const ProgressLine& p) {
     std::string text = fmt::format(
         "step {}/{}  loss {:.4f}  lr {:.2e}  |g| {:.2f}  {:.0f} tok/s  MFU {:.2f}  ETA {}", p.step, p.steps,
@@ -74,11 +76,33 @@ void Progress::end_line() {
 
 void Progress::step(const ProgressLine& p) {
     if (p.evaluated || p.step == p.steps || (!live_ && p.step % log_interval_ == 0)) return line(text_of(p));
-    if (!live_ || seconds_now() - last_s_ < 0.1) return;
+    if (!live_ || seconds_now() - last_s_ < draw_s) return;
     last_s_ = seconds_now();
-    // A line that wrapped could not be erased.
+    draw(text_of(p));
+}
+
+void Progress::amount(const std::string& what, std::uint64_t done, std::uint64_t all, double now_s) {
+    if (done >= all) {
+        clear();
+        last_amount_s_.reset();
+        return;
+    }
+    const bool first = !last_amount_s_;
+    if (!first && now_s - *last_amount_s_ < (live_ ? draw_s : line_s)) return;
+    last_amount_s_ = now_s;
+    const std::string text = fmt::format("{} of {} {} ({:.0f} %)", bytes_text(static_cast<double>(done)),
+                                         bytes_text(static_cast<double>(all)), what,
+                                         100 * static_cast<double>(done) / static_cast<double>(all));
+    if (live_)
+        draw(text);
+    else if (!first)
+        line(text);
+}
+
+/// The live line, cut to the terminal: one that wrapped could not be erased.
+void Progress::draw(const std::string& text) {
     const auto width = static_cast<std::size_t>(std::max(2, terminal_columns()));
-    show_progress("\r\033[K" + text_of(p).substr(0, width - 1));
+    show_progress("\r\033[K" + text.substr(0, width - 1));
     shown_ = true;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace switchyard {
@@ -22,6 +23,9 @@ class Progress {
     explicit Progress(std::int64_t log_interval);
     ~Progress();
     void step(const ProgressLine&);
+    /// Something long that has no steps: `done` of `all` bytes. At `now_s` (seconds_now()); a batch log gets
+    /// no line before ten seconds are over, and then one every ten seconds.
+    void amount(const std::string& what, std::uint64_t done, std::uint64_t all, double now_s);
     /// A line that stays.
     void line(const std::string& text);
     /// The live line stays as it is; what follows, an error for instance, begins a new one.
@@ -29,10 +33,12 @@ class Progress {
 
   private:
     void clear();
+    void draw(const std::string& text);
 
     std::int64_t log_interval_;
     bool live_, shown_ = false;
     double last_s_ = 0;
+    std::optional<double> last_amount_s_;
 };
 
 /// Columns of the terminal at which standard output ends, 0: it ends elsewhere. Open MPI gives every rank a

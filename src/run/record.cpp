@@ -44,6 +44,10 @@ void Record::check_lock() const {
     });
 }
 
+void Record::reading(std::uint64_t done, std::uint64_t all) {
+    if (directory_) progress_.amount("of the checkpoint are read", done, all, seconds_now());
+}
+
 void Record::resumed(const std::string& checkpoint, const std::vector<AllowedChange>& changes,
                      std::int64_t step) {
     step_ = totals_.first_step = step;

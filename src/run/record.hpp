@@ -28,6 +28,8 @@ class Record {
     /// Before a save: throws UserError on all ranks when another run has taken the directory. Collective.
     void check_lock() const;
 
+    /// Now and then while a checkpoint is read.
+    void reading(std::uint64_t done, std::uint64_t all);
     void resumed(const std::string& checkpoint, const std::vector<AllowedChange>& changes, std::int64_t step);
     void started(const InitialState&);
     /// From here on nothing can refuse the start any more: what the run is, where, and what it costs.

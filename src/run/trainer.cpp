@@ -97,7 +97,8 @@ void Trainer::restore_or_initialise() {
         check_data(header, path, tokens_);
         first_sample_ = header.next_sample - header.step * config_.data.global_batch;
     };
-    if (const auto path = checkpoints_->restore(state(), check))
+    const auto progress = [this](std::uint64_t done, std::uint64_t all) { record_.reading(done, all); };
+    if (const auto path = checkpoints_->restore(state(), check, progress))
         return record_.resumed(*path, changes, state().step);
     const InitialState from = take_initial_state(state(), tokens_);
     first_sample_ = from.first_sample;

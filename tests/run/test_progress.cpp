@@ -183,6 +183,38 @@ TEST(ProgressTest, AQuickRunDoesNotFloodTheTerminal) {
     EXPECT_EQ(terminal.shown(), erase) << "a live line goes with its run";
 }
 
+/// The read begins at 100 s and is half done after a minute.
+TEST(ProgressTest, ALongReadIsToldEveryTenSeconds) {
+    constexpr std::uint64_t mib = 1 << 20;
+    const std::string log = in_batch_log([] {
+        Progress progress(1);
+        for (std::uint64_t i = 1; i < 240; ++i)
+            progress.amount("are read", i * mib, 240 * mib, 99.5 + 0.5 * static_cast<double>(i));
+        progress.amount("are read", 240 * mib, 240 * mib, 219.5);
+        progress.line("resuming");
+        progress.amount("are read", 1 * mib, 2 * mib, 1000);  // another read is short again
+        progress.amount("are read", 2 * mib, 2 * mib, 1011);
+    });
+    EXPECT_TRUE(log.starts_with("21.0 MiB of 240 MiB are read (9 %)\n41.0 MiB of 240 MiB are read (17 %)\n"))
+        << log;
+    EXPECT_TRUE(log.ends_with("\n221 MiB of 240 MiB are read (92 %)\nresuming\n")) << log;
+    EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 12);
+}
+
+TEST(ProgressTest, ATerminalShowsALongReadAndForgetsIt) {
+    const Terminal terminal(200);
+    const StandardOutput redirected(terminal);
+    Progress progress(1);
+    progress.amount("are read", 1024, 4096, 100);
+    EXPECT_EQ(terminal.shown(), std::string(erase) + "1.00 KiB of 4.00 KiB are read (25 %)");
+    progress.amount("are read", 2048, 4096, 100.05);
+    EXPECT_EQ(terminal.shown(), "") << "too soon";
+    progress.amount("are read", 3072, 4096, 100.1);
+    EXPECT_EQ(terminal.shown(), std::string(erase) + "3.00 KiB of 4.00 KiB are read (75 %)");
+    progress.amount("are read", 4096, 4096, 100.11);
+    EXPECT_EQ(terminal.shown(), erase) << "what follows may come from elsewhere";
+}
+
 TEST(ProgressTest, ALineIsCutToTheTerminal) {
     const Terminal terminal(30);
     const StandardOutput redirected(terminal);
