@@ -75,7 +75,7 @@ class CheckpointWriter {
     /// for commit().
     enum class Threads { one, all };  // at work on a checksum
     void write_staged(Threads);
-    /// Bytes of values that stage() left in this rank's memory. write_staged() gives them back as it writes.
+    /// Memory of this rank that stage() left filled. write_staged() gives it back as it writes.
     std::uint64_t staged_bytes() const;
 
     /// Writes what is not written yet, syncs and closes on all ranks, renames to `path`, syncs the directory.

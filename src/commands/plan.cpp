@@ -13,6 +13,7 @@
 #include "core/units.hpp"
 #include "kernels/matmul.hpp"
 #include "plan/alternatives.hpp"
+#include "plan/save_plan.hpp"
 #include "run/inputs.hpp"
 #include "run/report.hpp"
 
@@ -28,6 +29,7 @@ struct PlanRequest {
     int ranks = 1;
     std::int64_t steps = 0;
     double peak_flops = 0, network = 0;  // FLOP/s of all ranks together; B/s of one rank; 0: not given
+    double disk = 0;                     // of the file system, for all ranks together, B/s
 };
 
 struct Times {
@@ -65,6 +67,12 @@ ordered_json json_of(const PlanRequest& request, const Plan& plan) {
     const Times times = times_of(request, plan);
     result["step_s"] = {{"products", times.products_s}, {"network", times.network_s}};
     result["checkpoint_bytes"] = plan.checkpoint_bytes;
+    const SavePlan save = plan_save(request.config, plan.checkpoint_bytes, plan.ranks);
+    result["save"] = {{"rank_bytes", save.rank_bytes},
+                      {"rank_writes", save.rank_writes},
+                      {"longest_write", save.longest_write},
+                      {"memory", save.memory},
+                      {"seconds", save.seconds(request.disk)}};
     result["notes"] = plan.notes;
     return result;
 }
@@ -117,6 +125,20 @@ void print_alternatives(const Config& config, const Plan& plan) {
     for (const Alternative& other : alternatives(config, plan)) line(other);
 }
 
+void print_save(const PlanRequest& request, const Plan& plan) {
+    const SavePlan save = plan_save(request.config, plan.checkpoint_bytes, plan.ranks);
+    print_result("\ncheckpoint: {}, written in {} at {}B/s (all ranks together)\n", bytes_text(save.bytes),
+                 duration_text(save.seconds(request.disk)), count_text(request.disk));
+    print_result("  {:<14}{:>10}  in about {} write{} of up to {}\n", "a rank writes",
+                 bytes_text(save.rank_bytes), save.rank_writes, save.rank_writes == 1 ? "" : "s",
+                 bytes_text(save.longest_write));
+    if (save.memory > 0)
+        print_result("  {:<14}{:>10}  per rank at most, beside the memory above, while training goes on\n",
+                     "and needs", bytes_text(save.memory));
+    else
+        print_result("  training stands still until it is written (run.async_save = false)\n");
+}
+
 void print(const PlanRequest& request, const Plan& plan) {
     for (const std::string& line :
          start_lines(request.config, plan, kernels::num_threads(), request.peak_flops))
@@ -131,6 +153,7 @@ void print(const PlanRequest& request, const Plan& plan) {
         print_result("\nsent a step by a rank, mean of the first {} steps\n", plan.rank.steps.size());
         print_parts<TrafficGroup>(mean.bytes.data(), num_traffic_groups, total_bytes(mean));
     }
+    print_save(request, plan);
     print_alternatives(request.config, plan);
     const Times times = times_of(request, plan);
     print_result("\ntime of a step: at least {} in matrix products at the rate measured here",
@@ -144,10 +167,12 @@ void print(const PlanRequest& request, const Plan& plan) {
 }  // namespace
 
 std::vector<CommandOption> plan_options() {
-    return {{"ranks", "N", "plan for that many ranks (default: those it is started on)"},
-            {"steps", "100", "steps over which bytes are averaged"},
-            {"network", "GB/s", "bandwidth of one rank, for the time of a step"},
-            {"json", "", "for programs: everything, bytes of each step included"}};
+    return {
+        {"ranks", "N", "plan for that many ranks (default: those it is started on)"},
+        {"steps", "100", "steps over which bytes are averaged"},
+        {"network", "GB/s", "bandwidth of one rank, for the time of a step"},
+        {"disk", "GB/s", "bandwidth of the file system for all ranks, for the time of a save (default: 1)"},
+        {"json", "", "for programs: everything, bytes of each step included"}};
 }
 
 int run_plan(const CommandContext& context, const Arguments& arguments) {
@@ -163,6 +188,7 @@ int run_plan(const CommandContext& context, const Arguments& arguments) {
         validate_run(config, request.ranks);
         request.steps = std::min(arguments.integer("steps", max_planned_steps, 1, 1000000), config.run.steps);
         request.network = arguments.real("network", 0, 0, 1e9) * 1e9;
+        request.disk = arguments.real("disk", 1, 1e-6, 1e9) * 1e9;
     });
     if (context.world.rank() != 0) return 0;
     request.peak_flops = kernels::measure_peak_flops(dtype_from_name(config.run.dtype)) * request.ranks;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "core/units.hpp"
+#include "plan/save_plan.hpp"
 
 namespace switchyard {
 namespace {
@@ -85,7 +86,12 @@ std::vector<std::string> start_lines(const Config& config, const Plan& plan, int
                                     plan.merged_linears, plan.unmerged_linears));
     lines.push_back(fmt::format("rates       optim.lr {}, optim.dense_lr {} (embedding, head, norms)",
                                 config.optim.lr, config.optim.dense_lr));
-    lines.push_back(fmt::format("checkpoint  {} a file", bytes_text(plan.checkpoint_bytes)));
+    const SavePlan save = plan_save(config, plan.checkpoint_bytes, plan.ranks);
+    lines.push_back(fmt::format("checkpoint  {} a file", bytes_text(save.bytes)) +
+                    (save.memory > 0
+                         ? fmt::format(", up to {} of memory per rank while it is written in the background",
+                                       bytes_text(save.memory))
+                         : ""));
     lines.push_back(fmt::format(
         "step        {} tokens, {}FLOP executed ({}FLOP dense), products at {}FLOP/s here",
         count_text(plan.tokens_per_step), count_text(plan.flops_per_token.executed * plan.tokens_per_step),

@@ -218,7 +218,8 @@ TEST(StartLinesTest, SayLayoutModelMethodAndCost) {
             "method      switchlora: 4.33 k trained (4.00 k in low-rank factors), 70.0 k frozen",
             "products    5 low-rank linears run merged, 9 unmerged",
             "rates       optim.lr 0.01, optim.dense_lr 0.01 (embedding, head, norms)",
-            "checkpoint  3.00 MiB a file",
+            "checkpoint  3.00 MiB a file, up to 14.2 MiB of memory per rank while it is written in the "
+            "background",
             "step        400 tokens, 300 kFLOP executed (400 kFLOP dense), products at 2.50 GFLOP/s here",
             "note        first", "note        second"}));
     plan.merged_linears = plan.unmerged_linears = 0;
