@@ -101,7 +101,7 @@ void Checkpoints::finish(Save& save) {
     save.report.bytes = save.writer->commit();
     newest_step_ = save.report.step;
     agree_on(world_, [&] {
-        if (world_.rank() == 0) remove_old_files(save.report.bytes);
+        if (world_.rank() == 0) remove_old_files(save.report.bytes, save.background.has_value());
     });
     save.collectives += host_collectives() - before;
 }
@@ -159,7 +159,7 @@ SaveReport Checkpoints::save(TrainState& state, std::int64_t first_sample) {
     return report;
 }
 
-void Checkpoints::remove_old_files(std::uint64_t newest_bytes) const {
+void Checkpoints::remove_old_files(std::uint64_t newest_bytes, bool in_background) {
     const auto files = list_checkpoints(directory_);
     if (files.empty() || files.front().first < newest_step_) return;
     const std::string newest = checkpoint_path(directory_, newest_step_);
@@ -169,11 +169,16 @@ void Checkpoints::remove_old_files(std::uint64_t newest_bytes) const {
             "system",
             newest, bytes, newest_bytes);
     std::int64_t kept = 0;
+    std::vector<std::string> old;
     for (const auto& [step, path] : files) {
         if (step > newest_step_) continue;  // of a history that this run left; its owner decides
         const bool for_good = config_.run.keep_every > 0 && step % config_.run.keep_every == 0;
-        if (++kept > config_.run.keep_last && !for_good) ::unlink(path.c_str());
+        if (++kept > config_.run.keep_last && !for_good) old.push_back(path);
     }
+    removal_ = std::jthread([old = std::move(old)] {  // once the one before has ended
+        for (const std::string& path : old) ::unlink(path.c_str());
+    });
+    if (!in_background) removal_.join();
 }
 
 std::string Checkpoints::newest_file() const {
@@ -204,10 +209,11 @@ std::string Checkpoints::newest_file() const {
     return broadcast(world_, path);
 }
 
-std::string Checkpoints::advice_after_divergence(std::int64_t step) const {
+std::string Checkpoints::advice_after_divergence(std::int64_t step) {
     std::string advice;
     agree_on(world_, [&] {
         if (world_.rank() != 0) return;
+        removal_ = {};  // has ended
         std::string files = "nothing of it is kept", good;
         for (const auto& [of_step, path] : list_checkpoints(directory_)) {
             if (of_step > step || of_step > newest_step_) continue;  // of another history

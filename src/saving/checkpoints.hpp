@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/tokens/token_file.hpp"
@@ -52,7 +53,8 @@ class Checkpoints {
     /// older file; ended() tells. held: nothing is written until somebody waits (for tests).
     void begin(TrainState&, std::int64_t first_sample, bool held = false);
     /// Collective. The report of the save that was begun last, once: nothing while it goes on, unless `wait`.
-    /// Then files beyond run.keep_last and not kept by run.keep_every are removed.
+    /// Then files beyond run.keep_last and not kept by run.keep_every are removed, after a save in the
+    /// background by a thread.
     enum class Wait { no, yes };
     std::optional<SaveReport> ended(Wait);
     bool under_way() const { return save_ != nullptr; }
@@ -72,13 +74,14 @@ class Checkpoints {
     /// After the step that follows `step` had numbers that are not finite: a checkpoint of `step` leads there
     /// again, so it is renamed to *.diverged. Collective. Returns, for a message, which checkpoint is good
     /// and how to go on: "(...); ...".
-    std::string advice_after_divergence(std::int64_t step) const;
+    std::string advice_after_divergence(std::int64_t step);
 
     /// Step of the newest complete checkpoint known to this run, -1: none.
     std::int64_t newest_step() const { return newest_step_; }
 
   private:
-    void remove_old_files(std::uint64_t newest_bytes) const;
+    /// Where files are large this takes long: a thread does it while training goes on.
+    void remove_old_files(std::uint64_t newest_bytes, bool in_background);
     /// Empty: none. Throws UserError when those set aside are all there is: starting anew would bury the run.
     std::string newest_file() const;
     /// Collective. Names and renames a damaged file.
@@ -96,6 +99,7 @@ class Checkpoints {
     std::int64_t newest_step_ = -1;
     bool in_background_ = false;
     std::unique_ptr<Save> save_;  // under way
+    std::jthread removal_;        // of old files; rank 0
 };
 
 }  // namespace switchyard
