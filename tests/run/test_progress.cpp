@@ -209,9 +209,9 @@ TEST(ProgressTest, ATerminalShowsALongReadAndForgetsIt) {
     EXPECT_EQ(terminal.shown(), std::string(erase) + "1.00 KiB of 4.00 KiB are read (25 %)");
     progress.amount("are read", 2048, 4096, 100.05);
     EXPECT_EQ(terminal.shown(), "") << "too soon";
-    progress.amount("are read", 3072, 4096, 100.1);
+    progress.amount("are read", 3072, 4096, 100.2);
     EXPECT_EQ(terminal.shown(), std::string(erase) + "3.00 KiB of 4.00 KiB are read (75 %)");
-    progress.amount("are read", 4096, 4096, 100.11);
+    progress.amount("are read", 4096, 4096, 100.21);
     EXPECT_EQ(terminal.shown(), erase) << "what follows may come from elsewhere";
 }
 
