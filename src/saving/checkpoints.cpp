@@ -68,6 +68,7 @@ void Checkpoints::begin(TrainState& state, std::int64_t first_sample, bool held)
 
 void Checkpoints::start(TrainState& state, std::int64_t first_sample, bool in_background) {
     internal_check(!save_, "a save begins while another is under way");
+    removal_ = {};  // has ended: the space of old files is free
     save_ = std::make_unique<Save>();
     Save& save = *save_;
     save.report.step = state.step;

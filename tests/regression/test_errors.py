@@ -329,10 +329,11 @@ class ReadOnly(Errors):
 
 
 class Faults(Errors):
-    """Planted by SWITCHYARD_TEST_FAULT=rank:updates:kind, six updates into a run that saved after four."""
+    """Planted by SWITCHYARD_TEST_FAULT=rank:updates:kind, six updates into a run that saved after four, in the foreground: which
+    step a save in the background ends at is left to chance (test_background_save.py)."""
 
     def strike(self, ranks, fault, name="run", **changes):
-        run = self.run_of(name, **{"run.save_interval": 4, **SWITCHING, **changes})
+        run = self.run_of(name, **{"run.save_interval": 4, "run.async_save": "false", **SWITCHING, **changes})
         words = ["train", *arguments(run.settings)]
         return run, launch(ranks, words, fault)
 

@@ -127,7 +127,8 @@ class RunLocal(unittest.TestCase):
 
     def test_finding_24_a_killed_rank_is_said_and_recorded(self):
         run = Run(PROGRAM, self.folder / "killed")
-        with subprocess.Popen(**self.command(self.config, "--ranks=2", f"--run.dir={run.path}", SWITCHYARD_TEST_FAULT="-1:13:wait")) as process:
+        words = ["--ranks=2", f"--run.dir={run.path}"]
+        with subprocess.Popen(**self.command(self.config, *words, SWITCHYARD_TEST_FAULT="-1:13:wait")) as process:
             end = time.monotonic() + 120
             while run.last_step() < 13 and time.monotonic() < end:
                 time.sleep(0.1)

@@ -38,6 +38,7 @@ steps = {steps}
 dtype = f32
 log_interval = 10
 save_interval = 10
+async_save = false   # a rank that is killed two steps later finds the file; test_background_kills.py has the other case
 """
 
 # One thread, so that runs agree to the bit; ranks that wait give up the core; root is welcome.
