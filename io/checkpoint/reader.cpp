@@ -75,6 +75,18 @@ struct CheckpointReader::State {
             path, name);
     }
 
+    /// Of a dataset. Returns what is damaged: the file ends too early, or the disk cannot return it. Throws
+    /// UnreadableError where the system refuses.
+    std::string read(const std::string& name, std::byte* to, ByteRange bytes) const {
+        errno = 0;
+        const std::string error = read_fully(fd, to, bytes.size(), bytes.begin);
+        const bool of_disk = errno == 0 || errno == EIO;
+        if (error.empty()) return {};
+        std::string text = fmt::format("cannot read {} (dataset {}: {})", path, name, error);
+        require<UnreadableError>(of_disk, "{}", text);
+        return text;
+    }
+
     /// Rank 0.
     void read_tables() {
         for (const auto& [name, stored] : catalog.datasets) {
@@ -82,8 +94,8 @@ struct CheckpointReader::State {
             std::vector<std::int64_t>& table = tables[name];
             table.resize(static_cast<std::size_t>(stored.size()));
             auto* const bytes = reinterpret_cast<std::byte*>(table.data());
-            const std::string error = read_fully(fd, bytes, stored.bytes(), stored.offset);
-            require<DamageError>(error.empty(), "cannot read {} (dataset {}: {})", path, name, error);
+            const std::string damage = read(name, bytes, {stored.offset, stored.offset + stored.bytes()});
+            require<DamageError>(damage.empty(), "{}", damage);
             if (checksum_rows(bytes, DType::i64, 1, stored.size(), 0, stored.size()) != stored.checksum)
                 fail_damaged(name);
         }
@@ -286,15 +298,8 @@ void CheckpointReader::fetch(const Progress& progress) const {
     std::string damage;  // the first that this rank met
     const auto read = [&](std::size_t dataset, Run rows, std::byte* to) {
         const Place& place = places[dataset];
-        const ByteRange bytes = place.bytes_of(rows);
-        errno = 0;
-        const std::string error = read_fully(s.fd, to, bytes.size(), bytes.begin);
-        const bool of_disk = errno == 0 || errno == EIO;  // it ends too early, or cannot be read
-        const std::string text = error.empty() ? ""
-                                               : fmt::format("cannot read {} (dataset {}: {})", s.path,
-                                                             wanted[dataset].dataset, error);
-        require(text.empty() || of_disk, "{}", text);
-        if (!text.empty() && damage.empty()) damage = text;
+        const std::string problem = s.read(wanted[dataset].dataset, to, place.bytes_of(rows));
+        if (damage.empty()) damage = problem;
         const std::int64_t values = rows.count * place.cols;
         sums[dataset].checksum += checksum_rows(to, s.dataset(wanted[dataset].dataset).dtype, 1, values,
                                                 rows.begin * place.cols, values);
