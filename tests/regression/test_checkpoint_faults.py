@@ -121,41 +121,52 @@ class FoundTogether(disk_faults.Test):
         flip(run.checkpoint(8), damaged)
         output = self.assert_goes_back(run)
         self.assertIn("(dataset /model/lm_head.weight does not fit its checksum)", output)
-        ranks = {c.pid for c in run.disk.calls(call="pwrite")}  # not the child that parses the structure
         renamed = run.disk.calls(call="rename", name="step_00000008.h5")
         self.assertEqual([(c.rank, c.result) for c in renamed], [("0", "ok")])
         before = run.disk.calls()[: run.disk.calls().index(renamed[0])]
-        reads = [c for c in before if c.call == "pread" and c.name == "step_00000008.h5" and c.pid in ranks and c.offset not in tables]
+        reads = [c for c in before if c.call == "pread" and c.name == "step_00000008.h5" and c.thread == "main" and c.offset not in tables]
         self.assertEqual({c.rank for c in reads}, {str(rank) for rank in range(RANKS)})
         stretches = sorted((c.offset, c.offset + c.bytes) for c in reads)
         for one, next in zip(stretches, stretches[1:]):
             self.assertLessEqual(one[1], next[0], "read twice")
         self.assertEqual(sum(end - begin for begin, end in stretches), sum(bytes for at, bytes, _ in datasets if at not in tables))
 
+    def reads(self):
+        """(rank, who reads, which of its reads): of the structure, of a table and of values."""
+        with program.h5py.File(self.saved.checkpoint(8)) as file:
+            kinds = []
+            file.visititems(lambda _, item: kinds.append(item.dtype.kind) if isinstance(item, program.h5py.Dataset) else None)
+        tables = kinds.count("i")
+        return [(0, "child.pread", 3), (0, "main.pread", 2), *((rank, "main.pread", tables + 2) for rank in range(RANKS))]
+
     def test_what_the_disk_cannot_return_is_damage(self):
-        for rank in range(RANKS):
-            with self.subTest(rank=rank):
-                run = self.copy_of(self.saved, f"rank{rank}")
-                run.disk.obeys(rule(rank, "pread", errno.EIO, "step_00000008.h5", first=3))
+        for rank, call, number in self.reads():
+            with self.subTest(rank=rank, call=call, number=number):
+                run = self.copy_of(self.saved, f"{call}{number}.{rank}")
+                run.disk.obeys(rule(rank, call, errno.EIO, "step_00000008.h5", number))
                 output = self.assert_goes_back(run)
-                self.assertIn(os.strerror(errno.EIO), output)
+                self.assertTrue(run.disk.calls(result=errno.EIO))
+                if "main" in call:
+                    self.assertIn(os.strerror(errno.EIO), output)
 
     def test_what_the_system_refuses_is_not_damage(self):
-        for rank in range(RANKS):
-            for call, error in (("open", errno.EACCES), ("open", errno.ESTALE), ("pread", errno.ESTALE)):
-                with self.subTest(rank=rank, call=call, error=error):
-                    run = self.copy_of(self.saved, f"{call}{error}.{rank}")
-                    run.disk.obeys(rule(rank, call, error, "step_00000008.h5", first=3 if call == "pread" else 1))
-                    code, output = run.train(RANKS, run__stop_step=10)
-                    self.assertEqual(code, 1, output)
-                    self.assertIn(os.strerror(error), output)
-                    self.assertIn(str(run.checkpoint(8)), output)
-                    self.assertEqual(output.count("[rank "), 1, output)
-                    self.assertNotIn("damaged", output)
-                    self.assert_kept(run, 4, 8)
-                    self.assert_status(run, "failed", os.strerror(error))
-                    run.disk.obeys()
-                    self.assertIn("resuming from step 8", self.assert_trains(run, ranks=RANKS, run__stop_step=10))
+        refused = [(rank, "open", 1, error) for rank in range(RANKS) for error in (errno.EACCES, errno.ESTALE)]
+        refused += [(*read, errno.ESTALE) for read in self.reads()]
+        for rank, call, number, error in refused:
+            with self.subTest(rank=rank, call=call, number=number, error=error):
+                run = self.copy_of(self.saved, f"{call}{number}.{error}.{rank}")
+                run.disk.obeys(rule(rank, call, error, "step_00000008.h5", number))
+                code, output = run.train(RANKS, run__stop_step=10)
+                self.assertTrue(run.disk.calls(result=error))
+                self.assertEqual(code, 1, output)
+                self.assertIn(os.strerror(error), output)
+                self.assertIn(str(run.checkpoint(8)), output)
+                self.assertEqual(output.count("[rank "), 1, output)
+                self.assertNotIn("damaged", output)
+                self.assert_kept(run, 4, 8)
+                self.assert_status(run, "failed", os.strerror(error))
+                run.disk.obeys()
+                self.assertIn("resuming from step 8", self.assert_trains(run, ranks=RANKS, run__stop_step=10))
 
 
 class DiskFull(program.Test):

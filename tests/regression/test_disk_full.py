@@ -13,13 +13,14 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from support import program  # noqa: E402
+from support import disk_faults, program  # noqa: E402
+from support.disk_faults import partial, rule  # noqa: E402
 
 RANKS = int(program.option("ranks", 1))
 SIZE = 4 << 20
 
 
-class Tmpfs(program.Test):
+class Tmpfs(disk_faults.Test):
     def setUp(self):
         super().setUp()
         self.disk = self.folder / "disk"
@@ -65,6 +66,32 @@ class Tmpfs(program.Test):
     def test_not_a_byte_left(self):
         """There is not even room for a second status.json."""
         self.assert_fails_to_save(lambda file: 0, "(no space left: ")
+
+    def test_met_in_the_background(self):
+        """By the save under way and by the next; with space again, later ones succeed."""
+        run = self.saving_run("disk/run", **{"run.keep_last": 2})
+        self.assert_trains(run, ranks=RANKS, run__stop_step=2)
+        before = run.checkpoint(2).read_bytes()
+        run.disk.obeys(*(rule(rank, "writer.pwrite", "wait", partial(4)) for rank in range(RANKS)))
+        launch = run.start(RANKS)
+        self.wait_until(launch, lambda: len(run.disk.calls(result="waits")) == RANKS and run.last_step() == 8)
+        self.leave(run.checkpoint(2).stat().st_size // 2)
+        run.disk.obeys()
+        self.wait_until(launch, lambda: len(run.events("save_failed")) >= 2)
+        self.assertEqual(run.checkpoint(2).read_bytes(), before)
+        (self.disk / "filler").unlink()
+        self.wait_until(launch, lambda: any(event["of_step"] > 8 for event in run.events("save")))
+        program.Process(launch.ranks()[0]).signal(signal.SIGUSR1)
+        self.assertEqual(launch.wait(), 75, launch.output())
+        output, failed = launch.output(), [event["of_step"] for event in run.events("save_failed")]
+        self.assertEqual(failed, list(range(4, 4 * len(failed) + 1, 4)))
+        for step in failed:
+            self.assertEqual(output.count(f"warning: step {step} was not saved: cannot write "), 1, output)
+        self.assertEqual(output.count("warning: "), len(failed), output)
+        self.assertIn("No space left on device", output)
+        self.assertIn("(no space left: ", output)
+        self.assert_kept(run, *run.checkpoints())
+        self.assert_status(run, "requeue", "SIGUSR1", run.checkpoints()[-1])
 
 
 def main():

@@ -19,8 +19,8 @@
 namespace {
 
 /// "RANK CALL FROM ERROR NAME": on that rank, the FROM-th such call and later ones on a file whose name holds
-/// NAME fail with that errno, or wait until the rule has gone ("wait"). CALL may begin with "main." or
-/// "writer.", the thread that calls.
+/// NAME fail with that errno, or wait until the rule has gone ("wait"). CALL may begin with "main.",
+/// "writer." or "child.": who calls.
 struct Rule {
     std::string rank, call, error, name, line;
     int from = 1;
@@ -37,8 +37,13 @@ std::string rank() {
     return "0";
 }
 
+/// The main or another thread of a rank, or the process that it starts to parse the structure of a file.
 std::string thread() {
-    return getpid() == gettid() ? "main" : "writer";
+    std::string word, second;
+    std::ifstream words("/proc/self/cmdline");
+    std::getline(words, word, '\0');
+    std::getline(words, second, '\0');
+    return second == "--read-structure" ? "child" : getpid() == gettid() ? "main" : "writer";
 }
 
 bool is_checkpoint(const std::string& path) {

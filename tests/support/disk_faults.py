@@ -11,7 +11,7 @@ import subprocess
 from support import program
 
 SOURCE = pathlib.Path(__file__).resolve().parent / "disk_faults.cpp"
-# thread: main or writer; call: open, pread, pwrite, fsync, rename; result: ok, waits or an errno.
+# thread: main, writer, or child (it parses the structure of a file); call: open, pread, pwrite, fsync, rename; result: ok, waits or an errno.
 Call = collections.namedtuple("Call", "rank pid thread call result name bytes offset")
 
 
@@ -74,7 +74,7 @@ class Test(program.Test):
     def saving_run(self, name="run", **settings):
         """Saves every 4 steps; run.disk has its faults."""
         run = self.run_of(name, **{**program.SWITCHING, "io.window": 4096, "run.save_interval": 4, "run.keep_last": 99, **settings})
-        run.disk = Disk(self.folder / f"{name}.disk", self.library)
+        run.disk = Disk(self.folder / f"{pathlib.Path(name).name}.disk", self.library)
         run.environment = run.disk.environment()
         return run
 
