@@ -48,6 +48,13 @@ std::int64_t Part::rows_before(std::int64_t row) const {
     return before;
 }
 
+std::uint64_t end_of(const std::vector<Place>& places) {
+    std::uint64_t end = 0;
+    for (const Place& place : places)
+        if (place.bytes().size() > 0) end = std::max(end, place.bytes().end);
+    return end;
+}
+
 Run Place::rows_touching(ByteRange range) const {
     const ByteRange inside = common(bytes(), range);
     if (inside.size() == 0) return {};

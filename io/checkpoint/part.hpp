@@ -69,6 +69,13 @@ struct Place {
     Run rows_beginning_in(ByteRange range) const;
 };
 
+inline Place place_of(std::uint64_t offset, const Shape& shape, DType stored) {
+    return {offset, shape[0], shape.rank() == 2 ? shape[1] : 1, size_of(stored)};
+}
+
+/// Where the last of them ends.
+std::uint64_t end_of(const std::vector<Place>&);
+
 /// Calls work(byte in the file, byte among the part's packed values, number of bytes) for the longest runs of
 /// the part within `range`, in the order of the file.
 template <class Work>
@@ -121,5 +128,13 @@ struct WantedPart {
     bool shared = false;  // other ranks want the same values
     PartSink sink;
 };
+
+/// In the order of the file.
+template <class AnyPart>
+void sort_by_place(std::vector<AnyPart>& parts, const std::vector<Place>& places) {
+    std::sort(parts.begin(), parts.end(), [&](const AnyPart& a, const AnyPart& b) {
+        return places[a.dataset].offset < places[b.dataset].offset;
+    });
+}
 
 }  // namespace switchyard

@@ -7,6 +7,7 @@
 #include "comm/collectives.hpp"
 #include "comm/messages.hpp"
 #include "core/error.hpp"
+#include "core/first_exception.hpp"
 #include "core/sign_of_life.hpp"
 #include "io/checkpoint/catalog.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
@@ -24,12 +25,10 @@ Shape shape_of(const StoredDataset& dataset) {
 
 /// What one rank found damaged is every rank's error: the lowest rank's that found something.
 void throw_damage(const Comm& world, const std::string& mine) {
-    const std::vector<char> found = gather_values(world, static_cast<char>(!mine.empty()));
-    const auto first = static_cast<int>(std::find(found.begin(), found.end(), 1) - found.begin());
-    if (first == world.size()) return;
-    const std::string text = broadcast(world, mine, first);
-    const bool alone = std::count(found.begin(), found.end(), 1) < world.size();
-    throw DamageError(text + (alone ? fmt::format(" [on rank {} of {}]", first, world.size()) : ""));
+    const FirstText found = first_text(world, mine);
+    if (found.ranks == 0) return;
+    const bool all = found.ranks == world.size();
+    throw DamageError(found.text + (all ? "" : fmt::format(" [on rank {} of {}]", found.rank, world.size())));
 }
 
 /// Tables are small; what is longer is no table of ours.
@@ -54,9 +53,12 @@ struct CheckpointReader::State {
         std::string dataset;
         DType as = DType::f32;
     };
-    std::vector<Wanted> datasets;
-    std::vector<WantedPart> parts;
-    FirstError problem;  // of what was wanted
+    struct Wishes {
+        std::vector<Wanted> datasets;
+        std::vector<WantedPart> parts;
+        FirstException problem;
+    };
+    std::unique_ptr<Wishes> wishes = std::make_unique<Wishes>();
     std::uint64_t peak_bytes = 0;
 
     bool root() const { return world.rank() == 0; }
@@ -244,7 +246,7 @@ void CheckpointReader::want(const std::string& name, const Shard& shard, Tensor 
 }
 
 void CheckpointReader::want_values(const std::string& name, const Shard& shard, PartValues values) const {
-    state_->problem.guard([&] {
+    state_->wishes->problem.guard([&] {
         const std::string problem = values.problem();
         internal_check(problem.empty(), "dataset {}: {}", name, problem);
     });
@@ -260,9 +262,10 @@ void CheckpointReader::want_values(const std::string& name, const Shard& shard, 
 
 void CheckpointReader::want(const std::string& name, const Shape& global, DType as, WantedPart wanted) const {
     State& s = *state_;
-    wanted.dataset = s.datasets.size();
-    s.datasets.push_back({name, as});
-    s.problem.guard([&] {
+    State::Wishes& wishes = *s.wishes;
+    wanted.dataset = wishes.datasets.size();
+    wishes.datasets.push_back({name, as});
+    wishes.problem.guard([&] {
         const StoredDataset& stored = s.dataset(name);
         require(shape_of(stored) == global,
                 "checkpoint {}: dataset {} is {}, not {} (it is of another model?)", s.path, name,
@@ -271,7 +274,7 @@ void CheckpointReader::want(const std::string& name, const Shape& global, DType 
                 name, name_of(stored.dtype), name_of(as));
     });
     if (s.world.size() == 1) wanted.shared = false;
-    if (!wanted.part.empty()) s.parts.push_back(std::move(wanted));
+    if (!wanted.part.empty()) wishes.parts.push_back(std::move(wanted));
 }
 
 DType CheckpointReader::stored_type(const std::string& name) const {
@@ -280,20 +283,17 @@ DType CheckpointReader::stored_type(const std::string& name) const {
 
 void CheckpointReader::fetch(const Progress& progress) const {
     State& s = *state_;
-    const std::vector<State::Wanted> wanted = std::exchange(s.datasets, {});
-    std::vector<WantedPart> parts = std::exchange(s.parts, {});
-    const FirstError problem = std::exchange(s.problem, {});
-    agree_on(s.world, [&] { problem.rethrow(); });
+    const auto wishes = std::exchange(s.wishes, std::make_unique<State::Wishes>());
+    const std::vector<State::Wanted>& wanted = wishes->datasets;
+    std::vector<WantedPart>& parts = wishes->parts;
+    agree_on(s.world, [&] { wishes->problem.rethrow(); });
 
     std::vector<Place> places;
     for (const State::Wanted& one : wanted) {
         const StoredDataset& stored = s.dataset(one.dataset);
-        const Shape shape = shape_of(stored);
-        places.push_back({stored.offset, shape[0], shape.rank() == 2 ? shape[1] : 1, size_of(stored.dtype)});
+        places.push_back(place_of(stored.offset, shape_of(stored), stored.dtype));
     }
-    std::sort(parts.begin(), parts.end(), [&](const WantedPart& a, const WantedPart& b) {
-        return places[a.dataset].offset < places[b.dataset].offset;
-    });
+    sort_by_place(parts, places);
     std::vector<ReadSums> sums(wanted.size());
     std::string damage;  // the first that this rank met
     const auto read = [&](std::size_t dataset, Run rows, std::byte* to) {

@@ -149,17 +149,18 @@ void StateIo::formed(const std::string& path, const Shard& shard, DType dtype, c
                                   rows.form(first, room);
                                   PartValues(of_some(count), room).pack(0, count, packed);
                               });
-    const DType stored = reader_->has(path) ? reader_->stored_type(path) : dtype;
-    reader_->want(path, shard.global, dtype,
-                  {.part = part_of(shard),
-                   .shared = shard.replicas != 1,
-                   .sink = [rows, of_some, stored](auto first, auto count, const std::byte* packed) {
-                       const Tensor room = rows.room(count);
-                       kernels::zero(room);
-                       const auto inexact = PartValues(of_some(count), room).unpack(stored, 0, count, packed);
-                       rows.store(first, room);
-                       return inexact;
-                   }});
+    reader_->want(
+        path, shard.global, dtype,
+        {.part = part_of(shard),
+         .shared = shard.replicas != 1,
+         .sink = [rows, of_some, path, reader = reader_](auto first, auto count, const std::byte* packed) {
+             const Tensor room = rows.room(count);
+             kernels::zero(room);
+             const auto inexact =
+                 PartValues(of_some(count), room).unpack(reader->stored_type(path), 0, count, packed);
+             rows.store(first, room);
+             return inexact;
+         }});
 }
 
 void StateIo::rows(const std::string& path, const DistributedRows& d, const RowAccess& access) {
@@ -176,14 +177,13 @@ void StateIo::rows(const std::string& path, const DistributedRows& d, const RowA
              .source = [held, scratch = scratch_](auto first, auto count, std::byte* packed) {
                  scratch->get(*held, first, count, packed);
              }});
-    const DType stored = reader_->has(path) ? reader_->stored_type(path) : access.dtype;
-    reader_->want(
-        path, d.global, access.dtype,
-        {.part = held->part(d),
-         .shared = shared(d, reader_->ranks()),
-         .sink = [held, stored, scratch = scratch_](auto first, auto count, const std::byte* packed) {
-             return scratch->set(*held, stored, first, count, packed);
-         }});
+    reader_->want(path, d.global, access.dtype,
+                  {.part = held->part(d),
+                   .shared = shared(d, reader_->ranks()),
+                   .sink = [held, path, reader = reader_, scratch = scratch_](auto first, auto count,
+                                                                              const std::byte* packed) {
+                       return scratch->set(*held, reader->stored_type(path), first, count, packed);
+                   }});
 }
 
 void StateIo::integers(const std::string& path, std::vector<std::int64_t>& values, int world_rank) {

@@ -18,13 +18,10 @@ namespace switchyard {
 /// Rows of a (rows, cols) part of a dataset, spread over the ranks of `group` in any order.
 struct DistributedRows {
     const Comm* group = nullptr;
-    const std::vector<int>* owner =
-        nullptr;                      // rank in `group` of each row; entries from `rows` on are padding
-    std::vector<std::int32_t> held;   // rows here, ascending
+    std::vector<std::int32_t> held;   // rows here, ascending; those from `rows` on are padding
     Shape global;                     // of the dataset as stored, without padding
     std::int64_t row0 = 0, col0 = 0;  // where the group's part lies, before transposition
     std::int64_t rows = 0, cols = 1;  // its valid extent
-    std::int64_t width = 1;           // columns with padding, as on all ranks
     bool transposed = false;          // the dataset holds the transpose
     int replica = 0;
 };

@@ -2,45 +2,11 @@
 // pieces of the others go to the windows' owners, each with the words that say where it belongs.
 #include <map>
 
+#include "core/first_exception.hpp"
 #include "io/checkpoint/window_messages.hpp"
 #include "io/checkpoint/windows.hpp"
 
 namespace switchyard {
-
-WindowPlan WindowPlan::for_saving(int ranks, std::uint64_t window_bytes) {
-    if (ranks == 1) return {ranks, window_bytes, window_bytes};  // which stays in cache
-    constexpr std::uint64_t most = 16 << 20;
-    return {ranks, window_bytes, std::max<std::uint64_t>(1, most / window_bytes) * window_bytes * ranks};
-}
-
-WindowPlan WindowPlan::for_loading(int ranks, std::uint64_t window_bytes) {
-    constexpr std::uint64_t most = 64 << 20;
-    return {ranks, window_bytes, std::max<std::uint64_t>(1, most / window_bytes) * window_bytes};
-}
-
-std::vector<Bytes> exchange_messages(const Comm& comm, std::vector<Bytes>& sent) {
-    const int ranks = comm.size(), own = comm.rank();
-    std::vector<Bytes> received(ranks);
-    received[own] = std::move(sent[own]);
-    if (ranks == 1) return received;
-    std::vector<std::uint64_t> sizes, sizes_here(ranks);
-    for (const Bytes& bytes : sent) sizes.push_back(bytes.size);
-    sizes[own] = 0;
-    SWITCHYARD_MPI(MPI_Alltoall(sizes.data(), 8, MPI_BYTE, sizes_here.data(), 8, MPI_BYTE, comm.handle()));
-    for (int from = 0; from < ranks; ++from)
-        if (from != own) received[from] = Bytes(sizes_here[from]);
-    Requests requests;
-    for (int away = 1; away < ranks; ++away) {
-        const int from = (own + ranks - away) % ranks;
-        start_receive(comm, received[from].data.get(), received[from].size, from, message_limit, requests);
-    }
-    for (int away = 1; away < ranks; ++away) {
-        const int to = (own + away) % ranks;
-        start_send(comm, sent[to].data.get(), sent[to].size, to, message_limit, requests);
-    }
-    requests.wait();
-    return received;
-}
 
 namespace {
 
@@ -66,9 +32,8 @@ class Collector {
     }
 
     void run() {
-        const std::uint64_t end = values_.empty() ? 0 : values_.back().end;
-        for (std::uint64_t begin = 0; begin < end; begin += plan_.round_bytes)
-            round({begin, begin + plan_.round_bytes});
+        const std::uint64_t rounds = plan_.rounds(end_of(places_));
+        for (std::uint64_t number = 0; number < rounds; ++number) round(plan_.round(number));
         error_.rethrow();
     }
 
@@ -76,12 +41,10 @@ class Collector {
     void round(ByteRange range) {
         std::vector<std::vector<Piece>> pieces(plan_.ranks);
         for (const HeldPart& held : parts_) {
-            const ByteRange inside = common(places_[held.dataset].bytes(), range);
-            if (inside.size() == 0) continue;
-            for (std::uint64_t w = inside.begin / plan_.window_bytes; w * plan_.window_bytes < inside.end;
-                 ++w)
+            plan_.for_windows(common(places_[held.dataset].bytes(), range), [&](std::uint64_t w) {
                 if (held.replicas == 1 || static_cast<int>(w % held.replicas) == held.replica)
                     add_piece(held, w, pieces);
+            });
         }
         std::vector<Bytes> sent(plan_.ranks);
         for (int to = 0; to < plan_.ranks; ++to) {
@@ -245,7 +208,7 @@ class Collector {
     }
 
     void hand_over(FileWindow& window) {
-        if (error_.none()) error_.guard([&] { take_(window); });
+        error_.guard([&] { take_(window); });
         if (window.data) spare_.push_back(std::move(window.data));
     }
 
@@ -259,7 +222,7 @@ class Collector {
     std::map<std::uint64_t, FileWindow> windows_;  // owned, of this round
     std::vector<std::unique_ptr<std::byte[]>> spare_;
     Bytes scratch_;
-    FirstError error_;
+    FirstException error_;
 };
 
 }  // namespace

@@ -59,24 +59,4 @@ class Words {
 /// sent[p] goes to rank p; what every rank sent here comes back, by rank. A rank's message to itself moves.
 std::vector<Bytes> exchange_messages(const Comm&, std::vector<Bytes>& sent);
 
-/// Keeps the first error of work that must not stop an exchange.
-class FirstError {
-  public:
-    template <class Work>
-    void guard(Work&& work) noexcept {
-        try {
-            work();
-        } catch (...) {
-            if (!error_) error_ = std::current_exception();
-        }
-    }
-    bool none() const { return !error_; }
-    void rethrow() const {
-        if (error_) std::rethrow_exception(error_);
-    }
-
-  private:
-    std::exception_ptr error_;
-};
-
 }  // namespace switchyard

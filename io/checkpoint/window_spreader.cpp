@@ -4,6 +4,7 @@
 #include <span>
 #include <tuple>
 
+#include "core/first_exception.hpp"
 #include "io/checkpoint/window_messages.hpp"
 #include "io/checkpoint/windows.hpp"
 
@@ -28,12 +29,10 @@ class Spreader {
         : comm_(comm), places_(places), parts_(parts), plan_(plan), reader_(reader), sums_(sums) {}
 
     std::uint64_t run() {
-        std::uint64_t end = 0;
-        for (const Place& place : places_)
-            if (place.bytes().size() > 0) end = std::max(end, place.bytes().end);
-        for (std::uint64_t begin = 0; begin < end; begin += plan_.round_bytes) {
-            round({begin, begin + plan_.round_bytes});
-            if (reader_.progress) reader_.progress(std::min(end, begin + plan_.round_bytes), end);
+        const std::uint64_t end = end_of(places_);
+        for (std::uint64_t number = 0; number < plan_.rounds(end); ++number) {
+            round(plan_.round(number));
+            if (reader_.progress) reader_.progress(std::min(end, plan_.round(number).end), end);
         }
         error_.rethrow();
         return peak_bytes_;
@@ -51,13 +50,9 @@ class Spreader {
         const int ranks = comm_.size(), own = comm_.rank();
         std::vector<std::vector<Wish>> wishes(ranks);
         std::vector<std::vector<std::int64_t>> words(ranks);
-        for (const WantedPart& wanted : parts_) {
-            const ByteRange inside = common(places_[wanted.dataset].bytes(), range);
-            if (inside.size() == 0) continue;
-            for (std::uint64_t w = inside.begin / plan_.window_bytes; w * plan_.window_bytes < inside.end;
-                 ++w)
-                wish(wanted, w, wishes, words);
-        }
+        for (const WantedPart& wanted : parts_)
+            plan_.for_windows(common(places_[wanted.dataset].bytes(), range),
+                              [&](std::uint64_t w) { wish(wanted, w, wishes, words); });
         std::vector<Bytes> sent(ranks);
         for (int to = 0; to < ranks; ++to) {
             sent[to] = Bytes(words[to].size() * sizeof(std::int64_t));
@@ -166,7 +161,6 @@ class Spreader {
     }
 
     void give(const WantedPart& wanted, std::int64_t first, std::int64_t count, const std::byte* values) {
-        if (!error_.none()) return;
         error_.guard([&] {
             sums_[wanted.dataset].inexact += static_cast<std::uint64_t>(wanted.sink(first, count, values));
         });
@@ -180,7 +174,7 @@ class Spreader {
     std::vector<ReadSums>& sums_;
     Bytes own_;  // rows that this rank alone wants
     std::uint64_t peak_bytes_ = 0;
-    FirstError error_;
+    FirstException error_;
 };
 
 }  // namespace

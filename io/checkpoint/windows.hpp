@@ -35,6 +35,16 @@ struct WindowPlan {
     ByteRange window(std::uint64_t number) const {
         return {number * window_bytes, (number + 1) * window_bytes};
     }
+    /// To move `end` bytes from the beginning of the file.
+    std::uint64_t rounds(std::uint64_t end) const { return (end + round_bytes - 1) / round_bytes; }
+    ByteRange round(std::uint64_t number) const { return {number * round_bytes, (number + 1) * round_bytes}; }
+    /// Calls work(number) for the windows that `range` touches.
+    template <class Work>
+    void for_windows(ByteRange range, Work work) const {
+        for (std::uint64_t w = range.begin / window_bytes; range.size() > 0 && window(w).begin < range.end;
+             ++w)
+            work(w);
+    }
     /// Who moves a window that no rank holds alone: in turn, so that ranks and nodes share the work.
     int owner(std::uint64_t number) const { return static_cast<int>(number % ranks); }
 };

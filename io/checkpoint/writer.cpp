@@ -10,8 +10,6 @@
 
 #include <atomic>
 #include <cstdio>
-#include <filesystem>
-#include <limits>
 #include <map>
 
 #include "comm/collectives.hpp"
@@ -51,10 +49,6 @@ struct Declared {
     Shape shape;
     DType dtype = DType::f32;  // as stored
 
-    Place place(std::uint64_t offset) const {
-        const bool matrix = shape.rank() == 2;
-        return {offset, shape[0], matrix ? shape[1] : 1, size_of(dtype)};
-    }
     std::uint64_t bytes() const { return static_cast<std::uint64_t>(shape.size()) * size_of(dtype); }
 };
 
@@ -138,7 +132,7 @@ struct CheckpointWriter::State {
         for (std::size_t i = 0; i < datasets.size(); ++i) {
             std::uint64_t offset = 0;
             std::memcpy(&offset, offsets.data() + i * sizeof offset, sizeof offset);
-            places.push_back(datasets[i].place(offset));
+            places.push_back(place_of(offset, datasets[i].shape, datasets[i].dtype));
             if (places[i].bytes().size() > 0) by_offset.push_back(i);
         }
         std::sort(by_offset.begin(), by_offset.end(),
@@ -163,9 +157,7 @@ struct CheckpointWriter::State {
     }
 
     void collect(const std::function<void(FileWindow&)>& take) {
-        std::sort(parts.begin(), parts.end(), [&](const HeldPart& a, const HeldPart& b) {
-            return places[a.dataset].offset < places[b.dataset].offset;
-        });
+        sort_by_place(parts, places);
         agree_on(world, [&] {
             collect_windows(world, places, parts, WindowPlan::for_saving(world.size(), window_bytes), take,
                             filled);
@@ -298,9 +290,7 @@ std::uint64_t CheckpointWriter::staged_bytes() const {
 
 std::uint64_t CheckpointWriter::rounds() const {
     const State& s = *state_;
-    const std::uint64_t end = s.by_offset.empty() ? 0 : s.places[s.by_offset.back()].bytes().end;
-    const std::uint64_t round = WindowPlan::for_saving(s.world.size(), s.window_bytes).round_bytes;
-    return (end + round - 1) / round;
+    return WindowPlan::for_saving(s.world.size(), s.window_bytes).rounds(end_of(s.places));
 }
 
 CheckpointWriter::Written CheckpointWriter::written() const {

@@ -83,6 +83,13 @@ void barrier(const Comm&);
 /// and its name unless all failed.
 void agree(const Comm&, bool ok, const std::string& message);
 
+/// The text of the lowest rank that has one, on all ranks. `ranks`: how many have one; 0: none, and no text.
+struct FirstText {
+    std::string text;
+    int rank = 0, ranks = 0;
+};
+FirstText first_text(const Comm&, const std::string& mine);
+
 /// Runs `work` on every rank, catching its exception; throws on all ranks if one threw. A rank whose work is
 /// done waits as long as others work (WaitingForOthers). An InternalError
 /// stays one (AgreedInternalError, if there are several ranks), anything else becomes what agree() throws.
@@ -99,11 +106,5 @@ auto agreed(const Comm& comm, Work&& work) {
 /// The text that `work` gives on rank 0, which alone calls it, on all ranks: one message brings text or
 /// error. Throws on all ranks where it throws, as agree_on() does.
 std::string text_of_root(const Comm&, const std::function<std::string()>& work);
-
-/// Rows move from where they are held to where they are wanted. Row i is held by from[i] and wanted by to[i];
-/// each rank holds (wants) its rows contiguously in ascending i. held (rows here, row_bytes), wanted (rows
-/// wanted here, row_bytes): host memory. Used by checkpoints and moving shards.
-void exchange_rows(const Comm&, const std::vector<int>& from, const std::vector<int>& to, const void* held,
-                   void* wanted, std::size_t row_bytes, Traffic&, TrafficGroup);
 
 }  // namespace switchyard

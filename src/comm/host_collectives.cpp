@@ -223,6 +223,13 @@ void agree_on(const Comm& comm, const std::function<void()>& work) {
     agree(comm, outcome_of(work));
 }
 
+FirstText first_text(const Comm& comm, const std::string& mine) {
+    const std::vector<char> has = gather_values(comm, static_cast<char>(!mine.empty()));
+    const auto first = static_cast<int>(std::find(has.begin(), has.end(), 1) - has.begin());
+    if (first == comm.size()) return {};
+    return {broadcast(comm, mine, first), first, static_cast<int>(std::count(has.begin(), has.end(), 1))};
+}
+
 std::string text_of_root(const Comm& comm, const std::function<std::string()>& work) {
     if (comm.size() == 1) return work();
     std::string sent;
@@ -239,76 +246,6 @@ std::string text_of_root(const Comm& comm, const std::function<std::string()>& w
     sent.erase(0, 1);
     if (kind != Kind::none) throw_agreed(kind, false, sent);
     return sent;
-}
-
-namespace {
-
-/// Rows that go to, or come from, one rank: positions in the caller's array, ascending.
-struct PeerRows {
-    std::vector<std::int64_t> positions;
-    std::vector<std::byte> packed;  // used only where the positions are not contiguous
-
-    bool contiguous() const {
-        return positions.back() - positions.front() + 1 == static_cast<std::int64_t>(positions.size());
-    }
-};
-
-}  // namespace
-
-void exchange_rows(const Comm& comm, const std::vector<int>& from, const std::vector<int>& to,
-                   const void* held, void* wanted, std::size_t row_bytes, Traffic& traffic,
-                   TrafficGroup group) {
-    internal_check(from.size() == to.size(), "{} holders of {} rows", from.size(), to.size());
-    const int rank = comm.rank();
-    const auto* source = static_cast<const std::byte*>(held);
-    auto* target = static_cast<std::byte*>(wanted);
-
-    std::vector<PeerRows> sends(comm.size()), receives(comm.size());
-    std::int64_t num_held = 0, num_wanted = 0;
-    for (std::size_t i = 0; i < from.size(); ++i) {
-        internal_check(std::min(from[i], to[i]) >= 0 && std::max(from[i], to[i]) < comm.size(),
-                       "row {} from rank {} to rank {} of {}", i, from[i], to[i], comm.size());
-        if (from[i] == rank) sends[to[i]].positions.push_back(num_held++);
-        if (to[i] == rank) receives[from[i]].positions.push_back(num_wanted++);
-    }
-    if (row_bytes == 0) return;
-    for (std::size_t i = 0; i < sends[rank].positions.size(); ++i)
-        std::memcpy(target + receives[rank].positions[i] * row_bytes,
-                    source + sends[rank].positions[i] * row_bytes, row_bytes);
-
-    // All memory is asked for before the first request is under way: no exception leaves one behind.
-    Requests requests;
-    requests.reserve(2 * (comm.size() + from.size() * row_bytes / message_limit));
-    for (std::vector<PeerRows>* side : {&receives, &sends})
-        for (int peer = 0; peer < comm.size(); ++peer) {
-            PeerRows& rows = (*side)[peer];
-            if (peer == rank || rows.positions.empty() || rows.contiguous()) continue;
-            rows.packed.resize(rows.positions.size() * row_bytes);
-        }
-    for (int peer = 0; peer < comm.size(); ++peer) {
-        PeerRows& rows = receives[peer];
-        if (peer == rank || rows.positions.empty()) continue;
-        start_receive(comm, rows.contiguous() ? target + rows.positions[0] * row_bytes : rows.packed.data(),
-                      rows.positions.size() * row_bytes, peer, message_limit, requests);
-    }
-    for (int peer = 0; peer < comm.size(); ++peer) {
-        PeerRows& rows = sends[peer];
-        if (peer == rank || rows.positions.empty()) continue;
-        const std::size_t bytes = rows.positions.size() * row_bytes;
-        for (std::size_t i = 0; i < (rows.packed.empty() ? 0 : rows.positions.size()); ++i)
-            std::memcpy(rows.packed.data() + i * row_bytes, source + rows.positions[i] * row_bytes,
-                        row_bytes);
-        start_send(comm, rows.contiguous() ? source + rows.positions[0] * row_bytes : rows.packed.data(),
-                   bytes, peer, message_limit, requests);
-        traffic.add(group, static_cast<double>(bytes));
-    }
-    if (traffic.waits) traffic.waits->begin();
-    requests.wait();
-    if (traffic.waits) traffic.waits->end();
-    for (const PeerRows& rows : receives)
-        for (std::size_t i = 0; i < (rows.packed.empty() ? 0 : rows.positions.size()); ++i)
-            std::memcpy(target + rows.positions[i] * row_bytes, rows.packed.data() + i * row_bytes,
-                        row_bytes);
 }
 
 }  // namespace switchyard

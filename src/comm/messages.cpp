@@ -49,11 +49,6 @@ MPI_Request* Requests::add_receive() {
     return add();
 }
 
-void Requests::reserve(std::size_t count) {
-    requests_.reserve(count);
-    receives_.reserve(count);
-}
-
 MPI_Datatype Requests::add_part_type(std::size_t part, std::size_t stride) {
     MPI_Datatype contiguous = MPI_DATATYPE_NULL, type = MPI_DATATYPE_NULL;
     SWITCHYARD_MPI(MPI_Type_contiguous(static_cast<int>(part), MPI_BYTE, &contiguous));

@@ -26,8 +26,6 @@ class Requests {
 
     MPI_Request* add();
     MPI_Request* add_receive();
-    /// Reserves memory for `count` requests, so that adding them cannot fail.
-    void reserve(std::size_t count);
     /// A datatype of `part` bytes, whose next part in an array of parts is at distance `stride`. Freed after
     /// the last request.
     MPI_Datatype add_part_type(std::size_t part, std::size_t stride);

@@ -5,6 +5,8 @@
 //     #pragma omp parallel for
 //     for (...) failure.guard([&] { ... });
 //     failure.rethrow();
+//
+// It serves on one thread as well, where work must go on for the sake of other ranks.
 #pragma once
 
 #include <atomic>

@@ -220,14 +220,12 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     const bool transposed = parameter_->transposed;
     DistributedRows d;
     d.group = owners_.group;
-    d.owner = &owners_.owner;
     d.held = held_rows();
     d.global = transposed ? Shape{shard.global[1], shard.global[0]} : shard.global;
     d.row0 = shard.row0;
     d.col0 = shard.col0;
     d.rows = shard.rows;
     d.cols = shard.cols;
-    d.width = width_;
     d.transposed = transposed;
     d.replica = shard.replica;
     const auto access = [&](const RowPlace& place, DType dtype) { return RowAccess{dtype, place, place}; };
@@ -245,7 +243,7 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
         if (width == 0) return;
         d = of_value;
         if (width != width_) {  // with another width every column is valid, and none is cut over tp
-            d.cols = d.width = width;
+            d.cols = width;
             d.global = transposed ? Shape{width, shard.global[0]} : Shape{shard.global[0], width};
             d.col0 = 0;
         }
@@ -266,7 +264,7 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     // A tensor with one counter per slot is the same on all tp ranks of a cut factor, so the first of them
     // writes it.
     d.global = {shard.global[0]};
-    d.cols = d.width = 1;
+    d.cols = 1;
     d.col0 = 0;
     d.transposed = false;
     if (parameter_->tp_gradient == TpGradient::own) d.replica = context.tp_rank();

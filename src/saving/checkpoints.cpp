@@ -55,10 +55,9 @@ std::string Checkpoints::save_in_background(const Topology& topology, std::uint6
     if (left < 0)
         problem = fmt::format("{} on {} for a copy of the state, {} are available", bytes_text(needed),
                               host_name(), bytes_text(available_bytes()));
-    const std::vector<char> found = gather_values(world_, static_cast<char>(!problem.empty()));
-    const auto first = static_cast<int>(std::find(found.begin(), found.end(), 1) - found.begin());
-    in_background_ = first == world_.size();
-    return in_background_ ? "" : broadcast(world_, problem, first);
+    const FirstText found = first_text(world_, problem);
+    in_background_ = found.ranks == 0;
+    return found.text;
 }
 
 void Checkpoints::begin(TrainState& state, std::int64_t first_sample, bool held) {

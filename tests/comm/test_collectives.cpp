@@ -274,68 +274,6 @@ TEST(Broadcast, BringsNumbersOfRankZeroAndCountsThem) {
     EXPECT_EQ(waits.count(), comm.size() > 1 ? 1 : 0);
 }
 
-/// Row i filled with its number, held and wanted as the maps say; every wanted row must arrive.
-void exchange_and_check(const Comm& comm, const std::vector<int>& from, const std::vector<int>& to) {
-    const std::size_t width = 7;
-    std::vector<std::int64_t> held, wanted, expected;
-    double leaving = 0;
-    for (std::size_t i = 0; i < from.size(); ++i) {
-        if (from[i] == comm.rank()) held.insert(held.end(), width, static_cast<std::int64_t>(i) + 1);
-        if (to[i] == comm.rank()) expected.insert(expected.end(), width, static_cast<std::int64_t>(i) + 1);
-        if (from[i] == comm.rank() && to[i] != comm.rank()) leaving += 8 * width;
-    }
-    wanted.resize(expected.size());
-    Traffic traffic;
-    exchange_rows(comm, from, to, held.data(), wanted.data(), 8 * width, traffic, TrafficGroup::moves);
-    EXPECT_EQ(wanted, expected);
-    EXPECT_EQ(traffic.bytes[static_cast<int>(TrafficGroup::moves)], leaving);
-    double total = 0;
-    for (std::int64_t x : wanted) total += static_cast<double>(x);
-    const double n = static_cast<double>(from.size());
-    EXPECT_EQ(all_reduce_sum(comm, total), width * n * (n + 1) / 2);  // nothing lost, nothing twice
-}
-
-TEST(ExchangeRows, RandomMapsConserveContent) {
-    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
-    for (int trial = 0; trial < 60; ++trial) {
-        const std::uint64_t key = stream_key(trial, "maps");
-        const std::int64_t rows = static_cast<std::int64_t>(uniform_below(key, 0, 80));
-        // Some trials use fewer ranks, so that some hold or want nothing.
-        const std::uint64_t holders = 1 + uniform_below(key, 1, comm.size());
-        const std::uint64_t takers = 1 + uniform_below(key, 2, comm.size());
-        std::vector<int> from(rows), to(rows);
-        for (std::int64_t i = 0; i < rows; ++i) {
-            from[i] = static_cast<int>(uniform_below(key, 10 + 2 * i, holders));
-            to[i] = comm.size() - 1 - static_cast<int>(uniform_below(key, 11 + 2 * i, takers));
-        }
-        exchange_and_check(comm, from, to);
-    }
-}
-
-TEST(ExchangeRows, BlocksStayWholeAndSelfMovesAreLocal) {
-    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
-    const int ranks = comm.size();
-    std::vector<int> from, to, same;
-    for (int i = 0; i < 12 * ranks; ++i) {
-        from.push_back(i / 12);
-        to.push_back(ranks - 1 - i / 12);  // whole blocks: sent without packing
-        same.push_back(i % ranks);
-    }
-    exchange_and_check(comm, from, to);
-    exchange_and_check(comm, from, same);
-    exchange_and_check(comm, same, same);
-    exchange_and_check(comm, {}, {});
-}
-
-TEST(ExchangeRows, RefusesRanksThatDoNotExist) {
-    const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
-    Traffic traffic;
-    EXPECT_THROW(exchange_rows(comm, {0}, {comm.size()}, nullptr, nullptr, 8, traffic, TrafficGroup::moves),
-                 InternalError);
-    EXPECT_THROW(exchange_rows(comm, {0, 0}, {0}, nullptr, nullptr, 8, traffic, TrafficGroup::moves),
-                 InternalError);
-}
-
 TEST(Gather, TextsOfAllRanksArriveOnRankZeroInOrder) {
     const Comm comm = Comm::duplicate(MPI_COMM_WORLD);
     const auto text_of = [](int rank) {

@@ -22,21 +22,18 @@ kernels::RowPart CandidateBank::rows(const std::vector<int>& candidates, kernels
 
 void CandidateBank::visit_state(StateIo& io, const std::string& path, OwnedParameter& owned,
                                 const std::vector<int>& slots) {
-    std::vector<int> home(row.size());
-    for (std::size_t c = 0; c < home.size(); ++c) home[c] = rule.home(static_cast<std::int64_t>(c));
+    const auto num_candidates = static_cast<std::int64_t>(row.size());
     std::vector<std::int32_t> slot_of(row.size(), -1);  // of active candidates; -1 for others
     for (std::size_t slot = 0; slot < slots.size(); ++slot)
         slot_of[slots[slot]] = static_cast<std::int32_t>(slot);
 
     DistributedRows d;
     d.group = group;
-    d.owner = &home;
     d.held = homed;
-    d.global = {static_cast<std::int64_t>(home.size()), factor->shard.global[1]};
+    d.global = {num_candidates, factor->shard.global[1]};
     d.col0 = factor->shard.col0;
-    d.rows = static_cast<std::int64_t>(home.size());
+    d.rows = num_candidates;
     d.cols = factor->shard.cols;
-    d.width = bank.dim(1);
     const auto stored = [this, cols = d.cols](std::int32_t c) {
         return kernels::RowPart{bank, kernels::Rows::range(row[c], 1), 0, cols};
     };

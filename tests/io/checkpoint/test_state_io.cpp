@@ -48,14 +48,12 @@ class SpreadRows {
     void visit(StateIo& io, const std::string& path) {
         DistributedRows d;
         d.group = &group_;
-        d.owner = &owner_;
         d.held = held_;
         d.global = layout_.transposed ? Shape{layout_.global[1], layout_.global[0]} : layout_.global;
         d.row0 = row0_;
         d.col0 = col0_;
         d.rows = rows_;
         d.cols = cols_;
-        d.width = width_;
         d.transposed = layout_.transposed;
         const auto count = static_cast<std::int64_t>(held_.size());
         forwards_ = HostTensor(DType::f64, {count, cols_ + 3});
