@@ -7,7 +7,6 @@ import errno
 import os
 import pathlib
 import resource
-import signal
 import sys
 import unittest
 
@@ -153,18 +152,10 @@ class Failures(disk_faults.Test):
                 self.wait_until(launch, lambda: len(run.events("save_failed")) >= 2)
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
                 self.wait_until(launch, run.checkpoints)
-                program.Process(launch.ranks()[0]).signal(signal.SIGUSR1)
-                self.assertEqual(launch.wait(), 75, launch.output())
-                output, failed = launch.output(), [event["of_step"] for event in run.events("save_failed")]
-                self.assertEqual(failed, list(range(4, 4 * len(failed) + 1, 4)))
-                for step in failed:
-                    self.assertEqual(output.count(f"warning: step {step} was not saved: cannot write "), 1, output)
-                self.assertEqual(output.count("warning: "), len(failed), output)
+                output, failed = self.assert_failed_and_went_on(run, launch)
                 self.assertIn("File too large", output)
                 self.assertIn("files are limited to 97.7 KiB); raise `ulimit -f`", output)
                 self.assertGreater(run.checkpoints()[0], failed[-1])
-                self.assert_kept(run, *run.checkpoints())
-                self.assert_status(run, "requeue", "SIGUSR1", run.checkpoints()[-1])
 
 
 if __name__ == "__main__":

@@ -113,12 +113,12 @@ class FoundTogether(disk_faults.Test):
         run = self.copy_of(self.saved, "run")
         datasets = []
         with program.h5py.File(run.checkpoint(8)) as file:
-            file.visititems(lambda _, item: datasets.append((item.id.get_offset(), item.nbytes, item.dtype.kind))
+            file.visititems(lambda _, item: datasets.append((item.id.get_offset(), item.nbytes, item.dtype))
                             if isinstance(item, program.h5py.Dataset) else None)  # fmt: skip
             damaged = file["model/lm_head.weight"].id.get_offset() + 5
         # Rank 0 reads tables of whole numbers with the structure, wanted or not.
-        tables = [range(at, at + count) for at, count, kind in datasets if kind == "i"]
-        values = [(at, count) for at, count, kind in datasets if kind != "i"]
+        tables = [range(at, at + count) for at, count, dtype in datasets if dtype == "int64"]
+        values = [(at, count) for at, count, dtype in datasets if dtype != "int64"]
         flip(run.checkpoint(8), damaged)
         output = self.assert_goes_back(run)
         self.assertIn("(dataset /model/lm_head.weight does not fit its checksum)", output)

@@ -6,6 +6,7 @@ import collections
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 
 from support import program
@@ -92,6 +93,20 @@ class Test(program.Test):
         """These files and nothing else; they verify."""
         self.assertEqual(run.files(), [f"step_{step:08d}.h5" for step in steps])
         self.assert_verifies(*map(run.checkpoint, steps))
+
+    def assert_failed_and_went_on(self, run, launch):
+        """Ends the run by SIGUSR1. Each save from step 4 on failed with one warning, until those that are kept. Returns the output
+        and the steps that were not saved."""
+        program.Process(launch.ranks()[0]).signal(signal.SIGUSR1)
+        self.assertEqual(launch.wait(), 75, launch.output())
+        output, failed = launch.output(), [event["of_step"] for event in run.events("save_failed")]
+        self.assertEqual(failed, list(range(4, 4 * len(failed) + 1, 4)))
+        for step in failed:
+            self.assertEqual(output.count(f"warning: step {step} was not saved: cannot write "), 1, output)
+        self.assertEqual(output.count("warning: "), len(failed), output)
+        self.assert_kept(run, *run.checkpoints())
+        self.assert_status(run, "requeue", "SIGUSR1", run.checkpoints()[-1])
+        return output, failed
 
     def assert_saves_in_order(self, run, ranks):
         """No file is begun before the one before has its name, or has failed; none gets it before all ranks have synced."""
