@@ -1,0 +1,41 @@
+// The device of this rank, its streams and its workspace. All are made when first asked for, so that commands
+// which need no device run where there is none.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <source_location>
+#include <string>
+
+namespace switchyard::cuda {
+
+/// Throws a UserError that names the call if it failed; `call` is its text.
+void check_call(cudaError_t, const char* call, const std::source_location&);
+#define SWITCHYARD_CUDA(call) \
+    ::switchyard::cuda::check_call((call), #call, std::source_location::current())
+
+/// Kernels and copies of the step, in order.
+cudaStream_t compute_stream();
+/// Collectives. Ordered with the compute stream by events (see collectives.cu).
+cudaStream_t communication_stream();
+/// Copies to the host beside the step: saving in the background.
+cudaStream_t copy_stream();
+
+/// The number of multiprocessors.
+int multiprocessors();
+/// "NVIDIA H100 80GB HBM3"
+std::string device_name();
+
+/// Device memory for one call: at least `bytes`, aligned to 256, undefined content, valid until the next call
+/// of workspace(). On the compute stream alone. It grows in the first steps and is then not allocated again.
+void* workspace(std::size_t bytes);
+template <class T>
+T* workspace_of(std::int64_t count) {
+    return static_cast<T*>(workspace(static_cast<std::size_t>(count) * sizeof(T)));
+}
+
+/// Lets a kernel use more than 48 KiB of shared memory; asked once for each kernel.
+void allow_shared_bytes(const void* kernel, std::size_t bytes);
+
+}  // namespace switchyard::cuda

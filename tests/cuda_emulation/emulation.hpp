@@ -1,0 +1,103 @@
+// CUDA's execution model on one host thread, as kernels see it. Every CUDA thread of a block is a fiber; between
+// two meeting points (barrier, warp collective, exit) it runs alone, and who runs next is drawn at random. What is
+// not here does not compile, and misuse ends the process with a sentence. This folder is compiled without
+// sanitizers, kernels with them.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <source_location>
+#include <type_traits>
+
+#define threadIdx (::emulation::self->thread)
+#define blockIdx (::emulation::self->block)
+#define blockDim (::emulation::launched.threads)
+#define gridDim (::emulation::launched.blocks)
+
+namespace emulation {
+
+using Where = std::source_location;
+
+struct Index {
+    unsigned x = 0;
+};
+struct Thread {
+    Index thread, block;
+    unsigned lane = 0, number = 0;  // in its warp; in its block
+};
+struct Launched {
+    Index blocks, threads;
+    std::size_t shared_bytes = 0;
+};
+extern Thread* self;
+extern Launched launched;
+
+/// The block's shared memory; ends the process unless the launch gave exactly `bytes`.
+void* shared_memory(std::size_t bytes, const Where& = Where::current());
+void barrier(const Where&);
+/// All live lanes of `mask` meet. Returns the value that lane `source` brought.
+std::uint64_t shuffle(unsigned mask, std::uint64_t value, unsigned source, const char* name, const Where&);
+/// The lanes of `mask` that brought true.
+unsigned ballot(unsigned mask, bool value, const char* name, const Where&);
+void multiply(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], const Where&);
+void load_matrices(std::uint32_t (&d)[4], const void* row, bool transposed, const Where&);
+void copy_async(void* shared, const void* global, bool valid);
+void commit_copies();
+void wait_copies(int pending);
+
+/// Runs a kernel now. The streams of runtime.cpp decide when that is.
+void run_kernel(std::int64_t blocks, int threads, std::size_t shared_bytes, const std::function<void()>& body);
+void enqueue_kernel(cudaStream_t, std::int64_t blocks, int threads, std::size_t shared_bytes,
+                    std::function<void()> body);
+
+template <class T>
+T shuffle_as(unsigned mask, T value, unsigned source, const char* name, const Where& where) {
+    static_assert(sizeof(T) <= 8);
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    bits = shuffle(mask, bits, source, name, where);
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+}  // namespace emulation
+
+inline void __syncthreads(const emulation::Where& where = emulation::Where::current()) {
+    emulation::barrier(where);
+}
+inline void __syncwarp(unsigned mask = ~0u, const emulation::Where& where = emulation::Where::current()) {
+    emulation::shuffle(mask, 0, emulation::self->lane, "__syncwarp", where);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, const emulation::Where& where = emulation::Where::current()) {
+    return emulation::shuffle_as(mask, value, emulation::self->lane ^ static_cast<unsigned>(bits), "__shfl_xor_sync",
+                                 where);
+}
+template <class T>
+T __shfl_sync(unsigned mask, T value, int lane, const emulation::Where& where = emulation::Where::current()) {
+    return emulation::shuffle_as(mask, value, static_cast<unsigned>(lane), "__shfl_sync", where);
+}
+inline unsigned __ballot_sync(unsigned mask, bool value,
+                              const emulation::Where& where = emulation::Where::current()) {
+    return emulation::ballot(mask, value, "__ballot_sync", where);
+}
+inline int __ffs(int x) {
+    return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1;
+}
+inline int __popc(unsigned x) {
+    return std::popcount(x);
+}
+inline float rsqrtf(float x) {
+    return 1 / std::sqrt(x);
+}
+inline double rsqrt(double x) {
+    return 1 / std::sqrt(x);
+}
+using std::fabs;
+using std::isfinite;
+using std::isnan;
