@@ -112,8 +112,10 @@ void launch(cudaStream_t stream, const Grid& grid, void (*kernel)(P...), const A
     if (grid.blocks == 0) return;
     count_call(Call::launch);
     allow_shared_bytes(reinterpret_cast<const void*>(kernel), grid.shared_bytes);
+    // clang-format off
     kernel<<<static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.threads), grid.shared_bytes, stream>>>(
         static_cast<P>(arguments)...);
+    // clang-format on
     SWITCHYARD_CUDA(cudaGetLastError());
 }
 
@@ -125,7 +127,8 @@ __device__ inline bf16 to_bf16_device(float x) {
 }
 
 __device__ inline void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};"
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
@@ -147,7 +150,8 @@ __device__ inline void load_matrices(std::uint32_t (&d)[4], const void* row) {
 
 __device__ inline void copy_async(void* shared, const void* global, bool valid) {
     const unsigned to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-    asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;" ::"r"(to), "l"(global), "r"(valid ? 16 : 0) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0],[%1],16,%2;" ::"r"(to), "l"(global), "r"(valid ? 16 : 0)
+                 : "memory");
 }
 __device__ inline void commit_copies() {
     asm volatile("cp.async.commit_group;" ::: "memory");

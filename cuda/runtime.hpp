@@ -6,14 +6,12 @@
 
 #include <cstddef>
 #include <source_location>
-#include <string>
 
 namespace switchyard::cuda {
 
 /// Throws a UserError that names the call if it failed; `call` is its text.
 void check_call(cudaError_t, const char* call, const std::source_location&);
-#define SWITCHYARD_CUDA(call) \
-    ::switchyard::cuda::check_call((call), #call, std::source_location::current())
+#define SWITCHYARD_CUDA(call) ::switchyard::cuda::check_call((call), #call, std::source_location::current())
 
 /// Kernels and copies of the step, in order.
 cudaStream_t compute_stream();
@@ -22,10 +20,10 @@ cudaStream_t communication_stream();
 /// Copies to the host beside the step: saving in the background.
 cudaStream_t copy_stream();
 
-/// The number of multiprocessors.
+/// The device of this rank, chosen by its number among the ranks of its node.
+int device_number();
+const cudaDeviceProp& device_properties();
 int multiprocessors();
-/// "NVIDIA H100 80GB HBM3"
-std::string device_name();
 
 /// Device memory for one call: at least `bytes`, aligned to 256, undefined content, valid until the next call
 /// of workspace(). On the compute stream alone. It grows in the first steps and is then not allocated again.

@@ -16,7 +16,7 @@ ORDER = [
     ["comm"],
     ["config"],
     ["kernels"],
-    ["core/cpu", "comm/cpu", "kernels/cpu", "cuda"],  # back ends: nothing includes them
+    ["core/cpu", "comm/cpu", "kernels/cpu", "cuda", "cuda/kernels", "cuda/comm"],  # back ends: nothing includes them
     ["io/files"],
     ["io/tokens", "io/checkpoint", "io/run"],
     ["io/hugging_face"],
@@ -59,6 +59,11 @@ def folder_of(path):
     return "/".join(parts[:-1]) or "main"
 
 
+def back_end_of(folder):
+    """The back end of one of its folders: kernels/cpu -> cpu, cuda/kernels -> cuda."""
+    return "cuda" if folder.split("/")[0] == "cuda" else folder.split("/")[-1]
+
+
 def order_text():
     return " <- ".join(folders[0] if len(folders) == 1 else "{" + ", ".join(folders) + "}" for folders in ORDER)
 
@@ -68,7 +73,7 @@ def include_problem(folder, target):
     if target == folder:
         return None
     if folder in BACK_ENDS:
-        same = target in BACK_ENDS and target.split("/")[-1] == folder.split("/")[-1]  # folders of one back end
+        same = target in BACK_ENDS and back_end_of(target) == back_end_of(folder)
         if target in BACK_END_MAY_INCLUDE or same:
             return None
         return (f"{folder} includes {target}/, but a back end includes {', '.join(sorted(BACK_END_MAY_INCLUDE))} only; "
@@ -107,7 +112,7 @@ def check_file(path, text, method_names):
         target = include and "/".join(include.group(1).split("/")[:-1])
         if target in LEVEL and (problem := include_problem(folder, target)):
             yield number, problem
-        if folder != "cuda" and CUDA_INCLUDE.match(line):
+        if top != "cuda" and CUDA_INCLUDE.match(line):
             yield number, f"a CUDA header in {folder}; it belongs into cuda/"
         if top not in ("methods", "cuda") and method_names.search(line) and not METHOD_NAME_ALLOWED.search(line):
             yield number, f"{folder} names a training method; ask the Method or the registry, or move it to src/methods"
@@ -126,7 +131,7 @@ def uncounted_kernels(root):
     headers = "".join(p.read_text(encoding="utf-8") for p in sorted((root / "src/kernels").glob("*.hpp")))
     declared = set(re.findall(r"^void (\w+)\(", headers, re.M)) - {"upload", "download"}  # which have counts of their own
     fine = re.compile(r"\s*count_kernel\(__func__\)|.*\b(" + "|".join(declared) + r")\(", re.S)  # or calls a kernel that does
-    for path in (p for p in sorted((root / "src/kernels").glob("*/*")) if p.suffix in (".cpp", ".cu")):
+    for path in (p for glob in ("src/kernels/*/*.cpp", "cuda/kernels/*.c*") for p in sorted(root.glob(glob))):
         text = path.read_text(encoding="utf-8")
         for match in re.finditer(r"^(?<!>\n)void (\w+)\([^{;]*\) \{\n(.*?)^\}", text, re.M | re.S):
             if match.group(1) in declared and not fine.match(match.group(2)):
@@ -174,7 +179,7 @@ def check_tree(root):
         problems += [f"{relative}:{number}: {problem}" for number, problem in check_file(relative, text, method_names)]
         name = str(relative).removeprefix("src/")
         includes[name] = [m.group(1) for m in map(INCLUDE.match, text.split("\n")) if m]
-        if relative.parts[0] == "src":
+        if relative.parts[0] in ("src", "cuda"):
             folder = folder_of(relative)
             folder_lines[folder] = folder_lines.get(folder, 0) + text.count("\n")
     for file, number, name in uncounted_kernels(root):
@@ -183,7 +188,7 @@ def check_tree(root):
     for folder, lines in folder_lines.items():
         limit = MAX_BACK_END_LINES if folder in BACK_ENDS else MAX_FOLDER_LINES
         if lines > limit and folder.split("/")[0] != "methods":
-            problems.append(f"src/{folder}: {lines} lines (more than {limit}); it holds more than one trade, split it")
+            problems.append(f"{folder}: {lines} lines (more than {limit}); it holds more than one trade, split it")
     if not any(name.endswith(".cpp") for name in includes):
         problems.append(f"{root}: no sources found")
     return problems

@@ -15,7 +15,7 @@ packages=(
 )
 # What only tests need, installed by test.sh alone: without them those tests are skipped, and say so.
 # shellcheck disable=SC2034  # used by test.sh
-test_packages=(slurm-wlm munge shellcheck)
+test_packages=(slurm-wlm munge shellcheck libboost-context-dev)
 # A second MPI library, for test.sh --long alone. Open MPI stays what mpirun and mpicxx mean.
 # shellcheck disable=SC2034
 mpich_packages=(mpich libmpich-dev)

@@ -118,9 +118,9 @@ StepCalls calls_of_last_step() {
 std::vector<std::string> call_count_lines() {
     const Counters& all = counters();
     if (all.steps == 0) return {};
-    std::vector<std::string> lines{fmt::format("calls       {:<14}{:>18}{:>18}{:>18}{:>18}{:>18}",
+    std::vector<std::string> lines{fmt::format("calls       {:<14}{:>18}{:>18}{:>18}{:>18}{:>18}{:>18}",
                                                "in the last step", "kernels", "host reads", "uploads",
-                                               "allocations", "collectives")};
+                                               "allocations", "collectives", "launches")};
     CallCounts in_all;
     for (int p = 0; p < num_phases; ++p) {
         const CallCounts &counts = all.last_step.phases[p], &largest = all.most.phases[p];

@@ -15,8 +15,9 @@
 namespace switchyard {
 
 /// host_read: back-end memory is copied to the host, which waits for it. allocation: of back-end memory.
-enum class Call { kernel, host_read, upload, allocation, collective };
-inline constexpr int num_calls = 5;
+/// launch: of a device; a kernel may need several, and none on a CPU.
+enum class Call { kernel, host_read, upload, allocation, collective, launch };
+inline constexpr int num_calls = 6;
 
 struct CallCounts {
     std::array<std::int64_t, num_calls> calls{};

@@ -1,7 +1,7 @@
-// CUDA's execution model on one host thread, as kernels see it. Every CUDA thread of a block is a fiber; between
-// two meeting points (barrier, warp collective, exit) it runs alone, and who runs next is drawn at random. What is
-// not here does not compile, and misuse ends the process with a sentence. This folder is compiled without
-// sanitizers, kernels with them.
+// CUDA's execution model on one host thread, as kernels see it. Every CUDA thread of a block is a fiber;
+// between two meeting points (barrier, warp collective, exit) it runs alone, and who runs next is drawn at
+// random. What is not here does not compile, and misuse ends the process with a sentence. This folder is
+// compiled without sanitizers, kernels with them.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -51,9 +51,14 @@ void commit_copies();
 void wait_copies(int pending);
 
 /// Runs a kernel now. The streams of runtime.cpp decide when that is.
-void run_kernel(std::int64_t blocks, int threads, std::size_t shared_bytes, const std::function<void()>& body);
+void run_kernel(std::int64_t blocks, int threads, std::size_t shared_bytes,
+                const std::function<void()>& body);
 void enqueue_kernel(cudaStream_t, std::int64_t blocks, int threads, std::size_t shared_bytes,
                     std::function<void()> body);
+/// Adds host code to a stream that may touch device memory when it runs: what libraries do there.
+void enqueue_work(cudaStream_t, std::function<void()> work);
+/// True if [start, start + bytes) lies in one block of device memory.
+bool is_device_memory(const void* start, std::size_t bytes);
 
 template <class T>
 T shuffle_as(unsigned mask, T value, unsigned source, const char* name, const Where& where) {
@@ -74,9 +79,10 @@ inline void __syncwarp(unsigned mask = ~0u, const emulation::Where& where = emul
     emulation::shuffle(mask, 0, emulation::self->lane, "__syncwarp", where);
 }
 template <class T>
-T __shfl_xor_sync(unsigned mask, T value, int bits, const emulation::Where& where = emulation::Where::current()) {
-    return emulation::shuffle_as(mask, value, emulation::self->lane ^ static_cast<unsigned>(bits), "__shfl_xor_sync",
-                                 where);
+T __shfl_xor_sync(unsigned mask, T value, int bits,
+                  const emulation::Where& where = emulation::Where::current()) {
+    return emulation::shuffle_as(mask, value, emulation::self->lane ^ static_cast<unsigned>(bits),
+                                 "__shfl_xor_sync", where);
 }
 template <class T>
 T __shfl_sync(unsigned mask, T value, int lane, const emulation::Where& where = emulation::Where::current()) {

@@ -6,27 +6,23 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
-#include <map>
-#include <mutex>
 
 #include "core/backend_memory.hpp"
 #include "core/call_counts.hpp"
 #include "core/host.hpp"
 #include "core/host_memory.hpp"
+#include "core/memory_blocks.hpp"
 
 namespace switchyard::backend {
 namespace {
 
 constexpr std::size_t line = 64, large_page = std::size_t{1} << 21;
-constexpr std::int64_t block = 16384;  // bytes that one thread clears at a time: a kernel's block of f32
+constexpr std::int64_t cleared_block =
+    16384;  // bytes that one thread clears at a time: a kernel's block of f32
 
-/// All blocks, by their first byte.
-struct Account {
-    std::mutex mutex;
-    std::map<const std::byte*, std::size_t> blocks;
-};
-Account& account() {
-    static auto* const all = new Account;  // never destroyed: the scratch of other threads may live longer
+MemoryBlocks& blocks() {
+    static auto* const all =
+        new MemoryBlocks;  // never destroyed: the scratch of other threads may live longer
     return *all;
 }
 
@@ -56,24 +52,21 @@ std::byte* allocate(std::size_t bytes) {
 #ifdef MADV_HUGEPAGE
     if (boundary == large_page) ::madvise(memory, bytes, MADV_HUGEPAGE);
 #endif
-    const std::lock_guard lock(account().mutex);
-    account().blocks[static_cast<std::byte*>(memory)] = bytes;
+    blocks().add(memory, bytes);
     return static_cast<std::byte*>(memory);
 }
 
 void release(std::byte* memory) noexcept {
-    {
-        const std::lock_guard lock(account().mutex);
-        account().blocks.erase(memory);
-    }
+    blocks().remove(memory);
     std::free(memory);
 }
 
 void clear(std::byte* start, std::size_t bytes) {
-    const auto size = static_cast<std::int64_t>(bytes), blocks = (size + block - 1) / block;
-#pragma omp parallel for schedule(static) if (blocks > 4)
-    for (std::int64_t b = 0; b < blocks; ++b)
-        std::memset(start + b * block, 0, static_cast<std::size_t>(std::min(block, size - b * block)));
+    const auto size = static_cast<std::int64_t>(bytes), count = (size + cleared_block - 1) / cleared_block;
+#pragma omp parallel for schedule(static) if (count > 4)
+    for (std::int64_t b = 0; b < count; ++b)
+        std::memset(start + b * cleared_block, 0,
+                    static_cast<std::size_t>(std::min(cleared_block, size - b * cleared_block)));
 }
 
 Pool pool() {
@@ -93,12 +86,7 @@ void reset_peak_used_bytes() {
 }
 
 bool owns(const void* start, std::size_t bytes) {
-    const std::lock_guard lock(account().mutex);
-    const auto* first = static_cast<const std::byte*>(start);
-    auto found = account().blocks.upper_bound(first);
-    if (found == account().blocks.begin()) return false;
-    --found;
-    return first + bytes <= found->first + found->second;
+    return blocks().own(start, bytes);
 }
 
 }  // namespace switchyard::backend

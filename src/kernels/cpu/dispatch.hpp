@@ -13,6 +13,7 @@
 #include "core/bf16.hpp"
 #include "core/error.hpp"
 #include "core/tensor.hpp"
+#include "kernels/checks.hpp"
 
 namespace switchyard::kernels {
 
@@ -153,19 +154,6 @@ inline void for_strips(std::int64_t n, F f, const T*... streams) {
         (prefetch(streams + begin + prefetch_distance, strip), ...);
         f(begin, std::min(n, begin + strip));
     }
-}
-
-inline void check_dtype(const char* what, Tensor t, DType dtype) {
-    internal_check(t.dtype() == dtype, "{} is {} instead of {}", what, name_of(t.dtype()), name_of(dtype));
-}
-
-inline void check_shape(const char* what, Tensor t, Shape shape) {
-    internal_check(t.shape() == shape, "{} is {} instead of {}", what, t.shape(), shape);
-}
-
-inline void check(const char* what, Tensor t, DType dtype, Shape shape) {
-    check_dtype(what, t, dtype);
-    check_shape(what, t, shape);
 }
 
 }  // namespace switchyard::kernels

@@ -1,5 +1,5 @@
-// The part of CUDA's runtime that cuda/ uses, for g++: what is not here does not compile. Functions are those of
-// tests/cuda_emulation/runtime.cpp; their meaning is the CUDA Runtime API's.
+// The part of CUDA's runtime that cuda/ uses, for g++: what is not here does not compile. Functions are those
+// of tests/cuda_emulation/runtime.cpp; their meaning is the CUDA Runtime API's.
 #pragma once
 
 #include <cstddef>
@@ -67,3 +67,7 @@ cudaError_t cudaFreeHost(void*);
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total);
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t);
 cudaError_t cudaMemsetAsync(void*, int value, std::size_t bytes, cudaStream_t);
+
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+/// Without effect: the emulation checks each launch.
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value);

@@ -1,0 +1,85 @@
+// From a run-time dtype to a C++ type, and conversions on the device: what src/kernels/cpu/dispatch.hpp is
+// there.
+#pragma once
+
+#include <type_traits>
+
+#include "core/bf16.hpp"
+#include "core/error.hpp"
+#include "core/tensor.hpp"
+#include "cuda/device.cuh"
+#include "kernels/checks.hpp"
+
+namespace switchyard::kernels {
+
+/// Type that elements of type T are computed in.
+template <class T>
+using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+__device__ inline float wide(float x) {
+    return x;
+}
+__device__ inline double wide(double x) {
+    return x;
+}
+__device__ inline float wide(bf16 x) {
+    return cuda::to_f32_device(x);
+}
+
+/// f64 to bf16 with one rounding: the f32 in between is sticky (rounded to odd), then it is rounded.
+__device__ inline bf16 narrow_to_bf16(double x) {
+    const float nearest = static_cast<float>(x);
+    const double back = static_cast<double>(nearest);
+    std::uint32_t bits = std::bit_cast<std::uint32_t>(nearest);
+    if ((bits & 0xFFFFu) == 0x8000u) {  // only in a tie do the cut-off bits decide
+        if (fabs(back) < fabs(x)) ++bits;
+        if (fabs(back) > fabs(x)) --bits;
+    }
+    return cuda::to_bf16_device(std::bit_cast<float>(bits));
+}
+
+/// A number converted to T, rounded once to nearest even.
+template <class T, class From>
+__device__ inline T narrow(From x) {
+    if constexpr (std::is_same_v<T, From>)
+        return x;
+    else if constexpr (std::is_same_v<From, bf16>)
+        return static_cast<T>(wide(x));
+    else if constexpr (!std::is_same_v<T, bf16>)
+        return static_cast<T>(x);
+    else if constexpr (std::is_same_v<From, float>)
+        return cuda::to_bf16_device(x);
+    else
+        return narrow_to_bf16(x);
+}
+
+/// Calls f.operator()<T>() with T = float, bf16 or double.
+template <class F>
+void dispatch(DType dtype, F&& f) {
+    switch (dtype) {
+        case DType::f32:
+            return f.template operator()<float>();
+        case DType::bf16:
+            return f.template operator()<bf16>();
+        case DType::f64:
+            return f.template operator()<double>();
+        default:
+            internal_check(false, "kernel for floating-point numbers called with {}", name_of(dtype));
+    }
+}
+
+/// The number of threads of a block for `work` items: whole warps, at most `most`.
+inline int block_threads(std::int64_t work, int most = 256) {
+    const std::int64_t rounded = cuda::ceil_div(work, cuda::warp_size) * cuda::warp_size;
+    return static_cast<int>(rounded < most ? rounded : most);
+}
+
+/// The sum over the lanes of a warp, on all of them: pairs at distance 16, 8, 4, 2, 1.
+template <class T>
+__device__ inline T warp_sum(T x) {
+    for (int distance = cuda::warp_size / 2; distance > 0; distance /= 2)
+        x += __shfl_xor_sync(cuda::all_lanes, x, distance);
+    return x;
+}
+
+}  // namespace switchyard::kernels

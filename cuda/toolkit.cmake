@@ -1,0 +1,33 @@
+# nvcc, and the libraries that the CUDA back end calls: cuBLASLt, and NCCL where it is found. The runtime is linked
+# statically, and nothing needs a driver before the first kernel, so commands that compute nothing run anywhere.
+set(SWITCHYARD_GPU_ARCHITECTURES "90" CACHE STRING "Compute capabilities to compile for, a list: 80 (A100), 90 (H100), 100 (B200)")
+set(CMAKE_CUDA_ARCHITECTURES ${SWITCHYARD_GPU_ARCHITECTURES})
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+
+add_library(switchyard_backend_cuda OBJECT ${cuda_sources})
+# CMake 3.25 does not know nvcc's C++20: the flag is given here, and the options of the host compiler are passed on.
+set_target_properties(switchyard_backend_cuda PROPERTIES CUDA_STANDARD_REQUIRED OFF CUDA_STANDARD "")
+target_include_directories(switchyard_backend_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
+target_include_directories(switchyard_backend_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+target_link_libraries(switchyard_backend_cuda PRIVATE fmt::fmt MPI::MPI_CXX)
+target_compile_options(switchyard_backend_cuda PRIVATE
+  $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off;-Wall;-Wextra;-Wno-unused-parameter;-Wno-missing-field-initializers>
+  # fmt checks its format strings at compile time in a way that nvcc's front end refuses; g++ has checked the same text.
+  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr;-diag-suppress=1675;--Werror=all-warnings;-DFMT_CONSTEVAL=;-Xptxas=-v;-Xcompiler=-ffp-contract=off,-Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers>)
+# What must have the CPU's bits: no contraction of a b + c on the device either.
+foreach(name random frozen_weight frozen_in_order)
+  set_source_files_properties(${PROJECT_SOURCE_DIR}/cuda/kernels/${name}.cu PROPERTIES COMPILE_OPTIONS "-fmad=false")
+endforeach()
+
+add_library(switchyard_libraries_cuda INTERFACE)
+target_link_libraries(switchyard_libraries_cuda INTERFACE CUDA::cudart_static CUDA::cublasLt)
+if(NCCL_LIBRARY AND NCCL_INCLUDE_DIR)
+  target_compile_definitions(switchyard_backend_cuda PRIVATE SWITCHYARD_NCCL)
+  target_include_directories(switchyard_backend_cuda SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
+  target_link_libraries(switchyard_libraries_cuda INTERFACE ${NCCL_LIBRARY})
+else()
+  message(STATUS "NCCL was not found: collectives of this build go through MPI")
+endif()

@@ -1,0 +1,101 @@
+#include "device_memory.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+
+extern "C" {
+[[gnu::weak]] void* __tsan_get_current_fiber();
+[[gnu::weak]] void __asan_poison_memory_region(const volatile void*, std::size_t);
+}
+
+namespace emulation {
+namespace {
+
+constexpr std::size_t alignment = 256;
+
+struct Block {
+    std::size_t bytes = 0;
+    unsigned char* mapping = nullptr;  // null: an allocation of exactly these bytes
+    std::size_t mapped_bytes = 0;      // without the page that nobody can touch
+};
+std::map<const unsigned char*, Block>& blocks() {
+    static auto* const all = new std::map<const unsigned char*, Block>;
+    return *all;
+}
+std::size_t in_use = 0;
+int opened = 0;
+
+bool sanitized() {
+    return __tsan_get_current_fiber || __asan_poison_memory_region;
+}
+
+void protect(const Block& block, int protection) {
+    if (block.mapping && ::mprotect(block.mapping, block.mapped_bytes, protection) != 0) std::abort();
+}
+
+}  // namespace
+
+void* allocate_device(std::size_t bytes) {
+    Block block{bytes, nullptr, 0};
+    void* start = nullptr;
+    if (sanitized()) {
+        if (::posix_memalign(&start, alignment, bytes) != 0) return nullptr;
+    } else {
+        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
+        block.mapped_bytes = (rounded + page - 1) / page * page;
+        void* mapping = ::mmap(nullptr, block.mapped_bytes + page, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (mapping == MAP_FAILED) return nullptr;
+        block.mapping = static_cast<unsigned char*>(mapping);
+        if (::mprotect(block.mapping + block.mapped_bytes, page, PROT_NONE) != 0) std::abort();
+        start = block.mapping + block.mapped_bytes - rounded;
+    }
+    std::memset(start, 0xFF, bytes);
+    if (opened == 0) protect(block, PROT_NONE);
+    blocks()[static_cast<unsigned char*>(start)] = block;
+    in_use += bytes;
+    return start;
+}
+
+bool release_device(void* start) {
+    const auto found = blocks().find(static_cast<unsigned char*>(start));
+    if (found == blocks().end()) return false;
+    in_use -= found->second.bytes;
+    if (found->second.mapping)
+        ::munmap(found->second.mapping,
+                 found->second.mapped_bytes + static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
+    else
+        std::free(start);
+    blocks().erase(found);
+    return true;
+}
+
+bool is_device_memory(const void* start, std::size_t bytes) {
+    const auto* first = static_cast<const unsigned char*>(start);
+    auto found = blocks().upper_bound(first);
+    if (found == blocks().begin()) return false;
+    --found;
+    return first + bytes <= found->first + found->second.bytes;
+}
+
+std::size_t device_bytes_in_use() {
+    return in_use;
+}
+
+OpenMemory::OpenMemory() {
+    if (opened++ == 0)
+        for (const auto& [start, block] : blocks()) protect(block, PROT_READ | PROT_WRITE);
+}
+
+OpenMemory::~OpenMemory() {
+    if (--opened == 0)
+        for (const auto& [start, block] : blocks()) protect(block, PROT_NONE);
+}
+
+}  // namespace emulation

@@ -1,0 +1,304 @@
+// The CUDA runtime of the emulation. A stream is a queue that runs when the host waits for it, and no further
+// than it must; sometimes another stream runs ahead as far as events allow. So whatever a missing event
+// leaves to chance goes wrong soon. Copies from pinned memory read it when the stream comes to them.
+#include <cuda_runtime.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "device_memory.hpp"
+#include "fibers.hpp"
+
+namespace {
+
+using Work = std::function<void()>;
+
+/// Work that may be left undone before a stream runs without being waited for.
+constexpr std::size_t most_waiting = 2048;
+
+struct Point {
+    EmulatedStream* stream = nullptr;
+    std::uint64_t position = 0;  // the point has passed when the stream has done this much
+    double time_s = 0;
+};
+
+std::recursive_mutex mutex;
+std::map<const unsigned char*, std::size_t> pinned;
+
+double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::uint64_t number_of(const char* variable, std::uint64_t otherwise) {
+    const char* text = std::getenv(variable);
+    return text ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+
+}  // namespace
+
+struct EmulatedStream {
+    std::deque<Work> waiting;
+    std::uint64_t done = 0;
+    bool running = false;
+    std::uint64_t end() const { return done + (running ? 1 : 0) + waiting.size(); }
+};
+
+struct EmulatedEvent {
+    std::shared_ptr<Point> point;  // of the last record; null: never recorded, which counts as passed
+    bool timed = false;
+};
+
+namespace {
+
+std::vector<EmulatedStream*>& streams() {
+    static auto* const all = new std::vector<EmulatedStream*>;
+    return *all;
+}
+
+/// Runs a stream until it has done `position`.
+void run_to(EmulatedStream& stream, std::uint64_t position) {
+    while (stream.done < position && !stream.waiting.empty()) {
+        if (stream.running) emulation::error(emulation::Where::current(), "a stream waits for itself");
+        const Work work = std::move(stream.waiting.front());
+        stream.waiting.pop_front();
+        stream.running = true;
+        work();
+        stream.running = false;
+        ++stream.done;
+    }
+}
+
+/// What the host waits for happens; now and then another stream has run ahead by then.
+void reach(EmulatedStream& stream, std::uint64_t position) {
+    if (stream.done >= position) return;
+    const emulation::OpenMemory open;
+    for (EmulatedStream* other : streams())
+        if (other != &stream && !other->running && !other->waiting.empty() && emulation::draw(4) == 0)
+            run_to(*other, other->done + 1 + emulation::draw(static_cast<unsigned>(other->waiting.size())));
+    run_to(stream, position);
+}
+
+void enqueue(cudaStream_t stream, Work work) {
+    const std::lock_guard lock(mutex);
+    if (!stream) emulation::error(emulation::Where::current(), "work on the default stream");
+    stream->waiting.push_back(std::move(work));
+    if (stream->waiting.size() > most_waiting && !stream->running)
+        reach(*stream, stream->done + most_waiting / 2);
+}
+
+bool is_pinned(const void* start) {
+    const auto* first = static_cast<const unsigned char*>(start);
+    const auto after = pinned.upper_bound(first);
+    return after != pinned.begin() && first < std::prev(after)->first + std::prev(after)->second;
+}
+
+}  // namespace
+
+void emulation::enqueue_kernel(cudaStream_t stream, std::int64_t blocks, int threads,
+                               std::size_t shared_bytes, std::function<void()> body) {
+    enqueue(stream, [=, body = std::move(body)] { run_kernel(blocks, threads, shared_bytes, body); });
+}
+
+void emulation::enqueue_work(cudaStream_t stream, std::function<void()> work) {
+    enqueue(stream, std::move(work));
+}
+
+const char* cudaGetErrorName(cudaError_t code) {
+    switch (code) {
+        case cudaSuccess:
+            return "cudaSuccess";
+        case cudaErrorInvalidValue:
+            return "cudaErrorInvalidValue";
+        case cudaErrorMemoryAllocation:
+            return "cudaErrorMemoryAllocation";
+        case cudaErrorNoDevice:
+            return "cudaErrorNoDevice";
+        case cudaErrorInsufficientDriver:
+            return "cudaErrorInsufficientDriver";
+        default:
+            return "cudaErrorNotReady";
+    }
+}
+
+const char* cudaGetErrorString(cudaError_t code) {
+    return cudaGetErrorName(code);
+}
+
+cudaError_t cudaGetLastError() {
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+    *count = static_cast<int>(number_of("CUDA_EMULATION_DEVICES", 1));
+    return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device) {
+    int count = 0;
+    const cudaError_t code = cudaGetDeviceCount(&count);
+    return code != cudaSuccess ? code : device < 0 || device >= count ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+    *properties = {};
+    std::snprintf(properties->name, sizeof properties->name, "emulated GPU");
+    properties->uuid.bytes[15] = static_cast<char>(device);
+    properties->multiProcessorCount = 4;
+    properties->major = 9;
+    properties->totalGlobalMem = number_of("CUDA_EMULATION_MEMORY", std::uint64_t{16} << 30);
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int* version) {
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize() {
+    const std::lock_guard lock(mutex);
+    for (EmulatedStream* stream : streams()) reach(*stream, stream->end());
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+    const std::lock_guard lock(mutex);
+    streams().push_back(*stream = new EmulatedStream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    const std::lock_guard lock(mutex);
+    reach(*stream, stream->end());
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+    const std::lock_guard lock(mutex);
+    if (!stream->running) reach(*stream, stream->done + 1);  // someone who asks again and again sees it end
+    return stream->waiting.empty() ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+    const std::lock_guard lock(mutex);
+    if (event->point) enqueue(stream, [point = event->point] { run_to(*point->stream, point->position); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
+    *event = new EmulatedEvent{nullptr, flags != cudaEventDisableTiming};
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    const std::lock_guard lock(mutex);
+    event->point = std::make_shared<Point>(Point{stream, stream->end() + 1, 0});
+    enqueue(stream, [point = event->point] { point->time_s = seconds_now(); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    const std::lock_guard lock(mutex);
+    if (event->point) reach(*event->point->stream, event->point->position);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    const std::lock_guard lock(mutex);
+    if (!event->point) return cudaSuccess;
+    EmulatedStream& stream = *event->point->stream;
+    if (!stream.running && stream.done < event->point->position) reach(stream, stream.done + 1);
+    return stream.done < event->point->position ? cudaErrorNotReady : cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
+    const std::lock_guard lock(mutex);
+    if (!start->timed || !end->timed || !start->point || !end->point) return cudaErrorInvalidValue;
+    for (cudaEvent_t event : {start, end})
+        if (event->point->stream->done < event->point->position) return cudaErrorNotReady;
+    *milliseconds = static_cast<float>(1e3 * (end->point->time_s - start->point->time_s));
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+    const std::lock_guard lock(mutex);
+    std::size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    *memory = bytes > free || bytes == 0 ? nullptr : emulation::allocate_device(bytes);
+    return *memory || bytes == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaFree(void* memory) {
+    const std::lock_guard lock(mutex);
+    cudaDeviceSynchronize();
+    return !memory || emulation::release_device(memory) ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
+    const std::lock_guard lock(mutex);
+    if (::posix_memalign(memory, 4096, bytes) != 0) return cudaErrorMemoryAllocation;
+    pinned[static_cast<unsigned char*>(*memory)] = bytes;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void* memory) {
+    const std::lock_guard lock(mutex);
+    cudaDeviceSynchronize();
+    if (memory && pinned.erase(static_cast<unsigned char*>(memory)) == 0) return cudaErrorInvalidValue;
+    std::free(memory);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+    const std::lock_guard lock(mutex);
+    cudaDeviceProp properties;
+    cudaGetDeviceProperties(&properties, 0);
+    *total = properties.totalGlobalMem;
+    *free = *total - std::min(*total, emulation::device_bytes_in_use());
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+    const std::lock_guard lock(mutex);
+    if (kind != cudaMemcpyHostToDevice && !emulation::is_device_memory(from, bytes))
+        return cudaErrorInvalidValue;
+    if (kind != cudaMemcpyDeviceToHost && !emulation::is_device_memory(to, bytes))
+        return cudaErrorInvalidValue;
+    if (kind == cudaMemcpyHostToDevice && !is_pinned(from)) {
+        const auto* first = static_cast<const unsigned char*>(from);
+        auto staged = std::make_shared<std::vector<unsigned char>>(first, first + bytes);
+        enqueue(stream, [=] { std::memcpy(to, staged->data(), bytes); });
+        return cudaSuccess;
+    }
+    enqueue(stream, [=] { std::memmove(to, from, bytes); });
+    if (kind == cudaMemcpyDeviceToHost && !is_pinned(to)) return cudaStreamSynchronize(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream) {
+    const std::lock_guard lock(mutex);
+    if (!emulation::is_device_memory(memory, bytes)) return cudaErrorInvalidValue;
+    enqueue(stream, [=] { std::memset(memory, value, bytes); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int) {
+    return cudaSuccess;
+}
