@@ -1,5 +1,6 @@
 // RANKS: 1 2 3 4
 // Communicators, checked calls and the agreement of ranks on errors.
+// BACK ENDS: cpu. Messages between hosts alone.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,4 +1,5 @@
 // Several ranks or one, from the variables of launchers.
+// BACK ENDS: cpu. The environment alone.
 #include <gtest/gtest.h>
 
 #include <map>

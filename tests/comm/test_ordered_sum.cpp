@@ -1,5 +1,6 @@
 // The parts of comm that need no other rank: sums in rank order, the cuts of long messages, the counting
 // rule, imaginary ranks.
+// BACK ENDS: cpu. Sums in host memory.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,5 +1,6 @@
 // RANKS: 1 2 3 4
 // The process grid of real ranks, for every factorisation of their number.
+// BACK ENDS: cpu. Communicators alone.
 #include <gtest/gtest.h>
 
 #include "comm/collectives.hpp"

@@ -1,4 +1,5 @@
 // Memory of the back end: cleared on request, and its own record of the blocks that it gave.
+// BACK ENDS: all
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,4 +1,5 @@
 // Which token `generate` draws from given logits, and how text is printed while its tokens arrive.
+// BACK ENDS: cpu. The host draws.
 #include <gtest/gtest.h>
 
 #include <cmath>

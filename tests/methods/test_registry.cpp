@@ -1,4 +1,5 @@
 // What the registry replaces `auto` by, and what low-rank methods require of the model.
+// BACK ENDS: cpu. Names alone.
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"

@@ -1,4 +1,5 @@
 // Learning-rate factors at the steps where their formulas have known values.
+// BACK ENDS: cpu. Numbers of the host alone.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,4 +1,5 @@
 // The homes of candidate vectors and slots: balance over ranks, rotation over a lap, dense rows in blocks.
+// BACK ENDS: cpu. Bookkeeping of the host alone.
 #include <gtest/gtest.h>
 
 #include <algorithm>

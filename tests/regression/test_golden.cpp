@@ -1,5 +1,6 @@
 // Ten steps of a tiny model against PyTorch in f64 (tests/golden/llama_f64.h5, made by tools/make_golden.py):
 // loss and gradient norm of every step, every gradient of step 1, sign projections of every later gradient.
+// BACK ENDS: all
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <hdf5.h>

@@ -1,5 +1,6 @@
 // Which slots take which candidates when: windows of the ring, freeze counters, frequency and coverage of the
 // SwitchLoRA schedule (arXiv 2406.06564, algorithm 2), random order, and the tables that a checkpoint holds.
+// BACK ENDS: cpu. Decisions of the host alone.
 #include <gtest/gtest.h>
 
 #include <cmath>
