@@ -72,14 +72,16 @@ install_missing() {
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null
 }
 
-# build_preset PRESET [cmake --build arguments]: configures build/PRESET when needed, then builds what is out of date.
+# build_preset PRESET [cmake --build arguments]: configures build/PRESET when needed, with configure_arguments, then builds
+# what is out of date.
+configure_arguments=()
 build_preset() {
     local preset=$1 launcher=()
     shift
     if [[ ! -f $root/build/$preset/build.ninja ]]; then
         command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
         say "Configuring build/$preset"
-        (cd "$root" && cmake --preset "$preset" "${launcher[@]}")
+        (cd "$root" && cmake --preset "$preset" "${launcher[@]}" "${configure_arguments[@]}")
     fi
     say "Building build/$preset"
     (cd "$root" && cmake --build "build/$preset" --parallel "$(build_jobs)" "$@")

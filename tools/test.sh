@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what is missing, builds and runs everything that must always hold: all tests of the release build, and the
-# single-rank tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+# Installs what is missing, builds and runs everything that must always hold: all tests of the release build, those of
+# back ends on the CUDA back end too, which an emulation executes, and the single-rank tests under AddressSanitizer and
+# UndefinedBehaviorSanitizer.
 set -euo pipefail
 # shellcheck source=tools/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -11,15 +12,15 @@ tools/test.sh [--long] [--no-asan] [ctest arguments]
   --long     also the campaigns (tests labelled `long`: many kills, many switches, ...), exported weights in
              transformers and peft, which it installs in .venv-torch (6 GB), and a build with MPICH, which it installs
              beside Open MPI: its tests with ranks
-  --no-asan  only the release build
+  --no-asan  without the sanitizer build
 Everything else goes to ctest: tools/test.sh --no-asan -R checkpoint
 TEXT
 }
 
-long=0 asan=1 ctest_arguments=()
+long=0 asan=1 ctest_arguments=() architectures=90
 for argument in "$@"; do
     case $argument in
-        --long) long=1 ;;
+        --long) long=1 architectures="80;90;100" ;;
         --no-asan) asan=0 ;;
         --help | -h) usage && exit 0 ;;
         *) ctest_arguments+=("$argument") ;;
@@ -52,18 +53,40 @@ finish_build() {
     trap - EXIT
 }
 
+# The build whose tests run: build/cuda-emulated holds the release build of the CPU program and the CUDA back end, emulated
+# and, where there is a CUDA toolkit, compiled for GPUs.
+prepare_tested_build() {
+    tested=cuda-emulated
+    if ! echo '#include <boost/context/fiber.hpp>' | g++ -x c++ -fsyntax-only - 2>/dev/null; then
+        say "SKIPPED: the CUDA back end, whose emulation needs Boost.Context (Debian and Ubuntu: libboost-context-dev)"
+        tested=release
+        return
+    fi
+    local nvcc include backends="cpu;cuda-emulated;cuda-emulated-address;cuda-emulated-thread"
+    nvcc=$(command -v nvcc || true)
+    include=${nvcc:+$(dirname "$(readlink -f "$nvcc")")/../include}
+    if [[ -n $nvcc && -f $include/cublasLt.h ]]; then
+        backends+=";cuda"
+    else
+        say "SKIPPED: compiling for GPUs, which needs nvcc 13 with cuBLASLt (NVIDIA's package cuda-toolkit-13-0)"
+    fi
+    configure_arguments=(-DSWITCHYARD_BACKENDS="$backends" -DSWITCHYARD_GPU_ARCHITECTURES="$architectures")
+}
+
 closing_line() { grep -E 'tests passed, [0-9]+ tests? failed|^No tests were found' "$root/build/$1/test.log" | tail -n 1; }
 
 install_packages
 install_test_packages "${test_packages[@]}"
 [[ $long -eq 0 ]] || install_test_packages "${mpich_packages[@]}"
 started=$SECONDS
-build_preset release
+prepare_tested_build
+build_preset "$tested"
+configure_arguments=()
 [[ $asan -eq 0 ]] || build_meanwhile asan --target single_rank_tests
 say "Tests of the release build$([[ $long -eq 1 ]] && echo ', campaigns included')"
-declare -A results=([release]=0) titles=(
-    [release]="release build" [asan]="sanitizer build, single rank" [mpich]="MPICH build, tests with ranks")
-run_ctest release || results[release]=$?
+declare -A results=([$tested]=0) titles=(
+    [release]="release build" [cuda-emulated]="release build and emulated CUDA" [asan]="sanitizer build, single rank" [mpich]="MPICH build, tests with ranks")
+run_ctest "$tested" || results[$tested]=$?
 if [[ $asan -eq 1 ]]; then
     finish_build
     say "Single-rank tests under the address and undefined-behaviour sanitizers"
@@ -82,8 +105,8 @@ fi
 say "Finished in $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s. Logs: build/*/test.log"
 # Closing lines; the one that decides comes last, by itself.
 order=()
-for preset in mpich asan release; do [[ ${results[$preset]:-1} -ne 0 ]] || order+=("$preset"); done
-for preset in mpich asan release; do [[ ${results[$preset]:-0} -eq 0 ]] || order+=("$preset"); done
+for preset in mpich asan "$tested"; do [[ ${results[$preset]:-1} -ne 0 ]] || order+=("$preset"); done
+for preset in mpich asan "$tested"; do [[ ${results[$preset]:-0} -eq 0 ]] || order+=("$preset"); done
 for preset in "${order[@]::${#order[@]}-1}"; do printf '%s: %s\n' "${titles[$preset]}" "$(closing_line "$preset")"; done
 preset=${order[-1]}
 printf '%s:\n%s\n' "${titles[$preset]}" "$(closing_line "$preset")"
