@@ -23,17 +23,17 @@ struct ForwardScratch {
 template <class T>
 ForwardScratch<T> forward_scratch(Carver& c, const Extents& e) {
     ForwardScratch<T> s{};
-    s.q = c.take<T>(e.rows() * e.d);
+    s.q = c.take<T>(tile_rows(e) * e.d);
     s.k = c.take<T>(e.t * e.d);
     s.v = c.take<T>(e.t * e.d);
-    s.scores = c.take<Acc<T>>(e.rows() * e.keys());
+    s.scores = c.take<Acc<T>>(tile_rows(e) * panel_keys(e));
     if constexpr (std::is_same_v<T, Acc<T>>)
         s.weights = s.scores;
     else
-        s.weights = c.take<T>(e.rows() * e.keys());
-    s.sums = c.take<Acc<T>>(e.rows());
-    s.largest = c.take<Acc<T>>(e.rows());
-    s.out = c.take<Acc<T>>(e.rows() * e.d);
+        s.weights = c.take<T>(tile_rows(e) * panel_keys(e));
+    s.sums = c.take<Acc<T>>(tile_rows(e));
+    s.largest = c.take<Acc<T>>(tile_rows(e));
+    s.out = c.take<Acc<T>>(tile_rows(e) * e.d);
     return s;
 }
 template <class T>
@@ -130,7 +130,7 @@ void forward(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor o, Tensor ls
         const ForwardScratch<T> s = forward_scratch<T>(mine, e);
         pack(u.k, 0, e.t, e.d, s.k);
         pack(u.v, 0, e.t, e.d, s.v);
-        for (std::int64_t i = piece; i < e.tiles(); i += pieces)
+        for (std::int64_t i = piece; i < tiles(e); i += pieces)
             forward_tile(u, s, i * tile, std::min(e.t, (i + 1) * tile));
     };
 #pragma omp parallel for schedule(dynamic, 1)
@@ -156,9 +156,7 @@ std::size_t attention_scratch_bytes(const Shape& q, const Shape& k, DType comput
 
 void attention_forward(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor o, Tensor lse, Tensor scratch) {
     count_kernel(__func__);
-    const attention::Extents e = attention::extents(q, k, v, first_key, lse);
-    internal_check(o.shape() == q.shape() && o.dtype() == q.dtype(), "attention: o {}", o.shape());
-    attention::check_scratch(scratch, q, k);
+    const attention::Extents e = attention::check_forward(q, k, v, first_key, o, lse, scratch);
     dispatch(q.dtype(), [&]<class T>() { attention::forward<T>(q, k, v, first_key, o, lse, scratch, e); });
 }
 

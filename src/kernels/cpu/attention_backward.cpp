@@ -24,22 +24,22 @@ struct BackwardScratch {
 template <class T>
 BackwardScratch<T> backward_scratch(Carver& c, const Extents& e, bool with_sums) {
     BackwardScratch<T> s{};
-    s.q = c.take<T>(e.rows() * e.d);
-    s.d_o = c.take<T>(e.rows() * e.d);
+    s.q = c.take<T>(tile_rows(e) * e.d);
+    s.d_o = c.take<T>(tile_rows(e) * e.d);
     s.k = c.take<T>(e.t * e.d);
     s.v = c.take<T>(e.t * e.d);
-    s.scores = c.take<Acc<T>>(e.rows() * e.keys());
-    s.d_weights = c.take<Acc<T>>(e.rows() * e.keys());
+    s.scores = c.take<Acc<T>>(tile_rows(e) * panel_keys(e));
+    s.d_weights = c.take<Acc<T>>(tile_rows(e) * panel_keys(e));
     if constexpr (std::is_same_v<T, Acc<T>>) {
         s.weights = s.scores;
         s.d_scores = s.d_weights;
     } else {
-        s.weights = c.take<T>(e.rows() * e.keys());
-        s.d_scores = c.take<T>(e.rows() * e.keys());
+        s.weights = c.take<T>(tile_rows(e) * panel_keys(e));
+        s.d_scores = c.take<T>(tile_rows(e) * panel_keys(e));
     }
-    s.delta = c.take<Acc<T>>(e.rows());
-    s.d_q = c.take<Acc<T>>(e.rows() * e.d);
-    s.start = c.take<std::int32_t>(e.rows());
+    s.delta = c.take<Acc<T>>(tile_rows(e));
+    s.d_q = c.take<Acc<T>>(tile_rows(e) * e.d);
+    s.start = c.take<std::int32_t>(tile_rows(e));
     if (with_sums) {
         s.d_k = c.take<Acc<T>>(e.t * e.d);
         s.d_v = c.take<Acc<T>>(e.t * e.d);
@@ -178,7 +178,7 @@ void backward(const AttentionBackward& a, const Extents& e) {
         std::fill_n(d_v, size, Acc<T>(0));
         pack(u.k, 0, e.t, e.d, s.k);
         pack(u.v, 0, e.t, e.d, s.v);
-        for (std::int64_t i = piece; i < e.tiles(); i += pieces)
+        for (std::int64_t i = piece; i < tiles(e); i += pieces)
             backward_tile(u, s, i * tile, std::min(e.t, (i + 1) * tile), d_k, d_v);
         if (parts == 1) {
             write_sums<T>(d_k, 1, 0, e, head_of<T>(a.d_k, b, h));
@@ -219,16 +219,7 @@ std::size_t backward_scratch_bytes(const Extents& e, DType compute) {
 
 void attention_backward(const AttentionBackward& a) {
     count_kernel(__func__);
-    const attention::Extents e = attention::extents(a.q, a.k, a.v, a.first_key, a.lse);
-    internal_check(a.o.shape() == a.q.shape() && a.d_o.shape() == a.q.shape() &&
-                       a.d_q.shape() == a.q.shape() && a.d_k.shape() == a.k.shape() &&
-                       a.d_v.shape() == a.k.shape(),
-                   "attention: o {}, d_o {}, d_q {}, d_k {}, d_v {} for q {}", a.o.shape(), a.d_o.shape(),
-                   a.d_q.shape(), a.d_k.shape(), a.d_v.shape(), a.q.shape());
-    for (const Tensor& x : {a.o, a.d_o, a.d_q, a.d_k, a.d_v})
-        internal_check(x.dtype() == a.q.dtype(), "attention: {} with q {}", name_of(x.dtype()),
-                       name_of(a.q.dtype()));
-    attention::check_scratch(a.scratch, a.q, a.k);
+    const attention::Extents e = attention::check_backward(a);
     dispatch(a.q.dtype(), [&]<class T>() { attention::backward<T>(a, e); });
 }
 

@@ -8,8 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "core/error.hpp"
-#include "kernels/attention.hpp"
+#include "kernels/attention_sizes.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/gemm.hpp"
 #include "kernels/matmul.hpp"
@@ -20,33 +19,16 @@ inline constexpr std::int64_t tile = 128;   // queries of one unit of work
 inline constexpr std::int64_t panel = 512;  // keys whose scores exist at a time
 inline constexpr std::int32_t vector = 16;  // elements that are masked together
 
-struct Extents {
-    std::int64_t b, t, h, k, d;
-    std::int64_t tiles() const { return (t + tile - 1) / tile; }
-    std::int64_t rows() const { return std::min(tile, t); }   // of the longest tile
-    std::int64_t keys() const { return std::min(panel, t); }  // of the widest panel
-    std::int64_t group() const { return h / k; }
-};
-
-inline Extents extents_of(const Shape& q, const Shape& k) {
-    internal_check(q.rank() == 4 && k.rank() == 4 && k[0] == q[0] && k[1] == q[1] && k[3] == q[3] &&
-                       k[2] > 0 && q[2] % k[2] == 0,
-                   "attention: q {}, k {}", q, k);
-    return {q[0], q[1], q[2], k[2], q[3]};
+inline std::int64_t tiles(const Extents& e) {
+    return (e.t + tile - 1) / tile;
 }
-
-inline Extents extents(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor lse) {
-    const Extents e = extents_of(q.shape(), k.shape());
-    internal_check(k.shape() == v.shape() && q.dtype() == k.dtype() && q.dtype() == v.dtype() &&
-                       lse.dtype() == accumulate_type(q.dtype()) && lse.shape() == Shape({e.b, e.h, e.t}),
-                   "attention: q {} {}, k {} {}, v {} {}, lse {} {}", q.shape(), name_of(q.dtype()),
-                   k.shape(), name_of(k.dtype()), v.shape(), name_of(v.dtype()), lse.shape(),
-                   name_of(lse.dtype()));
-    internal_check(
-        first_key.empty() || (first_key.dtype() == DType::i32 &&
-                              (first_key.shape() == Shape({e.t}) || first_key.shape() == Shape({e.b, e.t}))),
-        "attention: first_key {}", first_key.shape());
-    return e;
+/// Rows of the longest tile.
+inline std::int64_t tile_rows(const Extents& e) {
+    return std::min(tile, e.t);
+}
+/// Keys of the widest panel.
+inline std::int64_t panel_keys(const Extents& e) {
+    return std::min(panel, e.t);
 }
 
 /// The first visible keys (T) of one sequence, or null.
@@ -111,7 +93,7 @@ inline std::int64_t first_key_of_tile(const std::int32_t* start, std::int64_t t0
 /// The number of segments into which the tiles of a head are cut. Each segment is a unit of work, so that few
 /// heads still make `wanted` units.
 inline std::int64_t segments(const Extents& e, std::int64_t wanted) {
-    return std::clamp<std::int64_t>(wanted / std::max<std::int64_t>(e.b * e.h, 1), 1, e.tiles());
+    return std::clamp<std::int64_t>(wanted / std::max<std::int64_t>(e.b * e.h, 1), 1, tiles(e));
 }
 
 /// Copies rows [t0, t1) of a head without the gaps between them, because rows a power of two apart share few
@@ -154,11 +136,5 @@ std::size_t bytes_of(F layout) {
 /// Scratch of one pass, for all threads.
 std::size_t forward_scratch_bytes(const Extents&, DType);
 std::size_t backward_scratch_bytes(const Extents&, DType);
-
-inline void check_scratch(Tensor scratch, Tensor q, Tensor k) {
-    const std::size_t needed = attention_scratch_bytes(q.shape(), k.shape(), q.dtype());
-    internal_check(scratch.bytes() >= needed && (needed == 0 || scratch.raw() != nullptr),
-                   "attention: scratch of {} bytes where {} are needed", scratch.bytes(), needed);
-}
 
 }  // namespace switchyard::kernels::attention
