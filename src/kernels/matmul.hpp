@@ -1,4 +1,5 @@
-// Matrix products. CPU: oneDNN (f32, bf16), plain blocked loops (f64). Primitives are cached by shape.
+// Matrix products. CPU: oneDNN (f32, bf16), plain blocked loops (f64). CUDA: cuBLASLt. What a library
+// prepares for a shape is kept.
 #pragma once
 
 #include <string>
@@ -27,10 +28,14 @@ void matmul(const Matmul&);
 /// (takes about 0.1 s).
 double measure_peak_flops(DType dtype);
 
+/// The size n of a square product (n x n x n) that keeps this processor busy long enough to measure its rate.
+std::int64_t peak_product_size(DType dtype);
+
 /// Name and version of the library that computes the products.
 std::string matmul_library();
 
-/// The number of OpenMP threads that kernels use on this rank.
+/// The number of OpenMP threads of this rank: a CPU's kernels use them, and whatever the host does beside a
+/// GPU.
 int num_threads();
 
 }  // namespace switchyard::kernels

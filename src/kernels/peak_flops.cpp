@@ -11,7 +11,7 @@
 namespace switchyard::kernels {
 
 double measure_peak_flops(DType dtype) {
-    const std::int64_t n = dtype == DType::f64 ? 512 : 1024;
+    const std::int64_t n = peak_product_size(dtype);
     Tensor all;
     const Arena arena = allocate_scratch([&](Arena& a) {
         all = a.take(MemoryClass::workspace, dtype, {3, n, n});

@@ -29,6 +29,10 @@ void matmul(const Matmul& p) {
     gemm(g, p.a.raw(), p.b.raw(), p.c.raw());
 }
 
+std::int64_t peak_product_size(DType dtype) {
+    return dtype == DType::f64 ? 512 : 1024;
+}
+
 int num_threads() {
     return omp_get_max_threads();
 }

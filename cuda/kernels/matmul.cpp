@@ -3,6 +3,8 @@
 // made once for each kind of product and takes the first choice of the library's heuristic, never the fastest
 // of a trial, so that a run that resumes computes the same bits. Products run on the compute stream alone:
 // one workspace serves all.
+#include "kernels/matmul.hpp"
+
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 #include <omp.h>
@@ -19,7 +21,6 @@
 #include "core/error.hpp"
 #include "core/units.hpp"
 #include "cuda/runtime.hpp"
-#include "kernels/matmul.hpp"
 #include "kernels/product_sizes.hpp"
 
 namespace switchyard::kernels {
@@ -175,12 +176,18 @@ void matmul(const Matmul& p) {
                                      cuda::compute_stream()));
 }
 
+/// Grows with the device: 8,192 on an H100, 1.5 ms. f32 and f64 are slower by 10 and more.
+std::int64_t peak_product_size(DType dtype) {
+    constexpr std::int64_t per_multiprocessor = 64, step = 256, most = 8192;
+    const std::int64_t n = cuda::multiprocessors() * per_multiprocessor / step * step;
+    return std::clamp(dtype == DType::bf16 ? n : n / 2, step, most);
+}
+
 std::string matmul_library() {
     const std::size_t version = cublasLtGetVersion();
     return fmt::format("cuBLASLt {}.{}.{}", version / 10000, version / 100 % 100, version % 100);
 }
 
-/// The host's threads: they sum what is staged through its memory and write files; no kernel uses them.
 int num_threads() {
     return omp_get_max_threads();
 }
