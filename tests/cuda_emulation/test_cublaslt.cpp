@@ -25,7 +25,6 @@ struct Product {
     void* d_data;
     std::uint32_t alignment = 256, schemes = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     std::uint64_t workspace_bytes = 0;
-    HostTensor workspace = scratch_of(1 << 16);
     cublasLtMatmulHeuristicResult_t found{};
 
     Product(cudaDataType in, cudaDataType out, const HostTensor& left, const HostTensor& right,
@@ -38,6 +37,10 @@ struct Product {
           b_data(Tensor(right).raw()),
           d_data(Tensor(result).raw()) {}
 
+    static void* workspace() {
+        static const HostTensor memory = scratch_of(1 << 16);
+        return Tensor(memory).raw();
+    }
     template <class Call>
     cublasStatus_t with_descriptors(Call call) {
         cublasLtHandle_t handle = nullptr;
@@ -88,7 +91,7 @@ struct Product {
             return cublasLtMatmul(
                 handle, product, f64 ? static_cast<const void*>(&wide_one) : &one, a_data, layouts[0], b_data,
                 layouts[1], f64 ? static_cast<const void*>(&wide_zero) : &zero, d_data, layouts[2], d_data,
-                layouts[3], &found.algo, Tensor(workspace).raw(), workspace_bytes, cuda::compute_stream());
+                layouts[3], &found.algo, workspace(), workspace_bytes, cuda::compute_stream());
         });
     }
 };
