@@ -10,6 +10,7 @@
 #include "commands/commands.hpp"
 #include "core/error.hpp"
 #include "core/output.hpp"
+#include "core/processor.hpp"
 #include "core/units.hpp"
 #include "kernels/matmul.hpp"
 #include "plan/alternatives.hpp"
@@ -39,7 +40,8 @@ struct Times {
 
 Times times_of(const PlanRequest& request, const Plan& plan) {
     Times times;
-    times.products_s = plan.flops_per_token.executed * plan.tokens_per_step / request.peak_flops;
+    if (request.peak_flops > 0)
+        times.products_s = plan.flops_per_token.executed * plan.tokens_per_step / request.peak_flops;
     if (request.network > 0) times.network_s = total_bytes(plan.rank.mean()) / request.network;
     return times;
 }
@@ -65,7 +67,9 @@ ordered_json json_of(const PlanRequest& request, const Plan& plan) {
     result["flops_per_step"] = {{"dense", plan.flops_per_token.dense * plan.tokens_per_step},
                                 {"executed", plan.flops_per_token.executed * plan.tokens_per_step}};
     const Times times = times_of(request, plan);
-    result["step_s"] = {{"products", times.products_s}, {"network", times.network_s}};
+    result["step_s"] = {
+        {"products", request.peak_flops > 0 ? ordered_json(times.products_s) : ordered_json()},
+        {"network", times.network_s}};
     result["checkpoint_bytes"] = plan.checkpoint_bytes;
     const SavePlan save = plan_save(request.config, plan.checkpoint_bytes, plan.ranks);
     result["save"] = {{"rank_bytes", save.rank_bytes},
@@ -155,6 +159,12 @@ void print(const PlanRequest& request, const Plan& plan) {
     }
     print_save(request, plan);
     print_alternatives(request.config, plan);
+    if (request.peak_flops == 0) {
+        print_result(
+            "\ntime of a step: not known (no GPU can be used here, so the rate of products was not "
+            "measured)\n");
+        return;
+    }
     const Times times = times_of(request, plan);
     print_result("\ntime of a step: at least {} in matrix products at the rate measured here",
                  duration_text(times.products_s));
@@ -191,7 +201,8 @@ int run_plan(const CommandContext& context, const Arguments& arguments) {
         request.disk = arguments.real("disk", 1, 1e-6, 1e9) * 1e9;
     });
     if (context.world.rank() != 0) return 0;
-    request.peak_flops = kernels::measure_peak_flops(dtype_from_name(config.run.dtype)) * request.ranks;
+    if (!backend::processor().name.empty())
+        request.peak_flops = kernels::measure_peak_flops(dtype_from_name(config.run.dtype)) * request.ranks;
     const Plan plan = make_plan(config, request.ranks, 0, request.steps);
     if (arguments.has("json"))
         print_result("{}\n", json_of(request, plan).dump(2));

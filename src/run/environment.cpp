@@ -19,6 +19,7 @@
 #include "comm/collectives.hpp"
 #include "comm/library.hpp"
 #include "core/host.hpp"
+#include "core/processor.hpp"
 #include "core/version.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "io/files/files.hpp"
@@ -79,15 +80,6 @@ int threads_per_core() {
     return std::max(1, static_cast<int>(of_core.size()));
 }
 
-/// Linux's name of it.
-std::string cpu_name() {
-    std::ifstream file("/proc/cpuinfo");
-    for (std::string line; std::getline(file, line);)
-        if (line.starts_with("model name") && line.find(": ") != line.npos)
-            return line.substr(line.find(": ") + 2);
-    return "unknown";
-}
-
 ordered_json relevant_variables() {
     constexpr std::string_view prefixes[] = {"SLURM_", "OMP_",       "KMP_",      "GOMP_",
                                              "DNNL_",  "ONEDNN_",    "OMPI_MCA_", "OMPI_COMM_WORLD_SIZE",
@@ -115,10 +107,48 @@ ordered_json relevant_variables() {
     return variables;
 }
 
+bool on_gpus(const ordered_json& environment) {
+    return environment["ranks"].at(0).contains("gpu");
+}
+
+std::string gpu_crowding_text(const ordered_json& environment) {
+    std::map<std::pair<std::string, int>, int> ranks_of;
+    for (const ordered_json& rank : environment["ranks"]) {
+        const std::string host = rank["host"];
+        const int gpu = rank["gpu"]["number"], ranks = ++ranks_of[{host, gpu}];
+        if (ranks == 2)
+            return fmt::format(
+                "several ranks share GPU {} of {} (they take turns, and their collectives go through host "
+                "memory); "
+                "start one rank per GPU",
+                gpu, host);
+    }
+    return "";
+}
+
 }  // namespace
+
+std::vector<std::string> rank_lines(const ordered_json& environment) {
+    if (!on_gpus(environment)) return {};
+    std::vector<std::string> lines;
+    for (std::size_t r = 0; r < environment["ranks"].size(); ++r) {
+        const ordered_json& rank = environment["ranks"][r];
+        lines.push_back(fmt::format("rank {:<6} {}, GPU {} ({}), cores {}", r, std::string(rank["host"]),
+                                    int{rank["gpu"]["number"]}, std::string(rank["gpu"]["name"]),
+                                    std::string(rank["cores"])));
+    }
+    constexpr std::size_t most = 16;
+    if (lines.size() > most) {
+        const std::size_t left = lines.size() - most;
+        lines.resize(most);
+        lines.push_back(fmt::format("            and {} more ranks, all in environment.json", left));
+    }
+    return lines;
+}
 
 std::string crowding_text(const ordered_json& environment) {
     const int threads = environment["num_threads"];
+    if (on_gpus(environment)) return gpu_crowding_text(environment);
     for (const auto& [host, use] : use_of_hosts(environment)) {
         const auto& [ranks, cores] = use;
         const int num_cores = static_cast<int>(cores.size());
@@ -136,6 +166,7 @@ std::string crowding_text(const ordered_json& environment) {
 
 std::string idle_text(const ordered_json& environment) {
     const int threads = environment["num_threads"], per_core = environment.value("threads_per_core", 1);
+    if (on_gpus(environment)) return "";
     for (const auto& [host, use] : use_of_hosts(environment)) {
         const auto& [ranks, cpus] = use;
         const int cores = static_cast<int>(cpus.size()) / std::max(1, per_core), used = ranks * threads;
@@ -150,13 +181,13 @@ std::string idle_text(const ordered_json& environment) {
 }
 
 ordered_json environment(const Topology& topology, const StartInfo& start) {
-    const std::vector<std::string> lines = gather(topology.world, host_name() + '\n' + binding());
+    const backend::Processor mine = backend::processor();
+    ordered_json place{{"host", host_name()}, {"cores", binding()}};
+    if (mine.is_gpu) place["gpu"] = {{"number", mine.number}, {"name", mine.name}};
+    const std::vector<std::string> places = gather(topology.world, place.dump());
     if (topology.world.rank() != 0) return {};
     ordered_json ranks = ordered_json::array();
-    for (const std::string& line : lines) {
-        const std::size_t end = line.find('\n');
-        ranks.push_back({{"host", line.substr(0, end)}, {"cores", line.substr(end + 1)}});
-    }
+    for (const std::string& text : places) ranks.push_back(ordered_json::parse(text));
     ordered_json result;
     result["version"] = version().number;
     result["revision"] = version().revision;

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 #include "comm/topology.hpp"
 
@@ -18,7 +19,11 @@ struct StartInfo {
 /// Collective over the world; rank 0 gets it, the others nothing.
 nlohmann::ordered_json environment(const Topology&, const StartInfo&);
 
-/// "" or what is wrong with the hosts of environment(): threads of its ranks exceed the cores they may use.
+/// Where each rank computes, for people: host, GPU and cores. Nothing on CPUs.
+std::vector<std::string> rank_lines(const nlohmann::ordered_json& environment);
+
+/// "" or what is wrong with the hosts of environment(): threads of its ranks exceed the cores they may use,
+/// or several ranks compute on one GPU.
 std::string crowding_text(const nlohmann::ordered_json& environment);
 /// A sentence where ranks and threads leave cores of a host without work, as OMP_NUM_THREADS=1 of a login
 /// shell does; empty where they do not.

@@ -100,6 +100,7 @@ void Record::announce(const ordered_json& environment, const RunScale& scale) {
     for (const std::string& line : start_lines(config_, plan_, kernels::num_threads(), scale.peak_flops))
         progress_.line(line);
     progress_.line(memory_line(plan_));
+    for (const std::string& line : rank_lines(environment)) progress_.line(line);
     if (const std::string crowding = crowding_text(environment); !crowding.empty())
         progress_.line("warning     " + crowding);
     if (const std::string idle = idle_text(environment); !idle.empty()) progress_.line("note        " + idle);

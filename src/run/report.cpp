@@ -93,9 +93,10 @@ std::vector<std::string> start_lines(const Config& config, const Plan& plan, int
                                        bytes_text(save.memory))
                          : ""));
     lines.push_back(fmt::format(
-        "step        {} tokens, {}FLOP executed ({}FLOP dense), products at {}FLOP/s here",
-        count_text(plan.tokens_per_step), count_text(plan.flops_per_token.executed * plan.tokens_per_step),
-        count_text(plan.flops_per_token.dense * plan.tokens_per_step), count_text(peak_flops)));
+        "step        {} tokens, {}FLOP executed ({}FLOP dense){}", count_text(plan.tokens_per_step),
+        count_text(plan.flops_per_token.executed * plan.tokens_per_step),
+        count_text(plan.flops_per_token.dense * plan.tokens_per_step),
+        peak_flops > 0 ? fmt::format(", products at {}FLOP/s here", count_text(peak_flops)) : ""));
     for (const std::string& note : plan.notes) lines.push_back("note        " + note);
     return lines;
 }

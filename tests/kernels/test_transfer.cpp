@@ -32,6 +32,22 @@ TEST(Transfer, LeavesNeighboursAlone) {
     for (std::size_t i = 0; i < 4; ++i) EXPECT_EQ(back[1 + i], before[16 + i]);
 }
 
+TEST(Transfer, ManyMebibytesInBothDirections) {
+    const std::int64_t size = (19 << 20) / 4 + 3;  // more than a back end may hold on the way at once
+    std::vector<std::uint32_t> host(static_cast<std::size_t>(size)), back(host.size());
+    for (std::size_t i = 0; i < host.size(); ++i) host[i] = static_cast<std::uint32_t>(i * 2654435761u);
+    const HostTensor tensor(DType::i32, {size});
+    const Tensor mirror = tensor;
+    for (int round = 0; round < 2; ++round) {
+        std::vector<std::uint32_t> given = host;
+        kernels::upload(given.data(), mirror);
+        std::fill(given.begin(), given.end(), 0);  // is the caller's again
+        kernels::download(mirror, back.data());
+        EXPECT_TRUE(back == host);
+        for (std::uint32_t& x : host) x = ~x;
+    }
+}
+
 TEST(Transfer, OfNothingTouchesNothing) {
     for (const Tensor& nothing : {Tensor(), Tensor(nullptr, DType::f32, {0, 4})}) {
         EXPECT_NO_THROW(kernels::upload(nullptr, nothing));

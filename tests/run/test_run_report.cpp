@@ -245,6 +245,7 @@ TEST(CrowdingTest, CountsThreadsAgainstTheCoresOfEachHost) {
         return crowding_text(environment);
     };
     EXPECT_EQ(on(2, {{"a", "0-1"}, {"a", "2-3"}, {"b", "0-1"}}), "");
+    EXPECT_TRUE(rank_lines({{"ranks", {{{"host", "a"}, {"cores", "0-1"}}}}}).empty()) << "on CPUs";
     EXPECT_EQ(on(4, {{"a", "0-7"}, {"a", "0-7"}}), "") << "unbound ranks may share what suffices for both";
     EXPECT_EQ(on(1, {{"a", "unknown"}, {"a", "unknown"}}), "");
     EXPECT_EQ(on(2, {{"b", "0-3"}, {"a", "0,2"}, {"a", "0,2"}}),
@@ -256,6 +257,22 @@ TEST(CrowdingTest, CountsThreadsAgainstTheCoresOfEachHost) {
     EXPECT_EQ(on(2, {{"a", "5"}}),
               "1 rank of 2 threads share 1 core of a (they take turns, and every step waits for the last); "
               "set OMP_NUM_THREADS=1 and check the binding");
+}
+
+TEST(CrowdingTest, RanksOnGpusHaveOneEach) {
+    const auto on = [](std::vector<std::pair<std::string, int>> gpus) {
+        ordered_json environment{{"num_threads", 8}, {"ranks", ordered_json::array()}};
+        for (const auto& [host, number] : gpus)
+            environment["ranks"].push_back(
+                {{"host", host}, {"cores", "0-3"}, {"gpu", {{"number", number}, {"name", "H100"}}}});
+        return environment;
+    };
+    const ordered_json sound = on({{"a", 0}, {"a", 1}, {"b", 0}});
+    EXPECT_EQ(crowding_text(sound), "") << "threads of the host are no matter";
+    EXPECT_EQ(idle_text(sound), "");
+    EXPECT_EQ(rank_lines(sound).at(1), "rank 1      a, GPU 1 (H100), cores 0-3");
+    EXPECT_EQ(crowding_text(on({{"a", 0}, {"b", 1}, {"b", 1}})).find("several ranks share GPU 1 of b ("), 0u);
+    EXPECT_EQ(rank_lines(on(std::vector<std::pair<std::string, int>>(20, {"a", 0}))).size(), 17u);
 }
 
 TEST(IdleTest, CountsCoresWithoutWork) {
