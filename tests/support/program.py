@@ -1,6 +1,6 @@
 """Small runs of the program for tests: tokens, settings, launches, and what a run directory says afterwards.
 
-A test script takes --build=DIRECTORY (where the program is) and unittest's arguments.
+A test script takes --build=DIRECTORY (where the program is), --program=NAME (of another back end) and unittest's arguments.
 """
 import contextlib
 import json
@@ -42,6 +42,7 @@ def option(name, default):
 
 
 BUILD = pathlib.Path(option("build", ROOT / "build" / "release"))
+TRAINER = option("program", "switchyard")  # that trains; commands are always those of `switchyard`
 MODEL = {"hidden_size": 24, "num_heads": 12, "num_kv_heads": 12, "num_layers": 2, "ffn_size": 37}
 TINY = {
     **{f"model.{key}": value for key, value in MODEL.items()},
@@ -169,7 +170,7 @@ class Run:
         settings = {**self.settings, **{key.replace("__", "."): value for key, value in changes.items()}}
         launcher = [*MPIRUN, "-n", ranks] if ranks > 1 else []
         variables = [f"{key}={value}" for key, value in self.environment.items()]
-        return Launch([*launcher, "env", *variables, BUILD / "switchyard", "train", *arguments(settings)])
+        return Launch([*launcher, "env", *variables, BUILD / TRAINER, "train", *arguments(settings)])
 
     def train(self, ranks=1, **changes):
         """To its end: (exit code, output)."""

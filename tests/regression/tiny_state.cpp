@@ -1,0 +1,67 @@
+// tiny_state TP FROM STEPS TO [--key=value...]: the tiny run of tests on the ranks it is started on. Loads
+// the state FROM
+// (-: step 0), makes STEPS steps, prints step, loss and gradient norm of each in full precision, and saves
+// the state in TO
+// (-: not at all). For comparison of back ends, whose programs differ in nothing else.
+#include <mpi.h>
+
+#include <cstdlib>
+
+#include "core/error.hpp"
+#include "core/output.hpp"
+#include "io/checkpoint/state_io.hpp"
+#include "support/tiny_run.hpp"
+
+using namespace switchyard;
+
+namespace {
+
+void load(testing::TinyRun& run, const std::string& path) {
+    const CheckpointReader reader(run.state().context.topology.world, path);
+    StateIo io(reader);
+    run.state().step = std::get<std::int64_t>(reader.attribute("/", "step"));
+    run.state().visit(io);
+}
+
+void save(testing::TinyRun& run, const std::string& path) {
+    CheckpointWriter writer(run.state().context.topology.world, path);
+    StateIo io(writer);
+    writer.attribute("/", "step", run.state().step);
+    writer.attribute("/", "dtype", run.config().run.dtype);
+    run.state().visit(io);
+    writer.commit();
+}
+
+void run(const std::vector<std::string>& words) {
+    const Comm world = Comm::duplicate(MPI_COMM_WORLD);
+    std::vector<std::string> arguments(words.begin() + 4, words.end());
+    arguments.push_back("--parallel.tp=" + words[0]);
+    const Topology topology = Topology::create(world, std::atoi(words[0].c_str()));
+    testing::TinyRun run(testing::tiny_config(arguments), topology);
+    if (words[1] != "-") load(run, words[1]);
+    for (int i = 0; i < std::atoi(words[2].c_str()); ++i) {
+        const StepResult result = run.step();
+        if (world.rank() == 0)
+            print_result("{} {:.17g} {:.17g}\n", run.state().step, result.loss, result.grad_norm);
+    }
+    if (words[3] != "-") save(run, words[3]);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    MPI_Init(&argc, &argv);
+    const std::vector<std::string> words(argv + 1, argv + argc);
+    int status = 1;
+    if (words.size() >= 4) {
+        try {
+            run(words);
+            status = 0;
+        } catch (const std::exception& error) {
+            print_error("error: {}", error.what());
+        }
+    }
+    if (status != 0) MPI_Abort(MPI_COMM_WORLD, status);
+    MPI_Finalize();
+    return 0;
+}
