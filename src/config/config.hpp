@@ -73,6 +73,7 @@ struct RunConfig {
     double signal_lead = 0;              // s; 0: not known
     double hang_timeout = 600;           // s; 0: no watchdog
     std::int64_t check_replicas = 1000;  // steps between comparisons of replicas; 0: never
+    std::string trace_steps;             // "first:last", for a profiler
     std::string init_from;
     std::string init_state = "weights";  // weights, all
 

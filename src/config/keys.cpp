@@ -213,6 +213,8 @@ void add_run_keys(std::vector<Key>& keys) {
     add("run.check_replicas", &R::check_replicas, integer(0),
         {"steps", "between comparisons of the frozen weights that several ranks hold alike; 0: never",
          on_resume});
+    add("run.trace_steps", &R::trace_steps, text(),
+        {"first:last", "steps that a profiler records (nsys --capture-range=cudaProfilerApi)", on_resume});
     add("run.init_from", &R::init_from, text(),
         {"", "checkpoint or run directory whose state starts the run at step 0"});
     add("run.init_state", &R::init_state, one_of({"weights", "all"}),

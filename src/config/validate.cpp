@@ -4,6 +4,7 @@
 
 #include "comm/topology.hpp"
 #include "config/option_table.hpp"
+#include "config/step_range.hpp"
 #include "config/value_rule.hpp"
 #include "core/error.hpp"
 
@@ -92,6 +93,7 @@ void check_optim_and_run(const OptimConfig& optim, const RunConfig& run) {
             "optim.warmup_steps = {} and a decay of {} steps (optim.decay_ratio = {}) exceed run.steps = {} "
             "(warm-up and decay would overlap); shorten one of them",
             optim.warmup_steps, decay_steps, optim.decay_ratio, run.steps);
+    step_range("run.trace_steps", run.trace_steps);
     require(!run.dir.empty(), "run.dir is empty (log and checkpoints need a directory); give one");
 }
 

@@ -7,6 +7,7 @@
 #include "comm/failure.hpp"
 #include "core/backend_memory.hpp"
 #include "core/sign_of_life.hpp"
+#include "core/trace.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "kernels/matmul.hpp"
 #include "run/initial_state.hpp"
@@ -46,6 +47,7 @@ Trainer::Trainer(const Topology& topology, const Config& config, const TokenFile
       tokens_(tokens),
       requests_(requests),
       fault_(topology.world.rank()),
+      traced_(step_range("run.trace_steps", config.run.trace_steps)),
       loader_(tokens, config.data.seq_len, config.run.seed, config.data.mask_documents),
       record_(topology.world, config) {}
 
@@ -149,7 +151,9 @@ StepFigures Trainer::one_step() {
     figures.phases.on_lap([number](Phase phase) { sign_of_life(name_of(phase), number); });
     const Traffic before = traffic_;
     const double start = seconds_now();
+    if (number == traced_.first) backend::begin_capture();
     figures.result = train_step(state(), loader_, first_sample_, figures.phases);
+    if (number == traced_.last) backend::end_capture();
     figures.step_s = seconds_now() - start;
     figures.step = state().step;
     for (int g = 0; g < num_traffic_groups; ++g) figures.sent.bytes[g] = traffic_.bytes[g] - before.bytes[g];

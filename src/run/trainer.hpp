@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "config/step_range.hpp"
 #include "io/tokens/token_loader.hpp"
 #include "run/environment.hpp"
 #include "run/record.hpp"
@@ -52,6 +53,7 @@ class Trainer {
     const TokenFile& tokens_;
     StopRequests& requests_;
     TestFault fault_;
+    StepRange traced_;
     TokenLoader loader_;
     Record record_;
     std::optional<Watchdog> watchdog_;

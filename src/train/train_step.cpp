@@ -5,6 +5,7 @@
 
 #include "core/call_counts.hpp"
 #include "core/error.hpp"
+#include "core/trace.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/reductions.hpp"
 #include "kernels/transfer.hpp"
@@ -20,20 +21,31 @@ void upload(const Batch& batch, const MicroBatch& to) {
     if (!to.first_key.empty()) kernels::upload(batch.first_key.data(), to.first_key);
 }
 
-/// Ends phases; what collectives wait meanwhile goes to the timer.
-class Laps {
+/// The phases of a step, one after the other; what collectives wait meanwhile goes to the timer.
+class Phases {
   public:
-    Laps(PhaseTimer& timer, Traffic& traffic) : timer_(timer), traffic_(traffic) {
+    Phases(PhaseTimer& timer, Traffic& traffic, Phase first) : timer_(timer), traffic_(traffic), now_(first) {
         traffic_.waits = &timer_.waits();
+        backend::begin_range(name_of(now_));
     }
-    ~Laps() { traffic_.waits = nullptr; }
-    Laps(const Laps&) = delete;
-    Laps& operator=(const Laps&) = delete;
-    void end(Phase phase) { timer_.lap(phase); }
+    ~Phases() {
+        backend::end_range();
+        traffic_.waits = nullptr;
+    }
+    Phases(const Phases&) = delete;
+    Phases& operator=(const Phases&) = delete;
+
+    void begin(Phase next) {
+        end();
+        backend::end_range();
+        backend::begin_range(name_of(now_ = next));
+    }
+    void end() { timer_.lap(now_); }
 
   private:
     PhaseTimer& timer_;
     Traffic& traffic_;
+    Phase now_;
 };
 
 double host_value(Tensor scalar) {
@@ -70,7 +82,7 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     const std::int64_t per_rank = config.data.global_batch / dp.size();
     const std::int64_t first = s.step * config.data.global_batch + dp.rank() * per_rank;
     const double scale = 1.0 / static_cast<double>(config.data.global_batch * config.data.seq_len);
-    Laps laps(timer, s.context.traffic);
+    Phases phases(timer, s.context.traffic, Phase::optimizer);
     Batch batch;
     StepResult result;
 
@@ -78,18 +90,18 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     kernels::zero(loss);
     s.optimizer.zero_gradients();
     s.method->begin_step(s.step);
-    laps.end(Phase::optimizer);
     for (std::int64_t done = 0; done < per_rank; done += config.data.micro_batch) {
+        phases.begin(Phase::data);
         read_once_per_tp_group(s.context, source, first + done, batch);
         upload(batch, s.model.batch());
-        laps.end(Phase::data);
+        phases.begin(Phase::forward);
         s.method->begin_micro_batch(s.model);
         s.model.forward(scale);
         kernels::add(s.model.loss(), loss);
-        laps.end(Phase::forward);
+        phases.begin(Phase::backward);
         s.model.backward();
-        laps.end(Phase::backward);
     }
+    phases.begin(Phase::optimizer);
     s.method->reduce_gradients(s.optimizer);
     s.method->squared_gradient_norm(s.optimizer);
     s.loss_of_ranks.combine(loss, kernels::Combine::sum, s.context.traffic);
@@ -101,7 +113,7 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     s.method->before_update(s.optimizer, s.step);
     s.method->update(s.optimizer, factor);
     s.optimizer.gather_values();
-    laps.end(Phase::optimizer);
+    phases.begin(Phase::switching);
     result.method = s.method->after_gather(s.optimizer, s.step);
 
     const std::span<const double> scalars = s.optimizer.scalars().read();  // the host waits here alone
@@ -111,7 +123,7 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     s.method->end_step(scalars, result.method);
     ++s.step;
     s.weights_changed();
-    laps.end(Phase::switching);
+    phases.end();
     return result;
 }
 

@@ -504,6 +504,9 @@ TEST(Validate, StepsAndFormats) {
     expect_invalid({"--optim.schedule=wsd", "--optim.warmup_steps=600", "--optim.decay_ratio=0.5"}, 1,
                    {"warmup_steps = 600", "500 steps", "run.steps = 1000"});
     expect_invalid({"--run.dir="}, 1, {"run.dir is empty"});
+    for (const char* range : {"5", "5:", ":5", "0:5", "6:5", "2:3x", "two:3", "-1:2"})
+        expect_invalid({std::string("--run.trace_steps=") + range}, 1,
+                       {std::string("run.trace_steps = `") + range + "`", "like 10:12"});
     Config config = config_of("", {"--model.vocab_size=1000"});
     config.run.steps = 0;
     expect_words(message_of([&] { validate(config, 1); }), {"run.steps = 0", "at least one step"});
@@ -518,7 +521,7 @@ TEST(Compare, AllowsWhatTheResumeContractLists) {
         "data.micro_batch=2",   "model.recompute=true",       "run.dir=else",          "run.log_interval=1",
         "run.eval_interval=5",  "run.save_interval=5",        "run.keep_last=9",       "run.keep_every=9",
         "run.wall_limit=60",    "run.hang_timeout=0",         "run.stop_step=5",       "run.signal_lead=30",
-        "run.check_replicas=5", "run.async_save=false",       "io.window=65536"};
+        "run.check_replicas=5", "run.async_save=false",       "io.window=65536",       "run.trace_steps=3:5"};
     std::set<std::string> free_names;
     for (const std::string& setting : free) {
         const auto changes = compare_configs(stored, config_of("", {"--" + setting}), methods());

@@ -1,0 +1,75 @@
+#!/usr/bin/python3
+"""The CUDA program as a user meets it, on an emulated GPU: what it says at the start, without a GPU, and out of memory.
+
+--build=DIRECTORY --program=switchyard-cuda-emulated
+"""
+import pathlib
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from support import program  # noqa: E402
+
+OF_A_STEP = ["optimizer", "data", "forward", "backward", "optimizer", "switching"]
+
+
+class CudaProgram(program.Test):
+    def command(self, *words, **environment):
+        return subprocess.run([program.BUILD / program.TRAINER, *map(str, words)], env={**program.ENVIRONMENT, **environment},
+                              capture_output=True, text=True, timeout=program.PATIENCE_S)  # fmt: skip
+
+    def short_run(self, name="run", **settings):
+        return self.run_of(name, **{"data.global_batch": 2, "model.num_layers": 1, "run.steps": 4, "run.stop_step": 4, **settings})
+
+    def test_the_start_names_the_gpu_of_each_rank(self):
+        run = self.short_run(**{"run.stop_step": 1})
+        output = self.assert_trains(run, ranks=2, **{"parallel__tp": 2})
+        for rank in range(2):
+            self.assertRegex(output, rf"rank {rank} +\S+, GPU 0 \(emulated GPU\), cores ")
+        self.assertIn("several ranks share GPU 0", output)
+        run = self.short_run("spread", **{"run.stop_step": 1})
+        run.environment["CUDA_EMULATION_DEVICES"] = "2"
+        output = self.assert_trains(run, ranks=2, **{"parallel__tp": 2})
+        self.assertRegex(output, r"rank 1 +\S+, GPU 1 \(emulated GPU\)")
+        self.assertNotIn("several ranks share", output)
+
+    def test_commands_that_compute_nothing_need_no_gpu(self):
+        run = self.short_run()
+        self.assert_trains(run)
+        settings = program.arguments({**run.settings, "run.dir": self.folder / "none"})
+        for words, expected in (
+            (["plan", *settings], "no GPU can be used here"),
+            (["inspect", run.checkpoint()], "step"),
+            (["verify", run.checkpoint()], ""),
+            (["diff", run.checkpoint(), run.checkpoint()], "identical"),
+            (["tokenize", pathlib.Path(__file__), f"--output={self.folder / 't.h5'}", "--vocab_size=300"], ""),
+        ):
+            result = self.command(*words, CUDA_EMULATION_DEVICES="0")
+            self.assertEqual(result.returncode, 0, f"{words[0]}: {result.stdout}{result.stderr}")
+            self.assertIn(expected, result.stdout, words[0])
+        result = self.command("train", *settings, CUDA_EMULATION_DEVICES="0")
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertRegex(result.stderr, r"computes on an NVIDIA GPU, and none can be used here.*; start it on a node with a GPU")
+
+    def test_a_gpu_that_is_too_small_is_named_with_what_needs_its_memory(self):
+        settings = program.arguments(self.short_run().settings)
+        result = self.command("train", *settings, CUDA_EMULATION_MEMORY="100000")
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertRegex(result.stderr, r"out of memory: 1 ranks on GPU 0 of \S+ need .* are available.*activations.*; use more nodes")
+
+    def test_a_profiler_sees_the_phases_and_the_steps_asked_for(self):
+        run = self.short_run(**{"run.trace_steps": "2:3"})
+        run.environment["CUDA_EMULATION_TRACE"] = "1"
+        lines = [line for line in self.assert_trains(run).splitlines() if line.startswith(("range", "capture"))]
+        begins, ends = lines.index("capture begins"), lines.index("capture ends")
+        steps = [f"range {phase} 0" for phase in OF_A_STEP]
+        inside = [line for line in lines[begins + 1 : ends] if line.endswith(" 0")]
+        once = [f"range {p} 0" for p in ("data", "forward", "backward")]
+        per_step = steps[:1] + once * 2 + steps[4:]
+        self.assertEqual(inside, per_step * 2)
+        self.assertEqual([line for line in lines[:begins] if line.endswith(" 0")], per_step)
+
+
+if __name__ == "__main__":
+    unittest.main()
