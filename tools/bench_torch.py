@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times the training step of a LLaMA in PyTorch on CPU: what Switchyard's own step is compared with (bench_step.py).
+"""Times the training step of a LLaMA in PyTorch on CPUs or a GPU: what Switchyard's own step is compared with (bench_step.py).
 
 torch.compile, scaled_dot_product_attention, fused AdamW, clipping by global norm. Prints one JSON object with
 tokens_per_s (of the median step) and the times step_s of the measured steps; compilation and warm-up are not among them.
@@ -20,9 +20,13 @@ import time
 
 
 class Sizes:
-    """60m of the presets; vocabulary as the T5 tokenizer's, head not tied."""
+    """One of the presets; vocabulary as the T5 tokenizer's, head not tied."""
     hidden, ffn, layers, heads, vocab = 512, 1376, 8, 8, 32100
     theta, eps = 10000.0, 1e-6
+
+
+PRESETS = {  # hidden, feed-forward, layers, heads, as in src/config/presets.cpp
+    "60m": (512, 1376, 8, 8), "130m": (768, 2048, 12, 12), "350m": (1024, 2736, 24, 16), "1b": (2048, 5461, 24, 32)}
 
 
 def build(torch, sizes, seq_len):
@@ -81,6 +85,8 @@ def build(torch, sizes, seq_len):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", choices=("f32", "bf16", "bf16-autocast"), default="f32")
+    parser.add_argument("--preset", choices=PRESETS, default="60m")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--batch", type=int, default=4, help="sequences per step")
     parser.add_argument("--seq-len", type=int, default=512)
@@ -97,23 +103,28 @@ def main():
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     Sizes.vocab = arguments.vocab
+    Sizes.hidden, Sizes.ffn, Sizes.layers, Sizes.heads = PRESETS[arguments.preset]
+    device = torch.device(arguments.device)
 
-    model = build(torch, Sizes, arguments.seq_len)
+    model = build(torch, Sizes, arguments.seq_len).to(device)
     if arguments.dtype == "bf16":
         model = model.bfloat16()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.0, fused=True)
     forward = model if arguments.no_compile else torch.compile(model)
-    ids = torch.randint(0, Sizes.vocab, (arguments.batch, arguments.seq_len + 1))
+    ids = torch.randint(0, Sizes.vocab, (arguments.batch, arguments.seq_len + 1)).to(device)
     tokens, targets = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
     def step():
-        with torch.autocast("cpu", torch.bfloat16, enabled=arguments.dtype == "bf16-autocast"):
+        with torch.autocast(arguments.device, torch.bfloat16, enabled=arguments.dtype == "bf16-autocast"):
             loss = forward(tokens, targets)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return loss.item()
+        value = loss.item()
+        if arguments.device == "cuda":
+            torch.cuda.synchronize()  # the update too is part of the step
+        return value
 
     losses, step_s = [], []
     for i in range(arguments.warmup + arguments.steps):
