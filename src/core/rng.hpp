@@ -27,7 +27,7 @@ constexpr std::uint64_t stream_key(std::uint64_t seed, std::string_view name) {
 }
 
 /// Philox4x32-10: four 32-bit words for a 128-bit counter (low, high) and a 64-bit key.
-inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t low, std::uint64_t high = 0) {
+constexpr std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t low, std::uint64_t high = 0) {
     std::uint32_t c0 = static_cast<std::uint32_t>(low), c1 = static_cast<std::uint32_t>(low >> 32);
     std::uint32_t c2 = static_cast<std::uint32_t>(high), c3 = static_cast<std::uint32_t>(high >> 32);
     std::uint32_t k0 = static_cast<std::uint32_t>(key), k1 = static_cast<std::uint32_t>(key >> 32);
@@ -46,19 +46,19 @@ inline std::array<std::uint32_t, 4> philox(std::uint64_t key, std::uint64_t low,
 
 /// Uniform in (0, 1), from words 2j and 2j+1 of one Philox block. The result is exactly an odd multiple of
 /// 2^-53 and therefore never 0 or 1.
-inline double uniform_from_words(std::uint32_t high, std::uint32_t low) {
+constexpr double uniform_from_words(std::uint32_t high, std::uint32_t low) {
     const std::uint64_t fraction = (static_cast<std::uint64_t>(high) << 32 | low) >> 12;
     return (std::bit_cast<double>(0x3FF0000000000000ull | fraction) - 1.0) + 0x1.0p-53;
 }
 
 /// Uniform in (0, 1): elements 2 `pair` and 2 `pair` + 1 of the stream.
-inline std::pair<double, double> uniform_pair(std::uint64_t key, std::uint64_t pair) {
+constexpr std::pair<double, double> uniform_pair(std::uint64_t key, std::uint64_t pair) {
     const auto words = philox(key, pair);
     return {uniform_from_words(words[0], words[1]), uniform_from_words(words[2], words[3])};
 }
 
 /// Uniform in (0, 1): element `index` of the stream.
-inline double uniform(std::uint64_t key, std::uint64_t index) {
+constexpr double uniform(std::uint64_t key, std::uint64_t index) {
     const auto values = uniform_pair(key, index >> 1);
     return index & 1 ? values.second : values.first;
 }
@@ -66,7 +66,7 @@ inline double uniform(std::uint64_t key, std::uint64_t index) {
 /// log(x) for a normal x > 0 and, below, sine and cosine of a fraction of a turn. They have no branches, so
 /// loops over them vectorise, and use basic operations only, so every machine draws the same bits. Errors are
 /// below 3e-16 of the result (log) and below 2.1e-16 (sine, cosine), measured over 2e7 arguments.
-inline double portable_log(double x) {
+constexpr double portable_log(double x) {
     // x = 2^e m with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(s), s = (m - 1) / (m + 1), |s| < 0.172.
     const std::uint64_t bits = std::bit_cast<std::uint64_t>(x), root_half = 0x3FE6A09E667F3BCDull;
     const std::uint64_t biased = (bits - root_half + (1024ull << 52)) >> 52;  // e + 1024
@@ -85,7 +85,7 @@ struct SineCosine {
 };
 
 /// Sine and cosine of 2 pi t, t in [0, 1].
-inline SineCosine sine_cosine_of_turn(double t) {
+constexpr SineCosine sine_cosine_of_turn(double t) {
     // t = quarter / 4 + r exactly, |r| <= 1/8; then the Taylor series at x = 2 pi r.
     constexpr double shifter = 0x1.8p52;
     const double shifted = 4 * t + shifter;
@@ -102,7 +102,7 @@ inline SineCosine sine_cosine_of_turn(double t) {
 }
 
 /// Standard normal: elements 2 `pair` and 2 `pair` + 1 of the stream (Box & Muller 1958).
-inline std::pair<double, double> normal_pair(std::uint64_t key, std::uint64_t pair) {
+constexpr std::pair<double, double> normal_pair(std::uint64_t key, std::uint64_t pair) {
     const auto words = philox(key, pair);
     const double radius = std::sqrt(-2.0 * portable_log(uniform_from_words(words[0], words[1])));
     const SineCosine angle = sine_cosine_of_turn(uniform_from_words(words[2], words[3]));
@@ -110,13 +110,13 @@ inline std::pair<double, double> normal_pair(std::uint64_t key, std::uint64_t pa
 }
 
 /// Standard normal: element `index` of the stream.
-inline double normal(std::uint64_t key, std::uint64_t index) {
+constexpr double normal(std::uint64_t key, std::uint64_t index) {
     const auto values = normal_pair(key, index >> 1);
     return index & 1 ? values.second : values.first;
 }
 
 /// Uniform integer in [0, bound), bound < 2^32, by 64-bit multiply-shift; its bias is negligible.
-inline std::uint64_t uniform_below(std::uint64_t key, std::uint64_t index, std::uint64_t bound) {
+constexpr std::uint64_t uniform_below(std::uint64_t key, std::uint64_t index, std::uint64_t bound) {
     const auto words = philox(key, index);
     const std::uint64_t bits = static_cast<std::uint64_t>(words[0]) << 32 | words[1];
     return static_cast<std::uint64_t>((static_cast<unsigned __int128>(bits) * bound) >> 64);
