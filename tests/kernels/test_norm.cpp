@@ -78,7 +78,8 @@ TEST_P(Norm, BackwardAddsTheFormula) {
 std::vector<Case> cases() {
     std::vector<Case> cases;
     for (DType dtype : compute_types)
-        for (auto [rows, width] : {std::pair{1, 1}, {5, 7}, {3, 64}, {70, 33}, {0, 16}, {300, 130}})
+        for (auto [rows, width] :
+             {std::pair{1, 1}, {5, 7}, {3, 64}, {70, 33}, {0, 16}, {300, 130}, {11, 520}, {2, 4104}})
             cases.push_back({dtype, rows, width});
     return cases;
 }
