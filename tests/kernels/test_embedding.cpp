@@ -50,7 +50,7 @@ TEST_P(Embedding, RangesTogetherEqualTheWholeTable) {
 std::vector<Case> cases() {
     std::vector<Case> cases;
     for (DType dtype : compute_types)
-        for (auto [tokens, width] : {std::pair{0, 8}, {1, 1}, {37, 5}, {200, 130}})
+        for (auto [tokens, width] : {std::pair{0, 8}, {1, 1}, {37, 5}, {200, 130}, {1100, 16}})
             cases.push_back({dtype, tokens, width});
     return cases;
 }
