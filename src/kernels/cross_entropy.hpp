@@ -18,8 +18,8 @@ std::size_t logits_chunk_bytes();
 void softmax_statistics(Tensor logits, Tensor targets, VocabRange, Tensor stats);
 
 /// Combines all_stats (P, 3, n), the statistics of all tp ranks in rank order, into lse (n). loss (1) f64 in
-/// back-end memory += the sum of lse - target logit over the tokens with a target, summed in f64 in token
-/// order.
+/// back-end memory += the sum of lse - target logit over the tokens with a target, summed in f64 in an order
+/// that depends on n alone.
 void combine_statistics(Tensor all_stats, Tensor targets, Tensor lse, Tensor loss);
 
 /// logits (V local padded, n) <- scale * (softmax - onehot(target)), in place; padded rows and ignored tokens

@@ -91,6 +91,7 @@ std::vector<Case> cases() {
     for (DType dtype : compute_types) {
         for (std::int64_t parts : {1, 2, 3, 7})
             cases.push_back({dtype, 9, 77, parts});  // with seven parts the last ranks hold nothing
+        cases.push_back({dtype, 16, 300, 2});        // tokens that fill vectors
         cases.push_back({dtype, 0, 10, 2});
         cases.push_back({dtype, 5, 1, 1});
         cases.push_back({dtype, 6, 9001, 2});
