@@ -48,6 +48,11 @@ struct alignas(16) Vector {
 
 #ifdef SWITCHYARD_CUDA_EMULATION
 
+/// Before a loop over registers: they have no addresses, so its bounds are constants and it is written out.
+#define SWITCHYARD_UNROLL
+/// Before a loop that would take too many registers if it was written out.
+#define SWITCHYARD_NO_UNROLL
+
 template <class T>
 T& block_memory() {
     return *static_cast<T*>(emulation::shared_memory(sizeof(T)));
@@ -67,6 +72,16 @@ __device__ inline float to_f32_device(bf16 x) {
 }
 __device__ inline bf16 to_bf16_device(float x) {
     return to_bf16(x);
+}
+
+/// Two numbers rounded to bf16, `low` in the lower half: one register of a fragment.
+inline std::uint32_t pack_bf16(float low, float high) {
+    return to_bf16(low).bits | static_cast<std::uint32_t>(to_bf16(high).bits) << 16;
+}
+/// 2^x to 2 units in the last place; 0 where that is subnormal.
+inline float exp2_device(float x) {
+    const float power = std::exp2(x);
+    return power < 0x1p-126f ? 0 : power;
 }
 
 /// d (16 x 8) += a (16 x 16) b (16 x 8), bf16 with f32 sums, by one warp; fragments as PTX lays them out for
@@ -101,6 +116,9 @@ void wait_copies() {
 
 #else
 
+#define SWITCHYARD_UNROLL _Pragma("unroll")
+#define SWITCHYARD_NO_UNROLL _Pragma("unroll 1")
+
 template <class T>
 __device__ inline T& block_memory() {
     extern __shared__ __align__(128) unsigned char memory[];
@@ -124,6 +142,17 @@ __device__ inline float to_f32_device(bf16 x) {
 }
 __device__ inline bf16 to_bf16_device(float x) {
     return {__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+}
+
+__device__ inline std::uint32_t pack_bf16(float low, float high) {
+    std::uint32_t both;
+    asm("cvt.rn.bf16x2.f32 %0,%1,%2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+__device__ inline float exp2_device(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0,%1;" : "=f"(power) : "f"(x));
+    return power;
 }
 
 __device__ inline void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {

@@ -50,11 +50,19 @@ Visible visible(Tensor first_key, Tensor scratch, const Extents& e, int tile) {
             .bounds_stride = shared ? 0 : tiles};
 }
 
+/// True if all rows consist of whole 16-byte parts, which the tensor-core kernels copy.
+bool suits_tensor_cores(const Extents& e, std::initializer_list<Tensor> tensors) {
+    if (e.d > TensorCores::largest_size || e.d % 8 != 0) return false;
+    return std::all_of(tensors.begin(), tensors.end(), [](Tensor x) {
+        return x.dtype() == DType::bf16 && reinterpret_cast<std::uintptr_t>(x.raw()) % 16 == 0;
+    });
+}
+
 template <class T>
-Inputs<T> inputs(Tensor q, Tensor k, Tensor v, const Extents& e) {
+Inputs<T> inputs(Tensor q, Tensor k, Tensor v, const Visible& visible, const Extents& e) {
     return {.e = e,
             .scale = static_cast<Wide<T>>(1 / std::sqrt(static_cast<double>(e.d))),
-            .visible = {},
+            .visible = visible,
             .q = q.data<T>(),
             .k = k.data<T>(),
             .v = v.data<T>()};
@@ -71,9 +79,14 @@ void attention_forward(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor o,
     count_kernel(__func__);
     const attention::Extents e = attention::check_forward(q, k, v, first_key, o, lse, scratch);
     if (q.empty()) return;
+    const bool tensor_cores = attention::suits_tensor_cores(e, {q, k, v, o});
+    const attention::Visible visible = attention::visible(
+        first_key, scratch, e, tensor_cores ? attention::TensorCores::tile : attention::Simt::tile);
     dispatch(q.dtype(), [&]<class T>() {
-        attention::Forward<T> a{attention::inputs<T>(q, k, v, e), o.data<T>(), lse.data<Wide<T>>()};
-        a.visible = attention::visible(first_key, scratch, e, attention::Simt::tile);
+        const attention::Forward<T> a{attention::inputs<T>(q, k, v, visible, e), o.data<T>(),
+                                      lse.data<Wide<T>>()};
+        if constexpr (std::is_same_v<T, bf16>)
+            if (tensor_cores) return attention::TensorCores::forward(a);
         attention::Simt::forward(a);
     });
 }
@@ -82,18 +95,23 @@ void attention_backward(const AttentionBackward& x) {
     count_kernel(__func__);
     const attention::Extents e = attention::check_backward(x);
     if (x.q.empty()) return;
+    const bool tensor_cores =
+        attention::suits_tensor_cores(e, {x.q, x.k, x.v, x.o, x.d_o, x.d_q, x.d_k, x.d_v});
+    const attention::Visible visible = attention::visible(
+        x.first_key, x.scratch, e, tensor_cores ? attention::TensorCores::tile : attention::Simt::tile);
     dispatch(x.q.dtype(), [&]<class T>() {
         const attention::Scratch layout(e, x.q.dtype());
-        auto* delta = reinterpret_cast<Wide<T>*>(x.scratch.data<std::byte>() + layout.delta_at);
-        attention::Backward<T> a{attention::inputs<T>(x.q, x.k, x.v, e),
-                                 x.o.data<T>(),
-                                 x.d_o.data<T>(),
-                                 x.lse.data<Wide<T>>(),
-                                 delta,
-                                 x.d_q.data<T>(),
-                                 x.d_k.data<T>(),
-                                 x.d_v.data<T>()};
-        a.visible = attention::visible(x.first_key, x.scratch, e, attention::Simt::tile);
+        const attention::Backward<T> a{
+            attention::inputs<T>(x.q, x.k, x.v, visible, e),
+            x.o.data<T>(),
+            x.d_o.data<T>(),
+            x.lse.data<Wide<T>>(),
+            reinterpret_cast<Wide<T>*>(x.scratch.data<std::byte>() + layout.delta_at),
+            x.d_q.data<T>(),
+            x.d_k.data<T>(),
+            x.d_v.data<T>()};
+        if constexpr (std::is_same_v<T, bf16>)
+            if (tensor_cores) return attention::TensorCores::backward(a);
         attention::Simt::backward(a);
     });
 }

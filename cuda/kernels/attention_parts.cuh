@@ -71,13 +71,19 @@ __device__ inline double weight_of(double x) {
     return exp(x > 0 ? 0 : x);
 }
 
-/// The tile of queries whose KeyBounds a path reads, and its launches.
+/// For all types and head sizes; `tile`: the queries of whose KeyBounds a path reads one.
 struct Simt {
     static constexpr int tile = 32;
     template <class T>
     static void forward(const Forward<T>&);
     template <class T>
     static void backward(const Backward<T>&);
+};
+/// For bf16 with head sizes to 128, a multiple of 8, and tensors that begin at a multiple of 16 bytes.
+struct TensorCores {
+    static constexpr int tile = 64, largest_size = 128;
+    static void forward(const Forward<bf16>&);
+    static void backward(const Backward<bf16>&);
 };
 
 }  // namespace switchyard::kernels::attention
