@@ -12,7 +12,7 @@ using kernels::StepScalars;
 
 std::vector<std::int32_t> on_host(Tensor list) {
     std::vector<std::int32_t> values(static_cast<std::size_t>(list.size()));
-    std::copy_n(list.data<std::int32_t>(), list.size(), values.begin());
+    kernels::download(list, values.data());
     return values;
 }
 

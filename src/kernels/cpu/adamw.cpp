@@ -63,24 +63,6 @@ template <class T, class Value>
     for_strips(n, strip, master, m, v, gradient, value);
 }
 
-void check_rows(const AdamWRows& rows) {
-    internal_check(rows.master.shape().rank() == 2 && rows.gradient.shape().rank() == 2,
-                   "AdamW on {} with gradient {}", rows.master.shape(), rows.gradient.shape());
-    const std::int64_t count = rows.master.dim(0), width = rows.master.dim(1);
-    for (Tensor moment : {rows.m, rows.v}) check("moment", moment, rows.master.dtype(), rows.master.shape());
-    check_dtype("gradient", rows.gradient, rows.master.dtype());
-    check_shape("value", rows.value, rows.gradient.shape());
-    internal_check(accumulate_type(rows.value.dtype()) == rows.master.dtype(), "value is {}, its master {}",
-                   name_of(rows.value.dtype()), name_of(rows.master.dtype()));
-    check_dtype("step counters", rows.step, DType::i32);
-    internal_check(rows.step.size() == 1 || rows.step.size() == count, "{} step counters for {} rows",
-                   rows.step.size(), count);
-    if (!rows.frozen.empty()) check("frozen rows", rows.frozen, DType::i32, {count});
-    internal_check(rows.rows.count == count, "{} rows of a gradient for {} of the state", rows.rows.count,
-                   count);
-    check_part({rows.gradient, rows.rows, rows.column, width});
-}
-
 /// One parameter and the addresses of its tensors.
 struct Job {
     const AdamWRows* rows = nullptr;
@@ -117,8 +99,8 @@ void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
         if (rows.master.empty()) continue;
         check_rows(rows);
         const std::int64_t width = rows.master.dim(1), elements = rows.master.size();
-        const RowPart gradient{rows.gradient, rows.rows, rows.column, width},
-            value{rows.value, rows.rows, rows.column, width};
+        const RowPart gradient = part_of(rows, rows.gradient), value = part_of(rows, rows.value);
+        check_entries(gradient);
         const bool one_step = rows.step.size() == 1;
         const bool long_row = one_step && rows.frozen.empty() && is_contiguous(gradient);
         jobs.push_back(

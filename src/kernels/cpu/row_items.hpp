@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/cpu/dispatch.hpp"
-#include "kernels/rows.hpp"
+#include "kernels/row_checks.hpp"
 
 namespace switchyard::kernels {
 
@@ -103,29 +103,13 @@ struct RowPlaces {
     }
 };
 
-/// Throws InternalError unless the rectangle lies in its matrix.
-inline void check_part(const RowPart& part) {
-    const Tensor& matrix = part.matrix;
-    internal_check(matrix.shape().rank() == 2, "rows of a tensor {}", matrix.shape());
-    internal_check(part.column >= 0 && part.width >= 0 && part.column + part.width <= matrix.dim(1),
-                   "columns [{}, {}) of a tensor {}", part.column, part.column + part.width, matrix.shape());
-    if (part.rows.list.empty()) {
-        internal_check(part.rows.first >= 0 && part.rows.count >= 0 &&
-                           part.rows.first + part.rows.count <= matrix.dim(0),
-                       "rows [{}, {}) of a tensor {}", part.rows.first, part.rows.first + part.rows.count,
-                       matrix.shape());
-        return;
-    }
-    check("list of rows", part.rows.list, DType::i32, {part.rows.count});
+/// Throws InternalError unless the entries of the list, if there is one, are rows of the matrix.
+inline void check_entries(const RowPart& part) {
+    if (part.rows.list.empty()) return;
     const auto* list = part.rows.list.data<std::int32_t>();
     for (std::int64_t i = 0; i < part.rows.count; ++i)
-        internal_check(list[i] >= 0 && list[i] < matrix.dim(0), "row {} of a tensor {}", list[i],
-                       matrix.shape());
-}
-
-/// True if the rectangle is one piece of memory.
-inline bool is_contiguous(const RowPart& part) {
-    return part.rows.list.empty() && (part.rows.count == 1 || part.width == part.matrix.dim(1));
+        internal_check(list[i] >= 0 && list[i] < part.matrix.dim(0), "row {} of a tensor {}", list[i],
+                       part.matrix.shape());
 }
 
 }  // namespace switchyard::kernels

@@ -18,28 +18,6 @@ struct Job {
     bool copies = false, subtracts = false;
 };
 
-bool is_number(DType dtype) {
-    return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64;
-}
-
-void check_task(const RowTask& task) {
-    check_part(task.to);
-    for (const RowPart* part : {&task.from, &task.minus}) {
-        if (part->matrix.shape().rank() == 0) continue;
-        check_part(*part);
-        internal_check(part->rows.count == task.to.rows.count && part->width == task.to.width,
-                       "{} rows of {} for {} rows of {}", part->rows.count, part->width, task.to.rows.count,
-                       task.to.width);
-        const DType from = part->matrix.dtype(), to = task.to.matrix.dtype();
-        internal_check(from == to || (is_number(from) && is_number(to)), "rows of {} copied to {}",
-                       name_of(from), name_of(to));
-    }
-    internal_check(
-        task.minus.matrix.shape().rank() == 0 ||
-            (task.minus.matrix.dtype() == task.from.matrix.dtype() && is_number(task.from.matrix.dtype())),
-        "difference of {} and {}", name_of(task.from.matrix.dtype()), name_of(task.minus.matrix.dtype()));
-}
-
 template <class From, class To>
 void subtract_block(const From* from, const From* minus, To* to, std::int64_t n) {
     using Sum = std::conditional_t<std::is_same_v<From, double>, double, Wide<To>>;
@@ -122,6 +100,7 @@ void run_rows(std::span<const RowTask> tasks) {
     RowItems items;
     for (const RowTask& task : tasks) {
         check_task(task);
+        for (const RowPart* part : {&task.to, &task.from, &task.minus}) check_entries(*part);
         const bool copies = task.from.matrix.shape().rank() > 0,
                    subtracts = task.minus.matrix.shape().rank() > 0;
         jobs.push_back({RowPlaces(task.to), RowPlaces(task.from), RowPlaces(task.minus),
@@ -145,13 +124,9 @@ void sum_parts(Tensor parts, std::int64_t own, std::span<const RowSum> sums) {
     std::vector<RowPlaces> places;
     places.reserve(sums.size());
     for (const RowSum& sum : sums) {
-        check_part(sum.to);
+        check_sum(parts, sum);
+        check_entries(sum.to);
         const std::int64_t rows = sum.to.rows.count, width = sum.to.width;
-        internal_check(sum.offset >= 0 && sum.offset + rows * width <= parts.dim(1),
-                       "sum of parts {} from {} on into {} rows of {}", parts.shape(), sum.offset, rows,
-                       width);
-        internal_check(is_number(parts.dtype()) && is_number(sum.to.matrix.dtype()), "sum of {} into {}",
-                       name_of(parts.dtype()), name_of(sum.to.matrix.dtype()));
         places.emplace_back(sum.to);
         items.add(is_contiguous(sum.to) ? 1 : rows, is_contiguous(sum.to) ? rows * width : width);
     }
@@ -182,6 +157,7 @@ void squared_norms(std::span<const RowPart> parts, Tensor sums) {
     std::vector<std::int64_t> first_sum{0};  // the first block of each item
     for (const RowPart& part : parts) {
         check_part(part);
+        check_entries(part);
         internal_check(is_number(part.matrix.dtype()), "sum of squares of {}", name_of(part.matrix.dtype()));
         places.emplace_back(part);
         items.add(part.rows.count, part.width);

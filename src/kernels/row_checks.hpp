@@ -1,0 +1,84 @@
+// Checks of what kernels on rows are called with, for all back ends. Lists of rows lie in back-end memory, so
+// that only the back end itself can look at their entries.
+#pragma once
+
+#include "kernels/adamw.hpp"
+#include "kernels/checks.hpp"
+#include "kernels/rows.hpp"
+
+namespace switchyard::kernels {
+
+inline bool is_number(DType dtype) {
+    return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64;
+}
+
+/// Throws InternalError unless the rectangle lies in its matrix.
+inline void check_part(const RowPart& part) {
+    const Tensor& matrix = part.matrix;
+    internal_check(matrix.shape().rank() == 2, "rows of a tensor {}", matrix.shape());
+    internal_check(part.column >= 0 && part.width >= 0 && part.column + part.width <= matrix.dim(1),
+                   "columns [{}, {}) of a tensor {}", part.column, part.column + part.width, matrix.shape());
+    if (!part.rows.list.empty()) return check("list of rows", part.rows.list, DType::i32, {part.rows.count});
+    internal_check(
+        part.rows.first >= 0 && part.rows.count >= 0 && part.rows.first + part.rows.count <= matrix.dim(0),
+        "rows [{}, {}) of a tensor {}", part.rows.first, part.rows.first + part.rows.count, matrix.shape());
+}
+
+/// True if the rectangle is one piece of memory.
+inline bool is_contiguous(const RowPart& part) {
+    return part.rows.list.empty() && (part.rows.count == 1 || part.width == part.matrix.dim(1));
+}
+
+inline void check_task(const RowTask& task) {
+    check_part(task.to);
+    for (const RowPart* part : {&task.from, &task.minus}) {
+        if (part->matrix.shape().rank() == 0) continue;
+        check_part(*part);
+        internal_check(part->rows.count == task.to.rows.count && part->width == task.to.width,
+                       "{} rows of {} for {} rows of {}", part->rows.count, part->width, task.to.rows.count,
+                       task.to.width);
+        const DType from = part->matrix.dtype(), to = task.to.matrix.dtype();
+        internal_check(from == to || (is_number(from) && is_number(to)), "rows of {} copied to {}",
+                       name_of(from), name_of(to));
+    }
+    internal_check(
+        task.minus.matrix.shape().rank() == 0 ||
+            (task.minus.matrix.dtype() == task.from.matrix.dtype() && is_number(task.from.matrix.dtype())),
+        "difference of {} and {}", name_of(task.from.matrix.dtype()), name_of(task.minus.matrix.dtype()));
+}
+
+/// One item of a sum of `parts`.
+inline void check_sum(Tensor parts, const RowSum& sum) {
+    check_part(sum.to);
+    const std::int64_t rows = sum.to.rows.count, width = sum.to.width;
+    internal_check(sum.offset >= 0 && sum.offset + rows * width <= parts.dim(1),
+                   "sum of parts {} from {} on into {} rows of {}", parts.shape(), sum.offset, rows, width);
+    internal_check(is_number(parts.dtype()) && is_number(sum.to.matrix.dtype()), "sum of {} into {}",
+                   name_of(parts.dtype()), name_of(sum.to.matrix.dtype()));
+}
+
+/// The rows of `gradient` or `value` that an update reads or writes.
+inline RowPart part_of(const AdamWRows& rows, Tensor tensor) {
+    return {tensor, rows.rows, rows.column, rows.master.dim(1)};
+}
+
+/// One parameter with rows.
+inline void check_rows(const AdamWRows& rows) {
+    internal_check(rows.master.shape().rank() == 2 && rows.gradient.shape().rank() == 2,
+                   "AdamW on {} with gradient {}", rows.master.shape(), rows.gradient.shape());
+    const std::int64_t count = rows.master.dim(0);
+    for (Tensor moment : {rows.m, rows.v}) check("moment", moment, rows.master.dtype(), rows.master.shape());
+    check_dtype("gradient", rows.gradient, rows.master.dtype());
+    check_shape("value", rows.value, rows.gradient.shape());
+    internal_check(accumulate_type(rows.value.dtype()) == rows.master.dtype(), "value is {}, its master {}",
+                   name_of(rows.value.dtype()), name_of(rows.master.dtype()));
+    check_dtype("step counters", rows.step, DType::i32);
+    internal_check(rows.step.size() == 1 || rows.step.size() == count, "{} step counters for {} rows",
+                   rows.step.size(), count);
+    if (!rows.frozen.empty()) check("frozen rows", rows.frozen, DType::i32, {count});
+    internal_check(rows.rows.count == count, "{} rows of a gradient for {} of the state", rows.rows.count,
+                   count);
+    check_part(part_of(rows, rows.gradient));
+}
+
+}  // namespace switchyard::kernels
