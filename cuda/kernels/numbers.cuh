@@ -68,6 +68,17 @@ void dispatch(DType dtype, F&& f) {
     }
 }
 
+/// The same inside a kernel that finds the type in its arguments.
+template <class F>
+__device__ void with_number(DType dtype, const F& f) {
+    if (dtype == DType::f32)
+        f.template operator()<float>();
+    else if (dtype == DType::bf16)
+        f.template operator()<bf16>();
+    else
+        f.template operator()<double>();
+}
+
 /// The number of threads of a block for `work` items: whole warps, at most `most`.
 inline int block_threads(std::int64_t work, int most = 256) {
     const std::int64_t rounded = cuda::ceil_div(work, cuda::warp_size) * cuda::warp_size;

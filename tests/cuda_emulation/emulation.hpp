@@ -40,6 +40,8 @@ extern Launched launched;
 /// The block's shared memory; ends the process unless the launch gave exactly `bytes`.
 void* shared_memory(std::size_t bytes, const Where& = Where::current());
 void barrier(const Where&);
+/// Ends the process: a kernel found that it must not go on.
+[[noreturn]] void trap(const Where&);
 /// All live lanes of `mask` meet. Returns the value that lane `source` brought.
 std::uint64_t shuffle(unsigned mask, std::uint64_t value, unsigned source, const char* name, const Where&);
 /// The lanes of `mask` that brought true.
@@ -91,6 +93,9 @@ T __shfl_sync(unsigned mask, T value, int lane, const emulation::Where& where = 
 inline unsigned __ballot_sync(unsigned mask, bool value,
                               const emulation::Where& where = emulation::Where::current()) {
     return emulation::ballot(mask, value, "__ballot_sync", where);
+}
+[[noreturn]] inline void __trap(const emulation::Where& where = emulation::Where::current()) {
+    emulation::trap(where);
 }
 inline int __ffs(int x) {
     return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1;

@@ -181,6 +181,10 @@ void error(const Where& where, const char* format, ...) {
     std::_Exit(3);
 }
 
+void trap(const Where& where) {
+    error(where, "thread %u of block %u stops the kernel (__trap)", self->thread.x, self->block.x);
+}
+
 void wait_for_others(const char* waits_for, const Where& where) {
     current().waits_for = waits_for, current().where = where;
     to_scheduler();

@@ -10,6 +10,8 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+/// A kernel parameter in constant memory: one for all threads, which cannot write to it.
+#define __grid_constant__ &
 #define __shared__ static_assert(false, "use block_memory<T>()");
 
 enum cudaError_t {
