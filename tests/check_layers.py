@@ -16,7 +16,7 @@ ORDER = [
     ["comm"],
     ["config"],
     ["kernels"],
-    ["core/cpu", "comm/cpu", "kernels/cpu", "cuda", "cuda/kernels", "cuda/comm"],  # back ends: nothing includes them
+    ["core/cpu", "comm/cpu", "kernels/cpu", "cuda", "cuda/kernels", "cuda/kernels/attention", "cuda/comm"],  # back ends: nothing includes them
     ["io/files"],
     ["io/tokens", "io/checkpoint", "io/run"],
     ["io/hugging_face"],
@@ -131,7 +131,7 @@ def uncounted_kernels(root):
     headers = "".join(p.read_text(encoding="utf-8") for p in sorted((root / "src/kernels").glob("*.hpp")))
     declared = set(re.findall(r"^void (\w+)\(", headers, re.M)) - {"upload", "download"}  # which have counts of their own
     fine = re.compile(r"\s*count_kernel\(__func__\)|.*\b(" + "|".join(declared) + r")\(", re.S)  # or calls a kernel that does
-    for path in (p for glob in ("src/kernels/*/*.cpp", "cuda/kernels/*.c*") for p in sorted(root.glob(glob))):
+    for path in (p for glob in ("src/kernels/*/*.cpp", "cuda/kernels/**/*.c*") for p in sorted(root.glob(glob))):
         text = path.read_text(encoding="utf-8")
         for match in re.finditer(r"^(?<!>\n)void (\w+)\([^{;]*\) \{\n(.*?)^\}", text, re.M | re.S):
             if match.group(1) in declared and not fine.match(match.group(2)):

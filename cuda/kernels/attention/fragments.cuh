@@ -7,7 +7,7 @@
 
 #include <bit>
 
-#include "cuda/kernels/attention_parts.cuh"
+#include "cuda/kernels/attention/parts.cuh"
 
 namespace switchyard::kernels::attention {
 

@@ -4,7 +4,7 @@
 // lse, 16 keys or queries at a time, and keep them in registers (Dao et al. 2022); no sum depends on timing.
 #include <cmath>
 
-#include "cuda/kernels/attention_fragments.cuh"
+#include "cuda/kernels/attention/fragments.cuh"
 
 namespace switchyard::kernels::attention {
 namespace {

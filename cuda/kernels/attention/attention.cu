@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "core/call_counts.hpp"
-#include "cuda/kernels/attention_parts.cuh"
+#include "cuda/kernels/attention/parts.cuh"
 
 namespace switchyard::kernels {
 namespace attention {

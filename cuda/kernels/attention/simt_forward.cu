@@ -1,7 +1,7 @@
 // The forward pass of attention without tensor cores: for f32, f64, and what attention.cu cannot give to
 // them. A block of 64 threads owns 32 queries of a head and walks the keys in tiles of 32 with a running
 // softmax, in which two threads share a row (Dao et al. 2022).
-#include "cuda/kernels/attention_simt.cuh"
+#include "cuda/kernels/attention/simt.cuh"
 
 namespace switchyard::kernels::attention {
 namespace {

@@ -2,7 +2,7 @@
 // (Dao et al. 2022): one makes d_q and delta, a block of 64 threads for 32 queries of a head; the other one
 // d_k and d_v, a block for 32 keys of a key-value head, which walks the queries of all heads of its group in
 // order.
-#include "cuda/kernels/attention_simt.cuh"
+#include "cuda/kernels/attention/simt.cuh"
 
 namespace switchyard::kernels::attention {
 namespace {

@@ -4,7 +4,7 @@
 // computes the scores of its tile from all chunks.
 #pragma once
 
-#include "cuda/kernels/attention_parts.cuh"
+#include "cuda/kernels/attention/parts.cuh"
 
 namespace switchyard::kernels::attention {
 

@@ -4,7 +4,7 @@
 // 2022).
 #include <cmath>
 
-#include "cuda/kernels/attention_fragments.cuh"
+#include "cuda/kernels/attention/fragments.cuh"
 
 namespace switchyard::kernels::attention {
 namespace {
