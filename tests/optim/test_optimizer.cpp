@@ -17,12 +17,14 @@ namespace switchyard {
 namespace {
 
 using test::message_of;
+using test::values_of;
 using testing::HookedMethod;
 using testing::tiny_config;
 using testing::TinyRun;
 
 std::vector<float> floats(Tensor t) {
-    return {t.data<float>(), t.data<float>() + t.size()};
+    const test::Values values = values_of(t);
+    return {values.begin(), values.end()};
 }
 
 std::vector<std::string> method(const std::string& name, std::vector<std::string> more = {}) {
@@ -38,8 +40,7 @@ TEST(OptimizerTest, NormCountsReplicatedValuesOnce) {
         double expected = 0;
         HookedMethod::install(reference.state()).before_reduction = [&] {
             for (Parameter* p : reference.state().model.parameters())
-                for (std::int64_t i = 0; i < p->gradient.size(); ++i)
-                    expected += p->gradient.data<double>()[i] * p->gradient.data<double>()[i];
+                for (double g : values_of(p->gradient)) expected += g * g;
         };
         const double norm = reference.step().grad_norm;
         EXPECT_NEAR(norm, std::sqrt(expected), 1e-14 * norm);
@@ -58,12 +59,10 @@ TEST(OptimizerTest, ClippingScalesTheUpdateByTheGlobalNorm) {
         [&](const Config& here, const Topology& topology) {
             TinyRun run(here, topology);
             Optimizer& optimizer = run.state().optimizer;
-            std::vector<std::vector<double>> before;
+            std::vector<test::Values> before;
             HookedMethod::install(run.state()).after_reduction = [&] {
-                for (OwnedParameter& owned : optimizer.owned()) {
-                    const Tensor value = owned.parameter().value;
-                    before.emplace_back(value.data<double>(), value.data<double>() + value.size());
-                }
+                for (OwnedParameter& owned : optimizer.owned())
+                    before.push_back(values_of(owned.parameter().value));
             };
             const StepResult result = run.step();
             ASSERT_GT(result.grad_norm, 0.25);
@@ -73,10 +72,11 @@ TEST(OptimizerTest, ClippingScalesTheUpdateByTheGlobalNorm) {
                 const Parameter& p = owned.parameter();
                 const double lr = p.shard.name.ends_with("_proj.weight") ? 1000 : 3000,
                              clip = 0.25 / result.grad_norm;
+                const test::Values now = values_of(p.value), gradient = values_of(p.gradient);
                 for (std::int64_t i = 0; i < p.value.size(); ++i) {
                     if (!owned.mine(static_cast<std::int32_t>(i / owned.width()))) continue;
-                    const double step = before[k][i] - p.value.data<double>()[i];
-                    const double expected = lr * clip * p.gradient.data<double>()[i] / 1e6;
+                    const double step = before[k][i] - now[i];
+                    const double expected = lr * clip * gradient[i] / 1e6;
                     ASSERT_NEAR(step, expected, 1e-6 * std::fabs(expected) + 1e-14) << p.shard.name;
                 }
             }
@@ -98,14 +98,13 @@ TEST(OptimizerTest, test_finding_07_gains_of_norms_decay_only_when_asked) {
                     };
                     std::vector<double> before;
                     for (Parameter* p : run.state().model.parameters())
-                        before.push_back(p->value.data<double>()[0]);
+                        before.push_back(values_of(p->value)[0]);
                     run.step();
                     std::size_t k = 0;
                     for (Parameter* p : run.state().model.parameters()) {
                         const bool decays = decay_norms || p->role != ParameterRole::norm;
                         const double expected = before[k++] * (decays ? 0.875 : 1);
-                        EXPECT_DOUBLE_EQ(p->value.data<double>()[0], expected)
-                            << name << " " << p->shard.name;
+                        EXPECT_DOUBLE_EQ(values_of(p->value)[0], expected) << name << " " << p->shard.name;
                     }
                 });
 }
@@ -166,13 +165,13 @@ Parameter& parameter(TrainState& state, const std::string& ending) {
     throw std::runtime_error(ending);
 }
 
-std::vector<std::vector<double>> masters(Optimizer& optimizer) {
-    std::vector<std::vector<double>> all;
+std::vector<test::Values> masters(Optimizer& optimizer) {
+    std::vector<test::Values> all;
     for (OwnedParameter& owned : optimizer.owned())
         for (std::int32_t row = 0; row < static_cast<std::int32_t>(owned.owners().owner.size()); ++row) {
             if (!owned.mine(row)) continue;
             for (const Tensor& t : {owned.master(row), owned.m(row), owned.v(row)})
-                all.emplace_back(t.data<double>(), t.data<double>() + t.size());
+                all.push_back(values_of(t));
         }
     return all;
 }
@@ -194,7 +193,7 @@ TEST(OptimizerTest, OneBadNumberOnOneRankStopsAllAndIsNamed) {
         HookedMethod::install(run.state()).before_reduction = [&] {
             const double value = bad % 2 ? std::numeric_limits<double>::quiet_NaN() : -HUGE_VAL;
             for (std::size_t later = bad; last && later < names.size(); ++later)  // the first is named
-                parameter(run.state(), names[later]).gradient.data<double>()[1] = value;
+                test::set_value(parameter(run.state(), names[later]).gradient, 1, value);
         };
         for (; bad < names.size(); ++bad) {
             const std::string message = message_of<UserError>([&] { run.step(); });

@@ -20,8 +20,10 @@ class DenseModel {
     void set(const std::string& name, const test::Values& values) {
         for (Parameter* p : parameters())
             if (p->shard.name == name) {
+                test::HostTensor all = test::host_copy(p->value);
                 auto next = values.begin();
-                each(*p, p->value, [&](double& x) { x = *next++; });
+                each(*p, all.shape(), [&](std::int64_t i) { all.set(i, *next++); });
+                kernels::upload(all.bytes(), p->value);
             }
     }
     /// The gradients of the next step's batch. The caller's next set() overwrites the dense model's own
@@ -36,15 +38,17 @@ class DenseModel {
         config.method = {"full", {}};
         return config;
     }
+    /// visit(i) for each valid element, in order.
     template <class Visit>
-    static void each(const Parameter& p, Tensor t, const Visit& visit) {
-        const std::int64_t width = p.shard.global.rank() == 2 ? t.dim(1) : 1;
+    static void each(const Parameter& p, const Shape& shape, const Visit& visit) {
+        const std::int64_t width = p.shard.global.rank() == 2 ? shape[1] : 1;
         for (std::int64_t i = 0; i < p.shard.rows; ++i)
-            for (std::int64_t j = 0; j < p.shard.cols; ++j) visit(t.data<double>()[i * width + j]);
+            for (std::int64_t j = 0; j < p.shard.cols; ++j) visit(i * width + j);
     }
     static test::Values valid(const Parameter& p, Tensor t) {
+        const test::Values all = test::values_of(t);
         test::Values values;
-        each(p, t, [&](double& x) { values.push_back(x); });
+        each(p, t.shape(), [&](std::int64_t i) { values.push_back(all[static_cast<std::size_t>(i)]); });
         return values;
     }
 

@@ -173,6 +173,21 @@ class HostTensor {
     mutable bool host_changed_ = true, mirror_changed_ = false;
 };
 
+/// The elements of any tensor in back-end memory, and one of them replaced.
+inline HostTensor host_copy(Tensor tensor) {
+    HostTensor copy(tensor.dtype(), tensor.shape());
+    kernels::download(tensor, copy.bytes());
+    return copy;
+}
+inline Values values_of(Tensor tensor) {
+    return host_copy(tensor).values();
+}
+inline void set_value(Tensor tensor, std::int64_t i, double value) {
+    HostTensor copy = host_copy(tensor);
+    copy.set(i, value);
+    kernels::upload(copy.bytes(), tensor);
+}
+
 /// Scratch of a kernel: NaN, so that what it does not write itself shows.
 inline HostTensor scratch_of(std::size_t bytes) {
     HostTensor scratch(DType::i64, {static_cast<std::int64_t>((bytes + 7) / 8)});

@@ -90,7 +90,7 @@ TEST(LayoutOptionsTest, ShardingFrozenWeightsChangesNoBit) {
 /// Elements outside `shard`'s valid rows and columns.
 void expect_zero_padding(const std::string& name, Tensor t, std::int64_t rows, std::int64_t cols) {
     if (t.empty() || t.shape().rank() != 2) return;
-    const double* values = t.data<double>();
+    const test::Values values = test::values_of(t);
     for (std::int64_t i = 0; i < t.dim(0); ++i)
         for (std::int64_t j = 0; j < t.dim(1); ++j)
             if (i >= rows || j >= cols) {
