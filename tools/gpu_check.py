@@ -17,7 +17,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 TINY = {  # runs of tiny_state: 20 steps of each method and type
     f"{method} {dtype}": [f"--method.name={method}", f"--run.dtype={dtype}", *more]
-    for method, more in (("full", []), ("lora", []), ("switchlora", ["--method.switch_interval=6", "--method.switch_ratio=1"]))
+    for method, more in (("full", []), ("lora", []), ("switchlora", ["--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1"]))
     for dtype in ("f64", "f32")
 }
 TOLERANCE = {"f64": 1e-9, "f32": 1e-4}
