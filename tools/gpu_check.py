@@ -90,8 +90,8 @@ def compare(ours, theirs, tolerance, what):
     return worst
 
 
-def numbers(steps):
-    return [x for _, *values in steps for x in values]
+def losses(steps):
+    return [loss for _, loss, _ in steps]
 
 
 # ---- correct ----
@@ -127,7 +127,7 @@ def check_tiny_runs(machine):
     worst = {}
     for name in TINY:
         dtype = name.split()[1]
-        found = compare(numbers(machine.tiny(name)), numbers(references[name]), TOLERANCE[dtype], name)
+        found = compare(losses(machine.tiny(name)), losses(references[name]), TOLERANCE[dtype], name)
         worst[dtype] = max(worst.get(dtype, 0), found)
     return "against the CPU, largest difference: " + ", ".join(f"{dtype} {x:.1e}" for dtype, x in worst.items())
 
@@ -135,9 +135,9 @@ def check_tiny_runs(machine):
 def check_ranks(machine):
     """Two ranks on one GPU: their collectives go through host memory."""
     name, worst = "switchlora f64", 0
-    alone = numbers(machine.tiny(name))
+    alone = losses(machine.tiny(name))
     for tp in (1, 2):
-        worst = max(worst, compare(numbers(machine.tiny(name, tp, ranks=2)), alone, TOLERANCE["f64"], f"2 ranks, tp {tp}"))
+        worst = max(worst, compare(losses(machine.tiny(name, tp, ranks=2)), alone, TOLERANCE["f64"], f"2 ranks, tp {tp}"))
     return f"2 ranks, tp 1 and 2, against 1: {worst:.1e}"
 
 

@@ -19,7 +19,8 @@ METHODS = {
     "lora": ["--method.name=lora"],
     "switchlora": ["--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1"],
 }
-TOLERANCE = {"f64": 1e-9, "f32": 1e-4}
+# Of losses and of gradient norms. In f32 the norms of the CPU differ from those in f64 by 1e-4 by themselves.
+TOLERANCE = {"f64": (1e-9, 1e-9), "f32": (1e-4, 1e-3)}
 
 
 class BackEnds(program.Test):
@@ -35,12 +36,12 @@ class BackEnds(program.Test):
         lines = [line.split() for line in result.stdout.splitlines()]
         return [(int(step), float(loss), float(norm)) for step, loss, norm in lines]
 
-    def assert_close(self, runs, tolerance, what):
+    def assert_close(self, runs, tolerances, what):
         first, other = runs
         self.assertEqual([s[0] for s in first], [s[0] for s in other], what)
         self.assertTrue(first, what)
         for (step, *ours), (_, *theirs) in zip(first, other):
-            for mine, its in zip(ours, theirs):
+            for mine, its, tolerance in zip(ours, theirs, tolerances):
                 self.assertLessEqual(abs(mine - its), tolerance * abs(mine), f"{what}, step {step}: {mine} and {its}")
 
     def test_the_same_numbers_on_every_factorisation(self):
@@ -70,7 +71,7 @@ class BackEnds(program.Test):
         begun = self.folder / "begun.h5"
         self.state("first", arguments, 1, steps=5, end=begun)
         runs = [self.state(b, arguments, 1, start=begun, steps=10) for b in ("first", "other")]
-        self.assert_close(runs, 1e-9, "resumed")
+        self.assert_close(runs, TOLERANCE["f64"], "resumed")
 
 
 if __name__ == "__main__":
