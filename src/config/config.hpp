@@ -32,6 +32,8 @@ struct ParallelConfig {
     int tp = 1;
     bool shard_frozen = false;
     bool rotate = true;
+    std::string collectives = "auto";  // auto, nccl, mpi, staged
+    std::string sum_order = "rank";    // rank, library
 };
 
 struct DataConfig {

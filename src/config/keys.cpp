@@ -139,6 +139,13 @@ void add_method_and_parallel_keys(std::vector<Key>& keys) {
         {"", "split frozen weights over dp as well: less memory, two gathers per micro-batch", on_resume});
     add("parallel.rotate", &P::rotate, boolean(),
         {"", "a low-rank shard moves to the next rank when it is switched", on_resume});
+    add("parallel.collectives", &P::collectives, one_of({"auto", "nccl", "mpi", "staged"}),
+        {"",
+         "how tensors travel between GPUs: auto (the first that works), nccl, mpi (from GPU memory) or "
+         "staged",
+         on_resume});
+    add("parallel.sum_order", &P::sum_order, one_of({"rank", "library"}),
+        {"", "sums over GPUs: in the order of ranks (the same bits every time), or as NCCL adds", on_resume});
 }
 
 void add_data_keys(std::vector<Key>& keys) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "comm/collectives.hpp"
+#include "comm/collectives_choice.hpp"
 #include "comm/library.hpp"
 #include "core/host.hpp"
 #include "core/processor.hpp"
@@ -143,6 +144,9 @@ std::vector<std::string> rank_lines(const ordered_json& environment) {
         lines.resize(most);
         lines.push_back(fmt::format("            and {} more ranks, all in environment.json", left));
     }
+    const ordered_json& ways = environment["collectives"];
+    lines.push_back(
+        fmt::format("collectives dp: {}; tp: {}", std::string(ways["dp"]), std::string(ways["tp"])));
     return lines;
 }
 
@@ -184,6 +188,7 @@ ordered_json environment(const Topology& topology, const StartInfo& start) {
     const backend::Processor mine = backend::processor();
     ordered_json place{{"host", host_name()}, {"cores", binding()}};
     if (mine.is_gpu) place["gpu"] = {{"number", mine.number}, {"name", mine.name}};
+    const std::string between_dp = collectives_text(topology.dp), between_tp = collectives_text(topology.tp);
     const std::vector<std::string> places = gather(topology.world, place.dump());
     if (topology.world.rank() != 0) return {};
     ordered_json ranks = ordered_json::array();
@@ -194,6 +199,7 @@ ordered_json environment(const Topology& topology, const StartInfo& start) {
     result["compiler"] = __VERSION__;
     result["mpi"] = mpi_library();
     result["gpu_aware_mpi"] = gpu_awareness();
+    result["collectives"] = {{"dp", between_dp}, {"tp", between_tp}};
     result["hdf5"] = hdf5_version();
     result["mpi_io"] = mpi_io_component();
     result["products"] = kernels::matmul_library();

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "comm/collectives_choice.hpp"
 #include "comm/failure.hpp"
 #include "core/backend_memory.hpp"
 #include "core/sign_of_life.hpp"
@@ -26,8 +27,13 @@ int train(const Comm& world, ParsedConfig given, const StartInfo& start) {
     agree_on(world, [&] {
         resolve_auto(config);
         validate_run(config, world.size());
+        choose_collectives(collectives_choice(config.parallel.collectives, config.parallel.sum_order));
     });
     const Topology topology = Topology::create(world, config.parallel.tp);
+    agree_on(world, [&] {  // before anything is computed that would be lost
+        collectives_text(topology.tp);
+        collectives_text(topology.dp);
+    });
     open_for_batches(topology, *tokens);
     auto trainer =
         agreed(world, [&] { return std::make_unique<Trainer>(topology, config, *tokens, requests); });

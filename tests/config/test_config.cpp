@@ -161,6 +161,8 @@ TEST(Parse, KeysAreTheContractsNames) {
                              "parallel.tp",
                              "parallel.shard_frozen",
                              "parallel.rotate",
+                             "parallel.collectives",
+                             "parallel.sum_order",
                              "data.tokens",
                              "data.seq_len",
                              "data.micro_batch",
@@ -516,12 +518,28 @@ TEST(Validate, StepsAndFormats) {
 
 TEST(Compare, AllowsWhatTheResumeContractLists) {
     const Config stored = config_of("");
-    const std::vector<std::string> free = {
-        "parallel.tp=2",        "parallel.shard_frozen=true", "parallel.rotate=false", "data.tokens=b.h5",
-        "data.micro_batch=2",   "model.recompute=true",       "run.dir=else",          "run.log_interval=1",
-        "run.eval_interval=5",  "run.save_interval=5",        "run.keep_last=9",       "run.keep_every=9",
-        "run.wall_limit=60",    "run.hang_timeout=0",         "run.stop_step=5",       "run.signal_lead=30",
-        "run.check_replicas=5", "run.async_save=false",       "io.window=65536",       "run.trace_steps=3:5"};
+    const std::vector<std::string> free = {"parallel.tp=2",
+                                           "parallel.shard_frozen=true",
+                                           "parallel.rotate=false",
+                                           "data.tokens=b.h5",
+                                           "data.micro_batch=2",
+                                           "model.recompute=true",
+                                           "run.dir=else",
+                                           "run.log_interval=1",
+                                           "run.eval_interval=5",
+                                           "run.save_interval=5",
+                                           "run.keep_last=9",
+                                           "run.keep_every=9",
+                                           "run.wall_limit=60",
+                                           "run.hang_timeout=0",
+                                           "run.stop_step=5",
+                                           "run.signal_lead=30",
+                                           "run.check_replicas=5",
+                                           "run.async_save=false",
+                                           "io.window=65536",
+                                           "run.trace_steps=3:5",
+                                           "parallel.collectives=staged",
+                                           "parallel.sum_order=library"};
     std::set<std::string> free_names;
     for (const std::string& setting : free) {
         const auto changes = compare_configs(stored, config_of("", {"--" + setting}), methods());

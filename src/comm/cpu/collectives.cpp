@@ -4,22 +4,14 @@
 
 #include <cstring>
 
+#include "comm/collectives_choice.hpp"
 #include "comm/messages.hpp"
+#include "comm/timed_pending.hpp"
 #include "core/call_counts.hpp"
 #include "core/error.hpp"
 
 namespace switchyard {
 namespace {
-
-/// A Pending that runs `finish` and records the time that it takes.
-template <class Finish>
-Pending pending(Traffic& traffic, Finish finish) {
-    return Pending([&traffic, finish = std::move(finish)] {
-        if (traffic.waits) traffic.waits->begin();
-        finish();
-        if (traffic.waits) traffic.waits->end();
-    });
-}
 
 void deliver_locally(Tensor from, Tensor to) {
     if (from.raw() != to.raw() && !from.empty()) std::memmove(to.raw(), from.raw(), from.bytes());
@@ -34,7 +26,7 @@ Pending start_all_reduce(const Comm& comm, Tensor tensor, Tensor scratch, Traffi
     traffic.add(group, all_reduce_bytes(static_cast<double>(tensor.bytes()), comm.size()));
     auto reduction = std::make_shared<OrderedReduction>(comm, tensor, scratch, message_limit);
     reduction->scatter();
-    return pending(traffic, [reduction] { reduction->finish(); });
+    return timed_pending(traffic, [reduction] { reduction->finish(); });
 }
 
 Pending start_exchange(const Comm& comm, std::span<const Tensor> send, std::span<const Tensor> received,
@@ -55,7 +47,7 @@ Pending start_exchange(const Comm& comm, std::span<const Tensor> send, std::span
         start_send(comm, send[to].raw(), send[to].bytes(), to, message_limit, *requests);
         traffic.add(group, static_cast<double>(send[to].bytes()));
     }
-    return pending(traffic, [requests] { requests->wait(); });
+    return timed_pending(traffic, [requests] { requests->wait(); });
 }
 
 Pending start_all_gather(const Comm& comm, Tensor mine, Tensor all, Traffic& traffic, TrafficGroup group) {
@@ -69,7 +61,23 @@ Pending start_all_gather(const Comm& comm, Tensor mine, Tensor all, Traffic& tra
     traffic.add(group, all_gather_bytes(static_cast<double>(all.bytes()), comm.size()));
     auto requests = std::make_shared<Requests>();
     start_gather_parts(comm, mine.raw(), all.raw(), mine.bytes(), message_limit, *requests);
-    return pending(traffic, [requests] { requests->wait(); });
+    return timed_pending(traffic, [requests] { requests->wait(); });
+}
+
+void choose_collectives(const CollectivesChoice& choice) {
+    require(choice.way == CollectivesWay::automatic || choice.way == CollectivesWay::mpi,
+            "parallel.collectives = {} concerns GPUs (this program computes on CPUs, where MPI reaches all "
+            "memory); use "
+            "auto or mpi",
+            choice.way == CollectivesWay::nccl ? "nccl" : "staged");
+    require(choice.order == SumOrder::rank,
+            "parallel.sum_order = library asks NCCL for its sums (this program computes on CPUs, which add "
+            "in the order "
+            "of ranks); use rank");
+}
+
+std::string collectives_text(const Comm& comm) {
+    return comm.size() == 1 ? "one rank" : "MPI";
 }
 
 }  // namespace switchyard
