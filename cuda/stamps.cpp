@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cuda/runtime.hpp"
+#include "cuda/waiting.hpp"
 
 namespace switchyard {
 
@@ -33,8 +34,8 @@ void Stamps::stamp(int i) {
 double Stamps::seconds(int from, int to) const {
     cudaEvent_t first = points_->events.at(static_cast<std::size_t>(from)),
                 last = points_->events.at(static_cast<std::size_t>(to));
-    SWITCHYARD_CUDA(cudaEventSynchronize(first));
-    SWITCHYARD_CUDA(cudaEventSynchronize(last));
+    cuda::wait_for(first);
+    cuda::wait_for(last);
     float milliseconds = 0;
     SWITCHYARD_CUDA(cudaEventElapsedTime(&milliseconds, first, last));
     return 1e-3 * static_cast<double>(milliseconds);

@@ -11,6 +11,7 @@
 #include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "cuda/runtime.hpp"
+#include "cuda/waiting.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -54,7 +55,7 @@ class Uploads {
     void next_part() {
         SWITCHYARD_CUDA(cudaEventRecord(parts_.copied[part_], cuda::compute_stream()));
         part_ = (part_ + 1) % num_parts, used_ = 0;
-        SWITCHYARD_CUDA(cudaEventSynchronize(parts_.copied[part_]));
+        cuda::wait_for(parts_.copied[part_]);
     }
 
     Parts parts_;
@@ -76,7 +77,7 @@ void download_parts(const std::byte* from, std::byte* to, std::size_t bytes) {
     for (std::size_t i = 0; i < std::min<std::size_t>(count, num_parts); ++i) start(i);
     for (std::size_t i = 0; i < count; ++i) {
         const int part = static_cast<int>(i % num_parts);
-        SWITCHYARD_CUDA(cudaEventSynchronize(parts->copied[part]));
+        cuda::wait_for(parts->copied[part]);
         std::memcpy(to + i * part_bytes, (*parts)[part], length(i));
         if (i + num_parts < count) start(i + num_parts);
     }

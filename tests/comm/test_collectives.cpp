@@ -73,11 +73,11 @@ struct Sum : ::testing::Test {
         HostTensor values(dtype, {size}),
             scratch(DType::bf16, {size * static_cast<std::int64_t>(sizeof(T)) / 2 + 32 * comm.size()});
         for (std::int64_t i = 0; i < size; ++i) elements<T>(values)[i] = cast<T>(value(comm.rank(), i));
-        const Tensor tensor = values, scratch_tensor = scratch;
         if (limit == message_limit) {
-            start_all_reduce(comm, tensor, scratch_tensor, traffic, group).wait();
-        } else {
-            OrderedReduction reduction(comm, tensor, scratch_tensor, limit);
+            start_all_reduce(comm, values, scratch, traffic, group).wait();
+        } else {  // in host memory
+            const auto host = [](HostTensor& x) { return Tensor(x.bytes(), x.dtype(), x.shape()); };
+            OrderedReduction reduction(comm, host(values), host(scratch), limit);
             reduction.scatter();
             reduction.finish();
         }

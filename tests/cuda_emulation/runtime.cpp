@@ -30,6 +30,7 @@ struct Point {
 };
 
 std::recursive_mutex mutex;
+int current_device = 0;
 std::map<const unsigned char*, std::size_t> pinned;
 
 double seconds_now() {
@@ -143,7 +144,15 @@ cudaError_t cudaGetDeviceCount(int* count) {
 cudaError_t cudaSetDevice(int device) {
     int count = 0;
     const cudaError_t code = cudaGetDeviceCount(&count);
-    return code != cudaSuccess ? code : device < 0 || device >= count ? cudaErrorInvalidValue : cudaSuccess;
+    if (code != cudaSuccess) return code;
+    if (device < 0 || device >= count) return cudaErrorInvalidValue;
+    current_device = device;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* device) {
+    *device = current_device;
+    return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {

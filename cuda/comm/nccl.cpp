@@ -1,0 +1,193 @@
+// Collectives by NCCL, on the communication stream: the host never waits. A sum sends each rank the values
+// that it sums, adds them in rank order and gathers the results: what moves is what a ring moves, and the
+// bits do not depend on what NCCL chooses. The ring's own sum is there by choice. Only compiled where NCCL
+// was found.
+#include "cuda/comm/nccl.hpp"
+
+#include <nccl.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <limits>
+#include <source_location>
+#include <vector>
+
+#include "comm/collectives.hpp"
+#include "comm/messages.hpp"
+#include "core/error.hpp"
+#include "cuda/comm/rank_sum.hpp"
+#include "cuda/comm/stream_order.hpp"
+#include "cuda/runtime.hpp"
+#include "cuda/waiting.hpp"
+
+namespace switchyard::cuda {
+namespace {
+
+void check_call(ncclResult_t code, const char* call, const std::source_location& where) {
+    require(code == ncclSuccess,
+            "NCCL: {}: {} ({}:{}); set NCCL_DEBUG=WARN to see why, or use parallel.collectives = staged",
+            call, ncclGetErrorString(code), where.file_name(), where.line());
+}
+#define SWITCHYARD_NCCL(call) check_call((call), #call, std::source_location::current())
+
+/// The communicators of this process. NCCL tells of failures elsewhere when it is asked; while one of them
+/// has failed, what waits for a collective would wait for ever.
+std::vector<ncclComm_t>& communicators() {
+    static auto* const all = new std::vector<ncclComm_t>;
+    return *all;
+}
+
+void throw_if_one_failed() {
+    for (ncclComm_t communicator : communicators()) {
+        ncclResult_t code = ncclSuccess;
+        if (ncclCommGetAsyncError(communicator, &code) != ncclSuccess || code == ncclSuccess ||
+            code == ncclInProgress)
+            continue;
+        for (ncclComm_t each : communicators()) ncclCommAbort(each);
+        communicators().clear();
+        fail(
+            "NCCL reports an error in a collective under way: {} (another rank or the network failed; what "
+            "was computed "
+            "since the last step is lost); resume from the last checkpoint",
+            ncclGetErrorString(code));
+    }
+}
+
+ncclDataType_t type_of(DType dtype) {
+    internal_check(dtype == DType::f32 || dtype == DType::f64 || dtype == DType::bf16, "sum over ranks of {}",
+                   name_of(dtype));
+    return dtype == DType::f32 ? ncclFloat32 : dtype == DType::f64 ? ncclFloat64 : ncclBfloat16;
+}
+
+/// Until the end of the scope, sends and receives are one operation: none waits for another.
+class Group {
+  public:
+    Group() { SWITCHYARD_NCCL(ncclGroupStart()); }
+    void end() { SWITCHYARD_NCCL(ncclGroupEnd()); }
+};
+
+class Nccl final : public Transport {
+  public:
+    Nccl(ncclComm_t communicator, SumOrder order) : communicator_(communicator), order_(order) {
+        communicators().push_back(communicator);
+        watch_while_waiting(throw_if_one_failed);
+    }
+    ~Nccl() override {
+        const auto known = std::find(communicators().begin(), communicators().end(), communicator_);
+        if (known == communicators().end()) return;  // aborted
+        communicators().erase(known);
+        ncclCommDestroy(communicator_);
+    }
+    Nccl(const Nccl&) = delete;
+    Nccl& operator=(const Nccl&) = delete;
+
+    std::string text() const override {
+        return fmt::format("NCCL {}, sums in {}", nccl_version(),
+                           order_ == SumOrder::rank ? "the order of ranks" : "NCCL's order");
+    }
+
+    Finish start_all_reduce(const Comm& comm, Tensor tensor, Tensor scratch) override {
+        const ncclDataType_t type = type_of(tensor.dtype());
+        follow_compute();
+        if (order_ == SumOrder::library)
+            SWITCHYARD_NCCL(ncclAllReduce(tensor.raw(), tensor.raw(), static_cast<std::size_t>(tensor.size()),
+                                          type, ncclSum, communicator_, communication_stream()));
+        else
+            sum_in_order(comm, tensor, scratch);
+        return continue_compute();
+    }
+
+    Finish start_exchange(const Comm& comm, std::span<const Tensor> send,
+                          std::span<const Tensor> received) override {
+        follow_compute();
+        Group group;
+        for (int p = 0; p < comm.size(); ++p) {
+            if (p == comm.rank()) continue;
+            this->send(send[p].raw(), send[p].bytes(), p);
+            receive(received[p].raw(), received[p].bytes(), p);
+        }
+        group.end();
+        return continue_compute();
+    }
+
+    Finish start_all_gather(const Comm&, Tensor mine, Tensor all) override {
+        follow_compute();
+        gather(mine.raw(), all.raw(), mine.bytes());
+        return continue_compute();
+    }
+
+  private:
+    static void follow_compute() { Mark(compute_stream()).hold(communication_stream()); }
+    static Finish continue_compute() {
+        return [done = std::make_shared<Mark>(communication_stream())] { done->hold(compute_stream()); };
+    }
+
+    void send(const void* data, std::size_t bytes, int to) {
+        if (bytes > 0)
+            SWITCHYARD_NCCL(ncclSend(data, bytes, ncclUint8, to, communicator_, communication_stream()));
+    }
+    void receive(void* data, std::size_t bytes, int from) {
+        if (bytes > 0)
+            SWITCHYARD_NCCL(ncclRecv(data, bytes, ncclUint8, from, communicator_, communication_stream()));
+    }
+    void gather(const void* mine, void* all, std::size_t bytes) {
+        SWITCHYARD_NCCL(ncclAllGather(mine, all, bytes, ncclUint8, communicator_, communication_stream()));
+    }
+
+    /// NCCL gathers equal chunks. The last ones of a tensor may be shorter: then the sums are gathered in
+    /// `scratch`, which has room for whole chunks, and copied.
+    void sum_in_order(const Comm& comm, Tensor tensor, Tensor scratch) {
+        const std::size_t element = size_of(tensor.dtype());
+        const SumSegment segment =
+            sum_segments(tensor.size(), element, comm.size(), std::numeric_limits<std::int64_t>::max())
+                .front();
+        const int ranks = comm.size(), rank = comm.rank();
+        const std::size_t chunk = static_cast<std::size_t>(segment.chunk) * element;
+        auto *const values = tensor.data<std::byte>(), *const others = scratch.data<std::byte>();
+        const auto bytes_of = [&](int p) { return static_cast<std::size_t>(segment.counts[p]) * element; };
+        Group group;
+        for (int p = 0; p < ranks; ++p) {
+            if (p == rank) continue;
+            send(values + p * chunk, bytes_of(p), p);
+            receive(others + p * chunk, bytes_of(rank), p);
+        }
+        group.end();
+        const bool whole = segment.chunk * ranks == tensor.size();
+        std::byte* const gathered = whole ? values : others;
+        sum_in_rank_order(tensor.dtype(), gathered + rank * chunk,
+                          {values + rank * chunk, others, segment.chunk, segment.counts[rank], ranks, rank},
+                          communication_stream());
+        gather(gathered + rank * chunk, gathered, chunk);
+        if (!whole)
+            SWITCHYARD_CUDA(cudaMemcpyAsync(values, others, tensor.bytes(), cudaMemcpyDeviceToDevice,
+                                            communication_stream()));
+    }
+
+    ncclComm_t communicator_;
+    SumOrder order_;
+};
+
+}  // namespace
+
+std::string nccl_version() {
+    int version = 0;
+    if (ncclGetVersion(&version) != ncclSuccess) return "";
+    return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
+}
+
+std::unique_ptr<Transport> make_nccl(const Comm& comm, SumOrder order) {
+    compute_stream();  // which chooses the device
+    const std::string text = text_of_root(comm, [] {
+        ncclUniqueId created{};
+        SWITCHYARD_NCCL(ncclGetUniqueId(&created));
+        return std::string(created.internal, sizeof created.internal);
+    });
+    ncclUniqueId id{};
+    std::memcpy(id.internal, text.data(), sizeof id.internal);
+    ncclComm_t communicator = nullptr;
+    SWITCHYARD_NCCL(ncclCommInitRank(&communicator, comm.size(), id, comm.rank()));
+    return std::make_unique<Nccl>(communicator, order);
+}
+
+}  // namespace switchyard::cuda

@@ -1,0 +1,37 @@
+// Asks again and again: as quick as the driver's own waiting, which asks as well, but cannot be left.
+#include "cuda/waiting.hpp"
+
+#include "cuda/runtime.hpp"
+
+namespace switchyard::cuda {
+namespace {
+
+constexpr int asked_between_watches = 4096;  // some milliseconds
+
+void (*watch)() = nullptr;
+
+template <class Ask>
+void wait_until_done(Ask ask) {
+    for (int asked = 0;; ++asked) {
+        const cudaError_t code = ask();
+        if (code == cudaSuccess) return;
+        if (code != cudaErrorNotReady) SWITCHYARD_CUDA(code);
+        if (watch && asked % asked_between_watches == 0) watch();
+    }
+}
+
+}  // namespace
+
+void wait_for(cudaStream_t stream) {
+    wait_until_done([&] { return cudaStreamQuery(stream); });
+}
+
+void wait_for(cudaEvent_t event) {
+    wait_until_done([&] { return cudaEventQuery(event); });
+}
+
+void watch_while_waiting(void (*function)()) {
+    watch = function;
+}
+
+}  // namespace switchyard::cuda

@@ -1,0 +1,349 @@
+// NCCL over MPI. An operation happens when its stream comes to it, and then waits for the other ranks, as
+// NCCL's kernels do. Ranks first tell each other what they are about to do: where NCCL would hang or mix up
+// bytes, the process ends with a sentence. Each group of sends and receives is taken for a collective of its
+// communicator, as it is in cuda/comm.
+#include <nccl.h>
+#include <sched.h>
+
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "comm/comm.hpp"
+#include "core/bf16.hpp"
+#include "fibers.hpp"
+#include "host_mpi.hpp"
+
+struct EmulatedNccl {
+    MPI_Comm comm = MPI_COMM_NULL;
+    int rank = 0, size = 0;
+    std::uint64_t operations = 0;
+    bool aborted = false;
+};
+
+namespace {
+
+using emulation::Where;
+
+ncclResult_t failure = ncclSuccess;
+const std::thread::id main_thread = std::this_thread::get_id();
+
+std::size_t size_of(ncclDataType_t type) {
+    return type == ncclUint8 ? 1 : type == ncclBfloat16 ? 2 : type == ncclFloat32 ? 4 : 8;
+}
+
+double patience_s() {
+    const char* text = std::getenv("CUDA_EMULATION_PATIENCE");
+    return text ? std::atof(text) : 120;
+}
+
+enum Kind : int { group, all_gather, all_reduce };
+const char* const names[] = {"a group of sends and receives", "ncclAllGather", "ncclAllReduce"};
+
+/// What a rank is about to do.
+struct Intent {
+    std::uint64_t number, count;
+    int kind, type;
+    bool operator==(const Intent&) const = default;
+};
+
+void wait_for(MPI_Request request, const EmulatedNccl& comm, const Intent& mine) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(patience_s());
+    for (int done = 0; PMPI_Test(&request, &done, MPI_STATUS_IGNORE), !done; ::sched_yield())
+        if (std::chrono::steady_clock::now() > end)
+            emulation::error(
+                Where::current(),
+                "rank %d of %d waits in %s, operation %llu of its communicator, and others do not come: they "
+                "call collectives in another order, or not at all",
+                comm.rank, comm.size, names[mine.kind], static_cast<unsigned long long>(mine.number));
+}
+
+/// Ends the process unless all ranks are about to do the same.
+void agree(EmulatedNccl& comm, Kind kind, std::size_t count, ncclDataType_t type) {
+    if (std::this_thread::get_id() != main_thread)
+        emulation::error(Where::current(), "%s runs on a thread that may not call MPI", names[kind]);
+    const Intent mine{comm.operations++, count, kind, type};
+    std::vector<Intent> all(static_cast<std::size_t>(comm.size));
+    MPI_Request request = MPI_REQUEST_NULL;
+    PMPI_Iallgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, comm.comm, &request);
+    wait_for(request, comm, mine);
+    for (int p = 0; p < comm.size; ++p) {
+        const Intent& other = all[static_cast<std::size_t>(p)];
+        if (other == mine) continue;
+        emulation::error(
+            Where::current(),
+            "ranks of a communicator call collectives in different order: operation %llu is %s of %llu "
+            "elements of type %d on rank %d, and %s of %llu elements of type %d on rank %d",
+            static_cast<unsigned long long>(mine.number), names[mine.kind],
+            static_cast<unsigned long long>(mine.count), mine.type, comm.rank, names[other.kind],
+            static_cast<unsigned long long>(other.count), other.type, p);
+    }
+}
+
+void require_device_memory(const void* start, std::size_t bytes, const char* call) {
+    if (bytes > 0 && !emulation::is_device_memory(start, bytes))
+        emulation::error(Where::current(), "%s of %zu bytes that do not lie in device memory", call, bytes);
+    if (bytes > static_cast<std::size_t>(std::numeric_limits<int>::max()))
+        emulation::error(Where::current(), "%s of %zu bytes, more than the emulation moves at once", call,
+                         bytes);
+}
+
+void enqueue(ncclComm_t comm, cudaStream_t stream, std::function<void()> work) {
+    ++emulation::nccl_work_waiting;
+    emulation::enqueue_work(stream, [comm, work = std::move(work)] {
+        --emulation::nccl_work_waiting;
+        if (!comm->aborted) work();
+    });
+}
+
+// ---- Sends and receives.
+
+struct Transfer {
+    bool sends;
+    void* data;
+    std::size_t bytes;
+    int peer;
+    ncclComm_t comm;
+    cudaStream_t stream;
+};
+int open_groups = 0;
+std::vector<Transfer> transfers;
+
+void run_group(EmulatedNccl& comm, const std::vector<Transfer>& all) {
+    agree(comm, group, 0, ncclUint8);
+    std::vector<std::uint64_t> sent(static_cast<std::size_t>(comm.size)), announced(sent), expected(sent);
+    std::vector<MPI_Request> requests;
+    for (const Transfer& t : all) (t.sends ? sent : expected)[static_cast<std::size_t>(t.peer)] += t.bytes;
+    PMPI_Alltoall(sent.data(), 1, MPI_UINT64_T, announced.data(), 1, MPI_UINT64_T, comm.comm);
+    for (int p = 0; p < comm.size; ++p)
+        if (announced[static_cast<std::size_t>(p)] != expected[static_cast<std::size_t>(p)])
+            emulation::error(Where::current(), "rank %d sends %llu bytes to rank %d, which receives %llu", p,
+                             static_cast<unsigned long long>(announced[static_cast<std::size_t>(p)]),
+                             comm.rank,
+                             static_cast<unsigned long long>(expected[static_cast<std::size_t>(p)]));
+    for (const Transfer& t : all) {
+        require_device_memory(t.data, t.bytes, t.sends ? "ncclSend" : "ncclRecv");
+        const int bytes = static_cast<int>(t.bytes);
+        requests.push_back(MPI_REQUEST_NULL);
+        if (t.sends)
+            PMPI_Isend(t.data, bytes, MPI_BYTE, t.peer, 0, comm.comm, &requests.back());
+        else
+            PMPI_Irecv(t.data, bytes, MPI_BYTE, t.peer, 0, comm.comm, &requests.back());
+    }
+    PMPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE);
+}
+
+/// Adds the transfers of the ended group to their streams.
+void close_group() {
+    while (!transfers.empty()) {
+        const Transfer first = transfers.front();
+        std::vector<Transfer> together, rest;
+        for (const Transfer& t : transfers)
+            (t.comm == first.comm && t.stream == first.stream ? together : rest).push_back(t);
+        transfers = rest;
+        enqueue(first.comm, first.stream, [comm = first.comm, together] { run_group(*comm, together); });
+    }
+}
+
+ncclResult_t add(const Transfer& transfer) {
+    if (!transfer.comm || transfer.peer < 0 || transfer.peer >= transfer.comm->size)
+        return ncclInvalidArgument;
+    transfers.push_back(transfer);
+    if (open_groups == 0) close_group();
+    return ncclSuccess;
+}
+
+// ---- Sums, in the order of the ranks from the last to the first; bf16 is rounded after each addition.
+
+template <class T>
+void add_backwards(const std::vector<unsigned char>& all, int ranks, std::size_t count, void* sums) {
+    const auto* values = reinterpret_cast<const T*>(all.data());
+    for (std::size_t i = 0; i < count; ++i) {
+        T total = values[static_cast<std::size_t>(ranks - 1) * count + i];
+        for (int p = ranks - 2; p >= 0; --p) {
+            const T next = values[static_cast<std::size_t>(p) * count + i];
+            if constexpr (std::is_same_v<T, switchyard::bf16>)
+                total = switchyard::to_bf16(switchyard::to_f32(total) + switchyard::to_f32(next));
+            else
+                total += next;
+        }
+        static_cast<T*>(sums)[i] = total;
+    }
+}
+
+void run_all_reduce(EmulatedNccl& comm, const void* values, void* sums, std::size_t count,
+                    ncclDataType_t type) {
+    agree(comm, all_reduce, count, type);
+    const std::size_t bytes = count * size_of(type);
+    require_device_memory(values, bytes, "ncclAllReduce");
+    require_device_memory(sums, bytes, "ncclAllReduce");
+    std::vector<unsigned char> all(bytes * static_cast<std::size_t>(comm.size));
+    const int length = static_cast<int>(bytes);
+    PMPI_Allgather(values, length, MPI_BYTE, all.data(), length, MPI_BYTE, comm.comm);
+    if (type == ncclFloat32) add_backwards<float>(all, comm.size, count, sums);
+    if (type == ncclFloat64) add_backwards<double>(all, comm.size, count, sums);
+    if (type == ncclBfloat16) add_backwards<switchyard::bf16>(all, comm.size, count, sums);
+}
+
+void run_all_gather(EmulatedNccl& comm, const void* mine, void* all, std::size_t count, ncclDataType_t type) {
+    agree(comm, all_gather, count, type);
+    const std::size_t bytes = count * size_of(type);
+    require_device_memory(mine, bytes, "ncclAllGather");
+    require_device_memory(all, bytes * static_cast<std::size_t>(comm.size), "ncclAllGather");
+    auto *const first = static_cast<unsigned char*>(all), *const place =
+                                                              first +
+                                                              bytes * static_cast<std::size_t>(comm.rank);
+    const auto* from = static_cast<const unsigned char*>(mine);
+    if (from != place && from < first + bytes * static_cast<std::size_t>(comm.size) && first < from + bytes)
+        emulation::error(Where::current(),
+                         "ncclAllGather: rank %d sends a part of the result that is not its own", comm.rank);
+    const int length = static_cast<int>(bytes);
+    PMPI_Allgather(from == place ? MPI_IN_PLACE : mine, length, MPI_BYTE, all, length, MPI_BYTE, comm.comm);
+}
+
+}  // namespace
+
+namespace emulation {
+
+void report_nccl_failure(ncclResult_t code) {
+    failure = code;
+}
+
+}  // namespace emulation
+
+const char* ncclGetErrorString(ncclResult_t code) {
+    switch (code) {
+        case ncclSuccess:
+            return "no error";
+        case ncclInvalidArgument:
+            return "invalid argument";
+        case ncclInvalidUsage:
+            return "invalid usage";
+        case ncclRemoteError:
+            return "remote process exited or there was a network error";
+        default:
+            return "NCCL operation in progress";
+    }
+}
+
+ncclResult_t ncclGetVersion(int* version) {
+    *version = 22800;
+    return ncclSuccess;
+}
+
+/// The number of the asking process in MPI_COMM_WORLD, and how many it has asked for.
+ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
+    static int asked = 0;
+    int numbers[2] = {0, asked++};
+    PMPI_Comm_rank(MPI_COMM_WORLD, &numbers[0]);
+    *id = {};
+    std::memcpy(id->internal, numbers, sizeof numbers);
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommInitRank(ncclComm_t* created, int ranks, ncclUniqueId id, int rank) {
+    if (!created || ranks < 1 || rank < 0 || rank >= ranks) return ncclInvalidArgument;
+    int numbers[2];
+    std::memcpy(numbers, id.internal, sizeof numbers);
+    const auto [root, asked] = std::pair(numbers[0], numbers[1]);
+    // The root collects who and where the ranks are, and tells all.
+    struct Member {
+        int world = 0, device = 0;
+    };
+    const int tag = 20000 + asked % 10000;
+    Member me;
+    PMPI_Comm_rank(MPI_COMM_WORLD, &me.world);
+    cudaGetDevice(&me.device);
+    std::vector<Member> members(static_cast<std::size_t>(ranks), me);
+    const int bytes = static_cast<int>(members.size() * sizeof me);
+    if (me.world == root) {
+        for (int i = 1; i < ranks; ++i) {
+            int other = 0;
+            MPI_Status status;
+            PMPI_Recv(&other, 1, MPI_INT, MPI_ANY_SOURCE, tag, MPI_COMM_WORLD, &status);
+            PMPI_Recv(&members[static_cast<std::size_t>(other)], sizeof me, MPI_BYTE, status.MPI_SOURCE, tag,
+                      MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+        }
+        for (const Member& member : members)
+            if (member.world != root)
+                PMPI_Send(members.data(), bytes, MPI_BYTE, member.world, tag, MPI_COMM_WORLD);
+    } else {
+        PMPI_Send(&rank, 1, MPI_INT, root, tag, MPI_COMM_WORLD);
+        PMPI_Send(&me, sizeof me, MPI_BYTE, root, tag, MPI_COMM_WORLD);
+        PMPI_Recv(members.data(), bytes, MPI_BYTE, root, tag, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+    }
+    std::vector<int> world_ranks;
+    for (const Member& member : members) {
+        for (const Member& other : members)
+            if (&other != &member && other.device == member.device) return ncclInvalidUsage;
+        world_ranks.push_back(member.world);
+    }
+    MPI_Group world, group_of_members;
+    PMPI_Comm_group(MPI_COMM_WORLD, &world);
+    PMPI_Group_incl(world, ranks, world_ranks.data(), &group_of_members);
+    auto* comm = new EmulatedNccl{MPI_COMM_NULL, rank, ranks};
+    PMPI_Comm_create_group(MPI_COMM_WORLD, group_of_members, tag, &comm->comm);
+    PMPI_Group_free(&group_of_members);
+    PMPI_Group_free(&world);
+    *created = comm;
+    return ncclSuccess;
+}
+
+/// The communicators of MPI below stay: this may be called while MPI frees another one.
+ncclResult_t ncclCommDestroy(ncclComm_t comm) {
+    cudaDeviceSynchronize();
+    delete comm;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommAbort(ncclComm_t comm) {
+    comm->aborted = true;  // and stays: streams may hold operations of it
+    return ncclSuccess;
+}
+
+ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t* code) {
+    *code = failure;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclGroupStart() {
+    ++open_groups;
+    return ncclSuccess;
+}
+
+ncclResult_t ncclGroupEnd() {
+    if (open_groups == 0) return ncclInvalidUsage;
+    if (--open_groups == 0) close_group();
+    return ncclSuccess;
+}
+
+ncclResult_t ncclSend(const void* data, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream) {
+    return add({true, const_cast<void*>(data), count * size_of(type), peer, comm, stream});
+}
+
+ncclResult_t ncclRecv(void* data, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
+                      cudaStream_t stream) {
+    return add({false, data, count * size_of(type), peer, comm, stream});
+}
+
+ncclResult_t ncclAllGather(const void* mine, void* all, std::size_t count, ncclDataType_t type,
+                           ncclComm_t comm, cudaStream_t stream) {
+    if (!comm) return ncclInvalidArgument;
+    enqueue(comm, stream, [=] { run_all_gather(*comm, mine, all, count, type); });
+    return ncclSuccess;
+}
+
+ncclResult_t ncclAllReduce(const void* values, void* sums, std::size_t count, ncclDataType_t type,
+                           ncclRedOp_t, ncclComm_t comm, cudaStream_t stream) {
+    if (!comm || type == ncclUint8) return ncclInvalidArgument;
+    enqueue(comm, stream, [=] { run_all_reduce(*comm, values, sums, count, type); });
+    return ncclSuccess;
+}
