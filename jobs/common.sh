@@ -95,7 +95,7 @@ launch() {
 say_killed() {
     local run=$1 step time reason
     [[ $(outcome "$run") == running ]] || return 0
-    # Another process may be training there, and this job was refused: then that process holds the lock, or the lock
+    # This job may have been refused because another process trains there: then that process holds the lock, or the lock
     # names another job.
     if [[ -n ${SLURM_JOB_ID:-} ]] && ! grep -q "(Slurm job $SLURM_JOB_ID)" "$run/lock" 2>/dev/null; then return 0; fi
     flock --nonblock "$run/lock" true 2>/dev/null || return 0

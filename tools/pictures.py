@@ -1,4 +1,4 @@
-"""matplotlib for files: no display, and every text is drawn as it is, whatever a run is called or the user's settings say."""
+"""matplotlib that draws to files, without a display: every text appears as it is, whatever the user's settings say."""
 import matplotlib
 
 matplotlib.use("Agg")

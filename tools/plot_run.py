@@ -43,7 +43,7 @@ def draw(runs, output):
             rate_axes.plot(steps, smooth(rate, window), color=colour, linewidth=1.6, label=legend(middle))
         for number, (step, text) in enumerate(run.restarts()):
             style = dict(color="black" if len(runs) == 1 else colour, linestyle=":", linewidth=1.2)
-            shown = legend(prefix + text) if number < 3 else None  # every restart has its line, three their legend
+            shown = legend(prefix + text) if number < 3 else None  # every restart has a line, the first three a legend
             loss_axes.axvline(step, label=shown, **style)
             rate_axes.axvline(step, **style)
     loss_axes.set_ylabel("loss (nats per token)")

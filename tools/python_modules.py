@@ -1,4 +1,4 @@
-"""Modules of Python that are not part of it: where this python3 lacks one, the system's takes over, or a sentence says what to do."""
+"""Modules that Python does not bring along: if this python3 lacks one, the system's python3 takes over or a message says what to do."""
 import importlib.util
 import os
 import subprocess

@@ -73,8 +73,8 @@ run_shown() {
 train_first_half() {
     local half=$((steps / 2)) step status=0
     say "3/7 Training, first part: 2 ranks, data parallel 2"
-    explain "SwitchLoRA: the large matrices are frozen, 32 of 128 vector pairs of each are trained at a time and which" \
-        "ones is switched all the time. At step $half this script sends SIGUSR1 to mpirun." \
+    explain "SwitchLoRA: the large matrices are frozen, 32 of 128 vector pairs of each are trained at a time, and which" \
+        "ones changes all the time. At step $half this script sends SIGUSR1 to mpirun." \
         "\$ mpirun -n 2 $program train $config"
     mpi_prepare 2
     "${mpi_command[@]}" "$program" train "$config" </dev/null &
@@ -89,12 +89,12 @@ train_first_half() {
     done
     wait "$training" || status=$?
     training=0
-    if [[ $status -eq 0 && $(outcome) == requeue ]]; then status=75; fi # MPICH's mpirun may lose it once it had a signal
+    if [[ $status -eq 0 && $(outcome) == requeue ]]; then status=75; fi # MPICH's mpirun may lose the code once it got a signal
     case $status in
         75)
             [[ $(outcome) == requeue ]] || die "exit code 75, but $run/status.json says '$(outcome)' instead of 'requeue'"
             explain "" "Exit code 75 and \"outcome\": \"requeue\" in $run/status.json: saved, please start me again." \
-                "(mpirun remarks on every exit code but 0; this one is meant.)" \
+                "(mpirun prints a remark on every exit code but 0; this one is intended.)" \
                 "Saved: $(newest_checkpoint)"
             ;;
         0) explain "The run finished before the signal reached it; there is nothing left to resume." ;;
@@ -115,8 +115,8 @@ evaluate() {
     checkpoint=$(newest_checkpoint)
     say "5/7 Evaluation on the validation documents"
     run_shown 1 eval "$checkpoint" | tee "$work/evaluation.txt"
-    explain "A model that knows nothing has loss ln $vocab_size = 7.62. Perplexity is e to the loss: among how many" \
-        "pieces the model hesitates."
+    explain "A model that knows nothing has loss ln $vocab_size = 7.62. Perplexity is e to the loss: the number of" \
+        "equally likely pieces among which a choice would be as hard."
 
     say "6/7 A few lines from the model"
     : >"$work/generated.txt"

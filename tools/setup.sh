@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing and builds a CMake preset. Sourced by quickstart.sh and test.sh, or called: tools/setup.sh
-# [preset]. Harmless when repeated: asks dpkg and ninja first and does nothing when all is there.
+# [preset]. Harmless when repeated: asks dpkg and ninja first and does nothing when everything is there.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

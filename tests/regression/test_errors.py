@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Help; what a user gets wrong, and what goes wrong: one clear message from one rank, exit code 1, every rank gone, the
-run directory says `failed`, and what was saved before still verifies (design sections 8 and 10).
+"""Help, errors of users, and failures: one rank gives one clear message, the exit code is 1, every rank has ended, the run
+directory says `failed`, and what was saved before still verifies.
 
 --build=DIRECTORY is where the program is; other arguments are unittest's. Exits 77 when all that was asked for is skipped.
 """
@@ -35,7 +35,7 @@ def launch(ranks, words, fault=None, before=()):
 
 
 def under_limit(limit):
-    """ulimit's words, for `before`."""
+    """A command for `before` that sets a limit with ulimit."""
     return ["bash", "-c", f'ulimit {limit} && exec "$@"', "bash"]
 
 
@@ -76,7 +76,7 @@ class Errors(Test):
         return found
 
     def refusals(self, cases):
-        """cases: (ranks, words, parts). Starts take time in MPI, not in the processor: some at once."""
+        """cases: (ranks, words, parts). Several run at once, because a start of MPI is mostly waiting."""
         with concurrent.futures.ThreadPoolExecutor(3) as pool:
             outcomes = list(pool.map(lambda case: launch(case[0], case[1]), cases))
         for (ranks, words, parts), outcome in zip(cases, outcomes):
@@ -100,7 +100,7 @@ class Help(Errors):
 
 
 class Settings(Errors):
-    """Found before anything is made."""
+    """Errors that are found before anything is made."""
 
     def words(self, **changes):
         changes = {key.replace("__", "."): value for key, value in changes.items()}
@@ -257,8 +257,8 @@ class Tokens(Errors):
         self.assert_verifies(run.checkpoint(), second.checkpoint())
 
     def test_id_outside_the_vocabulary(self):
-        """One bad token of many: one rank reads it, at a step that depends on the order of samples, and speaks for those who
-        have their batches from it."""
+        """One bad token of many: one rank reads it, at a step that depends on the order of samples, and reports
+        it for those that get their batches from it."""
         bad = self.folder / "bad.h5"
         shutil.copy(self.tokens, bad)
         with h5py.File(bad, "r+") as file:
@@ -329,8 +329,8 @@ class ReadOnly(Errors):
 
 
 class Faults(Errors):
-    """Planted by SWITCHYARD_TEST_FAULT=rank:updates:kind, six updates into a run that saved after four, in the foreground: which
-    step a save in the background ends at is left to chance (test_background_save.py)."""
+    """Planted by SWITCHYARD_TEST_FAULT=rank:updates:kind, six updates into a run that saved after four, in the foreground,
+    because the step at which a save in the background ends is left to chance (test_background_save.py)."""
 
     def strike(self, ranks, fault, name="run", **changes):
         run = self.run_of(name, **{"run.save_interval": 4, "run.async_save": "false", **SWITCHING, **changes})
@@ -356,7 +356,7 @@ class Faults(Errors):
                 self.assert_kept(run)
 
     def test_loss_that_runs_away(self):
-        """Not planted: a learning rate that overflows f32."""
+        """A learning rate that overflows f32; no fault is planted."""
         run = self.run_of(**{"optim.lr": 1e30, "optim.weight_decay": 0, "optim.warmup_steps": 0, "run.save_interval": 1})
         # Seen where it happens: the update overflows a weight, and the switch that follows it looks at that weight.
         self.assert_refused(launch(2, ["train", *arguments(run.settings)]), "the effective weight of model.layers.",
@@ -371,7 +371,7 @@ class Faults(Errors):
                 self.assert_kept(run)
 
     def test_a_kernel_throws_on_one_thread(self):
-        """Within a parallel region, which no exception may leave."""
+        """An error within a parallel region, which no exception may leave."""
         for ranks, rank in ((1, 0), (2, 1)):
             with self.subTest(ranks=ranks, rank=rank):
                 run, outcome = self.strike(ranks, f"{rank}:6:kernel", f"{ranks}.{rank}")
@@ -486,7 +486,7 @@ class Limits(Errors):
                 self.assert_refused(outcome, "out of memory", *parts, status=run)
 
     def test_address_space(self):
-        """What the machine has but the process may not take (`ulimit -v`)."""
+        """Memory that the machine has but the process may not take (`ulimit -v`)."""
         run = self.run_of(**{"data.micro_batch": 100000, "data.global_batch": 100000})
         outcome = launch(1, ["train", *arguments(run.settings)], before=under_limit("-v 3000000"))
         self.assert_refused(outcome, "out of memory", "GiB", status=run)

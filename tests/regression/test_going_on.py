@@ -41,7 +41,7 @@ class Diverged(GoingOn):
         run = self.run_of(**{**settings, "optim.warmup_steps": 0, "run.save_interval": 1, "optim.lr": 1e25, "optim.clip_norm": 0})
         output = self.refused(run, "is not finite", "there is no good checkpoint before it", "start anew in another run.dir")
         self.assertNotIn("last checkpoint is good", output)
-        # What leads there at once is not taken for a checkpoint any more, and nothing starts anew in silence.
+        # A checkpoint that leads to divergence at once does not count any more, and no run starts anew in silence.
         self.assertEqual(run.checkpoints(), [])
         if any(name.endswith(".diverged") for name in run.files()):
             self.refused(run, "no checkpoint in", "diverged", "use another run.dir")
@@ -152,7 +152,7 @@ class InitFrom(GoingOn):
         run = self.run_of("all", **lora, **{"run.init_from": source.path, "run.init_state": "all"})
         output = self.assert_trains(run, ranks=RANKS, run__stop_step=2)
         self.assertIn(f"init        weights, optimizer and method of `{source.checkpoint(8)}` (step 8); the data go on at sample 96", output)
-        self.assert_trains(run, ranks=RANKS, run__stop_step=4)  # and a resumed one
+        self.assert_trains(run, ranks=RANKS, run__stop_step=4)  # the new run resumes, too
         self.assert_trains(source, ranks=RANKS)
         self.assertEqual([loss for _, (loss, _) in sorted(self.losses(run).items())],
                          [loss for step, (loss, _) in sorted(self.losses(source).items()) if step > 8])  # fmt: skip

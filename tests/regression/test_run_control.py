@@ -51,7 +51,7 @@ class Ends(program.Test):
         self.assertIn(f"requeue at step {step} (SIGUSR1), start the same command again to go on", launch.output())
 
     def test_signals_without_end_change_nothing(self):
-        """To every rank, from the first moment that the run directory is there until the process has gone. (mpirun itself
+        """Every rank gets signals from the moment that the run directory is there until its process has ended. (mpirun itself
         stops catching signals before it ends.)"""
         run = self.run_of()
         launch = run.start(RANKS)
@@ -184,7 +184,7 @@ class Directory(program.Test):
 
 @unittest.skipUnless(RANKS == 1, "of --ranks=1")
 class Contract(program.Test):
-    """What a resumed run may be asked for; the keys one by one: tests/run/test_resume_contract.cpp."""
+    """What a resumed run may be asked for; the keys one by one: tests/train/test_resume_contract.cpp."""
 
     def assert_refused(self, run, *parts, **changes):
         before = run.checkpoints()
@@ -266,14 +266,14 @@ class Contract(program.Test):
 
 class Start(program.Test):
     def test_single_processes_share_no_folder_of_open_mpi(self):
-        """Each would remove it at its end, also from under one that starts."""
+        """Each process would remove the folder at its end, also while another one starts and needs it."""
         folder = self.folder / "temporary"
         result = program.switchyard("--version", env={**program.ENVIRONMENT, "TMPDIR": str(folder)})
         self.assertEqual((result.returncode, folder.exists()), (0, False), result.stdout + result.stderr)
 
     @unittest.skipUnless(RANKS == 1, "of --ranks=1")
     def test_commands_of_one_process_start_no_mpi(self):
-        """Login nodes of some centres refuse MPI_Init."""
+        """They must work on login nodes, some of which refuse MPI_Init."""
         source, library = self.folder / "refuse.c", self.folder / "refuse.so"
         refuse = '{ fputs("MPI was started\\n", stderr); _exit(99); }\n'
         source.write_text(
@@ -315,7 +315,7 @@ class Start(program.Test):
 
     @unittest.skipUnless(RANKS == 1, "of --ranks=1")
     def test_another_librarys_mpirun_is_refused(self):
-        """Its processes would all be rank 0 of 1. The variable is one that neither library here reads."""
+        """Each of its processes would be rank 0 of 1. The test sets a variable that neither MPI library here reads."""
         run = self.run_of()
         launch = program.Launch(["env", "MV2_COMM_WORLD_SIZE=2", program.BUILD / "switchyard", "train", *program.arguments(run.settings)])
         self.assertEqual(launch.wait(), 1, launch.output())

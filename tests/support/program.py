@@ -60,7 +60,7 @@ def arguments(settings):
 
 
 def switchyard(*words, **options):
-    """A command that ends by itself, on one process."""
+    """Runs the program on one process to its end."""
     options = {"env": ENVIRONMENT, "timeout": PATIENCE_S, "capture_output": True, "text": True, **options}
     return subprocess.run([BUILD / "switchyard", *map(str, words)], **options)
 
@@ -173,12 +173,12 @@ class Run:
         return Launch([*launcher, "env", *variables, BUILD / TRAINER, "train", *arguments(settings)])
 
     def train(self, ranks=1, **changes):
-        """To its end: (exit code, output)."""
+        """Trains to the end: (exit code, output)."""
         launch = self.start(ranks, **changes)
         return launch.wait(), launch.output()
 
     def log(self, name="log.jsonl"):
-        """Objects of the log; a line that is being written is left out."""
+        """Lines of the log as objects, without a line that is being written."""
         path = self.path / name
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines]
@@ -248,7 +248,7 @@ class Test(unittest.TestCase):
         return Run(self.folder / name, self.tokens, **settings)
 
     def wait_until(self, launch, condition):
-        """Until the condition holds; the process must still be running then."""
+        """Waits until the condition holds; the process must still be running then."""
         end = time.monotonic() + PATIENCE_S
         while not condition():
             if not launch.running():
