@@ -160,5 +160,25 @@ class NotFinite(disk_faults.Test):
         self.assert_identical(file, twin.checkpoint(step))
 
 
+class Stuck(disk_faults.Test):
+    def test_a_writer_that_hangs_is_left_to_the_watchdog(self):
+        """On one rank the thread writes two windows and then no more: the next save waits for it, and nothing is a sign of life."""
+        for stuck in range(RANKS):
+            with self.subTest(rank=stuck):
+                run = self.saving_run(f"rank{stuck}", **{"run.hang_timeout": 10})
+                self.assert_trains(run, ranks=RANKS, run__stop_step=2)
+                run.disk.obeys(rule(stuck, "writer.pwrite", "wait", partial(4), first=3))
+                code, output = run.train(RANKS)
+                self.assertEqual(code, 1, output)
+                self.assertTrue(run.disk.waits(name=partial(4), thread="writer"), output)
+                self.assertRegex(output, rf"\[rank {stuck}\] no progress for \d+ s, last event: writing a checkpoint \(.+\); .*run.hang_timeout")
+                self.assertEqual(self.story(run)[-5:], ["begun 4", 5, 6, 7, 8])
+                self.assert_status(run, "failed", "no progress for", 8)
+                self.assertEqual(run.checkpoints(), [2])
+                run.disk.obeys()
+                self.assertIn("resuming from step 2", self.assert_trains(run, ranks=RANKS, run__stop_step=4))
+                self.assert_kept(run, 2, 4)
+
+
 if __name__ == "__main__":
     unittest.main()
