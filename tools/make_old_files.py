@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Makes the files of a released format that later programs must still read: tests/golden/format_N.
 
-    tools/make_old_files.py BUILD tests/golden/format_1      # with a build of the revision that writes that format
+    tools/make_old_files.py BUILD tests/golden/format_2      # with a build of the revision that writes that format
 
 For every method a checkpoint of a tiny run in f64 after 10 steps, and what the uninterrupted run logged until step 20;
-one token file for all. tests/regression/test_old_files.py resumes them.
+one token file for all, whose format_version names the folder. tests/regression/test_old_files.py resumes them.
 """
 import argparse
 import contextlib

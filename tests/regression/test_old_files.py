@@ -66,7 +66,7 @@ class OldFiles(unittest.TestCase):
             run, tokens = self.run_directory(golden, method)
             file = run / "checkpoints/step_00000010.h5"
             for words in (["verify", file, tokens], ["inspect", file], ["diff", file, golden / f"{method}.h5"],
-                          ["eval", file, f"--data.tokens={tokens}"], ["export", file, self.folder / f"hf_{method}", f"--data.tokens={tokens}"]):
+                          ["eval", file, f"--data.tokens={tokens}"], ["export", file, self.folder / f"hf_{golden.name}_{method}", f"--data.tokens={tokens}"]):
                 result = program.switchyard(*words)
                 self.assertEqual(result.returncode, 0, f"{words[0]} {golden.name}/{method}.h5: {result.stderr}")
 
