@@ -29,6 +29,16 @@ std::map<const unsigned char*, Block>& blocks() {
 }
 std::size_t in_use = 0;
 int opened = 0;
+bool closed = true;
+int left_open = 0;  // times since it was closed last
+
+/// Each change of protection interrupts the other threads of the process. CUDA_EMULATION_OPEN=n closes the memory after
+/// every n-th time that it was open; where the host reads it again and again, that is found all the same.
+int times_left_open() {
+    static const char* const text = std::getenv("CUDA_EMULATION_OPEN");
+    static const int times = text ? std::atoi(text) : 1;
+    return times;
+}
 
 bool sanitized() {
     return __tsan_get_current_fiber || __asan_poison_memory_region;
@@ -57,7 +67,7 @@ void* allocate_device(std::size_t bytes) {
         start = block.mapping + block.mapped_bytes - rounded;
     }
     std::memset(start, 0xFF, bytes);
-    if (opened == 0) protect(block, PROT_NONE);
+    if (closed) protect(block, PROT_NONE);
     blocks()[static_cast<unsigned char*>(start)] = block;
     in_use += bytes;
     return start;
@@ -89,13 +99,16 @@ std::size_t device_bytes_in_use() {
 }
 
 OpenMemory::OpenMemory() {
-    if (opened++ == 0)
-        for (const auto& [start, block] : blocks()) protect(block, PROT_READ | PROT_WRITE);
+    if (opened++ > 0 || !closed) return;
+    closed = false;
+    for (const auto& [start, block] : blocks()) protect(block, PROT_READ | PROT_WRITE);
 }
 
 OpenMemory::~OpenMemory() {
-    if (--opened == 0)
-        for (const auto& [start, block] : blocks()) protect(block, PROT_NONE);
+    if (--opened > 0 || ++left_open < times_left_open()) return;
+    closed = true;
+    left_open = 0;
+    for (const auto& [start, block] : blocks()) protect(block, PROT_NONE);
 }
 
 }  // namespace emulation
