@@ -62,7 +62,7 @@ inline std::int64_t resident_blocks(int threads) {
 }
 /// Enough threads to fill the device, or one for each of `units`; they take the units in turns.
 inline cuda::Grid grid_for(std::int64_t units) {
-    const int threads = block_threads(units);
+    const int threads = block_threads(std::max<std::int64_t>(units, 1));
     return {std::min(cuda::ceil_div(units, threads), resident_blocks(threads)), threads};
 }
 __device__ inline std::int64_t first_unit() {
@@ -75,7 +75,8 @@ __device__ inline std::int64_t unit_step() {
 /// body.template operator()<n>(at) handles elements at ... at + n - 1: chunks of T, then what is left one by
 /// one.
 template <class T, class Body>
-__global__ void __launch_bounds__(256) over_elements(std::int64_t chunks, std::int64_t units, Body body) {
+static __global__ void __launch_bounds__(256)
+    over_elements(std::int64_t chunks, std::int64_t units, Body body) {
     constexpr int n = cuda::Vector<T>::size;
     for (std::int64_t unit = first_unit(); unit < units; unit += unit_step()) {
         if (unit < chunks)

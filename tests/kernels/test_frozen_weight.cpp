@@ -360,21 +360,30 @@ INSTANTIATE_TEST_SUITE_P(Types, FrozenInOrder,
                                                 name_of(info.param.second));
                          });
 
+TEST(FrozenShapes, ScratchMustBeAsLargeAsTheBackEndSays) {
+    const Stored w(DType::bf16, {6, 16});
+    const std::size_t needed = kernels::frozen_scratch_bytes(6, 16, DType::bf16);
+    if (needed == 0) GTEST_SKIP() << "this back end needs none";
+    const Factors f(DType::bf16, 6, 16, 3), wide(DType::f32, 6, 16, 3);
+    const HostTensor merged(DType::bf16, {6, 16});
+    const auto one_less = static_cast<std::int64_t>(needed / sizeof(float)) - 1;
+    const Tensor small = static_cast<Tensor>(w.scratch).rows(0, one_less);
+    EXPECT_THROW(kernels::merge(w.words(), {f.scaled(1)}, merged, small), InternalError);
+    EXPECT_THROW(kernels::add_low_rank(w.words(), wide.scaled(1), {}), InternalError);
+}
+
 TEST(FrozenShapes, AreChecked) {
     const Stored w(DType::bf16, {6, 16});
     const Factors f(DType::bf16, 6, 16, 3), wide(DType::f32, 6, 16, 3), turned(DType::bf16, 16, 6, 3);
     const HostTensor merged(DType::bf16, {6, 16}), f32(DType::f32, {6, 16}), i16(DType::i16, {5, 16});
-    const Tensor small = static_cast<Tensor>(w.scratch).rows(0, 255);
     const auto refused = [](auto call) { EXPECT_THROW(call(), InternalError); };
     EXPECT_NO_THROW(kernels::merge(w.words(), {f.scaled(1)}, merged, w.scratch));
     refused([&] { kernels::merge(w.words(), {wide.scaled(1)}, merged, w.scratch); });
     refused([&] { kernels::merge(w.words(), {turned.scaled(1)}, merged, w.scratch); });
     refused([&] { kernels::merge(w.words(), {f.scaled(1)}, f32, w.scratch); });
-    refused([&] { kernels::merge(w.words(), {f.scaled(1)}, merged, small); });
     refused([&] { kernels::merge({w.hi, {}}, {f.scaled(1)}, merged, w.scratch); });
     refused([&] { kernels::merge({w.hi, i16}, {f.scaled(1)}, merged, w.scratch); });
     refused([&] { kernels::add_low_rank(w.words(), f.scaled(1), w.scratch); });
-    refused([&] { kernels::add_low_rank(w.words(), wide.scaled(1), {}); });
     refused([&] { kernels::store_frozen(merged, w.words()); });
     refused([&] { kernels::load_frozen(w.words(), merged); });
     refused([&] { kernels::load_frozen({f32, w.lo}, f32); });

@@ -15,6 +15,7 @@
 #include "core/first_exception.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/gemm.hpp"
+#include "kernels/frozen_sizes.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -22,36 +23,6 @@ namespace {
 /// Rows of a panel: about 256 KiB of f32, a multiple of 16.
 std::int64_t panel_rows(std::int64_t n) {
     return std::clamp<std::int64_t>(65536 / std::max<std::int64_t>(n, 1) / 16 * 16, 16, 128);
-}
-
-bool is_split(const FrozenWeight& w) {
-    return w.hi.dtype() == DType::bf16;
-}
-
-void check(const FrozenWeight& w) {
-    internal_check(
-        w.hi.shape().rank() == 2 &&
-            (is_split(w) ? w.lo.dtype() == DType::i16 && w.lo.size() == w.hi.size() : w.lo.empty()),
-        "frozen weight {} in {}: low words {} {}", w.hi.shape(), name_of(w.hi.dtype()), w.lo.shape(),
-        name_of(w.lo.dtype()));
-}
-
-void check(const LowRankFactors& f, std::int64_t m, std::int64_t n, DType dtype) {
-    internal_check(
-        f.a.shape().rank() == 2 && f.b_transposed.shape().rank() == 2 &&
-            f.a.dim(0) == f.b_transposed.dim(0) && f.a.dim(1) == n && f.row0 >= 0 &&
-            f.b_transposed.dim(1) >= f.row0 + m && f.a.dtype() == dtype && f.b_transposed.dtype() == dtype,
-        "low-rank factors {} {} and {} {} from row {} of {}x{} {}", f.a.shape(), name_of(f.a.dtype()),
-        f.b_transposed.shape(), name_of(f.b_transposed.dtype()), f.row0, m, n, name_of(dtype));
-}
-
-void check(const EffectiveWeight& e, std::int64_t m, std::int64_t n, DType dtype) {
-    if (!e.factors.a.empty()) check(e.factors, m, n, dtype);
-    const auto fits = [](const Tensor& t, std::int64_t size) {
-        return t.empty() || (t.size() >= size && (t.dtype() == DType::f32 || t.dtype() == DType::f64));
-    };
-    internal_check(fits(e.gate, e.factors.a.dim(0)) && fits(e.row_scale, e.factors.row0 + m),
-                   "gate {} and row scale {} of a weight {}x{}", e.gate.shape(), e.row_scale.shape(), m, n);
 }
 
 /// Element i of a vector in f32 or f64; 1 if the vector is empty.
@@ -148,10 +119,7 @@ void for_panels(std::int64_t m, std::int64_t n, Body body) {
 /// Calls body(rows of the full-precision value, rows of the words) for every panel, in parallel.
 template <class Body>
 void for_panels_of(Tensor value, FrozenWeight w, Body body) {
-    check(w);
-    internal_check(value.size() == w.hi.size() && value.dtype() == accumulate_type(w.hi.dtype()),
-                   "{} {} as the value of {} {}", value.shape(), name_of(value.dtype()), w.hi.shape(),
-                   name_of(w.hi.dtype()));
+    check_value(value, w);
     for_panels(w.hi.dim(0), w.hi.dim(1), [&](std::int64_t begin, std::int64_t rows) {
         body(value.reshape(w.hi.shape()).rows(begin, rows), w.rows(begin, rows));
     });
@@ -231,18 +199,13 @@ void load_frozen(FrozenWeight w, Tensor value) {
 
 void add_low_rank(FrozenWeight w, const LowRankFactors& factors, Tensor scratch) {
     count_kernel(__func__);
-    check(w);
-    check(factors, w.hi.dim(0), w.hi.dim(1), accumulate_type(w.hi.dtype()));
+    check_add_low_rank(w, factors);
     if (factors.a.dim(0) > 0) form(w, {factors}, w.hi, scratch, true);
 }
 
 void merge(FrozenWeight w, const EffectiveWeight& effective, Tensor merged, Tensor scratch) {
     count_kernel(__func__);
-    check(w);
-    check(effective, w.hi.dim(0), w.hi.dim(1), w.hi.dtype());
-    internal_check(merged.shape() == w.hi.shape() && merged.dtype() == w.hi.dtype(),
-                   "merge of {} {} into {} {}", w.hi.shape(), name_of(w.hi.dtype()), merged.shape(),
-                   name_of(merged.dtype()));
+    check_merge(w, effective, merged);
     form(w, effective, merged, scratch, false);
 }
 
@@ -253,10 +216,7 @@ std::size_t frozen_scratch_bytes(std::int64_t m, std::int64_t n, DType compute) 
 
 void form_in_order(Tensor value, const EffectiveWeight& e) {
     count_kernel(__func__);
-    const DType factor = e.factors.a.empty() ? value.dtype() : e.factors.a.dtype();
-    internal_check(value.shape().rank() == 2 && value.dtype() == accumulate_type(factor),
-                   "form_in_order of {} {} from {}", value.shape(), name_of(value.dtype()), name_of(factor));
-    check(e, value.dim(0), value.dim(1), factor);
+    const DType factor = check_in_order(value, e);
     if (factor == DType::bf16) return form_rows_in_order<float, bf16>(value, e);
     factor == DType::f64 ? form_rows_in_order<double, double>(value, e)
                          : form_rows_in_order<float, float>(value, e);
