@@ -1,6 +1,7 @@
 // The error of a frozen weight after 10 000 random switches: stored as two words it is f32's rounding alone;
 // updated in place in bf16 it is noise of a sixth of the weight's size. One event switches one slot of A and
 // another slot of B, as in the design's order of one step: W += s [B_I, B_J - B'_J] [A_I - A'_I; A_J].
+// BACK ENDS: cpu. 2.6e9 updates of elements would take ThreadSanitizer hours on an emulated device.
 #include "kernels/frozen_weight.hpp"
 #include "reference/matmul.hpp"
 #include "support/tensors.hpp"
