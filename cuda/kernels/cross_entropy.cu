@@ -7,6 +7,7 @@
 #include "core/call_counts.hpp"
 #include "cuda/kernels/chunks.cuh"
 #include "kernels/cross_entropy.hpp"
+#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -145,12 +146,6 @@ __global__ void __launch_bounds__(256)
                 scale * (std::exp(wide(strip[r].x[i]) - log_sum.x[i]) - (target_row[i] == r ? X(1) : X(0))));
         store_chunk(logits + (row + r) * tokens + token, out);
     }
-}
-
-void check_logits(Tensor logits, Tensor targets, VocabRange range) {
-    internal_check(logits.shape().rank() == 2 && range.count <= logits.dim(0), "logits {} for {} tokens",
-                   logits.shape(), range.count);
-    check("targets", targets, DType::i32, {logits.dim(1)});
 }
 
 /// A thread for each of `threads`.

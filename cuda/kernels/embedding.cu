@@ -4,6 +4,7 @@
 #include "core/call_counts.hpp"
 #include "cuda/kernels/chunks.cuh"
 #include "kernels/embedding.hpp"
+#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -103,13 +104,6 @@ __global__ void __launch_bounds__(max_block)
         if (column < width) add_rows(d_x + begin * width + column, width, at, sum);
     }
     if (column < width) store_chunk(to, sum);
-}
-
-void check_embedding(Tensor tokens, Tensor table, VocabRange range, Tensor x) {
-    check_dtype("tokens", tokens, DType::i32);
-    internal_check(table.shape().rank() == 2 && range.count <= table.dim(0), "table {} for {} tokens",
-                   table.shape(), range.count);
-    check_shape("embedded tokens", x, {tokens.size(), table.dim(1)});
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // compiled without contraction of a * b + c.
 #include "core/call_counts.hpp"
 #include "cuda/kernels/frozen_tiles.cuh"
-#include "kernels/frozen_sizes.hpp"
+#include "kernels/frozen_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

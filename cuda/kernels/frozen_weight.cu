@@ -3,7 +3,7 @@
 #include "core/call_counts.hpp"
 #include "cuda/kernels/frozen_merge.cuh"
 #include "cuda/kernels/frozen_tiles.cuh"
-#include "kernels/frozen_sizes.hpp"
+#include "kernels/frozen_checks.hpp"
 #include "kernels/frozen_weight.hpp"
 
 namespace switchyard::kernels {

@@ -7,6 +7,7 @@
 
 #include "core/call_counts.hpp"
 #include "cuda/kernels/chunks.cuh"
+#include "kernels/model_checks.hpp"
 #include "kernels/norm.hpp"
 
 namespace switchyard::kernels {
@@ -206,19 +207,6 @@ __global__ void __launch_bounds__(max_slices* warp_size)
     X total = d_weight[column];
     for (int s = 0; s < slices; ++s) total += sums.of[s][lane];
     d_weight[column] = total;
-}
-
-struct Sizes {
-    std::int64_t rows, width;
-};
-
-Sizes check_norm(Tensor x, Tensor weight, Tensor h, Tensor rstd) {
-    internal_check(x.shape().rank() == 2, "norm of a tensor {}", x.shape());
-    const Sizes sizes{x.dim(0), x.dim(1)};
-    check("norm weight", weight, x.dtype(), {sizes.width});
-    check("normalised tensor", h, x.dtype(), x.shape());
-    check("norm rstd", rstd, accumulate_type(x.dtype()), {sizes.rows});
-    return sizes;
 }
 
 /// y and sum: empty for the norm of x alone.

@@ -8,6 +8,7 @@
 #include "core/cpu/thread_scratch.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
+#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -66,12 +67,6 @@ void for_targets(Tensor targets, VocabRange range, F f) {
         const std::int64_t row = target[i] - range.begin;
         if (target[i] >= 0 && row >= 0 && row < range.count) f(i, row * n + i);
     }
-}
-
-void check_logits(Tensor logits, Tensor targets, VocabRange range) {
-    internal_check(logits.shape().rank() == 2 && range.count <= logits.dim(0), "logits {} for {} tokens",
-                   logits.shape(), range.count);
-    check("targets", targets, DType::i32, {logits.dim(1)});
 }
 
 }  // namespace

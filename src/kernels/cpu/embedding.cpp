@@ -8,6 +8,7 @@
 
 #include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
+#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -22,13 +23,6 @@ template <class T>
 void add_row(const T* from, Wide<T>* to, std::int64_t n) {
 #pragma omp simd
     for (std::int64_t j = 0; j < n; ++j) to[j] += load(from[j]);
-}
-
-void check_embedding(Tensor tokens, Tensor table, VocabRange range, Tensor x) {
-    check_dtype("tokens", tokens, DType::i32);
-    internal_check(table.shape().rank() == 2 && range.count <= table.dim(0), "table {} for {} tokens",
-                   table.shape(), range.count);
-    check_shape("embedded tokens", x, {tokens.size(), table.dim(1)});
 }
 
 constexpr std::int64_t column_block = 32;

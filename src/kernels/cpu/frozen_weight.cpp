@@ -15,7 +15,7 @@
 #include "core/first_exception.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/gemm.hpp"
-#include "kernels/frozen_sizes.hpp"
+#include "kernels/frozen_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -8,6 +8,7 @@
 #include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
+#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -53,19 +54,6 @@ void gradient_row(const T* d_h, const T* x, const T* weight, Wide<T> rstd, Wide<
         const Wide<T> inner = load(weight[j]) * load(d_h[j]) - load(x[j]) * shared;
         d_x[j] = convert<T>(multiply_add(rstd, inner, static_cast<Wide<T>>(load(d_x[j]))));
     }
-}
-
-struct Sizes {
-    std::int64_t rows, width;
-};
-
-Sizes check_norm(Tensor x, Tensor weight, Tensor h, Tensor rstd) {
-    internal_check(x.shape().rank() == 2, "norm of a tensor {}", x.shape());
-    const Sizes sizes{x.dim(0), x.dim(1)};
-    check("norm weight", weight, x.dtype(), {sizes.width});
-    check("normalised tensor", h, x.dtype(), x.shape());
-    check("norm rstd", rstd, accumulate_type(x.dtype()), {sizes.rows});
-    return sizes;
 }
 
 /// Rows of a group, whose part of the weight's gradient is summed separately.

@@ -1,4 +1,4 @@
-#include "kernels/frozen_sizes.hpp"
+#include "kernels/frozen_checks.hpp"
 
 #include "core/error.hpp"
 
