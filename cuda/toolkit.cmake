@@ -25,7 +25,7 @@ target_compile_options(switchyard_backend_cuda PRIVATE
   # which nvcc does not show it as a system header.
   $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr;-diag-suppress=1675;--Werror=all-warnings;-DFMT_USE_CONSTEXPR=1;-Xptxas=-v;-Xcompiler=-ffp-contract=off,-Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers,-Wno-stringop-overflow>)
 # What must have the CPU's bits: no contraction of a b + c on the device either.
-foreach(name random frozen_weight frozen_in_order)
+foreach(name random frozen/frozen_weight frozen/in_order)
   set_source_files_properties(${PROJECT_SOURCE_DIR}/cuda/kernels/${name}.cu PROPERTIES COMPILE_OPTIONS "-fmad=false")
 endforeach()
 

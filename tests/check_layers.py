@@ -16,7 +16,7 @@ ORDER = [
     ["comm"],
     ["config"],
     ["kernels"],
-    ["core/cpu", "comm/cpu", "kernels/cpu", "cuda", "cuda/kernels", "cuda/kernels/attention", "cuda/comm"],  # back ends: nothing includes them
+    ["core/cpu", "comm/cpu", "kernels/cpu", "cuda", "cuda/kernels", "cuda/kernels/attention", "cuda/kernels/frozen", "cuda/comm"],  # back ends: nothing includes them
     ["io/files"],
     ["io/tokens", "io/checkpoint", "io/run"],
     ["io/hugging_face"],

@@ -1,8 +1,8 @@
-// Storing and loading words is elementwise. Products are added in tiles (frozen_tiles.cuh) and, where weights
-// of two words are merged, by tensor cores (frozen_merge.cu). Nothing needs scratch memory.
+// Storing and loading words is elementwise. Products are added in tiles (tiles.cuh) and, where weights
+// of two words are merged, by tensor cores (merge.cu). Nothing needs scratch memory.
 #include "core/call_counts.hpp"
-#include "cuda/kernels/frozen_merge.cuh"
-#include "cuda/kernels/frozen_tiles.cuh"
+#include "cuda/kernels/frozen/merge.cuh"
+#include "cuda/kernels/frozen/tiles.cuh"
 #include "kernels/frozen_checks.hpp"
 #include "kernels/frozen_weight.hpp"
 

@@ -3,8 +3,8 @@
 // multiplied. Words are joined where they are used, so a weight costs 4 bytes read and 2 written beside the
 // factors. Every element adds its slots in the same order, so its bits do not depend on its place in the
 // weight.
-#include "cuda/kernels/frozen_merge.cuh"
-#include "cuda/kernels/frozen_tiles.cuh"
+#include "cuda/kernels/frozen/merge.cuh"
+#include "cuda/kernels/frozen/tiles.cuh"
 
 namespace switchyard::kernels {
 namespace {

@@ -1,7 +1,7 @@
 // Effective weights with the bits of the CPU: fma over slots in order in f64, one rounding. This file is
 // compiled without contraction of a * b + c.
 #include "core/call_counts.hpp"
-#include "cuda/kernels/frozen_tiles.cuh"
+#include "cuda/kernels/frozen/tiles.cuh"
 #include "kernels/frozen_checks.hpp"
 
 namespace switchyard::kernels {
