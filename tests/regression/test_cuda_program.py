@@ -34,6 +34,24 @@ class CudaProgram(program.Test):
         self.assertRegex(output, r"rank 1 +\S+, GPU 1 \(emulated GPU\)")
         self.assertNotIn("several ranks share", output)
 
+    def test_ranks_compute_the_same_bits_however_tensors_travel(self):
+        """The sum over dp, the gathers of a split frozen weight and the moves of shards: by NCCL, MPI and through the host."""
+        losses = {}
+        for way, words in (("nccl", "NCCL"), ("mpi", "MPI from and to GPU memory"), ("staged", "MPI through pinned host memory")):
+            run = self.short_run(way, **{"parallel.shard_frozen": "true", "method.switch_interval": 2})
+            run.environment |= {"CUDA_EMULATION_DEVICES": "2", "CUDA_EMULATION_MPI": "1"}
+            output = self.assert_trains(run, ranks=2, parallel__collectives=way)
+            self.assertRegex(output, rf"collectives dp: {words}.*; tp: one rank")
+            losses[way] = run.steps("loss", "grad_norm")
+        self.assertEqual(losses["nccl"], losses["staged"])
+        self.assertEqual(losses["mpi"], losses["staged"])
+
+    def test_a_way_that_ranks_do_not_have_is_refused_before_anything_is_computed(self):
+        run = self.short_run("refused", **{"parallel.collectives": "nccl"})
+        launch = run.start(2)
+        self.assert_ends(launch, 1)
+        self.assertRegex(launch.output(), "parallel.collectives = nccl cannot be used here: ranks 0 and 1 .* share a GPU")
+
     def test_commands_that_compute_nothing_need_no_gpu(self):
         run = self.short_run()
         self.assert_trains(run)
