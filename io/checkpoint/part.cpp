@@ -1,4 +1,4 @@
-// Runs of rows and columns.
+// Arithmetic of parts: intersections with rows and byte ranges.
 #include "io/checkpoint/part.hpp"
 
 namespace switchyard {
@@ -46,6 +46,13 @@ std::int64_t Part::rows_before(std::int64_t row) const {
     std::int64_t before = 0;
     for (const Run& run : rows) before += std::clamp<std::int64_t>(row - run.begin, 0, run.count);
     return before;
+}
+
+std::uint64_t begin_of(const std::vector<Place>& places) {
+    std::uint64_t begin = end_of(places);
+    for (const Place& place : places)
+        if (place.bytes().size() > 0) begin = std::min(begin, place.bytes().begin);
+    return begin;
 }
 
 std::uint64_t end_of(const std::vector<Place>& places) {

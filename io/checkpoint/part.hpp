@@ -19,7 +19,7 @@ struct Run {
     bool operator==(const Run&) const = default;
 };
 
-/// Ascending numbers as runs, moved by `offset`.
+/// The runs of consecutive numbers in an ascending list, moved by `offset`.
 std::vector<Run> runs_of(const std::vector<std::int32_t>& ascending, std::int64_t offset);
 
 /// The values in `rows` and `cols`, both ascending and without overlap. A vector is a matrix of one column.
@@ -73,7 +73,8 @@ inline Place place_of(std::uint64_t offset, const Shape& shape, DType stored) {
     return {offset, shape[0], shape.rank() == 2 ? shape[1] : 1, size_of(stored)};
 }
 
-/// Where the last of them ends.
+/// The first byte of the file that holds a value, and the byte after the last one; 0 where there is none.
+std::uint64_t begin_of(const std::vector<Place>&);
 std::uint64_t end_of(const std::vector<Place>&);
 
 /// Calls work(byte in the file, byte among the part's packed values, number of bytes) for the longest runs of
@@ -112,7 +113,7 @@ void for_runs(const Part& part, const Place& place, ByteRange range, Work work) 
 
 /// Packs rows [first, first + count) of a part, counted among its own, as the file stores them.
 using PartSource = std::function<void(std::int64_t first, std::int64_t count, std::byte* packed)>;
-/// Takes them; returns how many values did not fit exactly.
+/// Takes such packed rows; returns how many values did not fit exactly.
 using PartSink = std::function<std::int64_t(std::int64_t first, std::int64_t count, const std::byte* packed)>;
 
 /// Ranks that hold the same part are numbered 0 ... replicas - 1.
@@ -129,7 +130,7 @@ struct WantedPart {
     PartSink sink;
 };
 
-/// In the order of the file.
+/// Sorts parts by the order of their datasets in the file.
 template <class AnyPart>
 void sort_by_place(std::vector<AnyPart>& parts, const std::vector<Place>& places) {
     std::sort(parts.begin(), parts.end(), [&](const AnyPart& a, const AnyPart& b) {

@@ -1,5 +1,5 @@
-// Loading: from windows to parts. A rank asks the owners of windows for the rows that it wants; rows that it
-// alone wants whole it reads itself.
+// Loading: from windows to parts. A rank asks the owners of windows for the rows that it wants; whole rows
+// that no other rank wants it reads itself.
 #include <map>
 #include <span>
 #include <tuple>
@@ -29,17 +29,18 @@ class Spreader {
         : comm_(comm), places_(places), parts_(parts), plan_(plan), reader_(reader), sums_(sums) {}
 
     std::uint64_t run() {
-        const std::uint64_t end = end_of(places_);
-        for (std::uint64_t number = 0; number < plan_.rounds(end); ++number) {
+        const std::uint64_t begin = begin_of(places_), end = end_of(places_);
+        for (std::uint64_t number = begin / plan_.round_bytes; number < plan_.rounds(end); ++number) {
             round(plan_.round(number));
-            if (reader_.progress) reader_.progress(std::min(end, plan_.round(number).end), end);
+            if (reader_.progress)
+                reader_.progress(std::min(end, plan_.round(number).end) - begin, end - begin);
         }
         error_.rethrow();
         return peak_bytes_;
     }
 
   private:
-    /// What this rank asked an owner for, in order, and where it goes.
+    /// Rows that this rank asked an owner for, and where they go. Replies come in the order of requests.
     struct Wish {
         const WantedPart* wanted = nullptr;
         std::int64_t first = 0, count = 0;  // among the part's rows

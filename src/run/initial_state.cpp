@@ -5,7 +5,6 @@
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "core/sign_of_life.hpp"
-#include "io/checkpoint/checkpoint_file.hpp"
 #include "run/inputs.hpp"
 #include "train/resume_rules.hpp"
 
@@ -20,26 +19,28 @@ void check_tokenizer(const CheckpointHeader& header, const std::string& path, co
         path, tokens.path());
 }
 
-/// What of the data makes sample i another one, "" where nothing does.
+/// Why sample i is not the one that the other run had; "" if it is.
 std::string other_samples(const CheckpointHeader& header, const Config& stored, const Config& now,
                           const TokenFile& tokens) {
-    if (header.data.tokens != identity_of(tokens.info()).tokens) return "the tokens are others";
+    if (header.data.tokens != identity_of(tokens.info()).tokens) return "the tokens differ";
     if (stored.data.seq_len != now.data.seq_len) return "data.seq_len differs";
     if (stored.run.seed != now.run.seed) return "run.seed, which orders the samples, differs";
     return "";
 }
 
-void read_all(TrainState& state, const CheckpointReader& reader, std::int64_t step) {
+void read_all(TrainState& state, const CheckpointReader& reader, std::int64_t step,
+              const CheckpointReader::Progress& progress) {
     StateIo io(reader);
     state.step = step;
-    state.visit(io);
+    state.visit(io, progress);
     state.step = 0;
     state.weights_changed();
 }
 
 }  // namespace
 
-InitialState take_initial_state(TrainState& state, const TokenFile& tokens) {
+InitialState take_initial_state(TrainState& state, const TokenFile& tokens,
+                                const CheckpointReader::Progress& progress) {
     const Config& config = state.context.config;
     const Comm& world = state.context.topology.world;
     InitialState taken;
@@ -75,9 +76,9 @@ InitialState take_initial_state(TrainState& state, const TokenFile& tokens) {
     sign_of_life("reading weights", 0);
     const CheckpointReader reader(world, taken.path);
     if (all)
-        read_all(state, reader, header.step);
+        read_all(state, reader, header.step, progress);
     else
-        state.initialise_from(reader);
+        state.initialise_from(reader, progress);
     return taken;
 }
 

@@ -69,7 +69,7 @@ void Record::resumed(const std::string& checkpoint, const std::vector<AllowedCha
                              {"effect", effect}});
     }
     if (another_run)
-        progress_.line("note        from here on this is not the run that was interrupted, bit for bit");
+        progress_.line("note        from here on the run is not bit for bit the one that was interrupted");
 }
 
 void Record::started(const InitialState& from) {
@@ -200,7 +200,7 @@ double Record::expected_save_s() const {
                               : static_cast<double>(plan_.checkpoint_bytes) / assumed_write_rate;
 }
 
-/// At the start, and when a save changes the verdict.
+/// Called at the start and after every save; speaks when the verdict has changed.
 void Record::say_signal_lead() {
     if (config_.run.signal_lead <= 0) return;
     logged_.step_s = std::max(logged_.step_s, longest_step_s_);

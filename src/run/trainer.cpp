@@ -1,5 +1,5 @@
-// The story of a run, told once for all ranks: whatever decides its course is agreed on by all of them, and
-// what people see of it is `record_`'s.
+// The story of a run, told once for all ranks: they agree on whatever decides its course, and `record_` shows
+// it to people.
 #include "run/trainer.hpp"
 
 #include <cmath>
@@ -108,7 +108,7 @@ void Trainer::restore_or_initialise() {
     const auto progress = [this](std::uint64_t done, std::uint64_t all) { record_.reading(done, all); };
     if (const auto path = checkpoints_->restore(state(), check, progress))
         return record_.resumed(*path, changes, state().step);
-    const InitialState from = take_initial_state(state(), tokens_);
+    const InitialState from = take_initial_state(state(), tokens_, progress);
     first_sample_ = from.first_sample;
     record_.started(from);
 }

@@ -48,7 +48,7 @@ void TrainState::visit_frozen_weights(StateIo& io) {
         }
 }
 
-void TrainState::initialise_from(const CheckpointReader& reader) {
+void TrainState::initialise_from(const CheckpointReader& reader, const CheckpointReader::Progress& progress) {
     agree_on(context.topology.world, [&] {
         if (context.topology.world.rank() != 0) return;
         std::set<std::string> weights;
@@ -57,13 +57,14 @@ void TrainState::initialise_from(const CheckpointReader& reader) {
             if (p->shard.name.ends_with(".weight")) weights.insert(p->shard.name);
         require_understood(reader, weights);
     });
-    const WeightReader weights(context, reader);
+    const WeightReader weights(context, reader, progress);
     for (Linear* linear : model.linears())
         if (linear->frozen()) weights.frozen_base(*linear, true);
     method->initialise(context);  // sets the factors; a product that they add is subtracted from the base
     optimizer.masters_from_values();
     for (OwnedParameter& owned : optimizer.owned())
         if (owned.parameter().shard.name.ends_with(".weight")) read_dense(weights, owned);
+    weights.finish();
     model.prepare(context);
     step = 0;
     weights_changed();

@@ -18,7 +18,7 @@ struct TrainState : ModelState {
     /// Takes only the weights, with low-rank factors merged, from a checkpoint of the same model and any
     /// method (run.init_from). The method's own values are drawn anew, and the function of the checkpoint is
     /// kept. Throws UserError on all ranks if a weight is missing or has another shape.
-    void initialise_from(const CheckpointReader&);
+    void initialise_from(const CheckpointReader&, const CheckpointReader::Progress& progress = {});
 
     Optimizer optimizer;
     int loss_slot = 0;  // slot of the sum of a step's losses among the optimizer's scalars

@@ -18,10 +18,29 @@ std::string stem(const std::string& weight_name) {
 
 }  // namespace
 
-WeightReader::WeightReader(const ModelContext& context, const CheckpointReader& reader)
-    : context_(context), reader_(reader) {
+WeightReader::WeightReader(const ModelContext& context, const CheckpointReader& reader,
+                           CheckpointReader::Progress progress)
+    : context_(context), reader_(reader), progress_(std::move(progress)) {
     stored_compute_ = dtype_from_name(reader.text("/", "dtype"));
     stored_ = accumulate_type(stored_compute_);
+    for (const std::string& path : reader.datasets())
+        if (path.starts_with("/model/")) all_bytes_ += bytes_of(path);
+}
+
+std::uint64_t WeightReader::bytes_of(const std::string& path) const {
+    return static_cast<std::uint64_t>(reader_.shape(path).size()) * size_of(reader_.stored_type(path));
+}
+
+void WeightReader::fetch(const std::string& path, const Shard& part, Tensor out) const {
+    reader_.want(path, part, out);
+    reader_.fetch([this](std::uint64_t done, std::uint64_t) {
+        if (progress_) progress_(std::min(read_bytes_ + done, all_bytes_), all_bytes_);
+    });
+    read_bytes_ += bytes_of(path);
+}
+
+void WeightReader::finish() const {
+    if (progress_) progress_(all_bytes_, all_bytes_);
 }
 
 void WeightReader::read(const Shard& part, Tensor out) const {
@@ -40,11 +59,11 @@ void WeightReader::read(const Shard& part, Tensor out) const {
     const bool whole = s.rows * s.cols == s.global.size();
     s.replica = whole ? topology.world.rank() : part.replica;
     kernels::zero(out);
-    if (out.dtype() == stored_) return reader_.read(path, s, out);
+    if (out.dtype() == stored_) return fetch(path, s, out);
     Tensor wide;
     const Arena arena =
         allocate_scratch([&](Arena& a) { wide = a.take(MemoryClass::workspace, stored_, out.shape()); });
-    reader_.read(path, s, wide);
+    fetch(path, s, wide);
     kernels::copy(wide, out);
 }
 

@@ -11,7 +11,8 @@ namespace switchyard {
 /// they are merged.
 class WeightReader {
   public:
-    WeightReader(const ModelContext&, const CheckpointReader&);
+    /// `progress` is called on every rank with the bytes of /model read so far and in all.
+    WeightReader(const ModelContext&, const CheckpointReader&, CheckpointReader::Progress progress = {});
 
     /// out (at least part.rows, part.cols; or n; accumulate type) <- the part of /model/<part.name>, with
     /// zeros as padding. part.replica: number among the ranks that read the same part. merged: the effective
@@ -27,15 +28,22 @@ class WeightReader {
     void parameter(const Parameter&, Tensor out) const;
     /// The words of a frozen base <- the weight.
     void frozen_base(Linear&, bool merged) const;
+    /// Nothing more is read: tells `progress` so, also where the file holds more than was wanted.
+    void finish() const;
 
   private:
     void read(const Shard& part, Tensor out) const;
+    void fetch(const std::string& path, const Shard& part, Tensor out) const;
+    std::uint64_t bytes_of(const std::string& path) const;
     void parameter(const Parameter&, bool merged, Tensor out) const;
     void form_effective(const Shard& part, Tensor out) const;
 
     const ModelContext& context_;
     const CheckpointReader& reader_;
     DType stored_, stored_compute_;
+    CheckpointReader::Progress progress_;
+    std::uint64_t all_bytes_ = 0;
+    mutable std::uint64_t read_bytes_ = 0;
 };
 
 }  // namespace switchyard

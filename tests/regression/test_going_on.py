@@ -4,8 +4,11 @@ token file has nothing to evaluate on.
 
 --build=DIRECTORY and --ranks=N: where the program is and how many ranks train; other arguments are unittest's.
 """
+import contextlib
+import os
 import pathlib
 import re
+import subprocess
 import sys
 import unittest
 
@@ -94,7 +97,7 @@ class Longer(GoingOn):
                 self.assert_trains(run, ranks=RANKS, run__stop_step=8)
                 output = self.assert_trains(run, ranks=RANKS, run__steps=24)
                 self.assertIn("changed     run.steps: 12 -> 24 (", output)
-                self.assertIn("not the run that was interrupted, bit for bit", output)
+                self.assertIn("not bit for bit the one that was interrupted", output)
                 self.assertEqual([(e["key"], e["stored"], e["requested"]) for e in run.events("change")], [("run.steps", "12", "24")])
                 self.assert_trains(whole, ranks=RANKS, run__steps=24)
                 self.assertEqual(self.losses(run), self.losses(whole))  # of lora nothing else follows run.steps
@@ -143,6 +146,21 @@ class InitFrom(GoingOn):
         by_file = self.run_of("file", **SETTINGS, **{"run.init_from": self.source.checkpoint(8)})
         self.assert_trains(by_file, ranks=RANKS, run__stop_step=2)
         self.assertEqual(self.losses(run), self.losses(by_file))
+
+    @unittest.skipUnless(RANKS == 1, "of --ranks=1")
+    def test_a_terminal_shows_how_far_the_weights_are_read(self):
+        run = self.run_of(**SETTINGS, **{"run.init_from": self.source.path, "run.stop_step": 1})
+        terminal, output = os.openpty()
+        process = subprocess.Popen([program.BUILD / "switchyard", "train", *program.arguments(run.settings)],
+                                   stdout=output, env=program.ENVIRONMENT)  # fmt: skip
+        os.close(output)
+        shown = b""
+        with contextlib.suppress(OSError):  # once nobody has the other end
+            while part := os.read(terminal, 4096):
+                shown += part
+        os.close(terminal)
+        self.assertEqual(process.wait(program.PATIENCE_S), 0, shown)
+        self.assertRegex(shown.decode(), r"\d KiB of \S+ KiB of the checkpoint are read \(\d+ %\)")
 
     def test_finding_13_all_goes_on_as_the_other_run_does(self):
         """lora at a constant rate: nothing depends on the number of the step."""

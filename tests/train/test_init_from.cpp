@@ -3,6 +3,8 @@
 // files that are not understood.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "core/error.hpp"
 #include "kernels/matmul.hpp"
 #include "support/layouts.hpp"
@@ -114,7 +116,36 @@ TEST_F(InitFrom, TransposedWeightsAreReadTheRightWayRound) {
         const std::vector<double> expected = dense.losses(3), losses = transposed.losses(3);
         for (std::size_t i = 0; i < losses.size(); ++i)
             EXPECT_NEAR(losses[i], expected[i], 1e-12 * expected[i])
-                << "step " << i;  // products in another order
+                << "step " << i;  // products are formed in another order
+        barrier(world_);
+    });
+}
+
+/// Every dataset of the model is read once: what was told before the end adds up to all of it.
+TEST_F(InitFrom, TellsHowManyBytesWereRead) {
+    testing::for_each_layout(testing::tiny_config({}), [&](const Config& layout, const Topology& topology) {
+        TinyRun source(config_of("lora", layout), topology);
+        save(source, [](CheckpointWriter&) {});
+        std::uint64_t bytes = 0;
+        std::size_t datasets = 0;
+        for (const DatasetInfo& d : file_contents(file()).datasets)
+            if (d.path.starts_with("/model/")) {
+                bytes += d.bytes;
+                ++datasets;
+            }
+        for (const std::string method : {method_of_whole_weights(), "lora"}) {
+            TinyRun run(config_of(method, layout), topology);
+            std::vector<std::uint64_t> told;
+            run.state().initialise_from(CheckpointReader(world_, file()), [&](auto done, auto all) {
+                EXPECT_EQ(all, bytes);
+                told.push_back(done);
+            });
+            ASSERT_EQ(told.size(), datasets + 1) << "each is one round here, and then the end is told";
+            EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
+            EXPECT_GT(told.front(), 0u);
+            EXPECT_EQ(told[datasets - 1], bytes);
+            EXPECT_EQ(told[datasets], bytes);
+        }
         barrier(world_);
     });
 }
@@ -146,7 +177,8 @@ TEST_F(InitFrom, WhatIsNotUnderstoodIsRefused) {
                                          std::string("none"));
                     }),
                     "no effective weight");
-    // Described: what the description does not list is the method's own.
+    // Where the effective weight is described, datasets that the description does not list belong to the
+    // method.
     EXPECT_EQ(complaint([&](CheckpointWriter& writer) {
                   writer.attribute("/model/" + linear + ".weight", "effective_weight",
                                    std::string("lora_A lora_B"));
