@@ -1,4 +1,4 @@
-// A catalog's digest, its form for other processes, and what of it is written with HDF5.
+// A catalog's digest, its form as bytes, and the attributes that are written with HDF5.
 #include "io/checkpoint/catalog.hpp"
 
 #include <bit>

@@ -37,15 +37,16 @@ struct Catalog {
     std::uint64_t end_of_contents = 0;  // where HDF5 says that the file ends
 };
 
-/// Over objects, attributes, shapes, types and checksums; not over places in the file.
+/// The digest covers objects, attributes, shapes, types and checksums, but not places in the file.
 std::uint64_t digest_of(const Catalog&);
 
-/// Throws UserError naming the file: missing, truncated, damaged, holds what no checkpoint holds.
+/// Throws UserError naming the file when it is missing, truncated or damaged, or holds what no checkpoint
+/// holds.
 Catalog read_catalog(const std::string& path);
-/// Throws UserError unless the digest is there and fits, and the file is as long as it says.
+/// Throws UserError unless the digest is there and matches, and the file is as long as HDF5 says.
 void check_catalog(const Catalog&, const std::string& path);
 
-/// For sending to other ranks.
+/// The catalog as bytes to be sent to other ranks, and back.
 std::string to_bytes(const Catalog&);
 Catalog catalog_from_bytes(const std::string&);
 

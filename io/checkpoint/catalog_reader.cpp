@@ -18,7 +18,7 @@ constexpr std::size_t most_text_bytes = 256 << 20;  // of all attributes
 DType dtype_of(hid_t type) {
     for (DType dtype : {DType::f32, DType::f64, DType::i16, DType::i32, DType::i64, DType::u8})
         if (H5Tequal(type, file_type(dtype)) > 0) return dtype;
-    fail("its type is none that checkpoints use");
+    fail("its type is not one that checkpoints use");
 }
 
 StoredDataset read_dataset(hid_t object, std::uint64_t file_bytes) {
@@ -68,7 +68,7 @@ class Walk {
     }
 
   private:
-    /// Names the innermost object.
+    /// The error with the path of the innermost object in front.
     static std::string with_path(const std::string& path, const std::exception& error) {
         const std::string text = error.what();
         return text.starts_with('/') ? text : path + ": " + text;

@@ -25,11 +25,11 @@ struct HostBlock {
 using Attribute = std::variant<std::int64_t, double, std::string>;
 std::string text_of(const Attribute&);
 
-/// Packs, or takes, rows [first, first + count) of a shard as the file stores them, without padding. Taking
-/// returns how many values do not fit exactly. They live until the writer commits, or the reader fetches.
+/// Packs rows [first, first + count) of a shard as the file stores them, without padding. What it refers to
+/// must live until the writer commits.
 using RowSource = std::function<void(std::int64_t first, std::int64_t count, std::byte* packed)>;
 
-/// How long a write is: stretches of the file between multiples of it are written as one.
+/// Length of a write: what lies between two multiples of it in the file is written at once.
 inline constexpr std::uint64_t default_window_bytes = 4 << 20;
 inline constexpr std::uint64_t least_window_bytes = 4 << 10;
 
@@ -51,8 +51,8 @@ class CheckpointWriter {
     CheckpointWriter(const CheckpointWriter&) = delete;
     CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-    /// `object`: "/" or a group or dataset path such as "/data"; groups are made as needed. The last value of
-    /// a key counts, and rank 0's.
+    /// `object`: "/" or a group or dataset path such as "/data"; groups are made as needed. If a key is given
+    /// twice, the last value counts; rank 0's is the one that is stored.
     void attribute(const std::string& object, const std::string& key, const Attribute& value);
 
     /// This rank's part of dataset `path` ("/model/" + name, ...). `values` (>= shard.rows, >= shard.cols),
@@ -71,9 +71,9 @@ class CheckpointWriter {
     /// Begins a save in the background: gives every dataset its place, copies the values and brings them to
     /// the ranks that write them. Afterwards the state may change.
     void stage();
-    /// Then, on any thread: this rank's checksums, writes and sync, without MPI or HDF5. What fails is kept
-    /// for commit().
-    enum class Threads { one, all };  // at work on a checksum
+    /// After stage(), on any thread: this rank's checksums, writes and sync, without MPI or HDF5. An error is
+    /// kept for commit().
+    enum class Threads { one, all };  // that compute checksums
     void write_staged(Threads);
     /// Memory of this rank that stage() left filled. write_staged() gives it back as it writes.
     std::uint64_t staged_bytes() const;
@@ -121,8 +121,8 @@ class CheckpointReader {
     Shape shape(const std::string& dataset) const;
     bool has_attribute(const std::string& object, const std::string& key) const;
     Attribute attribute(const std::string& object, const std::string& key) const;
-    /// The same, as what it must be. Throws UserError naming file, object and key where it is missing, of
-    /// another type or out of range.
+    /// An attribute as the type that it must have. Throws UserError naming file, object and key where it is
+    /// missing, of another type or out of range.
     std::int64_t integer(const std::string& object, const std::string& key, std::int64_t least,
                          std::int64_t most) const;
     double real(const std::string& object, const std::string& key) const;
@@ -140,14 +140,14 @@ class CheckpointReader {
     void want(const std::string& dataset, const Shard& shard, Tensor values) const;
     DType stored_type(const std::string& dataset) const;
     /// Reads everything that was wanted since the last fetch: each byte once, sent once to each rank that
-    /// wants it. `progress` is called with bytes done and bytes in all, now and then. What sinks took is to
-    /// be trusted once it has returned: it compares checksums.
+    /// wants it. `progress` is called with bytes done and bytes in all, now and then. It compares checksums
+    /// at its end, so what sinks took may be used only after it has returned.
     using Progress = std::function<void(std::uint64_t done, std::uint64_t all)>;
     void fetch(const Progress& progress = {}) const;
 
-    /// A table of `size` whole numbers, at most 16 MiB: tables came with the structure.
+    /// A table of `size` whole numbers, at most 16 MiB; the constructor has read it with the structure.
     std::vector<std::int64_t> table(const std::string& dataset, std::size_t size) const;
-    /// Of the world.
+    /// Number of ranks of the world.
     int ranks() const;
 
     /// The most bytes that fetch() has held at a time on this rank.
@@ -166,7 +166,7 @@ class CheckpointReader {
 std::uint64_t checksum(const Shard& shard, Tensor values);
 std::uint64_t checksum(const Shard& shard, const HostBlock& values);
 
-/// For environment.json: the library, and how values get to the file.
+/// Texts for environment.json: the library, and how values get to the file.
 std::string hdf5_version();
 std::string mpi_io_component();
 

@@ -23,7 +23,7 @@ Shape shape_of(const StoredDataset& dataset) {
     return dataset.shape.size() == 1 ? Shape{dataset.shape[0]} : Shape{dataset.shape[0], dataset.shape[1]};
 }
 
-/// What one rank found damaged is every rank's error: the lowest rank's that found something.
+/// Throws on all ranks what the lowest rank that found damage says. `mine` is empty on ranks that found none.
 void throw_damage(const Comm& world, const std::string& mine) {
     const FirstText found = first_text(world, mine);
     if (found.ranks == 0) return;
@@ -31,7 +31,7 @@ void throw_damage(const Comm& world, const std::string& mine) {
     throw DamageError(found.text + (all ? "" : fmt::format(" [on rank {} of {}]", found.rank, world.size())));
 }
 
-/// Tables are small; what is longer is no table of ours.
+/// Tables are small; a longer one was not written by this program.
 constexpr std::uint64_t most_table_bytes = 16 << 20;
 
 bool is_table(const StoredDataset& stored) {
@@ -48,7 +48,7 @@ struct CheckpointReader::State {
     Catalog catalog;
     std::map<std::string, std::vector<std::int64_t>> tables;
 
-    /// Since the last fetch.
+    /// What was asked for since the last fetch.
     struct Wanted {
         std::string dataset;
         DType as = DType::f32;
@@ -66,7 +66,9 @@ struct CheckpointReader::State {
     const StoredDataset& dataset(const std::string& name) const {
         const auto found = catalog.datasets.find(name);
         require(found != catalog.datasets.end(),
-                "checkpoint {} has no dataset {} (it is of another model or method?)", path, name);
+                "checkpoint {} has no dataset {} (it may be of another model or method); compare its "
+                "configuration: `switchyard inspect`",
+                path, name);
         return found->second;
     }
 
@@ -77,8 +79,8 @@ struct CheckpointReader::State {
             path, name);
     }
 
-    /// Of a dataset. Returns what is damaged: the file ends too early, or the disk cannot return it. Throws
-    /// UnreadableError where the system refuses.
+    /// Reads bytes of a dataset. Returns "" or the damage: the file ends too early, or the disk cannot return
+    /// it. Throws UnreadableError where the system refuses.
     std::string read(const std::string& name, std::byte* to, ByteRange bytes) const {
         errno = 0;
         const std::string error = read_fully(fd, to, bytes.size(), bytes.begin);
@@ -89,7 +91,7 @@ struct CheckpointReader::State {
         return text;
     }
 
-    /// Rank 0.
+    /// On rank 0, for all.
     void read_tables() {
         for (const auto& [name, stored] : catalog.datasets) {
             if (!is_table(stored)) continue;
@@ -103,7 +105,7 @@ struct CheckpointReader::State {
         }
     }
 
-    /// From rank 0, which has read them, one after the other in the order of their names.
+    /// Rank 0, which has read the tables, broadcasts them one by one in the order of their names.
     void share_tables() {
         std::string all;
         for (const auto& [name, table] : tables)
@@ -129,10 +131,10 @@ struct CheckpointReader::State {
             internal_check(words[3 * i + 1] == static_cast<std::uint64_t>(stored.size()),
                            "dataset {}: parts cover {} of {} values", name, words[3 * i + 1], stored.size());
             if (words[3 * i] != stored.checksum) fail_damaged(name);
-            require<AgreedError>(
-                words[3 * i + 2] == 0,
-                "checkpoint {}: {} values of dataset {} are no {} values (they would change)", path,
-                words[3 * i + 2], name, name_of(datasets[i].as));
+            require<AgreedError>(words[3 * i + 2] == 0,
+                                 "checkpoint {}: {} values of dataset {} are not exact as {} (they would "
+                                 "change); use the run.dtype that wrote them",
+                                 path, words[3 * i + 2], name, name_of(datasets[i].as));
         }
     }
 };
@@ -198,8 +200,9 @@ bool CheckpointReader::has_attribute(const std::string& object, const std::strin
 
 Attribute CheckpointReader::attribute(const std::string& object, const std::string& key) const {
     require(has_attribute(object, key),
-            "checkpoint {} has no attribute {} at {} (it is of another model or method?)", path(), key,
-            object);
+            "checkpoint {} has no attribute {} at {} (it may be of another model or method); compare its "
+            "configuration: `switchyard inspect`",
+            path(), key, object);
     return state_->catalog.attributes.at(object).at(key);
 }
 
@@ -268,8 +271,9 @@ void CheckpointReader::want(const std::string& name, const Shape& global, DType 
     wishes.problem.guard([&] {
         const StoredDataset& stored = s.dataset(name);
         require(shape_of(stored) == global,
-                "checkpoint {}: dataset {} is {}, not {} (it is of another model?)", s.path, name,
-                shape_of(stored).text(), global.text());
+                "checkpoint {}: dataset {} is {}, not {} (it may be of another model); compare its "
+                "configuration: `switchyard inspect`",
+                s.path, name, shape_of(stored).text(), global.text());
         require(readable_as(stored.dtype, as), "checkpoint {}: dataset {} holds {} values, not {}", s.path,
                 name, name_of(stored.dtype), name_of(as));
     });
@@ -295,7 +299,7 @@ void CheckpointReader::fetch(const Progress& progress) const {
     }
     sort_by_place(parts, places);
     std::vector<ReadSums> sums(wanted.size());
-    std::string damage;  // the first that this rank met
+    std::string damage;  // the first that this rank found
     const auto read = [&](std::size_t dataset, Run rows, std::byte* to) {
         const Place& place = places[dataset];
         const std::string problem = s.read(wanted[dataset].dataset, to, place.bytes_of(rows));
@@ -306,7 +310,7 @@ void CheckpointReader::fetch(const Progress& progress) const {
         sums[dataset].values += static_cast<std::uint64_t>(values);
     };
     const auto told = [&](std::uint64_t done, std::uint64_t all) {
-        sign_of_life("reading a checkpoint");  // ranks that had nothing to read, too
+        sign_of_life("reading a checkpoint");  // of ranks that had nothing to read, too
         if (progress) progress(done, all);
     };
     std::uint64_t peak = 0;
@@ -323,8 +327,9 @@ std::vector<std::int64_t> CheckpointReader::table(const std::string& name, std::
     const StoredDataset& stored = state_->dataset(name);
     const auto found = state_->tables.find(name);
     require(found != state_->tables.end() && found->second.size() == size,
-            "checkpoint {}: dataset {} is {} of {}, not {} of i64 (it is of another model?)", path(), name,
-            shape_of(stored).text(), name_of(stored.dtype), size);
+            "checkpoint {}: dataset {} is {} of {}, not {} of i64 (it may be of another model); compare its "
+            "configuration: `switchyard inspect`",
+            path(), name, shape_of(stored).text(), name_of(stored.dtype), size);
     return found->second;
 }
 

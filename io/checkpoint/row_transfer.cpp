@@ -1,4 +1,4 @@
-// Neighbouring rows are one item of the call that gathers them.
+// Rows that follow each other in a tensor are one item of the kernel call that gathers them.
 #include "io/checkpoint/row_transfer.hpp"
 
 #include <algorithm>
@@ -33,7 +33,7 @@ std::vector<RowPart> parts_of(const RowPlace& place, std::span<const std::int32_
     return parts;
 }
 
-/// The memory of all rows where it is one run of `dtype`; else an empty tensor.
+/// All rows as one tensor, if they follow each other and have type `dtype`; else an empty tensor.
 Tensor one_run(const std::vector<RowPart>& parts, DType dtype) {
     if (parts.size() != 1 || parts[0].matrix.dtype() != dtype) return {};
     const RowPart& part = parts[0];

@@ -1,4 +1,4 @@
-// What is listed becomes parts of datasets, with functions that pack or take their rows.
+// Everything that is listed becomes a part of a dataset, with functions that pack or take its rows.
 #include "io/checkpoint/state_io.hpp"
 
 #include <algorithm>
@@ -31,7 +31,8 @@ void transpose(const std::byte* in, std::byte* out, std::int64_t rows, std::int6
     (element_bytes == 4 ? transpose<std::uint32_t> : transpose<std::uint64_t>)(in, out, rows, cols);
 }
 
-/// Grows when needed; keeps its pages from one dataset to the next. Contents are lost when it grows.
+/// Memory that grows when needed and keeps its pages from one dataset to the next. Contents are lost when it
+/// grows.
 class ScratchMemory {
   public:
     std::byte* of(std::size_t bytes) {
@@ -69,7 +70,7 @@ struct HeldRows {
     std::int64_t num_held() const { return static_cast<std::int64_t>(held.size()); }
 };
 
-/// The same rows, of their columns only [first, first + count).
+/// The same rows, restricted to their columns [first, first + count).
 RowPlace columns_of(const RowPlace& place, std::int64_t first, std::int64_t count) {
     return [&place, first, count](std::int32_t row) {
         kernels::RowPart part = place(row);
@@ -79,7 +80,7 @@ RowPlace columns_of(const RowPlace& place, std::int64_t first, std::int64_t coun
     };
 }
 
-/// Every rank of the world outside the group holds the same as one in it.
+/// Whether every rank of the world outside the group holds the same as one in it.
 bool shared(const DistributedRows& d, int ranks) {
     return d.group->size() < ranks && d.rows * d.cols == d.global.size();
 }
@@ -90,7 +91,8 @@ struct StateIo::Scratch {
     RowTransfer transfer;
     ScratchMemory converted, transposed;
 
-    /// Rows of the dataset: of the tensors' rows, or of their columns.
+    /// Rows [first, first + count) of the dataset, which are columns of the tensors' rows if it is
+    /// transposed.
     void get(const HeldRows& x, std::int64_t first, std::int64_t count, std::byte* packed) {
         if (!x.transposed)
             return transfer.get(x.from, std::span(x.held).subspan(first, count), x.cols, x.dtype, packed);

@@ -14,7 +14,8 @@
 namespace switchyard {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "files are little-endian and written as they lie");
+static_assert(std::endian::native == std::endian::little,
+              "files are little-endian and written as values lie in memory");
 
 constexpr std::uint64_t index_factor = 0x9E3779B97F4A7C15ull;
 

@@ -17,7 +17,7 @@ DType stored_dtype(DType);
 bool readable_as(DType stored, DType wanted);
 
 /// This rank's part of a dataset where it lies, in back-end or in host memory: at least shard.rows by
-/// shard.cols, what is beyond is padding.
+/// shard.cols; the rest is padding.
 class PartValues {
   public:
     PartValues(const Shard& shard, Tensor values) : shard_(shard), tensor_(values) {}

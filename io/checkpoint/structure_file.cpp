@@ -1,4 +1,4 @@
-// Values take no room in memory: nobody writes them there.
+// Values take no memory, because they are never written into this file.
 #include "io/checkpoint/structure_file.hpp"
 
 #include <unistd.h>

@@ -1,5 +1,5 @@
-// A driver of HDF5 is a table of C functions: exceptions end in them. What HDF5 does not need of a driver in
-// memory is left out.
+// A driver of HDF5 is a table of C functions, which no exception may leave. Functions that HDF5 does not need
+// for a file in memory are left out.
 #include "io/checkpoint/structure_memory.hpp"
 
 #include <algorithm>
@@ -45,7 +45,7 @@ herr_t close_file(H5FD_t* file) {
     return 0;
 }
 
-/// As of HDF5's own driver of files, so that it places everything likewise.
+/// The flags of HDF5's own file driver, so that HDF5 places everything as in a file on disk.
 herr_t query(const H5FD_t*, unsigned long* flags) {
     if (flags)
         *flags = H5FD_FEAT_AGGREGATE_METADATA | H5FD_FEAT_ACCUMULATE_METADATA | H5FD_FEAT_DATA_SIEVE |

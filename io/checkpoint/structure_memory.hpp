@@ -21,14 +21,14 @@ class StructureMemory {
     StructureMemory(const StructureMemory&) = delete;
     StructureMemory& operator=(const StructureMemory&) = delete;
 
-    /// A file that is created with this property list is this memory, which outlives it.
+    /// A file that is created with this property list lies in this memory, which must outlive it.
     void use_for(hid_t access);
 
     std::uint64_t size() const { return size_; }
     void resize(std::uint64_t bytes) { size_ = bytes; }
     void clear();
     void write(std::uint64_t at, const std::byte* from, std::size_t bytes);
-    /// What was never written is zero.
+    /// Bytes that were never written are zero.
     void read(std::uint64_t at, std::byte* to, std::size_t bytes) const;
     /// The parts of `range` that lie on pages that were written.
     std::vector<ByteRange> written(ByteRange range) const;

@@ -1,4 +1,4 @@
-// What one process can do with checkpoint files: contents, verify, diff, list. Values are read block by
+// What one process does with checkpoint files: list, show, verify and compare them. Values are read block by
 // block.
 #include <algorithm>
 #include <array>
@@ -84,7 +84,7 @@ struct Compared {
     bool not_finite = false;
 };
 
-/// allowed < 0: every bit counts; else differences up to `allowed` are left out of the count.
+/// allowed < 0: every bit counts; else differences up to `allowed` are not counted.
 Compared compare(const InputFile& a, const InputFile& b, const std::string& name, const StoredDataset& in_a,
                  const StoredDataset& in_b, double allowed) {
     Compared result;
@@ -144,7 +144,7 @@ bool same(const Attribute& a, const Attribute& b, double tolerance) {
     return a == b;
 }
 
-/// The line and column where two texts part, for long ones such as the configuration.
+/// Names the first lines that differ if the values are long texts, such as the configuration.
 std::string attribute_difference(const std::string& key, const Attribute& a, const Attribute& b) {
     const auto *x = std::get_if<std::string>(&a), *y = std::get_if<std::string>(&b);
     if (x && y && x->size() + y->size() > 120) {

@@ -194,7 +194,7 @@ class Collector {
         return memory;
     }
 
-    /// Parts cover the datasets, and nothing what lies between these.
+    /// Sets the bytes between datasets to zero, because no part covers them.
     void clear_gaps(FileWindow& window) {
         auto next = std::partition_point(values_.begin(), values_.end(), [&](const ByteRange& values) {
             return values.end <= window.filled.begin;

@@ -56,7 +56,7 @@ class Words {
     std::size_t left_;
 };
 
-/// sent[p] goes to rank p; what every rank sent here comes back, by rank. A rank's message to itself moves.
+/// sent[p] goes to rank p; returns what every rank sent here, by rank. A rank's message to itself is moved.
 std::vector<Bytes> exchange_messages(const Comm&, std::vector<Bytes>& sent);
 
 }  // namespace switchyard

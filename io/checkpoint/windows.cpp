@@ -6,7 +6,7 @@
 namespace switchyard {
 
 WindowPlan WindowPlan::for_saving(int ranks, std::uint64_t window_bytes) {
-    if (ranks == 1) return {ranks, window_bytes, window_bytes};  // which stays in cache
+    if (ranks == 1) return {ranks, window_bytes, window_bytes};  // a window stays in cache
     constexpr std::uint64_t most = 16 << 20;
     return {ranks, window_bytes, std::max<std::uint64_t>(1, most / window_bytes) * window_bytes * ranks};
 }

@@ -16,8 +16,8 @@ namespace switchyard {
 
 /// What one write takes: the bytes of a window that datasets reach.
 struct FileWindow {
-    std::uint64_t origin = 0;  // byte of the file at data
-    ByteRange filled;          // what lies between datasets is zero
+    std::uint64_t origin = 0;  // byte of the file with which data begins
+    ByteRange filled;          // bytes between datasets are zero
     std::unique_ptr<std::byte[]> data;
 
     std::byte* at(std::uint64_t byte) const { return data.get() + (byte - origin); }
@@ -57,16 +57,16 @@ struct WindowPlan {
 void collect_windows(const Comm&, const std::vector<Place>&, const std::vector<HeldPart>&, const WindowPlan&,
                      const std::function<void(FileWindow&)>& take, std::vector<std::uint64_t>& filled);
 
-/// Of one dataset, by one rank.
+/// Sums over the values of one dataset that one rank has read.
 struct ReadSums {
     std::uint64_t checksum = 0, values = 0, inexact = 0;
 };
 
 /// What loading asks of its caller.
 struct WindowReader {
-    /// Reads whole rows of a dataset from the file, and sees to their checksum: each row once, on one rank.
+    /// Reads whole rows of a dataset from the file and adds them to its checksum: each row once, on one rank.
     std::function<void(std::size_t dataset, Run rows, std::byte* to)> read;
-    /// After each round: how far the file is read.
+    /// Called after each round with the bytes read so far and in all.
     std::function<void(std::uint64_t done, std::uint64_t all)> progress;
 };
 

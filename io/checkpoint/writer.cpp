@@ -62,7 +62,7 @@ struct CheckpointWriter::State {
     std::vector<Declared> datasets;
     std::vector<HeldPart> parts;
     std::map<std::pair<std::string, std::string>, Attribute> attributes;
-    std::string problem;  // of a declaration
+    std::string problem;  // with a declaration
 
     std::optional<StructureFile> structure;  // rank 0
     std::vector<Place> places;
@@ -79,7 +79,7 @@ struct CheckpointWriter::State {
 
     bool root() const { return world.rank() == 0; }
 
-    /// Rank 0 does `work`; an error of it is every rank's.
+    /// Rank 0 does `work`; its error is thrown on all ranks.
     template <class Work>
     void on_root(Work work) {
         agree_on(world, [&] {
@@ -97,7 +97,7 @@ struct CheckpointWriter::State {
         return bytes;
     }
 
-    /// Of what all ranks declare alike.
+    /// Digest of what all ranks must declare alike.
     std::uint64_t digest() const {
         std::uint64_t sum = datasets.size();
         const auto add = [&](std::uint64_t word) { sum = mix64(sum * 3 + word); };
@@ -205,7 +205,8 @@ std::uint64_t staged_bytes(std::uint64_t file_bytes, int ranks, std::uint64_t wi
     const std::uint64_t windows = file_bytes / window_bytes + 2;
     const std::uint64_t share = (windows + ranks - 1) / ranks * window_bytes;
     const std::uint64_t round = WindowPlan::for_saving(ranks, window_bytes).round_bytes / ranks;
-    const std::uint64_t uneven = ranks > 1 ? share / 16 + window_bytes : 0;  // seen: 3 % of many windows
+    const std::uint64_t uneven =
+        ranks > 1 ? share / 16 + window_bytes : 0;  // measured: 3 % with many windows
     return share + uneven + (ranks > 1 ? 2 * std::min(round, file_bytes) : 0);
 }
 
@@ -275,7 +276,7 @@ void CheckpointWriter::stage() {
 
 void CheckpointWriter::write_staged(Threads threads) {
     State& s = *state_;
-    if (threads == Threads::one) ::omp_set_num_threads(1);  // of this thread's parallel regions
+    if (threads == Threads::one) ::omp_set_num_threads(1);  // for parallel regions of this thread
     for (FileWindow& window : s.staged) {
         s.write(window);
         window.data.reset();

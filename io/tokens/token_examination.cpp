@@ -1,5 +1,5 @@
-// The structure of a token file is read in a child process, and what it says travels as bytes: to the parent,
-// to other ranks.
+// The structure of a token file is read in a child process and sent as bytes to the parent and to other
+// ranks.
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -27,7 +27,7 @@ ValuePlace place_from(const json& all) {
     return place;
 }
 
-/// CBOR holds any bytes; its texts are not looked into.
+/// In CBOR, whose texts may hold any bytes.
 std::string to_bytes(const TokenFileFacts& facts) {
     const TokenFileInfo& info = facts.info;
     json sources = json::array(), places = json::array();
@@ -51,9 +51,9 @@ std::string to_bytes(const TokenFileFacts& facts) {
     return bytes;
 }
 
-/// All of the index of a dataset's chunks, which must be as many as its values need.
+/// Reads the whole index of a dataset's chunks, which must be as many as its values need.
 void walk_chunks(hid_t file, const std::string& path) {
-    constexpr std::uint64_t most_chunks = 5'000'000;  // more take too long
+    constexpr std::uint64_t most_chunks = 5'000'000;  // an index of more takes too long to read
     const Handle dataset = hdf5::open_object(file, path);
     const Handle creation(H5Dget_create_plist(dataset), H5Pclose, "H5Dget_create_plist");
     hsize_t chunk = 0, stored = 0;
@@ -63,7 +63,7 @@ void walk_chunks(hid_t file, const std::string& path) {
     if (needed > most_chunks) return;
     const Handle space(H5Dget_space(dataset), H5Sclose, "H5Dget_space");
     SWITCHYARD_HDF5(H5Dget_num_chunks(dataset, space, &stored));
-    require(stored == needed, "{} has {} chunks of {}", path, stored, needed);
+    require(stored == needed, "{} has {} chunks instead of {}", path, stored, needed);
 }
 
 std::string walked_facts(const std::string& path) {
@@ -73,7 +73,7 @@ std::string walked_facts(const std::string& path) {
         for (const TokenSplit split : {TokenSplit::training, TokenSplit::validation})
             for (const std::string& dataset : {tokens_path(split), starts_path(split)})
                 walk_chunks(file, dataset);
-    } catch (const UserError&) {  // is found, and told, by whoever reads those values
+    } catch (const UserError&) {  // whoever reads those values finds and reports it
     }
     return to_bytes(facts);
 }
@@ -87,12 +87,13 @@ bool is_token_file_here(const std::string& path) {
     }
 }
 
-/// "yes" or "no". All of the structure is read for it: should the library not survive that, it is in a child.
+/// Whether it is a token file: "yes" or "no". Reads all of the structure, because where HDF5 does not survive
+/// that it must happen here, in a child process.
 std::string token_structure(const std::string& path) {
     if (!is_token_file_here(path)) return "no";
     try {
         walked_facts(path);
-    } catch (const UserError&) {  // is found, and told, by whoever opens it
+    } catch (const UserError&) {  // whoever opens the file finds and reports it
     }
     return "yes";
 }

@@ -1,4 +1,5 @@
-// What is cheap to check is checked here: whole, ours, counts and fingerprints that fit.
+// Checks here are those that are cheap: the file is complete and a token file, and its counts and
+// fingerprints agree.
 #include "io/tokens/token_facts.hpp"
 
 #include <filesystem>
@@ -49,13 +50,13 @@ Handle open_file(const std::string& path) {
     }
 }
 
-/// `memory_type`: of the values as they are read.
+/// `memory_type`: the type of the values once they are read.
 ValuePlace place_of(const OpenDataset& dataset, hid_t memory_type, std::uint64_t file_bytes) {
     const Handle type(H5Dget_type(dataset.handle), H5Tclose, "H5Dget_type");
     const Handle creation(H5Dget_create_plist(dataset.handle), H5Pclose, "H5Dget_create_plist");
     ValuePlace place{dataset.size, H5Tget_size(type), {}};
     if (H5Pget_layout(creation) != H5D_CONTIGUOUS || H5Tequal(type, memory_type) <= 0) return place;
-    const haddr_t offset = H5Dget_offset(dataset.handle);  // none where nothing was written
+    const haddr_t offset = H5Dget_offset(dataset.handle);  // undefined where nothing was written
     if (offset != HADDR_UNDEF && offset <= file_bytes &&
         place.size <= (file_bytes - offset) / place.element_bytes)
         place.offset = offset;
@@ -87,7 +88,7 @@ constexpr std::pair<TokenizerKind, const char*> kinds[] = {{TokenizerKind::sente
 TokenizerKind kind_of(const std::string& name) {
     for (const auto& [kind, its_name] : kinds)
         if (name == its_name) return kind;
-    fail("its attribute `tokenizer_kind` is none of sentencepiece, hf_json and none");
+    fail("its attribute `tokenizer_kind` is not sentencepiece, hf_json or none");
 }
 
 std::string read_model(hid_t file) {

@@ -1,6 +1,5 @@
-// TokenFileFacts: what the structure of a token file says, and where its values lie. It is read with HDF5 by
-// one process for all that use the file: what others get are bytes, which hold nothing to be parsed with
-// HDF5. Private to io/.
+// TokenFileFacts: what the structure of a token file says, and where its values lie. One process reads it
+// with HDF5 for all that use the file; the others get it as bytes and need no HDF5 for it. Private to io/.
 #pragma once
 
 #include <array>
@@ -12,11 +11,11 @@
 
 namespace switchyard {
 
-/// The values of a one-dimensional dataset.
+/// Where the values of a one-dimensional dataset are.
 struct ValuePlace {
     std::uint64_t size = 0, element_bytes = 0;
-    /// Of the first one in the file, where they lie one behind the other as memory has them; none: in chunks,
-    /// or of another type, and HDF5 must read them.
+    /// Byte of the file at which they begin, if they are contiguous and of the type that memory has; empty:
+    /// HDF5 must read them.
     std::optional<std::uint64_t> offset;
 };
 
@@ -28,16 +27,16 @@ struct TokenFileFacts {
     std::uint64_t file_bytes = 0;
     std::array<Part, 2> parts;  // training, validation
 
-    /// Numbers of tokens and documents in `info`, from the parts.
+    /// Sets the numbers of tokens and documents in `info` from the parts.
     void count();
     const Part& part(TokenSplit split) const { return parts[split == TokenSplit::training ? 0 : 1]; }
 };
 
-/// Reads and checks the structure in this process. Throws UserError as the constructor of TokenFile.
+/// Reads and checks the structure in this process. Throws UserError like the constructor of TokenFile.
 TokenFileFacts read_token_facts(const std::string& path);
 
-/// The same in a child process, all of the structure walked (io/files/structure_reader.hpp); as bytes, for
-/// sending to other ranks.
+/// The same from a child process, which reads all of the structure (io/files/structure_reader.hpp), as bytes
+/// to be sent to other ranks.
 std::string examine_token_file(const std::string& path);
 TokenFileFacts token_facts_from_bytes(const std::string&);
 

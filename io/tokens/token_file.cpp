@@ -1,5 +1,5 @@
-// TokenFile: facts that came from anywhere, and values that are opened where they are wanted. Ids are checked
-// as they are read, and where they lie in chunks each chunk against its Fletcher checksum.
+// TokenFile: facts that this or another rank has read, and values that are opened on the ranks that read
+// them. Every id is checked as it is read, and every chunk against its Fletcher checksum.
 #include "io/tokens/token_file.hpp"
 
 #include <algorithm>
@@ -32,11 +32,11 @@ hid_t type_of(const std::int64_t*) {
     return H5T_NATIVE_INT64;
 }
 
-/// A file open for its values: read where they lie, by HDF5 where they are in chunks. Path and facts outlive
-/// it.
+/// A file that is open for its values: contiguous ones are read directly, those in chunks with HDF5. Path and
+/// facts must outlive it.
 class OpenValues {
   public:
-    /// Throws UserError unless this is the file that the facts are of.
+    /// Throws UserError unless this is the file that the facts describe.
     OpenValues(const std::string& path, const TokenFileFacts& facts);
     /// Values [begin, begin + count) of the dataset `name`. Throws UserError.
     template <class T>
@@ -49,8 +49,8 @@ class OpenValues {
     const std::string& path_;
     const TokenFileFacts& facts_;
     FileDescriptor fd_;
-    Handle file_;                             // none until HDF5 reads something
-    std::map<std::string, Handle> datasets_;  // that HDF5 reads
+    Handle file_;                             // empty until HDF5 must read
+    std::map<std::string, Handle> datasets_;  // open in file_
 };
 
 OpenValues::OpenValues(const std::string& path, const TokenFileFacts& facts)
@@ -168,7 +168,7 @@ std::int64_t TokenFile::document_start(TokenSplit split, std::int64_t p) const {
     const auto read = [&](std::uint64_t begin, std::uint64_t count, std::int64_t* starts) {
         state_->values->read(starts_path(split), part.starts, begin, count, starts);
     };
-    std::uint64_t low = 0, high = part.starts.size;  // the start wanted has an index in [low, high)
+    std::uint64_t low = 0, high = part.starts.size;  // the start that is sought has an index in [low, high)
     while (high - low > chunk_elements) {
         const std::uint64_t middle = (low + high) / 2;
         std::int64_t start = 0;

@@ -34,10 +34,10 @@ struct TokenFileInfo {
     std::int32_t begin_token = -1;            // begins every document; -1: none does
     std::int32_t end_token = 0;               // ends every document
     std::uint64_t fingerprint = 0;            // of all tokens and boundaries
-    std::uint64_t tokenizer_fingerprint = 0;  // of the tokenizer's bytes; kind none: of its maker's choice
+    std::uint64_t tokenizer_fingerprint = 0;  // of the tokenizer's bytes; kind none: chosen by the writer
     TokenizerKind tokenizer_kind = TokenizerKind::sentencepiece;
     std::string tokenizer_model;       // the tokenizer's bytes
-    std::vector<TokenSource> sources;  // none in files of version 1
+    std::vector<TokenSource> sources;  // empty for files of version 1
 };
 
 enum class TokenSplit { training, validation };
@@ -50,15 +50,15 @@ class TokenFile {
   public:
     /// Reads the structure here. Versions 1 and 2. Throws UserError: missing, truncated, not a token file.
     explicit TokenFile(const std::string& path);
-    /// Of facts that are known: the file itself is not looked at.
+    /// From facts that are known already: the file itself is not opened yet.
     TokenFile(const std::string& path, TokenFileFacts);
     ~TokenFile();
     TokenFile(TokenFile&&) noexcept;
 
     const TokenFileInfo& info() const;
     const std::string& path() const;
-    /// What the first read does otherwise, so that it throws here: UserError that names the host unless the
-    /// file of the facts is there.
+    /// Opens the values now instead of at the first read. Throws UserError naming the host unless the file
+    /// that the facts describe can be read here.
     void open_values() const;
     /// ids of positions [begin, begin + count). Throws UserError when an id is outside the vocabulary.
     void read(TokenSplit, std::int64_t begin, std::int64_t count, std::int32_t* ids) const;
@@ -77,8 +77,8 @@ Tokenizer tokenizer_of(const TokenFile&);
 /// process (io/files/structure_reader.hpp): throws UserError where HDF5 does not survive that.
 bool is_token_file(const std::string& path);
 
-/// A file that must be one. Rank 0 alone reads its structure, in a child process, and all ranks get what it
-/// says in one message. Collective over `world`; throws on all ranks.
+/// Opens a token file. Rank 0 alone reads its structure, in a child process, and sends it to all ranks in one
+/// message. Collective over `world`; throws UserError on all ranks.
 TokenFile open_token_file(const std::string& path, const Comm& world = {});
 
 /// Problems found by reading everything: unreadable parts, checksums, fingerprints, ids, boundaries. Empty:

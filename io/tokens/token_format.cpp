@@ -69,7 +69,7 @@ OpenDataset open_dataset(hid_t file, const std::string& path,
     const Handle type(H5Dget_type(dataset.handle), H5Tclose, "H5Dget_type");
     require(H5Tget_class(type) == H5T_INTEGER && std::find(element_bytes.begin(), element_bytes.end(),
                                                            H5Tget_size(type)) != element_bytes.end(),
-            "it is not of integers of {} bytes", fmt::join(element_bytes, " or "));
+            "its values are not integers of {} bytes", fmt::join(element_bytes, " or "));
     return dataset;
 } catch (const UserError& problem) {
     fail("{}: {}", path, problem.what());

@@ -45,7 +45,7 @@ std::uint64_t checksum_bytes(const std::string& bytes);
 struct SplitChecksums {
     std::uint64_t tokens = 0, starts = 0;
 };
-/// Of all tokens and boundaries, through the four checksums in file order.
+/// The fingerprint of all tokens and boundaries: a digest of the four checksums in file order.
 std::uint64_t fingerprint(const SplitChecksums& training, const SplitChecksums& validation);
 
 void write_attribute(hid_t object, const char* name, std::int64_t value);
@@ -53,9 +53,10 @@ void write_attribute(hid_t object, const char* name, std::uint64_t value);
 void write_attribute(hid_t object, const char* name, double value);
 void write_attribute(hid_t object, const char* name, const std::string& value);  // fixed length
 
-/// The table of sources, with a checksum over its rows. Reading throws UserError where they do not fit it.
+/// The table of sources, with a checksum over its rows. Reading throws UserError where the rows do not match
+/// it.
 void write_sources(hid_t file, const std::vector<TokenSource>&);
-std::vector<TokenSource> read_sources(hid_t file);  // none where there is no such table
+std::vector<TokenSource> read_sources(hid_t file);  // empty without such a table
 
 bool says_token_file(hid_t root);
 
@@ -63,11 +64,12 @@ struct OpenDataset {
     hdf5::Handle handle;
     std::uint64_t size = 0;
 };
-/// One-dimensional, of integers of one of these sizes, and inside the file. Throws UserError.
+/// Opens a dataset. Throws UserError unless it is one-dimensional, holds integers of one of these sizes and
+/// lies inside the file.
 OpenDataset open_dataset(hid_t file, const std::string& path,
                          std::initializer_list<std::size_t> element_bytes);
 
-/// Elements of a one-dimensional dataset.
+/// Number of elements of a one-dimensional dataset.
 std::uint64_t extent(hid_t dataset);
 /// Elements [begin, begin + count) of a one-dimensional dataset as `type`. Throws UserError where they are
 /// not stored.

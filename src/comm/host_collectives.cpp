@@ -187,7 +187,7 @@ template <class Error, class Agreed>
     throw Agreed(text);
 }
 
-/// On all ranks alike; `alone`: there is only one.
+/// Throws the same on all ranks; `alone`: there is only one.
 [[noreturn]] void throw_agreed(Kind kind, bool alone, const std::string& text) {
     if (kind == Kind::internal) throw_as<InternalError, AgreedInternalError>(alone, text);
     throw_as<UserError, AgreedError>(alone, text);

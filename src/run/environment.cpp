@@ -1,5 +1,5 @@
-// Everything is asked from the running process and its libraries, nothing is remembered from the build but
-// the compiler and the revision.
+// Everything is asked of the running process and its libraries; only the compiler and the revision come from
+// the build.
 #include "run/environment.hpp"
 
 #include <fmt/format.h>

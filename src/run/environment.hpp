@@ -16,7 +16,7 @@ struct StartInfo {
     double time_s = 0;    // seconds_now() at the start of main
 };
 
-/// Collective over the world; rank 0 gets it, the others nothing.
+/// Collective over the world; rank 0 gets the object, the others get an empty one.
 nlohmann::ordered_json environment(const Topology&, const StartInfo&);
 
 /// Where each rank computes, for people: host, GPU and cores. Nothing on CPUs.

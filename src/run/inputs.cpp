@@ -1,4 +1,4 @@
-// Rank 0 reads files; the others get their text.
+// Rank 0 reads files and broadcasts their text.
 #include "run/inputs.hpp"
 
 #include <filesystem>

@@ -1,5 +1,5 @@
-// From words to a configuration that is complete: the file is read by rank 0, the vocabulary and method
-// values are filled in, everything is validated before anything is allocated.
+// From the command line to a complete configuration: rank 0 reads the file, vocabulary and method values are
+// filled in, and everything is validated before anything is allocated.
 #pragma once
 
 #include <memory>
@@ -18,7 +18,7 @@ namespace switchyard {
 ParsedConfig read_configuration(const Comm& world, const std::vector<std::string>& files,
                                 const std::vector<std::string>& settings);
 
-/// What the file sets, in its order, unchecked: of sections and keys that the program does not know, too.
+/// What the file sets, in its order and unchecked, unknown sections and keys included.
 /// Collective. Throws UserError on all ranks.
 std::vector<Setting> settings_as_written(const Comm& world, const std::string& file);
 

@@ -28,7 +28,7 @@ class Progress {
     void amount(const std::string& what, std::uint64_t done, std::uint64_t all, double now_s);
     /// A line that stays.
     void line(const std::string& text);
-    /// The live line stays as it is; what follows, an error for instance, begins a new one.
+    /// Leaves the live line as it is, so that what follows, an error for instance, begins a new one.
     void end_line();
 
   private:

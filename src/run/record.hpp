@@ -28,7 +28,7 @@ class Record {
     /// Before a save: throws UserError on all ranks when another run has taken the directory. Collective.
     void check_lock() const;
 
-    /// Now and then while a checkpoint is read.
+    /// Called now and then while a checkpoint is read.
     void reading(std::uint64_t done, std::uint64_t all);
     void resumed(const std::string& checkpoint, const std::vector<AllowedChange>& changes, std::int64_t step);
     void started(const InitialState&);
@@ -62,8 +62,8 @@ class Record {
     const Config& config_;
     std::int64_t step_ = 0;            // on every rank
     bool opened_ = false;              // on every rank
-    bool was_finished_ = false;        // on every rank: before this start, until it is sure
-    std::optional<RunStatus> before_;  // what status.json said then
+    bool was_finished_ = false;        // on every rank: by an earlier start; false once announced
+    std::optional<RunStatus> before_;  // what status.json said before this start
     std::optional<RunDirectory> directory_;
     std::optional<RunLog> log_;
     Progress progress_;
@@ -72,8 +72,8 @@ class Record {
     RunScale scale_;
     RunTotals totals_;
     double mean_step_s_ = 0, longest_step_s_ = 0;  // evaluations included in the longest
-    LongestTimes logged_;                          // of the whole run, earlier starts included
-    int lead_verdict_ = -1;                        // as last said
+    LongestTimes logged_;                          // in the whole run, earlier starts included
+    int lead_verdict_ = -1;                        // the one last shown
     std::optional<double> last_val_loss_;
 };
 

@@ -1,4 +1,4 @@
-// Tables are for rank 0: its memory, its bytes.
+// The closing table shows memory and bytes of rank 0.
 #include "run/report.hpp"
 
 #include <fmt/format.h>

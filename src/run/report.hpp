@@ -1,4 +1,5 @@
-// What a run tells about itself: lines at the start, a record a step, predicted beside measured at the end.
+// What a run tells about itself: lines at the start, a record for each step, and a table of predicted and
+// measured figures at the end.
 #pragma once
 
 #include <nlohmann/json.hpp>

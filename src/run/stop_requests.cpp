@@ -1,4 +1,4 @@
-// Signal flags are the one thing in the program that must be global.
+// Signal flags must be global, because handlers get no argument.
 #include "run/stop_requests.hpp"
 
 #include <unistd.h>
@@ -94,7 +94,7 @@ StopDecision StopRequests::agree(double needed_s) {
     }
     if (terminate_seen && stop < Stop::terminated) stop = Stop::terminated;
     if (requeue_seen) stop = Stop::requeue_signal;
-    // Stopping saves anyway, so the maximum may drop the wish of a lower value.
+    // Stopping saves anyway, so the maximum may drop the request to save that comes with a lower value.
     const int mine = 2 * static_cast<int>(stop) + (save ? 1 : 0);
     const int agreed = static_cast<int>(all_reduce_max(world_, mine));
     return {static_cast<Stop>(agreed / 2), agreed % 2 == 1};

@@ -32,7 +32,7 @@ void note_requeue_signals();
 /// From here on SIGTERM and SIGINT are noted, too: the run has begun, and a step's end is where it stops.
 /// Before, they end the process, which has nothing to lose.
 void note_terminations();
-/// Whether a signal was noted; one of these.
+/// Whether any signal was noted, and whether one that asks to terminate was.
 bool signal_noted();
 bool termination_noted();
 
@@ -45,7 +45,7 @@ class StopRequests {
     using Clock = std::function<double()>;  // seconds
     StopRequests(const Comm& world, std::string directory, double start_s, double wall_limit_s,
                  Clock clock = seconds_now);
-    /// What was noted is forgotten; the handlers stay.
+    /// Forgets what was noted; the handlers stay.
     ~StopRequests();
     StopRequests(const StopRequests&) = delete;
     StopRequests& operator=(const StopRequests&) = delete;

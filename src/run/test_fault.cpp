@@ -1,4 +1,4 @@
-// Faults are parsed once and strike at their step.
+// The variable is parsed once, and each rank keeps only its own faults.
 #include "run/test_fault.hpp"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
-// Faults on purpose, for tests: SWITCHYARD_TEST_FAULT=rank:updates:throw|kernel|hang|nan|wait|flip|hold makes
+// Deliberate faults for tests: SWITCHYARD_TEST_FAULT=rank:updates:throw|kernel|hang|nan|wait|flip|hold makes
 // that rank throw (itself or in a kernel on one thread), stop moving, spoil a weight, wait for a signal, flip
 // a bit of a weight's copy after so many updates, or keep the save begun then from being written until
-// somebody waits for it; rank -1 is every rank. Several are parted by commas.
+// somebody waits for it; rank -1 is every rank. Commas separate several of them.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,10 @@ class TestFault {
   public:
     /// Reads the environment once. Throws UserError when the variable cannot be understood.
     explicit TestFault(int rank);
-    /// Before the step that follows `step` updates.
+    /// Carries out the faults due after `step` updates; called before the step that follows them.
     void strike(std::int64_t step, Transformer&) const;
-    /// After them: the lowest bit of the first frozen weight, or of the last parameter where none is frozen.
+    /// Called after those updates: flips the lowest bit of the first frozen weight, or of the last parameter
+    /// where none is frozen.
     void flip(std::int64_t step, Transformer&) const;
     /// Whether the save begun at `step` is not written before somebody waits for it.
     bool holds(std::int64_t step) const { return asks_for("hold", step); }

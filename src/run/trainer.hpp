@@ -32,15 +32,16 @@ class Trainer {
   private:
     void build_state();
     void restore_or_initialise();
-    /// steps_to_the_end(); numbers that are not finite end the run with advice.
+    /// Calls steps_to_the_end(); adds advice to the error if numbers are not finite.
     Stop train_steps();
     Stop steps_to_the_end();
     StepFigures one_step();
     double evaluate();
-    /// In the background where that is possible; a failure is told and does not end the run.
+    /// Begins a save, in the background where that is possible; a failure is reported and does not end the
+    /// run.
     void begin_save();
     void end_save(Checkpoints::Wait);
-    /// Until the file of this step is there; throws where it cannot be.
+    /// Saves and waits until the file of this step is there; throws if it cannot be written.
     void save_now();
     void check_before_save();
     int finish(Stop);

@@ -68,7 +68,7 @@ void Watchdog::watch() {
         last_words_(message);
     } catch (...) {  // a file system that fails is one reason to be here
     }
-    // The first rank to end takes the others with it: they are to say first where they are.
+    // The first rank to end takes the others with it, so it leaves them time to say where they are.
     std::this_thread::sleep_for(std::chrono::seconds(3));
     std::_Exit(1);
 }

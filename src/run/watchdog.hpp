@@ -14,7 +14,7 @@ class Watchdog {
   public:
     using LastWords = std::function<void(const std::string&)>;
 
-    /// timeout_s 0: as long as it takes. `last_words` gets the message before the process ends (status 1).
+    /// timeout_s 0: no limit. `last_words` gets the message before the process ends (status 1).
     Watchdog(
         double timeout_s, int rank, LastWords last_words = [](const std::string&) {});
     ~Watchdog();

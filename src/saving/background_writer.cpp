@@ -1,4 +1,4 @@
-// What fails in the thread is kept by the writer, whose commit() tells all ranks.
+// An error in the thread is kept by the writer, whose commit() throws it on all ranks.
 #include "saving/background_writer.hpp"
 
 #include <chrono>

@@ -14,13 +14,14 @@ class BackgroundWriter {
   public:
     /// writer: staged; outlives this. held: the thread begins only when somebody waits for it (for tests).
     BackgroundWriter(CheckpointWriter& writer, bool held);
-    /// Waits.
+    /// Waits until all is written.
     ~BackgroundWriter();
     BackgroundWriter(const BackgroundWriter&) = delete;
     BackgroundWriter& operator=(const BackgroundWriter&) = delete;
 
     bool done() const;
-    /// Until it is done; what it writes meanwhile are signs of life.
+    /// Waits until all is written. Bytes written meanwhile count as signs of life; a thread that writes none
+    /// is left to the watchdog.
     void wait();
 
   private:

@@ -1,4 +1,4 @@
-// A load is the verification: every dataset's checksum is compared, by all ranks together.
+// Loading verifies a file: all ranks together compare the checksum of every dataset.
 #include "saving/checkpoints.hpp"
 
 #include <fmt/format.h>
@@ -33,7 +33,7 @@ struct Checkpoints::Save {
     double start_s = seconds_now();
     std::uint64_t collectives = 0;
     std::optional<CheckpointWriter> writer;
-    std::optional<BackgroundWriter> background;  // the last to come, the first to go
+    std::optional<BackgroundWriter> background;  // after the writer, so that it is destroyed first
 };
 
 Checkpoints::Checkpoints(const Comm& world, std::string directory, const Config& config, DataIdentity data)
@@ -49,7 +49,7 @@ Checkpoints::~Checkpoints() = default;
 std::string Checkpoints::save_in_background(const Topology& topology, std::uint64_t file_bytes) {
     const double needed = static_cast<double>(staged_bytes(file_bytes, world_.size(), config_.io.window)) *
                           topology.node.size();
-    // What others may still need of the node is not to be guessed: some stays free.
+    // Nobody can tell how much other processes of the node will still need, so some memory stays free.
     const double left = 0.9 * available_bytes() - needed;
     std::string problem;
     if (left < 0)
@@ -67,7 +67,7 @@ void Checkpoints::begin(TrainState& state, std::int64_t first_sample, bool held)
 
 void Checkpoints::start(TrainState& state, std::int64_t first_sample, bool in_background) {
     internal_check(!save_, "a save begins while another is under way");
-    removal_ = {};  // has ended: the space of old files is free
+    removal_ = {};  // waits for its end: then the space of old files is free
     save_ = std::make_unique<Save>();
     Save& save = *save_;
     save.report.step = state.step;
@@ -95,7 +95,7 @@ void Checkpoints::start(TrainState& state, std::int64_t first_sample, bool in_ba
     save.report.stalled = seconds_now() - save.start_s;
 }
 
-/// Errors that all ranks met together.
+/// Commits and removes old files. Throws on all ranks alike.
 void Checkpoints::finish(Save& save) {
     const std::uint64_t before = host_collectives();
     save.report.bytes = save.writer->commit();
@@ -171,11 +171,11 @@ void Checkpoints::remove_old_files(std::uint64_t newest_bytes, bool in_backgroun
     std::int64_t kept = 0;
     std::vector<std::string> old;
     for (const auto& [step, path] : files) {
-        if (step > newest_step_) continue;  // of a history that this run left; its owner decides
+        if (step > newest_step_) continue;  // of a history that this run has left: the user decides
         const bool for_good = config_.run.keep_every > 0 && step % config_.run.keep_every == 0;
         if (++kept > config_.run.keep_last && !for_good) old.push_back(path);
     }
-    removal_ = std::jthread([old = std::move(old)] {  // once the one before has ended
+    removal_ = std::jthread([old = std::move(old)] {  // begins after the one before has ended
         for (const std::string& path : old) ::unlink(path.c_str());
     });
     if (!in_background) removal_.join();
@@ -222,7 +222,7 @@ std::string Checkpoints::advice_after_divergence(std::int64_t step) {
                 files += fmt::format("; the newest good checkpoint is `{}` of step {}", path, of_step);
                 break;
             }
-            // The step that follows it is this one.
+            // The step after this checkpoint is the one that diverged.
             if (std::rename(path.c_str(), (path + diverged_suffix).c_str()) == 0)
                 files +=
                     fmt::format("; checkpoint `{}` leads here and is now called *{}", path, diverged_suffix);

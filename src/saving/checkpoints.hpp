@@ -1,5 +1,5 @@
-// Checkpoints of a run: saving with retention, and finding the newest that is
-// whole. Rank 0 looks at the file system and tells the others.
+// Checkpoints of a run: saving with retention, and finding the newest one that is undamaged. Rank 0 looks at
+// the file system and tells the others.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,7 @@ struct SaveReport {
     std::optional<Counts> counts;
 };
 
-/// Counts for people, as a line of the log.
+/// The counts as a line for people.
 std::string counts_line(const SaveReport::Counts&, int ranks);
 
 class Checkpoints {
@@ -80,9 +80,11 @@ class Checkpoints {
     std::int64_t newest_step() const { return newest_step_; }
 
   private:
-    /// Where files are large this takes long: a thread does it while training goes on.
+    /// Removes what retention does not keep. This takes long for large files, so a thread does it after a
+    /// save in the background.
     void remove_old_files(std::uint64_t newest_bytes, bool in_background);
-    /// Empty: none. Throws UserError when those set aside are all there is: starting anew would bury the run.
+    /// Path of the newest checkpoint, empty if there is none. Throws UserError if only files that were set
+    /// aside are left, because a run that starts anew would take its place.
     std::string newest_file() const;
     /// Collective. Names and renames a damaged file.
     void set_aside(const std::string& path, const std::string& problem) const;

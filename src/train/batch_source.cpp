@@ -1,4 +1,4 @@
-// The message: tokens, targets, the first keys where documents are masked, and whether reading failed.
+// A message holds tokens, targets, first keys if documents are masked, and whether reading failed.
 #include "train/batch_source.hpp"
 
 #include <algorithm>

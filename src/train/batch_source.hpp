@@ -17,11 +17,11 @@ using BatchSource = std::function<void(std::int64_t first, std::int64_t count, B
 void open_for_batches(const Topology&, const TokenFile&);
 
 /// One micro-batch from sample `first` on, on all ranks of the tensor-parallel group. Collective over tp.
-/// What the source throws on its rank is thrown there; the others throw AgreedError with the same words, for
-/// that rank to speak.
+/// What the source throws on its rank is thrown there; the others throw AgreedError with the same words, so
+/// that it alone reports the error.
 void read_once_per_tp_group(const ModelContext&, const BatchSource&, std::int64_t first, Batch&);
 
-/// Bytes that a rank sends for it.
+/// Bytes that a rank sends for one micro-batch.
 double bytes_of_batch(const ModelContext&);
 
 }  // namespace switchyard

@@ -21,7 +21,7 @@ void upload(const Batch& batch, const MicroBatch& to) {
     if (!to.first_key.empty()) kernels::upload(batch.first_key.data(), to.first_key);
 }
 
-/// The phases of a step, one after the other; what collectives wait meanwhile goes to the timer.
+/// The phases of a step, one after the other; the timer is told how long collectives waited in them.
 class Phases {
   public:
     Phases(PhaseTimer& timer, Traffic& traffic, Phase first) : timer_(timer), traffic_(traffic), now_(first) {
@@ -54,7 +54,8 @@ double host_value(Tensor scalar) {
     return value;
 }
 
-/// Loss and norm are the same on all ranks, and so is the verdict. AdamW found them so too, and did nothing.
+/// Loss and norm are the same on all ranks, and so is the verdict. AdamW saw the same norm and changed
+/// nothing.
 void require_finite(TrainState& s, double loss, double norm) {
     if (std::isfinite(loss) && std::isfinite(norm)) return;
     const std::string gradient = s.optimizer.first_bad_gradient(), weight = first_bad_weight(s);
@@ -116,7 +117,7 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     phases.begin(Phase::switching);
     result.method = s.method->after_gather(s.optimizer, s.step);
 
-    const std::span<const double> scalars = s.optimizer.scalars().read();  // the host waits here alone
+    const std::span<const double> scalars = s.optimizer.scalars().read();  // the host waits nowhere else
     result.loss = scale * scalars[s.loss_slot];
     result.grad_norm = s.optimizer.gradient_norm(scalars);
     require_finite(s, result.loss, result.grad_norm);
@@ -132,7 +133,7 @@ double validation_loss(const ModelContext& context, Transformer& model, const To
     const Comm& dp = context.topology.dp;
     const std::int64_t count = context.micro_batch;
     const auto source = [&](std::int64_t first, std::int64_t number, Batch& batch) {
-        loader.validation_batch(first, number, batch);  // past the end: all ignored
+        loader.validation_batch(first, number, batch);  // past the end: targets are ignored
     };
     double sum = 0;
     Batch batch;

@@ -1,5 +1,5 @@
-// Mutants of checkpoints and token files, plain and with checksums of metadata made right again. Their
-// structures are read in child processes, as by the program; what verifies holds what was written.
+// Mutants of checkpoints and token files, plain and with repaired checksums of metadata. Their structures are
+// read in child processes, as the program does it; a mutant that verifies must hold what was written.
 #include <filesystem>
 
 #include "core/error.hpp"
@@ -13,8 +13,7 @@
 namespace switchyard::fuzz {
 namespace {
 
-/// A file with all that real ones have: groups with few and with many links, attributes, matrices, vectors,
-/// none.
+/// A file with all that real ones have: groups with few and with many links, attributes and matrices.
 std::string checkpoint() {
     static const std::string bytes = [] {
         const std::string path = folder() + "/original.h5";

@@ -1,7 +1,7 @@
 // RANKS: 1 4
 // A method that is more than a low-rank product (tests/support/row_scale_method.hpp) computes one function in
-// training, evaluation, generation, export and run.init_from, on 1x1 and 2x2. What that function is comes
-// from the formula over the values of its parameters, put into a dense model on one process.
+// training, evaluation, generation, export and run.init_from, on 1x1 and 2x2. The reference is a dense model
+// on one process, whose weights are computed from the method's parameters by its formula.
 #include <gtest/gtest.h>
 
 #include "convert/export.hpp"
@@ -25,7 +25,7 @@ using test::Values;
 using testing::TinyRun;
 using testing::WholeState;
 
-// Sums over ranks, layers and tokens in other orders.
+// Sums over ranks, layers and tokens are formed in other orders.
 constexpr double tolerance = 1e-12;
 
 Config config_of(const std::vector<std::string>& more = {}) {
@@ -36,7 +36,7 @@ Config config_of(const std::vector<std::string>& more = {}) {
     return testing::tiny_config(arguments);
 }
 
-/// The weights of the function, by the formula from parameters alone, whole: rank 0.
+/// The whole effective weights, computed by the formula from parameters alone; on rank 0.
 std::map<std::string, Values> weights_by_formula(const WholeState& state, std::int64_t step) {
     std::map<std::string, Values> weights;
     const double scale = 8.0 / 5;  // alpha / rank
@@ -78,7 +78,7 @@ class Dense {
               topology_) {
         for (Parameter* p : state().model.parameters()) {
             const Values& values = weights.at(p->shard.name);
-            test::HostTensor full(DType::f64, p->value.shape());  // of padded rows, those in front are valid
+            test::HostTensor full(DType::f64, p->value.shape());  // rows are padded: valid ones come first
             for (std::size_t i = 0; i < values.size(); ++i)
                 full.set(static_cast<std::int64_t>(i / p->shard.cols) * width(*p) +
                              static_cast<std::int64_t>(i % p->shard.cols),
@@ -160,7 +160,7 @@ class RowScale : public ::testing::Test {
         return all_reduce_sum(t.dp, sum) /
                static_cast<double>(config_.data.global_batch * config_.data.seq_len);
     }
-    /// What the formula says, from rank 0.
+    /// The loss of the dense model, computed on rank 0.
     double expected(std::int64_t first) {
         return all_reduce_max(world_, world_.rank() == 0 ? Dense(config_, weights_).loss(first) : 0.0);
     }
@@ -263,7 +263,7 @@ TEST_F(RowScale, RefusesAnAdapterByName) {
     EXPECT_CONTAINS(message, "no place for its row scale); leave --adapters out");
 }
 
-/// A run of bf16 trains the vector in f32: its steps are far below bf16's.
+/// A bf16 run trains the vector in f32, because its updates are far smaller than the spacing of bf16.
 TEST_F(RowScale, TrainsAVectorInF32BesideBf16) {
     Config config = config_of({"--run.dtype=bf16", "--optim.lr=1e-5", "--optim.weight_decay=0"});
     config.parallel.tp = topology_.tp_size();

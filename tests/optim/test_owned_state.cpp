@@ -1,6 +1,6 @@
 // RANKS: 1 2 4
-// State of other shapes than AdamW's: no master, no second moment, moments of widths of their own, one step
-// counter for all rows. It moves with its rows, is stored and read back, and takes the memory that it says.
+// State that differs from AdamW's: no master, no second moment, moments of other widths, one step counter for
+// all rows. It moves with its rows, is stored and read back, and takes the memory that it announces.
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
@@ -60,7 +60,7 @@ class State {
         planned.arrive.run();
     }
 
-    /// Row r holds 10 r + its number in everything that it has.
+    /// Fills row r with 10 r + 1, 2 and 3 in the master and both moments, and its step counter with r + 4.
     void fill() {
         for (std::int32_t row = 0; row < num_rows; ++row) {
             if (!owned().mine(row)) continue;

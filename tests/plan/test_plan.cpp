@@ -13,7 +13,7 @@ namespace {
 
 double asked_bytes = 0;     // to other ranks, by collectives on tensors and by rows that move
 double scalar_bytes = 0;    // to other ranks, by collectives on host scalars
-double num_reductions = 0;  // and broadcasts: whose counted bytes are rounded
+double num_reductions = 0;  // broadcasts, too: their counted bytes are rounded
 
 double bytes_of(MPI_Datatype type, double count) {
     int size = 0;
@@ -236,8 +236,8 @@ TEST(PlanFormulas, LowRankSendsFactorsAndGathersShardedWeights) {
     const double one_way = Simple::bytes * parameters * (p - 1) / p;
     EXPECT_EQ(of(sent.counted, TrafficGroup::gradients), one_way);
     EXPECT_EQ(of(sent.counted, TrafficGroup::values), one_way);
-    // Two blocks are there at each turn of direction: 2 L - 2 gathers, then 2 L - 4 for each further
-    // micro-batch.
+    // Weights of two blocks are still there when the direction changes: 2 L - 2 gathers, then 2 L - 4 for
+    // each further micro-batch.
     const double passes = Simple::batch / p;
     const double gathers = 2 * (Simple::layers - 1) + (passes - 1) * 2 * (Simple::layers - 2);
     EXPECT_EQ(of(sent.counted, TrafficGroup::frozen),
@@ -246,8 +246,8 @@ TEST(PlanFormulas, LowRankSendsFactorsAndGathersShardedWeights) {
 
 TEST(PlanFormulas, SwitchingSendsCandidatesAndMovesWhatItSwitches) {
     const Topology topology = Topology::create(world(), 1);
-    // Two laps of 24: the way on is one rank, from the last lap back to the first as well. (With four laps on
-    // three ranks that way back would end where it began.)
+    // With two laps of 24, a vector moves on by one rank, from the last lap back to the first as well. (With
+    // four laps on three ranks the move back would end where it began.)
     TinyRun run(Simple::config({"--method.name=switchlora", "--method.rank=24", "--method.switch_interval=4",
                                 "--method.freeze_steps=2", "--method.switch_ratio=1"},
                                1),

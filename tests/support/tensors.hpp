@@ -41,8 +41,8 @@ inline double eps_of(DType dtype) {
 }
 
 /// Values on the host with a mirror in back-end memory. As a Tensor it is the mirror, which is made and
-/// brought up to date then; reads fetch it once afterwards. So ask for the Tensor where a kernel is called:
-/// one kept from before is not seen to change.
+/// brought up to date then; reads fetch it once afterwards. So convert to a Tensor where a kernel is called:
+/// changes through a Tensor from before go unnoticed.
 class HostTensor {
   public:
     HostTensor() = default;
@@ -71,7 +71,7 @@ class HostTensor {
         const Tensor tensor(mirror_.get(), dtype_, shape_);
         if (host_changed_ && mirror_) kernels::upload(values_.data(), tensor);
         host_changed_ = false;
-        mirror_changed_ = true;  // by whoever gets it now
+        mirror_changed_ = true;  // by whoever gets the tensor
         return tensor;
     }
     std::int64_t size() const { return shape_.size(); }
@@ -225,7 +225,7 @@ inline ::testing::AssertionResult close(const HostTensor& actual, const Values& 
     return ::testing::AssertionSuccess();
 }
 
-/// Same bits, element by element, of which `host` are as many as `a` has.
+/// Same bits, element by element; `host` has as many elements as `a`.
 inline ::testing::AssertionResult same_bits(Tensor a, const void* host) {
     const std::size_t size = size_of(a.dtype());
     std::vector<std::byte> here(a.bytes());

@@ -11,8 +11,8 @@
 
 namespace switchyard::testing {
 
-/// The test model of design section 11 (12 heads, 12 key-value heads, global batch 12), sizes that divide by
-/// nothing.
+/// The test model of design section 11 (12 heads, 12 key-value heads, global batch 12), with sizes that ranks
+/// do not divide.
 inline Config tiny_config(const std::vector<std::string>& arguments) {
     std::vector<std::string> all{
         "--model.preset=nano",     "--model.hidden_size=24",  "--model.num_heads=12",

@@ -10,7 +10,7 @@
 
 namespace {
 
-int broadcasts = 0;  // calls of MPI's
+int broadcasts = 0;  // calls of MPI_Bcast
 
 }  // namespace
 
@@ -80,7 +80,7 @@ TEST(BatchSourceTest, AStepBroadcastsItsMicroBatchesAndNothingElse) {
     });
 }
 
-/// The reading rank of one group fails: its group hears it, the others have what they asked for.
+/// The rank that reads for one group fails: its group gets the error, the other groups get their batches.
 TEST(BatchSourceTest, AnErrorIsThatOfTheGroup) {
     for_each_layout(config_of(true), [&](const Config& here, const Topology& topology) {
         TinyRun run(here, topology);
@@ -102,7 +102,7 @@ TEST(BatchSourceTest, AnErrorIsThatOfTheGroup) {
         EXPECT_EQ(test::message_of<UserError>([&] { read(broken(UserError(gone))); }), expected);
         read(synthetic);
         EXPECT_EQ(batch.tokens.size(), static_cast<std::size_t>(here.data.seq_len));
-        // The reader speaks, and the others leave it to that rank.
+        // The rank that reads reports the error, and the others leave that to it.
         const BatchSource silent = broken(std::logic_error(""));
         if (!fails_here)
             EXPECT_NO_THROW(read(silent));
@@ -153,7 +153,7 @@ TEST_F(FromAFile, RanksThatDoNotReadNeedNoFile) {
             open_for_batches(topology, file);
             TinyRun run(here, topology);
             const std::vector<double> found = losses(run, file);
-            // f64: sums of few terms in other orders.
+            // f64: sums of few terms are formed in other orders.
             for (std::size_t i = 0; i < alone.size(); ++i) EXPECT_NEAR(found[i], alone[i], 1e-12) << i;
         });
     }

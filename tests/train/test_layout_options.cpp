@@ -27,8 +27,8 @@ std::vector<std::string> switching(std::vector<std::string> more) {
     return more;
 }
 
-/// bf16: activations, partial sums over tp and travelling values round to 8 bits; 20 steps let differences of
-/// the first grow. Measured on 1 and 2 ranks: 1.2e-4.
+/// bf16: activations, partial sums over tp and values that are sent are rounded to 8 bits, and differences of
+/// the first step grow over 20 steps. Measured on 1 and 2 ranks: 1.2e-4.
 constexpr double bf16_tolerance = 4e-3;
 
 const std::vector<Case> cases{
@@ -54,7 +54,7 @@ const std::vector<Case> cases{
 
 class LayoutOptions : public ::testing::TestWithParam<Case> {};
 
-/// One process takes six sequences at a time, layouts one: accumulation is part of the comparison.
+/// One process takes six sequences at a time, the layouts take one, so that accumulation is compared, too.
 TEST_P(LayoutOptions, LossesEqualOneProcess) {
     Config config = tiny_config(switching(GetParam().arguments));
     config.data.micro_batch = 6;

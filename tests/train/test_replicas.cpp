@@ -1,5 +1,5 @@
 // RANKS: 1 2 4
-// Copies of a weight on several ranks: those of a healthy run agree at every step, and a single bit on any
+// Copies of a weight on several ranks agree at every step of a healthy run, and a single flipped bit on any
 // rank is found wherever another rank has the same weight.
 #include <gtest/gtest.h>
 
@@ -24,7 +24,7 @@ void flip_last_bit(Tensor tensor) {
     kernels::upload(bytes.data(), tensor);
 }
 
-/// Every tensor of which there may be copies, by the name a message gives it; `shared`: over dp, over tp.
+/// A tensor that several ranks may hold, and its name in messages.
 struct Victim {
     std::string name;
     Tensor tensor;

@@ -1,15 +1,15 @@
 // RANKS: 1 2 3 4
-// A checkpoint is the same on every layout: read on more ranks or fewer, cut differently, saved again,
-// nothing differs; the run goes on as it would have, bit for bit on the layout that wrote the file. The first
-// k ranks of the test stand for a launch on k ranks.
+// A checkpoint does not depend on the layout: read on more ranks or fewer and saved again, it is the same
+// file. The run goes on as it would have, bit for bit on the layout that wrote the file. The first k ranks of
+// the test stand for a launch on k ranks.
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "saving/checkpoints.hpp"
-#include "train/resume_rules.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/tiny_run.hpp"
+#include "train/resume_rules.hpp"
 
 namespace switchyard {
 namespace {
@@ -26,7 +26,8 @@ struct Layout {
     }
 };
 
-/// From the square one to all others and back, with the switches of [parallel] both ways.
+/// Layouts in the order in which a state passes through them, from 2 x 2 back to 2 x 2, with the options of
+/// [parallel] on and off.
 std::vector<Layout> layouts_on(int ranks) {
     const std::vector<Layout> all{{4, 2},       {4, 4, true}, {4, 1, true, false},
                                   {3, 1, true}, {3, 3},       {2, 2},
@@ -104,7 +105,7 @@ class Restart : public ::testing::TestWithParam<Case> {
         run.state().step = std::get<std::int64_t>(reader.attribute("/", "step"));
         run.state().visit(io);
     }
-    /// On rank 0: no difference between two files, to the last bit.
+    /// Expects, on rank 0, that two files are the same to the last bit.
     void expect_identical(const std::string& a, const std::string& b, const std::string& what) {
         if (world.rank() != 0) return;
         for (const Difference& d : diff_files(file(a), file(b), 0))
@@ -124,8 +125,8 @@ std::vector<std::int64_t> table_of(const CheckpointReader& reader, const std::st
     return table;
 }
 
-/// Slots with updates left in which they stay fixed. A table: two pointers, then of A and of B the candidates
-/// and the freeze counters of all slots.
+/// Number of slots that stay frozen for further updates. A table holds two pointers, then the candidates and
+/// the freeze counters of all slots of A, then those of B.
 int frozen_slots(const std::string& path) {
     const CheckpointReader reader(Comm(), path);
     int frozen = 0;
@@ -176,7 +177,7 @@ TEST_P(Restart, ContentIsTheSameOnEveryLayout) {
 TEST_P(Restart, SameLayoutGoesOnBitForBit) {
     const Case& c = GetParam();
     const bool enough = std::string(c.name) == "ring_f32" || std::string(c.name) == "random_bf16";
-    if (world.size() > 2 && !enough) return;  // more ranks take their time and show nothing new
+    if (world.size() > 2 && !enough) return;  // more ranks take longer and show nothing new
     for (const Layout& layout : layouts_on(world.size())) {
         if (layout.ranks < world.size() || (layout.tp == 2 && layout.shard_frozen)) continue;
         std::vector<double> expected;

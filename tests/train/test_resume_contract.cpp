@@ -74,7 +74,8 @@ TEST_P(ResumeContract, EveryKeyIsAllowedOrRefusedByName) {
         if (key.name == "method.name" || key.name == "model.preset") continue;
         change(key.name, key.text(stored), another(key.rule, key.text(stored)));
     }
-    for (const std::string& key : may_change) EXPECT_TRUE(met.contains(key)) << key << " is no key any more";
+    for (const std::string& key : may_change)
+        EXPECT_TRUE(met.contains(key)) << key << " is not a key any more";
     for (const MethodOptions& method : method_options()) {
         if (method.name != GetParam()) continue;
         for (const MethodOption& option : method.options) {

@@ -1,5 +1,5 @@
 // RANKS: 1 2
-// A step allocates no back-end memory but in the first two of a run, which make what kernels keep.
+// Only the first two steps of a run allocate back-end memory: for what kernels keep.
 #include <gtest/gtest.h>
 
 #include "core/call_counts.hpp"

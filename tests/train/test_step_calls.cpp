@@ -1,6 +1,6 @@
 // RANKS: 1 2 4
-// What a step asks of a back end, whatever its size: the host waits for results once, memory is never asked
-// for, and a switch takes few kernel calls however many vectors of whatever low rank it replaces.
+// What a step asks of a back end: the host waits for results once, no memory is allocated, and a switch takes
+// few kernel calls, however many vectors it replaces and whatever the low rank.
 #include <gtest/gtest.h>
 
 #include "core/call_counts.hpp"
@@ -25,7 +25,7 @@ std::string text_of(const CallCounts& counts) {
     return text;
 }
 
-/// Steps with these settings on every layout; the largest switch in vectors.
+/// Runs steps with these settings on every layout; returns the largest switch in vectors.
 std::int64_t expect_calls(std::vector<std::string> settings, int steps) {
     settings.insert(settings.end(), {"--data.seq_len=4", "--run.steps=40"});
     std::int64_t largest = 0;
@@ -59,8 +59,8 @@ TEST(StepCalls, OfASwitchDoNotDependOnItsSize) {
                               std::string("--method.switch_interval=") + interval, "--method.freeze_steps=1",
                               "--method.switch_ratio=1000000"},
                              8));
-    EXPECT_GT(largest[0], largest[1]);  // more often
-    EXPECT_GT(largest[2], largest[0]);  // of more
+    EXPECT_GT(largest[0], largest[1]);  // it switches more often
+    EXPECT_GT(largest[2], largest[0]);  // it has more slots
 }
 
 TEST(StepCalls, AreReadOnceByEveryMethod) {

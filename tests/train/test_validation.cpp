@@ -1,6 +1,6 @@
 // RANKS: 1 2 3 4
-// The validation loss is one mean over every token of the set but the first, whatever the layout: against
-// log-sum-exp of the logits here, token by token, where nothing divides.
+// The validation loss is one mean over every token of the set but the first, whatever the layout. The
+// reference is log-sum-exp of the logits, token by token, and no size divides another.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -22,7 +22,7 @@ constexpr std::int64_t seq_len = 8, vocab_size = 53;
 constexpr std::int64_t num_sequences = 13, remainder = 3;  // targets in the last
 constexpr std::int64_t num_tokens = (num_sequences - 1) * seq_len + remainder + 1;
 
-/// Skewed tokens in documents of 1 to 12, the last one cut so that the sets have the lengths wanted.
+/// Skewed tokens in documents of 1 to 12, the last one cut so that the sets have the given lengths.
 void fill(TokenFileWriter& writer, TokenSplit split, std::int64_t length) {
     const std::uint64_t key = stream_key(3, split == TokenSplit::training ? "training" : "validation");
     for (std::int64_t done = 0, next = 0; done < length; ++next) {

@@ -1,6 +1,5 @@
 // One flipped byte anywhere in a checkpoint file, in values or structure, is found by verify_file() and by
-// reading. The bytes where it is not are gaps: HDF5 counts as many that nothing uses, and nobody sees what is
-// in them.
+// reading. Bytes where it is not found are gaps that no reader looks at: HDF5 counts as many unused bytes.
 #include <gtest/gtest.h>
 
 #include <deque>
@@ -50,7 +49,7 @@ void write_small_checkpoint(const std::string& path) {
     writer.commit();
 }
 
-/// A read of all datasets, as a resumed run does it; throws what is wrong.
+/// Reads all datasets as a resumed run does; throws if anything is wrong.
 void read_everything(const std::string& path, const std::vector<DatasetInfo>& datasets) {
     const CheckpointReader reader(Comm(), path);
     for (const DatasetInfo& d : datasets) {
@@ -62,8 +61,7 @@ void read_everything(const std::string& path, const std::vector<DatasetInfo>& da
     }
 }
 
-/// Places of bytes that may be changed without anyone finding it: one after the other is changed, tried and
-/// put back.
+/// Places of bytes whose change is not found. Each byte in turn is changed, tried and put back.
 struct Missed {
     std::vector<std::int64_t> by_verify, by_reading;
 };
@@ -88,7 +86,7 @@ Missed flip_every_byte(const std::string& path) {
     return missed;
 }
 
-/// What HDF5 has handed out for superblock, object headers, heaps, indices and values.
+/// Bytes that HDF5 has allocated for superblock, object headers, heaps, indices and values.
 std::int64_t allocated_bytes(const std::string& path) {
     hsize_t bytes = 0;
     for (const DatasetInfo& d : file_contents(path).datasets) bytes += d.bytes;
@@ -106,8 +104,8 @@ std::int64_t allocated_bytes(const std::string& path) {
     return static_cast<std::int64_t>(bytes);
 }
 
-/// Of these, what no reader looks at (HDF5 file format specification 3.0, III.A.2 and III.D): index nodes
-/// behind their last record, and the lists of free places in heaps, which are for writers.
+/// Those of them that no reader looks at (HDF5 file format specification 3.0, III.A.2 and III.D): index nodes
+/// after their last record, and the lists of free places in heaps, which are for writers.
 std::int64_t bytes_for_writers(const std::string& path) {
     std::ifstream in(path, std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(in), {}};
@@ -190,7 +188,7 @@ TEST(CheckpointDamage, FilesOfOtherKindsAreNamed) {
     EXPECT_CONTAINS(problem(other), "is not a checkpoint of this program");
 }
 
-/// What HDF5 would let pass: contents changed with its own tools, checksums and all.
+/// Changes that HDF5 accepts, because its own tools made them and renewed its checksums.
 TEST(CheckpointDamage, WhatAnotherProgramChangedIsFound) {
     const TemporaryDirectory folder;
     const std::string path = folder.file("step_00000001.h5"), copy = folder.file("copy.h5");

@@ -1,6 +1,6 @@
 // RANKS: 1 2 3 4
-// Checkpoint files from all ranks: any cut of a tensor is written and read as any other, an error of one rank
-// is every rank's, and a file shows only when it is complete.
+// Checkpoint files of all ranks: it does not matter how a tensor is cut, an error on one rank is thrown on
+// all, and a file gets its name only when it is complete.
 #include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -29,7 +29,7 @@ using test::same_bits;
 using test::TemporaryDirectory;
 using test::whole_tensor;
 
-/// Files beyond `bytes` cannot be written by this process.
+/// Keeps this process from writing files of more than `bytes`.
 class FileSizeLimit {
   public:
     explicit FileSizeLimit(rlim_t bytes) {
@@ -43,7 +43,7 @@ class FileSizeLimit {
     rlimit before_{};
 };
 
-/// All ranks in rank 0's folder.
+/// All ranks use rank 0's folder.
 class CheckpointFile : public ::testing::Test {
   protected:
     CheckpointFile() : world(Comm::duplicate(MPI_COMM_WORLD)) { shared = broadcast(world, folder.path()); }
@@ -51,21 +51,21 @@ class CheckpointFile : public ::testing::Test {
     std::string file(const std::string& name) const { return shared + "/" + name; }
     bool exists(const std::string& name) const { return ::access(file(name).c_str(), F_OK) == 0; }
 
-    /// The same message on all ranks, empty where `work` throws nothing.
+    /// The message with which `work` fails, empty if it does not. Expects the same one on all ranks.
     template <class Work>
     std::string agreed_error(Work work) {
         const std::string message = test::message_of<UserError>(work);
         EXPECT_EQ(message, broadcast(world, message)) << "ranks disagree";
         return message;
     }
-    /// One tensor under /x.
+    /// Writes this rank's part of one tensor.
     void write(CheckpointWriter& writer, DType dtype, Shape shape, Cut how, std::int64_t padding = 0,
                const std::string& path = "/x") {
         const Shard shard = cut(shape, how, world.rank(), world.size());
         declared.push_back(local_tensor(dtype, shard, padding, true));
         writer.write(path, shard, declared.back());
     }
-    /// Bits and padding of every rank are right.
+    /// Reads this rank's part of a tensor and compares its bits and padding.
     ::testing::AssertionResult reads_back(const CheckpointReader& reader, const std::string& path,
                                           DType dtype, Shape shape, Cut how, std::int64_t padding) {
         const Shard shard = cut(shape, how, world.rank(), world.size());
@@ -87,7 +87,7 @@ struct Stored {
     HostTensor values;
 };
 
-/// A dataset as a stranger's program sees it.
+/// A dataset as another program reads it with HDF5.
 Stored read_with_hdf5(const std::string& path, const std::string& dataset, DType dtype, Shape shape) {
     using hdf5::Handle;
     const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, "H5Fopen");
@@ -109,7 +109,7 @@ constexpr DType all_types[] = {DType::f32, DType::f64, DType::bf16, DType::i16,
                                DType::i32, DType::i64, DType::u8};
 const Shape small_shapes[] = {{13, 7}, {1, 9}, {9, 1}, {2, 3}, {11}, {1}, {0}, {0, 5}, {5, 0}};
 
-/// Rows, grids and replicas without, columns and the others with padding.
+/// Columns of padding: none for rows, grids and replicas, two for the other cuts.
 std::int64_t padding_with(Cut how) {
     return 2 * (static_cast<int>(how) % 2);
 }
@@ -156,7 +156,7 @@ TEST_F(CheckpointFile, ChecksumOfPartsAddsUp) {
         }
 }
 
-/// Longer than a block, a round of the exchange and a run of the checksum.
+/// Tensors that are longer than a block, a round of the exchange and a run of the checksum.
 TEST_F(CheckpointFile, LongRunsOfRows) {
     const Shape rounds{1100 * world.size(), 4001};  // 17.6 MB a rank
     const std::vector<std::pair<Shape, Cut>> cases{
@@ -198,8 +198,8 @@ TEST_F(CheckpointFile, NumberFormatsOnlyWhereExact) {
     for (DType dtype : {DType::bf16, DType::f32, DType::f64})
         EXPECT_EQ(read_as("/bf16", dtype), std::pair(std::string(), expected(DType::bf16)));
     EXPECT_EQ(read_as("/f32", DType::f64), std::pair(std::string(), expected(DType::f32)));
-    EXPECT_CONTAINS(read_as("/f32", DType::bf16).first, "values of dataset /f32 are no bf16 values");
-    EXPECT_CONTAINS(read_as("/f64", DType::f32).first, "values of dataset /f64 are no f32 values");
+    EXPECT_CONTAINS(read_as("/f32", DType::bf16).first, "values of dataset /f32 are not exact as bf16");
+    EXPECT_CONTAINS(read_as("/f64", DType::f32).first, "values of dataset /f64 are not exact as f32");
     EXPECT_CONTAINS(read_as("/i32", DType::f32).first, "dataset /i32 holds i32 values, not f32");
     EXPECT_CONTAINS(read_as("/i32", DType::i64).first, "dataset /i32 holds i32 values, not i64");
 }
@@ -317,7 +317,8 @@ void redirect(const std::string& path, const char* elsewhere, int flags) {
 
 class CheckpointFailure : public CheckpointFile {
   protected:
-    /// The message when `spoil` strikes one rank before it writes, with an older file under the same name.
+    /// The message of a save for which `spoil` is called on one rank before it writes. An older file has the
+    /// same name.
     template <class Spoil>
     std::string message_after(int rank, Spoil spoil) {
         const std::string path = file("a.h5");
@@ -327,7 +328,7 @@ class CheckpointFailure : public CheckpointFile {
             writer.commit();
         }
         const std::string message = agreed_error([&] {
-            CheckpointWriter writer(world, path, least_window_bytes);  // every rank has some
+            CheckpointWriter writer(world, path, least_window_bytes);  // every rank has a window
             write(writer, DType::f32, {600, 500}, Cut::rows, 0, "/bad");
             writer.stage();
             if (world.rank() == rank) spoil();
@@ -390,7 +391,7 @@ TEST_F(CheckpointFailure, LimitOfFileSizeIsAnErrorAndNoSignal) {
     barrier(world);
 }
 
-/// The structure, which rank 0 writes at the end.
+/// The disk is full only for the structure, which rank 0 writes at the end.
 TEST_F(CheckpointFailure, FullDiskAtTheVeryEnd) {
     const std::string path = file("b.h5");
     const std::string message = agreed_error([&] {
@@ -407,7 +408,7 @@ TEST_F(CheckpointFailure, FullDiskAtTheVeryEnd) {
     EXPECT_FALSE(exists("b.h5.partial"));
     barrier(world);
     {
-        CheckpointWriter writer(world, path);  // HDF5 is still of use
+        CheckpointWriter writer(world, path);  // HDF5 still works
         write(writer, DType::f32, {60, 50}, Cut::rows);
         writer.commit();
     }

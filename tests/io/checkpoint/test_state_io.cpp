@@ -22,10 +22,10 @@ struct Layout {
     int tp = 1;         // ranks that split `split_dim`; the others of the group own rows
     int split_dim = 0;  // 0: rows over tp, 1: columns
     bool transposed = false;
-    std::uint64_t seed = 0;  // of who owns which row
+    std::uint64_t seed = 0;  // draws the owner of each row
 };
 
-/// This rank's rows of a matrix, known by their place in the whole.
+/// This rank's rows of a matrix, with values that tell their place in the whole.
 class SpreadRows {
   public:
     SpreadRows(const Comm& world, const Layout& layout)
@@ -101,7 +101,7 @@ class SpreadRows {
         const std::int64_t begin = std::min(size, index * block);
         return {begin, std::min(size, begin + block) - begin, block};
     }
-    /// In the dataset.
+    /// Flat index of a value in the dataset.
     std::int64_t index_of(std::int64_t row, std::int64_t col) const {
         row += row0_;
         col += col0_;
@@ -189,7 +189,7 @@ TEST_F(StateRows, LongRows) {
     const Shape long_rows{rows, 1001};
     std::vector<Layout> all;
     for (int tp : divisors(world.size())) all.push_back({long_rows, tp, 0, false, 5});
-    all.push_back({long_rows, world.size(), 1, false, 6});  // rows cut: one piece
+    all.push_back({long_rows, world.size(), 1, false, 6});  // columns over ranks: one piece a row
     for (const Layout& written : all) expect_round_trip(written, all, default_window_bytes);
 }
 

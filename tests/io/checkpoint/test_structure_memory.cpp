@@ -1,4 +1,5 @@
-// The memory in which HDF5 makes the structure of a checkpoint: sparse, and beyond every limit of files.
+// The memory in which HDF5 makes the structure of a checkpoint is sparse, and no limit of file sizes concerns
+// it.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
