@@ -231,8 +231,8 @@ struct KeyWarp {
     }
 };
 
-/// With head sizes above 96, four fragments of 128 columns fill all 255 registers and ptxas spills six of
-/// them, once for 64 queries: less than reading v from shared memory for each product would cost.
+/// For 128 columns, fragments and sums alone fill 192 of 255 registers, and ptxas spills six; v would have to
+/// be read from shared memory once for each 16 queries instead.
 template <int padded>
 __global__ void __launch_bounds__(mma_threads) key_gradients(Backward<bf16> a) {
     auto& shared = cuda::block_memory<QueryTilesShared<padded>>();
