@@ -1,5 +1,4 @@
 // Laps of a step: all time is assigned to one phase, and waits to communication.
-// BACK ENDS: all
 #include <gtest/gtest.h>
 
 #include "core/timer.hpp"

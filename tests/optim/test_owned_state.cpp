@@ -3,6 +3,7 @@
 // all rows. It moves with its rows, is stored and read back, and takes the memory that it announces.
 #include <gtest/gtest.h>
 
+#include "core/backend_memory.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
@@ -184,8 +185,8 @@ TEST_P(OwnedState, TakesTheMemoryThatItSays) {
     const std::int64_t m = kind.m_width < 0 ? gradient_width : kind.m_width,
                        v = kind.v_width < 0 ? gradient_width : kind.v_width;
     const bool aliased = world_.size() == 1 && kind.dtype != DType::bf16;
-    // Tensors begin at multiples of 64 bytes.
-    const auto rounded = [](std::int64_t bytes) { return (bytes + 63) / 64 * 64; };
+    const auto alignment = static_cast<std::int64_t>(backend::alignment());
+    const auto rounded = [=](std::int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; };
     std::int64_t expected = rounded(4 * (kind.step_per_row ? state.capacity() : 1)) +
                             (kind.step_per_row ? rounded(4 * state.capacity()) : 0) +
                             2 * rounded(4 * state.capacity());  // lists of rows
