@@ -28,6 +28,7 @@ ORDER = [
     ["train"],
     ["plan", "inference", "saving"],
     ["run", "convert"],
+    ["selftest"],
     ["commands"],
     ["main"],
 ]
@@ -37,7 +38,7 @@ BACK_END_MAY_INCLUDE = {"core", "comm", "kernels"}
 # The default of method.name is a value of the configuration, not a decision about a method.
 METHOD_NAME_ALLOWED = re.compile(r'std::string name = "\w+";')
 PREPROCESSOR_FREE = {"model", "optim", "methods", "train", "plan", "inference", "saving", "run", "convert",
-                     "commands"}
+                     "selftest", "commands"}
 MAX_LINES = 500
 # Lines of one folder of src/. A larger one is more than a person can keep in mind and should be divided.
 MAX_FOLDER_LINES, MAX_BACK_END_LINES = 2000, 3000

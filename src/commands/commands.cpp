@@ -25,7 +25,8 @@ std::string general_help(const std::vector<Command>& commands) {
         "  --version       version and revision\n"
         "  --dump-config   the configuration with every key, its unit and meaning (also `train CONFIG "
         "--dump-config`)\n\n"
-        "On ranks: mpirun -n 4 switchyard train run.cfg; `eval`, `generate` and `export` too. The "
+        "On ranks: mpirun -n 4 switchyard train run.cfg; `selftest`, `eval`, `generate` and `export` too. "
+        "The "
         "others work on one process, without MPI.\n";
     return text;
 }

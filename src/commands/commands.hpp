@@ -44,6 +44,9 @@ int run_generate(const CommandContext&, const Arguments&);
 std::vector<CommandOption> plan_options();
 int run_plan(const CommandContext&, const Arguments&);
 
+std::vector<CommandOption> selftest_options();
+int run_selftest(const CommandContext&, const Arguments&);
+
 std::vector<CommandOption> get_options();
 int run_get(const CommandContext&, const Arguments&);
 

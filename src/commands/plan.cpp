@@ -23,8 +23,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr std::int64_t default_vocab_size = 32100;  // T5's tokenizer, as in the papers that we compare with
-
 struct PlanRequest {
     Config config;
     int ranks = 1;
@@ -189,9 +187,7 @@ int run_plan(const CommandContext& context, const Arguments& arguments) {
     PlanRequest request;
     request.config = read_configuration(context.world, arguments.files, arguments.settings).config;
     Config& config = request.config;
-    if (config.model.vocab_size == 0 && config.data.tokens.empty())
-        config.model.vocab_size = default_vocab_size;
-    if (config.model.vocab_size == 0) open_tokens(context.world, config);
+    resolve_vocabulary(context.world, config);
     agree_on(context.world, [&] {
         request.ranks = static_cast<int>(arguments.integer("ranks", context.world.size(), 1, 1 << 24));
         resolve_auto(config);

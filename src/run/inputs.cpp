@@ -90,4 +90,11 @@ std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config& config) {
     return tokens;
 }
 
+void resolve_vocabulary(const Comm& world, Config& config) {
+    constexpr std::int64_t vocab_size_of_t5 = 32100;
+    if (config.model.vocab_size == 0 && config.data.tokens.empty())
+        config.model.vocab_size = vocab_size_of_t5;
+    if (config.model.vocab_size == 0) open_tokens(world, config);
+}
+
 }  // namespace switchyard

@@ -28,4 +28,8 @@ std::string find_checkpoint(const Comm& world, const std::string& name);
 /// data.tokens, read by rank 0; model.vocab_size 0 becomes the file's. Throws UserError on all ranks.
 std::unique_ptr<TokenFile> open_tokens(const Comm& world, Config&);
 
+/// For commands that read no tokens: model.vocab_size 0 becomes that of data.tokens or, where none is named,
+/// of T5's tokenizer, as in the papers that we compare with. Collective. Throws UserError on all ranks.
+void resolve_vocabulary(const Comm& world, Config&);
+
 }  // namespace switchyard
