@@ -17,7 +17,7 @@ load_site() {
     [[ -f $site_file ]] || die "no site '$site' (it names modules, launcher and binding); use one of $(site_names "$root"), or give the path of a file"
     program=${SWITCHYARD_PROGRAM:-$root/build/release/switchyard}
     job_options=() launcher=(srun --kill-on-bad-exit=1) ranks_per_node=1 cores_per_rank=1 gpus_per_rank=0
-    signal_lead=120 end_margin=30 restart=requeue
+    signal_lead=120 end_margin=30 restart=requeue selftest=0
     site_environment() { :; }
     prepare_run() { :; }
     # shellcheck source=jobs/sites/workstation.env
@@ -25,6 +25,10 @@ load_site() {
     case $restart in
         requeue | chain) ;;
         *) die "$site_file: restart=$restart (how a saved run goes on); use requeue or chain" ;;
+    esac
+    case $selftest in
+        0 | 1) ;;
+        *) die "$site_file: selftest=$selftest (whether the machine is tested before each start); use 0 or 1" ;;
     esac
 }
 
@@ -88,6 +92,16 @@ launch() {
         [[ $interrupted -eq 1 ]] || break
     done
     launcher_pid=0
+}
+
+# test_machine COMMAND...: where the site says selftest=1, runs COMMAND, which is the program's self-test with launcher and
+# ranks, to its end. Fails if it fails, so that nothing is trained on a machine that computes or writes wrongly.
+test_machine() {
+    [[ $selftest -eq 1 ]] || return 0
+    say "self-test: $(printf '%q ' "$@")"
+    launch "$@"
+    [[ $code -eq 0 ]] ||
+        die "the self-test ended with exit code $code (its lines with FAILED stand above, unless it was ended from outside); do what they say, or set selftest=0 in $site_file to train all the same"
 }
 
 # say_killed RUN: ranks that were killed could not write how the run ended, so status.json still has `running`. Call

@@ -46,6 +46,7 @@ for signal in USR1 TERM HUP; do
 done
 # Ctrl-C reaches mpirun by itself; a second SIGINT would be an order to kill.
 trap 'if [[ -t 0 ]]; then interrupted=1; else pass_on INT; fi' INT
+test_machine "${mpi_command[@]}" "$program" selftest "${positional[0]}" "${settings[@]}" --run.dir="$run"
 launch "${mpi_command[@]}" "$program" train "${positional[0]}" "${settings[@]}" --run.dir="$run"
 # MPICH's mpirun may end with 0 once a signal went through it, whatever its ranks ended with.
 if [[ $code -eq 0 && $(outcome "$run") == requeue ]]; then code=75; fi

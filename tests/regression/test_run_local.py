@@ -71,6 +71,32 @@ class RunLocal(unittest.TestCase):
         self.assertEqual(run.status()["outcome"], "requeue")
         self.assertEqual(run.verify_newest().returncode, 0)
 
+    def site(self, *lines):
+        path = self.folder / "site.env"
+        path.write_text("\n".join(["# shellcheck shell=bash", *lines, ""]))
+        return path
+
+    def test_self_test_before_the_run(self):
+        """A site with selftest=1: the same ranks and configuration; training only if it passes."""
+        site = self.site("selftest=1")
+        run = Run(PROGRAM, self.folder / "tested")
+        code, output = self.run_local(self.config, site, "--ranks=2", f"--run.dir={run.path}", "--run.stop_step=1")
+        self.assertEqual(code, 0, output)
+        self.assertRegex(output, r"(?s)job: self-test: .*all-reduce dp of 2.* 0 failed, ")
+        self.assertEqual(run.status()["outcome"], "stopped")
+
+        program = self.folder / "fails_its_test"
+        program.write_text(f'#!/bin/sh\n[ "$1" != selftest ] || exit 1\nexec {PROGRAM} "$@"\n')
+        program.chmod(0o755)
+        run = Run(PROGRAM, self.folder / "refused")
+        code, output = self.run_local(self.config, site, "--ranks=1", f"--run.dir={run.path}", SWITCHYARD_PROGRAM=str(program))
+        self.assertEqual(code, 1, output)
+        self.assertIn("the self-test ended with exit code 1", output)
+        self.assertFalse(run.path.exists())
+        code, output = self.run_local(self.config, self.site("selftest=yes"), "--ranks=1")
+        self.assertEqual(code, 1, output)
+        self.assertIn("use 0 or 1", output)
+
     def test_ranks_are_counted(self):
         """One per NUMA domain of this machine."""
         domains = {line for line in subprocess.run(["lscpu", "--parse=NODE"], capture_output=True, text=True, check=True)

@@ -5,6 +5,7 @@ test_jobs.py --build=DIR [--keep] [CASE ...]. Exits 77 with the reason where Slu
 """
 import argparse
 import concurrent.futures
+import json
 import os
 import pathlib
 import re
@@ -62,7 +63,8 @@ class Jobs:
     def site(self, name, launcher, restart="requeue"):
         path = self.folder / f"{name}.env"
         path.write_text(f"# shellcheck shell=bash\nprogram={self.program}\n{LAUNCHERS[launcher]}\nranks_per_node=2\n"
-                        f"cores_per_rank=1\nsignal_lead={LEAD_S}\nrestart={restart}\n")
+                        f"cores_per_rank=1\nsignal_lead={LEAD_S}\nrestart={restart}\n"
+                        f"selftest={int(name.startswith('finish_srun'))}\n")
         return path
 
     def run(self, name):
@@ -146,8 +148,10 @@ def finish_srun(jobs):
         jobs.reference_done.set_exception(AssertionError(f"there is nothing to compare with: {type(problem).__name__} in finish_srun"))
         raise
     record = run.path / "jobs" / f"{job}.0"
-    for name in ("site.env", "job.txt", "environment.json", "config.cfg"):
+    for name in ("site.env", "job.txt", "environment.json", "config.cfg", "selftest.json"):
         expect((record / name).stat().st_size > 0, f"{name} is not recorded")
+    tested = json.loads((record / "selftest.json").read_text())
+    expect(tested["machine"]["num_ranks"] == 2 and tested["verdict"] != "failed", f"the site's self-test: {tested}")
     expect("revision" in (record / "environment.json").read_text(), "no code version recorded")
     config = (run.path / "config.cfg").read_text()
     limit = float(re.search(r"wall_limit = ([\d.]+)", config).group(1))
