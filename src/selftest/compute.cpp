@@ -92,8 +92,14 @@ struct ProductMemory {
     }
 };
 
+/// The first of many names, for the table.
+std::string first_names(const std::string& names) {
+    const auto more = std::count(names.begin(), names.end(), ' ');
+    return more < 4 ? names : fmt::format("{} and {} more", names.substr(0, names.find(' ')), more);
+}
+
 Line product_line(const Setting& setting, const ProductShape& p) {
-    Line line{.section = "products", .name = fmt::format("{}, {}", p.name, p.pass)};
+    Line line{.section = "products", .name = fmt::format("{}, {}", first_names(p.name), p.pass)};
     std::optional<ProductMemory> memory;
     Timing timing;
     timing.problem = problem_of(setting, [&] { memory.emplace(p, setting.dtype); });
