@@ -61,7 +61,7 @@ class CudaProgram(program.Test):
             (["inspect", run.checkpoint()], "step"),
             (["verify", run.checkpoint()], ""),
             (["diff", run.checkpoint(), run.checkpoint()], "identical"),
-            (["tokenize", pathlib.Path(__file__), f"--output={self.folder / 't.h5'}", "--vocab_size=300"], ""),
+            (["tokenize", pathlib.Path(__file__), f"--output={self.folder / 't.h5'}", "--vocab_size=400"], ""),
         ):
             result = self.command(*words, CUDA_EMULATION_DEVICES="0")
             self.assertEqual(result.returncode, 0, f"{words[0]}: {result.stdout}{result.stderr}")
@@ -71,8 +71,8 @@ class CudaProgram(program.Test):
         self.assertRegex(result.stderr, r"computes on an NVIDIA GPU, and none can be used here.*; start it on a node with a GPU")
 
     def test_a_gpu_that_is_too_small_is_named_with_what_needs_its_memory(self):
-        settings = program.arguments(self.short_run().settings)
-        result = self.command("train", *settings, CUDA_EMULATION_MEMORY="100000")
+        settings = program.arguments(self.short_run(**{"model.ffn_size": 9000}).settings)
+        result = self.command("train", *settings, CUDA_EMULATION_MEMORY=str(36 << 20))  # of which products take 32 MiB
         self.assertEqual(result.returncode, 1, result.stdout)
         self.assertRegex(result.stderr, r"out of memory: 1 ranks on GPU 0 of \S+ need .* are available.*activations.*; use more nodes")
 
