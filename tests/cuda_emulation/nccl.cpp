@@ -1,7 +1,6 @@
 // NCCL over MPI. An operation happens when its stream comes to it, and then waits for the other ranks, as
 // NCCL's kernels do. Ranks first tell each other what they are about to do: where NCCL would hang or mix up
-// bytes, the process ends with a sentence. Each group of sends and receives is taken for a collective of its
-// communicator, as it is in cuda/comm.
+// bytes, the process ends with a sentence.
 #include <nccl.h>
 #include <sched.h>
 
@@ -47,44 +46,72 @@ double patience_s() {
 enum Kind : int { group, all_gather, all_reduce };
 const char* const names[] = {"a group of sends and receives", "ncclAllGather", "ncclAllReduce"};
 
-/// What a rank is about to do.
+/// What a rank is about to do, for one of the others.
 struct Intent {
-    std::uint64_t number, count;
-    int kind, type;
-    bool operator==(const Intent&) const = default;
+    std::uint64_t number = 0;  // of the operation, among those of its communicator
+    int kind = group, type = ncclUint8;
+    std::uint64_t count = 0, expected = 0;  // elements; in a group the bytes sent to the other, and from it
+
+    bool fits(const Intent& other) const {
+        if (kind != other.kind) return false;
+        if (kind == group) return count == other.expected && expected == other.count;
+        return count == other.count && type == other.type;
+    }
+};
+struct Partner {
+    int rank = 0;
+    Intent mine, other;
 };
 
-void wait_for(MPI_Request request, const EmulatedNccl& comm, const Intent& mine) {
+using Count = unsigned long long;
+
+[[noreturn]] void report(const EmulatedNccl& comm, const Partner& p) {
+    const Intent &mine = p.mine, &other = p.other;
+    if (mine.kind == group && other.kind == group)
+        emulation::error(
+            Where::current(),
+            "rank %d sends %llu bytes to rank %d, which receives %llu, and receives %llu of %llu", comm.rank,
+            Count{mine.count}, p.rank, Count{other.expected}, Count{mine.expected}, Count{other.count});
+    emulation::error(
+        Where::current(),
+        "ranks of a communicator call collectives in different order: operation %llu is %s of %llu elements "
+        "of type %d on rank %d, and operation %llu is %s of %llu elements of type %d on rank %d",
+        Count{mine.number}, names[mine.kind], Count{mine.count}, mine.type, comm.rank, Count{other.number},
+        names[other.kind], Count{other.count}, other.type, p.rank);
+}
+
+/// Ends the process unless all partners are about to do what fits.
+void agree(EmulatedNccl& comm, std::vector<Partner> partners) {
+    if (std::this_thread::get_id() != main_thread)
+        emulation::error(Where::current(), "NCCL runs on a thread that may not call MPI");
+    constexpr int tag = 1, bytes = sizeof(Intent);
+    std::vector<MPI_Request> requests(2 * partners.size(), MPI_REQUEST_NULL);
+    for (std::size_t i = 0; i < partners.size(); ++i) {
+        Partner& p = partners[i];
+        p.mine.number = comm.operations;
+        PMPI_Irecv(&p.other, bytes, MPI_BYTE, p.rank, tag, comm.comm, &requests[2 * i]);
+        PMPI_Isend(&p.mine, bytes, MPI_BYTE, p.rank, tag, comm.comm, &requests[2 * i + 1]);
+    }
+    ++comm.operations;
     const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(patience_s());
-    for (int done = 0; PMPI_Test(&request, &done, MPI_STATUS_IGNORE), !done; ::sched_yield())
+    const int count = static_cast<int>(requests.size());
+    for (int done = 0; PMPI_Testall(count, requests.data(), &done, MPI_STATUSES_IGNORE), !done;
+         ::sched_yield())
         if (std::chrono::steady_clock::now() > end)
             emulation::error(
                 Where::current(),
                 "rank %d of %d waits in %s, operation %llu of its communicator, and others do not come: they "
                 "call collectives in another order, or not at all",
-                comm.rank, comm.size, names[mine.kind], static_cast<unsigned long long>(mine.number));
+                comm.rank, comm.size, names[partners[0].mine.kind], Count{partners[0].mine.number});
+    for (const Partner& p : partners)
+        if (!p.mine.fits(p.other)) report(comm, p);
 }
 
-/// Ends the process unless all ranks are about to do the same.
-void agree(EmulatedNccl& comm, Kind kind, std::size_t count, ncclDataType_t type) {
-    if (std::this_thread::get_id() != main_thread)
-        emulation::error(Where::current(), "%s runs on a thread that may not call MPI", names[kind]);
-    const Intent mine{comm.operations++, count, kind, type};
-    std::vector<Intent> all(static_cast<std::size_t>(comm.size));
-    MPI_Request request = MPI_REQUEST_NULL;
-    PMPI_Iallgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, comm.comm, &request);
-    wait_for(request, comm, mine);
-    for (int p = 0; p < comm.size; ++p) {
-        const Intent& other = all[static_cast<std::size_t>(p)];
-        if (other == mine) continue;
-        emulation::error(
-            Where::current(),
-            "ranks of a communicator call collectives in different order: operation %llu is %s of %llu "
-            "elements of type %d on rank %d, and %s of %llu elements of type %d on rank %d",
-            static_cast<unsigned long long>(mine.number), names[mine.kind],
-            static_cast<unsigned long long>(mine.count), mine.type, comm.rank, names[other.kind],
-            static_cast<unsigned long long>(other.count), other.type, p);
-    }
+void agree_with_all(EmulatedNccl& comm, Kind kind, std::size_t count, ncclDataType_t type) {
+    std::vector<Partner> partners;
+    for (int p = 0; p < comm.size; ++p)
+        if (p != comm.rank) partners.push_back({p, {0, kind, type, count, 0}, {}});
+    agree(comm, partners);
 }
 
 void require_device_memory(const void* start, std::size_t bytes, const char* call) {
@@ -117,17 +144,15 @@ int open_groups = 0;
 std::vector<Transfer> transfers;
 
 void run_group(EmulatedNccl& comm, const std::vector<Transfer>& all) {
-    agree(comm, group, 0, ncclUint8);
-    std::vector<std::uint64_t> sent(static_cast<std::size_t>(comm.size)), announced(sent), expected(sent);
+    std::vector<Partner> partners;
+    for (int p = 0; p < comm.size; ++p) {
+        Partner partner{p, {}, {}};
+        for (const Transfer& t : all)
+            if (t.peer == p) (t.sends ? partner.mine.count : partner.mine.expected) += t.bytes;
+        if (partner.mine.count + partner.mine.expected > 0) partners.push_back(partner);
+    }
+    if (!partners.empty()) agree(comm, partners);
     std::vector<MPI_Request> requests;
-    for (const Transfer& t : all) (t.sends ? sent : expected)[static_cast<std::size_t>(t.peer)] += t.bytes;
-    PMPI_Alltoall(sent.data(), 1, MPI_UINT64_T, announced.data(), 1, MPI_UINT64_T, comm.comm);
-    for (int p = 0; p < comm.size; ++p)
-        if (announced[static_cast<std::size_t>(p)] != expected[static_cast<std::size_t>(p)])
-            emulation::error(Where::current(), "rank %d sends %llu bytes to rank %d, which receives %llu", p,
-                             static_cast<unsigned long long>(announced[static_cast<std::size_t>(p)]),
-                             comm.rank,
-                             static_cast<unsigned long long>(expected[static_cast<std::size_t>(p)]));
     for (const Transfer& t : all) {
         require_device_memory(t.data, t.bytes, t.sends ? "ncclSend" : "ncclRecv");
         const int bytes = static_cast<int>(t.bytes);
@@ -180,7 +205,7 @@ void add_backwards(const std::vector<unsigned char>& all, int ranks, std::size_t
 
 void run_all_reduce(EmulatedNccl& comm, const void* values, void* sums, std::size_t count,
                     ncclDataType_t type) {
-    agree(comm, all_reduce, count, type);
+    agree_with_all(comm, all_reduce, count, type);
     const std::size_t bytes = count * size_of(type);
     require_device_memory(values, bytes, "ncclAllReduce");
     require_device_memory(sums, bytes, "ncclAllReduce");
@@ -193,7 +218,7 @@ void run_all_reduce(EmulatedNccl& comm, const void* values, void* sums, std::siz
 }
 
 void run_all_gather(EmulatedNccl& comm, const void* mine, void* all, std::size_t count, ncclDataType_t type) {
-    agree(comm, all_gather, count, type);
+    agree_with_all(comm, all_gather, count, type);
     const std::size_t bytes = count * size_of(type);
     require_device_memory(mine, bytes, "ncclAllGather");
     require_device_memory(all, bytes * static_cast<std::size_t>(comm.size), "ncclAllGather");

@@ -38,9 +38,9 @@ class CudaProgram(program.Test):
         """The sum over dp, the gathers of a split frozen weight and the moves of shards: by NCCL, MPI and through the host."""
         losses = {}
         for way, words in (("nccl", "NCCL"), ("mpi", "MPI from and to GPU memory"), ("staged", "MPI through pinned host memory")):
-            run = self.short_run(way, **{"parallel.shard_frozen": "true", "method.switch_interval": 2, "method.freeze_steps": 1})
-            run.environment |= {"CUDA_EMULATION_DEVICES": "2", "CUDA_EMULATION_MPI": "1"}
-            output = self.assert_trains(run, ranks=2, parallel__collectives=way)
+            run = self.short_run(way, **{"data.global_batch": 4, "parallel.shard_frozen": "true", "method.switch_interval": 2, "method.freeze_steps": 1})
+            run.environment |= {"CUDA_EMULATION_DEVICES": "4", "CUDA_EMULATION_MPI": "1"}
+            output = self.assert_trains(run, ranks=4, parallel__collectives=way)
             self.assertRegex(output, rf"collectives dp: {words}.*; tp: one rank")
             losses[way] = run.steps("loss", "grad_norm")
         self.assertEqual(losses["nccl"], losses["staged"])
