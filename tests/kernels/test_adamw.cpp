@@ -158,6 +158,50 @@ TEST_P(AdamWTypes, ManyParametersInOneCallAreEachItsOwn) {
             EXPECT_TRUE(same_bits(together[k].*part, alone[k].*part)) << "parameter " << k;
 }
 
+/// More parameters than a back end takes in one launch.
+TEST(AdamWMany, ParametersAreEachTheirOwn) {
+    const std::int64_t count = 400, width = 3;
+    const Layout layout{DType::f32, true, {}, width, 0, width, count};
+    State together(layout), alone(layout);
+    std::vector<kernels::AdamWRows> parameters;
+    for (State* s : {&together, &alone}) {
+        s->master = HostTensor::normal(DType::f32, {count, width}, "master");
+        s->m = HostTensor(DType::f32, {count, width}), s->v = s->m.clone();
+        s->step = HostTensor(DType::i32, {count});
+        s->gradient = HostTensor::normal(DType::f32, {count, width}, "gradient");
+    }
+    const auto row = [&](const State& s, std::int64_t i) {
+        const auto of = [&](const HostTensor& t) { return static_cast<Tensor>(t).rows(i, 1); };
+        return kernels::AdamWRows{of(s.master),
+                                  of(s.m),
+                                  of(s.v),
+                                  of(s.step),
+                                  {},
+                                  s.gradient,
+                                  s.value,
+                                  kernels::Rows::range(i, 1),
+                                  0,
+                                  settings};
+    };
+    for (std::int64_t i = 0; i < count; ++i) {
+        parameters.push_back(row(together, i));
+        parameters.back().settings.lr = 0.001 * static_cast<double>(i);
+        kernels::AdamWRows one = row(alone, i);
+        one.settings.lr = parameters.back().settings.lr;
+        if (i % 50 == 0 || i == count - 1) update(one, clip_of(1, 1));
+    }
+    kernels::adamw(parameters, clip_of(1, 1));
+    for (std::int64_t i = 0; i < count; ++i) {
+        ASSERT_EQ(together.step.at(i), 1) << i;
+        for (std::int64_t j = i * width; j < (i + 1) * width; ++j) {
+            ASSERT_NE(together.m.at(j), 0) << i;
+            if (i % 50 != 0 && i != count - 1) continue;
+            ASSERT_EQ(together.master.at(j), alone.master.at(j)) << i;
+            ASSERT_EQ(together.value.at(j), alone.value.at(j)) << i;
+        }
+    }
+}
+
 TEST(ClipCoefficient, LimitsTheNormAndSaysWhatIsNotFinite) {
     const auto clip = [](double square, double loss, double limit) {
         HostTensor result(DType::f64, {2});

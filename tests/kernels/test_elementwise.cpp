@@ -130,5 +130,19 @@ TEST_P(Types, ZeroAndFillSetEveryElement) {
     kernels::fill(Tensor{}, 1);
 }
 
+TEST(Zero, OfManyTensorsLeavesTheirNeighboursAlone) {
+    // Every second row: more than a back end takes in one launch.
+    const std::int64_t rows = watched() ? 200 : 2000, width = 5;
+    HostTensor x = HostTensor::normal(DType::bf16, {rows, width}, "x");
+    Values expected = x.values();
+    std::vector<Tensor> tensors;
+    for (std::int64_t i = 0; i < rows; i += 2) {
+        tensors.push_back(static_cast<Tensor>(x).rows(i, 1));
+        std::fill_n(expected.begin() + i * width, width, 0.0);
+    }
+    kernels::zero(tensors);
+    EXPECT_EQ(x.values(), expected);
+}
+
 }  // namespace
 }  // namespace switchyard::test

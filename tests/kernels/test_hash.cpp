@@ -45,6 +45,17 @@ TEST(Hash, IsTheSumOfItsDefinition) {
     omp_set_num_threads(before);
 }
 
+TEST(Hash, ManyTensorsInOneCallAreEachTheirOwn) {
+    HostTensor all = bytes_of(DType::i32, {500, 3});
+    std::vector<Tensor> tensors;
+    for (std::int64_t i = 0; i < 500; ++i) tensors.push_back(static_cast<Tensor>(all).rows(499 - i, 1));
+    const std::vector<std::uint64_t> hashes = hashes_of(tensors);
+    for (std::int64_t i = 0; i < 500; ++i)
+        ASSERT_EQ(hashes[static_cast<std::size_t>(i)],
+                  reference::hash_bits(std::as_const(all).bytes() + (499 - i) * 12, 3, 4))
+            << i;
+}
+
 TEST(Hash, EveryBitAndEveryPlaceCounts) {
     for (DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i16}) {
         HostTensor tensor = bytes_of(dtype, {watched() ? 1 : 3, 5});

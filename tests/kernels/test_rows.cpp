@@ -105,6 +105,37 @@ TEST(RowBatch, RefusesRowsAndColumnsOutside) {
         copy({whole, Rows::range(0, 0), 0, 3}, kernels::whole_rows(HostTensor(DType::f32, {0, 3}))));
 }
 
+/// More items than a back end takes in one launch.
+TEST(ManyItems, AreEachTheirOwn) {
+    const std::int64_t items = 400, width = 3;
+    const HostTensor x = HostTensor::normal(DType::f32, {items, width}, "x"),
+                     parts = HostTensor::normal(DType::f32, {2, items * width}, "parts");
+    HostTensor turned(DType::f64, {items, width}), sums(DType::f64, {items}), added = x.clone();
+    kernels::RowBatch batch;
+    std::vector<RowPart> rows;
+    std::vector<kernels::RowSum> targets;
+    for (std::int64_t i = 0; i < items; ++i) {
+        rows.push_back(kernels::whole_rows(x, Rows::range(i, 1)));
+        batch.copy(rows.back(), kernels::whole_rows(turned, Rows::range(items - 1 - i, 1)));
+        targets.push_back({kernels::whole_rows(added, Rows::range(i, 1)), (items - 1 - i) * width});
+    }
+    batch.run();
+    kernels::squared_norms(rows, sums);
+    kernels::sum_parts(parts, 0, targets);
+    for (std::int64_t i = 0; i < items; ++i) {
+        double squares = 0;
+        for (std::int64_t j = 0; j < width; ++j) {
+            const double value = x.at(i * width + j);
+            squares += value * value;
+            ASSERT_EQ(turned.at((items - 1 - i) * width + j), value) << i;
+            ASSERT_EQ(added.at(i * width + j),
+                      static_cast<float>(value + parts.at((2 * items - 1 - i) * width + j)))
+                << i;
+        }
+        ASSERT_NEAR(sums.at(i), squares, 4 * 0x1p-52 * squares) << i;
+    }
+}
+
 /// Back ends whose lists the host cannot read find a wrong entry in the kernel, which then stops the process.
 TEST(RowBatchDeathTest, EntriesOfListsOutsideEndTheRun) {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
