@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <tuple>
 #include <type_traits>
 
 #include "core/bf16.hpp"
@@ -61,10 +62,14 @@ T& block_memory() {
 /// Starts `kernel` on `stream`; without blocks there is no launch.
 template <class... P, class... A>
 void launch(cudaStream_t stream, const Grid& grid, void (*kernel)(P...), const A&... arguments) {
+    static_assert(((std::is_trivially_copyable_v<P> && !std::is_reference_v<P>)&&...));
+    static_assert((std::size_t{0} + ... + sizeof(P)) <= 32'764, "CUDA's limit");
     if (grid.blocks == 0) return;
     count_call(Call::launch);
-    emulation::enqueue_kernel(stream, grid.blocks, grid.threads, grid.shared_bytes,
-                              [=] { kernel(static_cast<P>(arguments)...); });
+    emulation::enqueue_kernel(
+        stream, grid.blocks, grid.threads, grid.shared_bytes,
+        [kernel, values = std::tuple<P...>(static_cast<P>(arguments)...)] { std::apply(kernel, values); });
+    SWITCHYARD_CUDA(cudaGetLastError());
 }
 
 __device__ inline float to_f32_device(bf16 x) {
@@ -102,11 +107,12 @@ void load_matrices(std::uint32_t (&d)[4], const void* row,
 
 /// Copies 16 bytes from global to shared memory in the background, or zeros if not `valid`. They are there
 /// after commit_copies(), wait_copies() and a barrier.
-inline void copy_async(void* shared, const void* global, bool valid) {
-    emulation::copy_async(shared, global, valid);
+inline void copy_async(void* shared, const void* global, bool valid,
+                       const emulation::Where& where = emulation::Where::current()) {
+    emulation::copy_async(shared, global, valid, where);
 }
-inline void commit_copies() {
-    emulation::commit_copies();
+inline void commit_copies(const emulation::Where& where = emulation::Where::current()) {
+    emulation::commit_copies(where);
 }
 /// Waits until at most `pending` groups of committed copies of this thread are under way.
 template <int pending>

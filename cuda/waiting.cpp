@@ -16,6 +16,7 @@ void wait_until_done(Ask ask) {
         const cudaError_t code = ask();
         if (code == cudaSuccess) return;
         if (code != cudaErrorNotReady) SWITCHYARD_CUDA(code);
+        cudaGetLastError();  // forgets that it was not ready: the next launch would take that for its failure
         if (watch && asked % asked_between_watches == 0) watch();
     }
 }

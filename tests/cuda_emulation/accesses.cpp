@@ -8,7 +8,11 @@ std::uint16_t word(const std::uint16_t* p) {
 }
 
 void copy(unsigned char* to, const unsigned char* from) {
-    for (int i = 0; i < 16; ++i) to[i] = from ? from[i] : 0;
+    for (int i = 0; i < 16; ++i) to[i] = from[i];
+}
+
+void fill(unsigned char* to, unsigned char value) {
+    for (int i = 0; i < 16; ++i) to[i] = value;
 }
 
 }  // namespace emulation::access

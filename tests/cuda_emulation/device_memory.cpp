@@ -8,10 +8,8 @@
 #include <cstring>
 #include <map>
 
-extern "C" {
-[[gnu::weak]] void* __tsan_get_current_fiber();
-[[gnu::weak]] void __asan_poison_memory_region(const volatile void*, std::size_t);
-}
+#include "faults.hpp"
+#include "sanitizers.hpp"
 
 namespace emulation {
 namespace {
@@ -40,10 +38,6 @@ int times_left_open() {
     return times;
 }
 
-bool sanitized() {
-    return __tsan_get_current_fiber || __asan_poison_memory_region;
-}
-
 void protect(const Block& block, int protection) {
     if (block.mapping && ::mprotect(block.mapping, block.mapped_bytes, protection) != 0) std::abort();
 }
@@ -51,9 +45,10 @@ void protect(const Block& block, int protection) {
 }  // namespace
 
 void* allocate_device(std::size_t bytes) {
+    explain_faults();
     Block block{bytes, nullptr, 0};
     void* start = nullptr;
-    if (sanitized()) {
+    if (with_sanitizer()) {
         if (::posix_memalign(&start, alignment, bytes) != 0) return nullptr;
     } else {
         const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
@@ -92,6 +87,17 @@ bool is_device_memory(const void* start, std::size_t bytes) {
     if (found == blocks().begin()) return false;
     --found;
     return first + bytes <= found->first + found->second.bytes;
+}
+
+BadAddress what_is_at(const void* address) {
+    const auto* at = static_cast<const unsigned char*>(address);
+    for (const auto& [start, block] : blocks()) {
+        if (!block.mapping || at < block.mapping) continue;
+        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        if (at < block.mapping + block.mapped_bytes + page)
+            return {start, block.bytes, at - start, at < start || at >= start + block.bytes};
+    }
+    return {};
 }
 
 std::size_t device_bytes_in_use() {

@@ -13,6 +13,15 @@ bool release_device(void*);
 bool is_device_memory(const void* start, std::size_t bytes);
 std::size_t device_bytes_in_use();
 
+/// The block of device memory, or the page after one, in which a bad address lies; without a block if none.
+struct BadAddress {
+    const void* block = nullptr;
+    std::size_t bytes = 0;
+    std::ptrdiff_t offset = 0;
+    bool outside = false;
+};
+BadAddress what_is_at(const void* address);
+
 /// While one lives, device memory can be touched. They may nest.
 class OpenMemory {
   public:

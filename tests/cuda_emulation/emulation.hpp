@@ -42,14 +42,17 @@ void* shared_memory(std::size_t bytes, const Where& = Where::current());
 void barrier(const Where&);
 /// Ends the process: a kernel found that it must not go on.
 [[noreturn]] void trap(const Where&);
-/// All live lanes of `mask` meet. Returns the value that lane `source` brought.
+/// All live lanes of `mask` meet, and what each did before comes before what the others do after.
+void synchronize_warp(unsigned mask, const Where&);
+/// All live lanes of `mask` meet. Returns the value that lane `source` brought. Of memory accesses it orders
+/// nothing, nor do the following ones.
 std::uint64_t shuffle(unsigned mask, std::uint64_t value, unsigned source, const char* name, const Where&);
 /// The lanes of `mask` that brought true.
 unsigned ballot(unsigned mask, bool value, const char* name, const Where&);
 void multiply(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], const Where&);
 void load_matrices(std::uint32_t (&d)[4], const void* row, bool transposed, const Where&);
-void copy_async(void* shared, const void* global, bool valid);
-void commit_copies();
+void copy_async(void* shared, const void* global, bool valid, const Where&);
+void commit_copies(const Where&);
 void wait_copies(int pending);
 
 /// Runs a kernel now. The streams of runtime.cpp decide when that is.
@@ -78,7 +81,7 @@ inline void __syncthreads(const emulation::Where& where = emulation::Where::curr
     emulation::barrier(where);
 }
 inline void __syncwarp(unsigned mask = ~0u, const emulation::Where& where = emulation::Where::current()) {
-    emulation::shuffle(mask, 0, emulation::self->lane, "__syncwarp", where);
+    emulation::synchronize_warp(mask, where);
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int bits,

@@ -1,25 +1,14 @@
 // The scheduler: CUDA threads of a block are fibers, drawn at random between meeting points.
 #include "fibers.hpp"
 
-#include <sys/mman.h>
-
 #include <boost/context/fiber.hpp>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
-#include <vector>
 
-extern "C" {  // of the sanitizers' runtimes; null without them
-[[gnu::weak]] void* __tsan_get_current_fiber();
-[[gnu::weak]] void* __tsan_create_fiber(unsigned);
-[[gnu::weak]] void __tsan_destroy_fiber(void*);
-[[gnu::weak]] void __tsan_switch_to_fiber(void*, unsigned);
-[[gnu::weak]] void __tsan_acquire(void*);
-[[gnu::weak]] void __tsan_release(void*);
-[[gnu::weak]] void __sanitizer_start_switch_fiber(void**, const void*, std::size_t);
-[[gnu::weak]] void __sanitizer_finish_switch_fiber(void*, const void**, std::size_t*);
-}
+#include "block_resources.hpp"
+#include "faults.hpp"
+#include "sanitizers.hpp"
 
 namespace emulation {
 
@@ -29,7 +18,6 @@ Launched launched;
 namespace {
 
 namespace context = boost::context;
-constexpr std::size_t stack_bytes = 64 << 10, most_shared_bytes = 227 * 1024;
 
 struct Fiber : Thread {
     context::fiber fiber;
@@ -38,23 +26,16 @@ struct Fiber : Thread {
     Where where;
     bool done = false;
 };
-/// Of different lengths: tops at equal distances would meet in the same sets of the caches.
-constexpr std::size_t stack_size(unsigned i) {
-    return stack_bytes - i % 61 * 320;
-}
-
-unsigned char* stacks = nullptr;
-std::size_t mapped_bytes = 0;
 Fiber fibers[most_threads];
 unsigned live[most_threads / warp_lanes];
 Fiber *ready[most_threads], *at_barrier[most_threads];
 unsigned num_ready = 0, num_at_barrier = 0, live_threads = 0;
-std::vector<std::unique_ptr<unsigned char[]>> shared_blocks;
+unsigned barriers = 0;  // that the block has passed
 context::fiber scheduler;
 void *scheduler_tsan = nullptr, *scheduler_asan = nullptr;
 const void* scheduler_stack = nullptr;
 std::size_t scheduler_stack_bytes = 0;
-char end_of_launch;
+char end_of_launch;  // of the running one: blocks add to it what they did
 
 Fiber& current() {
     return *static_cast<Fiber*>(self);
@@ -78,16 +59,19 @@ void to_scheduler(bool for_ever = false) {
 void resume(Fiber& f) {
     self = &f;
     if (__sanitizer_start_switch_fiber)
-        __sanitizer_start_switch_fiber(&scheduler_asan, stacks + f.number * stack_bytes,
-                                       stack_size(f.number));
+        __sanitizer_start_switch_fiber(&scheduler_asan, stack_start(f.number), stack_length(f.number));
     if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(f.tsan, 1);
     f.fiber = std::move(f.fiber).resume();
     if (__sanitizer_finish_switch_fiber)
-        __sanitizer_finish_switch_fiber(scheduler_asan, &scheduler_stack, &scheduler_stack_bytes);
+        __sanitizer_finish_switch_fiber(scheduler_asan, nullptr, nullptr);
 }
 
 void open_barrier_if_full() {
     if (num_at_barrier == 0 || num_at_barrier < live_threads) return;
+    if (live_threads < launched.threads.x)
+        error(at_barrier[0]->where, "%u of %u threads have exited before a barrier that all must reach",
+              launched.threads.x - live_threads, launched.threads.x);
+    ++barriers;
     for (unsigned i = 0; i < num_at_barrier; ++i) make_ready(*at_barrier[i]);
     num_at_barrier = 0;
 }
@@ -102,14 +86,14 @@ void start(Fiber& f, unsigned block, const std::function<void()>& body) {
         void deallocate(context::stack_context&) noexcept {}
     };
     context::stack_context all;
-    all.size = stack_size(i), all.sp = stacks + i * stack_bytes + stack_size(i);
+    all.size = stack_length(i), all.sp = stack_start(i) + stack_length(i);
     f.fiber = context::fiber(
         std::allocator_arg, context::preallocated(all.sp, all.size, all), Keep{}, [&](context::fiber&& from) {
             scheduler = std::move(from);
             if (__sanitizer_finish_switch_fiber)
                 __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
             body();
-            if (__tsan_release) __tsan_release(&end_of_launch);
+            release(&end_of_launch);
             current().done = true;
             to_scheduler(true);
             return std::move(scheduler);
@@ -117,30 +101,24 @@ void start(Fiber& f, unsigned block, const std::function<void()>& body) {
     make_ready(f);
 }
 
-/// Under ThreadSanitizer stacks are mapped anew for each block, or their use by another thread looks like a
-/// race.
-void map_stacks(unsigned num_threads) {
-    if (stacks && !__tsan_create_fiber) return;
-    if (stacks) ::munmap(stacks, mapped_bytes);
-    mapped_bytes = (__tsan_create_fiber ? num_threads : most_threads) * stack_bytes;
-    stacks = static_cast<unsigned char*>(::mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE,
-                                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    if (stacks == MAP_FAILED) error(Where::current(), "no memory for the stacks of %u threads", num_threads);
-}
-
 [[noreturn]] void stuck(unsigned block) {
-    for (unsigned i = 0; i < launched.threads.x; ++i)
-        if (!fibers[i].done)
-            std::fprintf(stderr, "  thread %u waits in %s, %s:%u\n", i, fibers[i].waits_for,
-                         fibers[i].where.file_name(), fibers[i].where.line());
+    const Fiber* before = nullptr;  // one line for all threads in a row that wait at one place
+    for (unsigned i = 0; i < launched.threads.x; ++i) {
+        const Fiber& f = fibers[i];
+        if (f.done) continue;
+        if (!before || before->waits_for != f.waits_for || !same_place(before->where, f.where))
+            std::fprintf(stderr, "  from thread %u on: wait in %s, %s:%u\n", i, f.waits_for,
+                         f.where.file_name(), f.where.line());
+        before = &f;
+    }
     error(Where::current(), "block %u: no thread can go on (a barrier or collective that not all reach)",
           block);
 }
 
 void run_block(unsigned block, const std::function<void()>& body) {
-    live_threads = launched.threads.x;
-    map_stacks(live_threads);
-    reset_warps();
+    live_threads = launched.threads.x, barriers = 0;
+    provide_block(live_threads, launched.shared_bytes);
+    reset_warps(live_threads);
     for (unsigned i = 0; i < launched.threads.x; ++i) start(fibers[i], block, body);
     while (live_threads > 0) {
         if (num_ready == 0) stuck(block);
@@ -174,6 +152,7 @@ unsigned draw(unsigned bound) {
 void error(const Where& where, const char* format, ...) {
     va_list list;
     va_start(list, format);
+    std::fflush(stdout);  // what tests have said so far
     std::fprintf(stderr, "CUDA emulation: %s:%u: ", where.file_name(), where.line());
     std::vfprintf(stderr, format, list);
     std::fprintf(stderr, " (CUDA_EMULATION_SEED=%llu)\n",
@@ -202,47 +181,45 @@ unsigned warp_number() {
     return current().number / warp_lanes;
 }
 
-void release(void* place) {
-    if (__tsan_release) __tsan_release(place);
-}
-
-void acquire(void* place) {
-    if (__tsan_acquire) __tsan_acquire(place);
-}
-
 void* shared_memory(std::size_t bytes, const Where& where) {
     if (bytes != launched.shared_bytes)
         error(where, "%zu bytes of shared memory in a launch with %zu", bytes, launched.shared_bytes);
-    return shared_blocks.back().get();
+    return shared_start();
+}
+
+bool in_shared_memory(const void* start, std::size_t bytes) {
+    const auto* first = static_cast<const unsigned char*>(start);
+    return first >= shared_start() && first + bytes <= shared_start() + launched.shared_bytes;
 }
 
 void barrier(const Where& where) {
-    release(at_barrier);
+    if (num_at_barrier > 0 && !same_place(at_barrier[0]->where, where))
+        error(where, "thread %u comes to a barrier while thread %u waits at the one of line %u",
+              current().number, at_barrier[0]->number, at_barrier[0]->where.line());
+    void* const place = order_places() ? &order_places()->barrier[barriers % 2] : nullptr;
+    release(place);
     at_barrier[num_at_barrier++] = &current();
     current().waits_for = "__syncthreads", current().where = where;
     open_barrier_if_full();
     to_scheduler();
-    acquire(at_barrier);
+    acquire(place);
 }
 
-void run_kernel(std::int64_t blocks, int threads, std::size_t shared_bytes,
-                const std::function<void()>& body) {
+void check_launch(std::int64_t blocks, int threads, std::size_t shared_bytes) {
     if (blocks < 1 || blocks > 0x7FFFFFFF || threads < 1 || threads > static_cast<int>(most_threads) ||
         shared_bytes > most_shared_bytes)
         error(Where::current(), "a launch of %lld blocks of %d threads with %zu bytes of shared memory",
               static_cast<long long>(blocks), threads, shared_bytes);
+}
+
+void run_kernel(std::int64_t blocks, int threads, std::size_t shared_bytes,
+                const std::function<void()>& body) {
+    explain_faults();
     launched = {{static_cast<unsigned>(blocks)}, {static_cast<unsigned>(threads)}, shared_bytes};
     if (__tsan_get_current_fiber) scheduler_tsan = __tsan_get_current_fiber();
-    for (unsigned block = 0; block < launched.blocks.x; ++block) {
-        // Kept until the launch ends: ThreadSanitizer would take another block's use of the same bytes for a
-        // race.
-        if (__tsan_create_fiber || shared_blocks.empty())
-            shared_blocks.push_back(std::make_unique_for_overwrite<unsigned char[]>(shared_bytes));
-        std::memset(shared_blocks.back().get(), 0xFF, shared_bytes);
-        run_block(block, body);
-    }
+    for (unsigned block = 0; block < launched.blocks.x; ++block) run_block(block, body);
     acquire(&end_of_launch);
-    shared_blocks.clear();
+    end_of_blocks();
     self = nullptr;
 }
 

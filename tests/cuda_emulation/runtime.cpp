@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "device_memory.hpp"
@@ -31,10 +32,16 @@ struct Point {
 
 std::recursive_mutex mutex;
 int current_device = 0;
+thread_local cudaError_t last_error = cudaSuccess;
 std::map<const unsigned char*, std::size_t> pinned;
 
 double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+cudaError_t result(cudaError_t code) {
+    if (code != cudaSuccess) last_error = code;
+    return code;
 }
 
 std::uint64_t number_of(const char* variable, std::uint64_t otherwise) {
@@ -94,16 +101,18 @@ void enqueue(cudaStream_t stream, Work work) {
         reach(*stream, stream->done + most_waiting / 2);
 }
 
-bool is_pinned(const void* start) {
+/// False for memory that is partly pinned, too: a copy of it is an error.
+bool is_pinned(const void* start, std::size_t bytes) {
     const auto* first = static_cast<const unsigned char*>(start);
     const auto after = pinned.upper_bound(first);
-    return after != pinned.begin() && first < std::prev(after)->first + std::prev(after)->second;
+    return after != pinned.begin() && first + bytes <= std::prev(after)->first + std::prev(after)->second;
 }
 
 }  // namespace
 
 void emulation::enqueue_kernel(cudaStream_t stream, std::int64_t blocks, int threads,
                                std::size_t shared_bytes, std::function<void()> body) {
+    check_launch(blocks, threads, shared_bytes);
     enqueue(stream, [=, body = std::move(body)] { run_kernel(blocks, threads, shared_bytes, body); });
 }
 
@@ -111,41 +120,51 @@ void emulation::enqueue_work(cudaStream_t stream, std::function<void()> work) {
     enqueue(stream, std::move(work));
 }
 
+namespace {
+
+struct ErrorText {
+    cudaError_t code;
+    const char *name, *text;
+};
+constexpr ErrorText texts[] = {
+    {cudaSuccess, "cudaSuccess", "no error"},
+    {cudaErrorInvalidValue, "cudaErrorInvalidValue", "invalid argument"},
+    {cudaErrorMemoryAllocation, "cudaErrorMemoryAllocation", "out of memory"},
+    {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
+     "CUDA driver version is insufficient for CUDA runtime version"},
+    {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
+    {cudaErrorInvalidDevice, "cudaErrorInvalidDevice", "invalid device ordinal"},
+    {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
+    {cudaErrorNotReady, "cudaErrorNotReady", "device not ready"}};
+
+}  // namespace
+
 const char* cudaGetErrorName(cudaError_t code) {
-    switch (code) {
-        case cudaSuccess:
-            return "cudaSuccess";
-        case cudaErrorInvalidValue:
-            return "cudaErrorInvalidValue";
-        case cudaErrorMemoryAllocation:
-            return "cudaErrorMemoryAllocation";
-        case cudaErrorNoDevice:
-            return "cudaErrorNoDevice";
-        case cudaErrorInsufficientDriver:
-            return "cudaErrorInsufficientDriver";
-        default:
-            return "cudaErrorNotReady";
-    }
+    for (const ErrorText& known : texts)
+        if (known.code == code) return known.name;
+    return "unrecognized error code";
 }
 
 const char* cudaGetErrorString(cudaError_t code) {
-    return cudaGetErrorName(code);
+    for (const ErrorText& known : texts)
+        if (known.code == code) return known.text;
+    return "unrecognized error code";
 }
 
 cudaError_t cudaGetLastError() {
-    return cudaSuccess;
+    return std::exchange(last_error, cudaSuccess);
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
     *count = static_cast<int>(number_of("CUDA_EMULATION_DEVICES", 1));
-    return *count == 0 ? cudaErrorNoDevice : cudaSuccess;
+    return result(*count == 0 ? cudaErrorNoDevice : cudaSuccess);
 }
 
 cudaError_t cudaSetDevice(int device) {
     int count = 0;
     const cudaError_t code = cudaGetDeviceCount(&count);
     if (code != cudaSuccess) return code;
-    if (device < 0 || device >= count) return cudaErrorInvalidValue;
+    if (device < 0 || device >= count) return result(cudaErrorInvalidDevice);
     current_device = device;
     return cudaSuccess;
 }
@@ -196,7 +215,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     const std::lock_guard lock(mutex);
     if (!stream->running) reach(*stream, stream->done + 1);  // someone who asks again and again sees it end
-    return stream->waiting.empty() ? cudaSuccess : cudaErrorNotReady;
+    return result(stream->waiting.empty() ? cudaSuccess : cudaErrorNotReady);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
@@ -206,7 +225,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
-    *event = new EmulatedEvent{nullptr, flags != cudaEventDisableTiming};
+    *event = new EmulatedEvent{nullptr, (flags & cudaEventDisableTiming) == 0};
     return cudaSuccess;
 }
 
@@ -233,14 +252,15 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
     if (!event->point) return cudaSuccess;
     EmulatedStream& stream = *event->point->stream;
     if (!stream.running && stream.done < event->point->position) reach(stream, stream.done + 1);
-    return stream.done < event->point->position ? cudaErrorNotReady : cudaSuccess;
+    return result(stream.done < event->point->position ? cudaErrorNotReady : cudaSuccess);
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
     const std::lock_guard lock(mutex);
-    if (!start->timed || !end->timed || !start->point || !end->point) return cudaErrorInvalidValue;
+    if (!start->timed || !end->timed || !start->point || !end->point)
+        return result(cudaErrorInvalidResourceHandle);
     for (cudaEvent_t event : {start, end})
-        if (event->point->stream->done < event->point->position) return cudaErrorNotReady;
+        if (event->point->stream->done < event->point->position) return result(cudaErrorNotReady);
     *milliseconds = static_cast<float>(1e3 * (end->point->time_s - start->point->time_s));
     return cudaSuccess;
 }
@@ -250,18 +270,18 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     std::size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
     *memory = bytes > free || bytes == 0 ? nullptr : emulation::allocate_device(bytes);
-    return *memory || bytes == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
+    return result(*memory || bytes == 0 ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFree(void* memory) {
     const std::lock_guard lock(mutex);
     cudaDeviceSynchronize();
-    return !memory || emulation::release_device(memory) ? cudaSuccess : cudaErrorInvalidValue;
+    return result(!memory || emulation::release_device(memory) ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
     const std::lock_guard lock(mutex);
-    if (::posix_memalign(memory, 4096, bytes) != 0) return cudaErrorMemoryAllocation;
+    if (::posix_memalign(memory, 4096, bytes) != 0) return result(cudaErrorMemoryAllocation);
     pinned[static_cast<unsigned char*>(*memory)] = bytes;
     return cudaSuccess;
 }
@@ -269,7 +289,8 @@ cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
 cudaError_t cudaFreeHost(void* memory) {
     const std::lock_guard lock(mutex);
     cudaDeviceSynchronize();
-    if (memory && pinned.erase(static_cast<unsigned char*>(memory)) == 0) return cudaErrorInvalidValue;
+    if (memory && pinned.erase(static_cast<unsigned char*>(memory)) == 0)
+        return result(cudaErrorInvalidValue);
     std::free(memory);
     return cudaSuccess;
 }
@@ -286,24 +307,28 @@ cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
     const std::lock_guard lock(mutex);
-    if (kind != cudaMemcpyHostToDevice && !emulation::is_device_memory(from, bytes))
-        return cudaErrorInvalidValue;
-    if (kind != cudaMemcpyDeviceToHost && !emulation::is_device_memory(to, bytes))
-        return cudaErrorInvalidValue;
-    if (kind == cudaMemcpyHostToDevice && !is_pinned(from)) {
-        const auto* first = static_cast<const unsigned char*>(from);
+    if (bytes == 0) return cudaSuccess;
+    const bool from_device = kind != cudaMemcpyHostToDevice, to_device = kind != cudaMemcpyDeviceToHost;
+    if (emulation::is_device_memory(from, from_device ? bytes : 1) != from_device ||
+        emulation::is_device_memory(to, to_device ? bytes : 1) != to_device)
+        return result(cudaErrorInvalidValue);
+    const auto* first = static_cast<const unsigned char*>(from);
+    const auto* target = static_cast<const unsigned char*>(to);
+    if (first < target + bytes && target < first + bytes)
+        emulation::error(emulation::Where::current(), "cudaMemcpyAsync between places that overlap");
+    if (!from_device && !is_pinned(from, bytes)) {
         auto staged = std::make_shared<std::vector<unsigned char>>(first, first + bytes);
         enqueue(stream, [=] { std::memcpy(to, staged->data(), bytes); });
         return cudaSuccess;
     }
-    enqueue(stream, [=] { std::memmove(to, from, bytes); });
-    if (kind == cudaMemcpyDeviceToHost && !is_pinned(to)) return cudaStreamSynchronize(stream);
-    return cudaSuccess;
+    enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+    return to_device || is_pinned(to, bytes) ? cudaSuccess : cudaStreamSynchronize(stream);
 }
 
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream) {
     const std::lock_guard lock(mutex);
-    if (!emulation::is_device_memory(memory, bytes)) return cudaErrorInvalidValue;
+    if (bytes == 0) return cudaSuccess;
+    if (!emulation::is_device_memory(memory, bytes)) return result(cudaErrorInvalidValue);
     enqueue(stream, [=] { std::memset(memory, value, bytes); });
     return cudaSuccess;
 }

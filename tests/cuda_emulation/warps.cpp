@@ -2,7 +2,8 @@
 // background.
 #include <cstdio>
 
-#include "fibers.hpp"
+#include "block_resources.hpp"
+#include "sanitizers.hpp"
 
 namespace emulation {
 namespace {
@@ -16,9 +17,8 @@ struct Meeting {
     float d[warp_lanes][4];
     std::uint32_t a[warp_lanes][4], b[warp_lanes][2];
 };
-/// Of disjoint masks, or one that is being left while the next one gathers.
 struct Warp {
-    Meeting meetings[4];
+    Meeting meetings[most_meetings];
 };
 Warp warps[most_threads / warp_lanes];
 
@@ -28,34 +28,39 @@ Meeting& join(unsigned mask, const char* operation, const Where& where) {
     Warp& warp = warps[warp_number()];
     if (!(mask >> lane & 1u))
         error(where, "%s with a mask %08x without the calling lane %u", operation, mask, lane);
-    Meeting* meeting = nullptr;
+    Meeting *meeting = nullptr, *unused = nullptr;
     for (Meeting& m : warp.meetings)
-        if (m.in_use && !m.complete && (m.mask & mask)) meeting = &m;
+        if (!m.in_use)
+            unused = unused ? unused : &m;
+        else if (!m.complete && (m.mask & mask))
+            meeting = &m;
     if (meeting &&
-        (meeting->mask != mask || meeting->operation != operation || meeting->where.line() != where.line()))
+        (meeting->mask != mask || meeting->operation != operation || !same_place(meeting->where, where)))
         error(where, "lane %u comes to %s with mask %08x, others are in %s of line %u with mask %08x", lane,
               operation, mask, meeting->operation, meeting->where.line(), meeting->mask);
-    for (Meeting& m : warp.meetings)
-        if (!meeting && !m.in_use) {
-            meeting = &m;
-            m.mask = mask, m.operation = operation, m.where = where;
-            m.arrived = m.left = 0, m.complete = false, m.in_use = true;
-        }
-    if (!meeting) error(where, "more groups of lanes than are provided for");
+    if (!meeting) {
+        if (!unused)
+            error(where, "more groups of lanes than are provided for (%u at a time)", most_meetings / 2);
+        meeting = unused;
+        meeting->mask = mask, meeting->operation = operation, meeting->where = where;
+        meeting->arrived = meeting->left = 0, meeting->complete = false, meeting->in_use = true;
+    }
     meeting->arrived |= 1u << lane;
     meeting->complete = meeting->arrived == (mask & live_lanes());
-    release(&warp);
     return *meeting;
 }
 
 void await(Meeting& m) {
-    if (m.complete) {
-        for (unsigned lane = 0; lane < warp_lanes; ++lane)
-            if (lane != self->lane && m.arrived >> lane & 1u) make_ready(lane);
-    } else {
-        wait_for_others(m.operation, m.where);
-    }
-    acquire(&warps[warp_number()]);
+    if (!m.complete) return wait_for_others(m.operation, m.where);
+    for (unsigned lane = 0; lane < warp_lanes; ++lane)
+        if (lane != self->lane && m.arrived >> lane & 1u) make_ready(lane);
+}
+
+/// Where __syncwarp orders the memory accesses of the lanes that meet. The other collectives order nothing.
+void* place_of(const Meeting& m) {
+    const unsigned masks = 4, warp = warp_number();
+    return order_places() ? &order_places()->warps[warp][&m - warps[warp].meetings][m.mask % 61 % masks]
+                          : nullptr;
 }
 
 void leave(Meeting& m) {
@@ -83,7 +88,7 @@ void multiply_fragments(Meeting& m) {
         for (int i = 0; i < 4; ++i) m.d[lane][i] += sum[lane / 4 + i / 2 * 8][2 * (lane % 4) + i % 2];
 }
 
-/// A copy in the background does nothing until its group is waited for.
+/// A copy in the background makes its target undefined, and is done when its group is waited for.
 struct Copy {
     unsigned char* to;
     const unsigned char* from;
@@ -92,21 +97,30 @@ struct Copies {
     static constexpr int most = 256, most_groups = 16;
     Copy copies[most];
     int count = 0, groups = 0, group_end[most_groups];
+    Where where;  // of the last one
 };
 Copies background[most_threads];
 
 }  // namespace
 
-void reset_warps() {
-    for (Warp& warp : warps)
-        for (Meeting& m : warp.meetings) m.in_use = false;
-    for (Copies& c : background) c.count = c.groups = 0;
+void reset_warps(unsigned threads) {
+    for (unsigned w = 0; w < (threads + warp_lanes - 1) / warp_lanes; ++w)
+        for (Meeting& m : warps[w].meetings) m.in_use = false;
+    for (unsigned i = 0; i < threads; ++i) background[i].count = background[i].groups = 0;
 }
 
 void lane_exits(unsigned warp, unsigned lane) {
     for (const Meeting& m : warps[warp].meetings)
         if (m.in_use && !m.complete && m.mask >> lane & 1u)
             error(m.where, "lane %u exits while others wait for it in %s", lane, m.operation);
+}
+
+void synchronize_warp(unsigned mask, const Where& where) {
+    Meeting& m = join(mask, "__syncwarp", where);
+    release(place_of(m));
+    await(m);
+    acquire(place_of(m));
+    leave(m);
 }
 
 std::uint64_t shuffle(unsigned mask, std::uint64_t value, unsigned source, const char* name,
@@ -147,6 +161,8 @@ void multiply(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&
 void load_matrices(std::uint32_t (&d)[4], const void* row, bool transposed, const Where& where) {
     if (reinterpret_cast<std::uintptr_t>(row) % 16)
         error(where, "ldmatrix from an address that is no multiple of 16");
+    if (!in_shared_memory(row, 16))
+        error(where, "ldmatrix from an address outside the block's shared memory");
     Meeting& m = join(~0u, transposed ? "ldmatrix.trans" : "ldmatrix", where);
     const unsigned lane = self->lane;
     m.values[lane] = reinterpret_cast<std::uintptr_t>(row);
@@ -165,21 +181,24 @@ void load_matrices(std::uint32_t (&d)[4], const void* row, bool transposed, cons
     leave(m);
 }
 
-void copy_async(void* shared, const void* global, bool valid) {
+void copy_async(void* shared, const void* global, bool valid, const Where& where) {
     Copies& mine = background[self->number];
-    if ((reinterpret_cast<std::uintptr_t>(shared) | (valid ? reinterpret_cast<std::uintptr_t>(global) : 0)) %
-        16)
-        error(Where::current(), "cp.async of 16 bytes with an address that is no multiple of 16");
-    if (mine.count == Copies::most)
-        error(Where::current(), "more copies in the background than are provided for");
-    mine.copies[mine.count++] = {static_cast<unsigned char*>(shared),
-                                 valid ? static_cast<const unsigned char*>(global) : nullptr};
+    auto* const to = static_cast<unsigned char*>(shared);
+    const auto* const from = valid ? static_cast<const unsigned char*>(global) : nullptr;
+    if ((reinterpret_cast<std::uintptr_t>(to) | reinterpret_cast<std::uintptr_t>(from)) % 16)
+        error(where, "cp.async of 16 bytes with an address that is no multiple of 16");
+    if (!in_shared_memory(to, 16)) error(where, "cp.async to an address outside the block's shared memory");
+    if (from && !is_device_memory(from, 16)) error(where, "cp.async from an address outside device memory");
+    if (mine.count == Copies::most) error(where, "more copies in the background than are provided for");
+    access::fill(to, 0xFF);
+    mine.copies[mine.count++] = {to, from};
+    mine.where = where;
 }
 
-void commit_copies() {
+void commit_copies(const Where& where) {
     Copies& mine = background[self->number];
     if (mine.groups == Copies::most_groups)
-        error(Where::current(), "more groups of copies than are provided for");
+        error(where, "more groups of copies than are provided for (a wait that never comes?)");
     mine.group_end[mine.groups++] = mine.count;
 }
 
@@ -188,17 +207,19 @@ void wait_copies(int pending) {
     const int done = mine.groups - pending;
     if (done <= 0) return;
     const int end = mine.group_end[done - 1];
-    for (int i = 0; i < end; ++i) access::copy(mine.copies[i].to, mine.copies[i].from);
+    for (int i = 0; i < end; ++i) {
+        const Copy& copy = mine.copies[i];
+        copy.from ? access::copy(copy.to, copy.from) : access::fill(copy.to, 0);
+    }
     for (int i = end; i < mine.count; ++i) mine.copies[i - end] = mine.copies[i];
     for (int g = done; g < mine.groups; ++g) mine.group_end[g - done] = mine.group_end[g] - end;
     mine.count -= end, mine.groups -= done;
 }
 
 void check_copies(unsigned thread) {
-    for (int i = 0; i < background[thread].count; ++i)
-        if (background[thread].copies[i].from)
-            error(Where::current(), "thread %u exits with copies in the background that it did not wait for",
-                  thread);
+    const Copies& mine = background[thread];
+    if (mine.count > 0)
+        error(mine.where, "thread %u exits with copies in the background that it did not wait for", thread);
 }
 
 }  // namespace emulation
