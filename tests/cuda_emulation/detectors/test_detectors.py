@@ -26,10 +26,10 @@ def run(command, seed=1):
 
 
 def marked_lines(name):
-    """The places "file:line" marked as those of a fault, as a regular expression."""
-    places = [re.escape(f"{path.name}:{number}") + r"\b" for path in sorted(FOLDER.glob("*.cpp"))
+    """The places "file:line" marked as those of a fault, as a regular expression. A statement may begin a line before."""
+    places = [re.escape(f"{path.name}:{at}") + r"\b" for path in sorted(FOLDER.glob("*.cpp"))
               for number, line in enumerate(path.read_text().split("\n"), 1)
-              if re.search(rf"planted: {name}\b", line)]
+              if re.search(rf"planted: {name}\b", line) for at in (number - 1, number)]
     return "(?:" + "|".join(places or ["no line is marked"]) + ")"
 
 
