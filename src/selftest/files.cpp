@@ -46,9 +46,11 @@ std::uint64_t word_at(std::uint64_t offset) {
 /// Removes the file when the test is over, however it ends.
 struct TemporaryFile {
     std::string path;  // empty on ranks that do not own it
-    ~TemporaryFile() {
+    void remove() {
         if (!path.empty()) ::unlink(path.c_str());
+        path.clear();
     }
+    ~TemporaryFile() { remove(); }
 };
 
 void write_blocks(const Setting& setting, const Blocks& blocks, const std::string& path) {
@@ -157,7 +159,8 @@ std::vector<Line> file_lines(const Setting& setting) {
     if (lines.back().verdict != Verdict::failed)
         lines.push_back(
             timed_line(setting, "read", folder, blocks, [&] { read_blocks(setting, blocks, path); }));
-    barrier(world);
+    temporary.remove();
+    barrier(world);  // no rank goes on while the file is still there
     return lines;
 }
 

@@ -130,7 +130,7 @@ class Exchange : public Collective {
 /// group take part. Collective over the group.
 double seconds_of(const Comm& comm, Collective& collective) {
     constexpr double round_s = 0.01;
-    constexpr int rounds = 3, most_calls = 200;
+    constexpr int rounds = 3, most_calls = 50;
     Stamps stamps;
     const auto round = [&](int calls) {
         barrier(comm);
