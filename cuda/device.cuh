@@ -62,13 +62,15 @@ T& block_memory() {
 /// Starts `kernel` on `stream`; without blocks there is no launch.
 template <class... P, class... A>
 void launch(cudaStream_t stream, const Grid& grid, void (*kernel)(P...), const A&... arguments) {
-    static_assert(((std::is_trivially_copyable_v<P> && !std::is_reference_v<P>)&&...));
+    // A parameter in constant memory (__grid_constant__) is a reference here.
+    static_assert((std::is_trivially_copyable_v<std::remove_cvref_t<P>> && ...));
+    static_assert(((!std::is_reference_v<P> || std::is_const_v<std::remove_reference_t<P>>)&&...));
     static_assert((std::size_t{0} + ... + sizeof(P)) <= 32'764, "CUDA's limit");
     if (grid.blocks == 0) return;
     count_call(Call::launch);
-    emulation::enqueue_kernel(
-        stream, grid.blocks, grid.threads, grid.shared_bytes,
-        [kernel, values = std::tuple<P...>(static_cast<P>(arguments)...)] { std::apply(kernel, values); });
+    emulation::enqueue_kernel(stream, grid.blocks, grid.threads, grid.shared_bytes,
+                              [kernel, values = std::tuple<std::remove_cvref_t<P>...>(
+                                           static_cast<P>(arguments)...)] { std::apply(kernel, values); });
     SWITCHYARD_CUDA(cudaGetLastError());
 }
 

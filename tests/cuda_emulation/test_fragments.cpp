@@ -1,6 +1,5 @@
 // The emulated mma, ldmatrix and cp.async do what the PTX ISA says of every element: indices here are written
 // as its sections on mma.m16n8k16 and ldmatrix give them, i being the number of an element in a fragment.
-#define SWITCHYARD_CUDA_EMULATION
 #include <gtest/gtest.h>
 
 #include "cuda/device.cuh"
