@@ -5,6 +5,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <vector>
 
 #include "block_resources.hpp"
 #include "faults.hpp"
@@ -35,7 +36,35 @@ context::fiber scheduler;
 void *scheduler_tsan = nullptr, *scheduler_asan = nullptr;
 const void* scheduler_stack = nullptr;
 std::size_t scheduler_stack_bytes = 0;
-char end_of_launch;  // of the running one: blocks add to it what they did
+char start_of_block, end_of_launch;  // all blocks add to the end what they did
+
+/// Threads as ThreadSanitizer knows them. A new one costs it half a millisecond, so a later launch takes
+/// those of the ones before; within a launch each CUDA thread has its own, or races between blocks would be
+/// hidden.
+class KnownThreads {
+  public:
+    void* take() {
+        if (idle_.empty()) return __tsan_create_fiber(0);
+        void* const thread = idle_.back();
+        idle_.pop_back();
+        return thread;
+    }
+    void give_back(void* thread) {
+        if (idle_.size() + used_.size() < most_kept)
+            used_.push_back(thread);
+        else
+            __tsan_destroy_fiber(thread);
+    }
+    void end_of_launch() {
+        idle_.insert(idle_.end(), used_.begin(), used_.end());
+        used_.clear();
+    }
+
+  private:
+    static constexpr std::size_t most_kept = 256;  // of 0.8 MB each
+    std::vector<void*> idle_, used_;
+};
+KnownThreads known_threads;
 
 Fiber& current() {
     return *static_cast<Fiber*>(self);
@@ -62,8 +91,7 @@ void resume(Fiber& f) {
         __sanitizer_start_switch_fiber(&scheduler_asan, stack_start(f.number), stack_length(f.number));
     if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(f.tsan, 1);
     f.fiber = std::move(f.fiber).resume();
-    if (__sanitizer_finish_switch_fiber)
-        __sanitizer_finish_switch_fiber(scheduler_asan, nullptr, nullptr);
+    if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(scheduler_asan, nullptr, nullptr);
 }
 
 void open_barrier_if_full() {
@@ -81,7 +109,7 @@ void start(Fiber& f, unsigned block, const std::function<void()>& body) {
     f.thread = {i}, f.block = {block}, f.number = i, f.lane = i % warp_lanes, f.done = false,
     f.waits_for = nullptr;
     live[i / warp_lanes] |= 1u << f.lane;
-    if (__tsan_create_fiber) f.tsan = __tsan_create_fiber(0);
+    if (with_thread_sanitizer()) f.tsan = known_threads.take();
     struct Keep {
         void deallocate(context::stack_context&) noexcept {}
     };
@@ -92,6 +120,7 @@ void start(Fiber& f, unsigned block, const std::function<void()>& body) {
             scheduler = std::move(from);
             if (__sanitizer_finish_switch_fiber)
                 __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
+            acquire(&start_of_block);
             body();
             release(&end_of_launch);
             current().done = true;
@@ -119,6 +148,7 @@ void run_block(unsigned block, const std::function<void()>& body) {
     live_threads = launched.threads.x, barriers = 0;
     provide_block(live_threads, launched.shared_bytes);
     reset_warps(live_threads);
+    release(&start_of_block);
     for (unsigned i = 0; i < launched.threads.x; ++i) start(fibers[i], block, body);
     while (live_threads > 0) {
         if (num_ready == 0) stuck(block);
@@ -132,7 +162,7 @@ void run_block(unsigned block, const std::function<void()>& body) {
         lane_exits(next.number / warp_lanes, next.lane);
         check_copies(next.number);
         open_barrier_if_full();
-        if (__tsan_destroy_fiber) __tsan_destroy_fiber(next.tsan);
+        if (with_thread_sanitizer()) known_threads.give_back(next.tsan);
     }
 }
 
@@ -219,6 +249,7 @@ void run_kernel(std::int64_t blocks, int threads, std::size_t shared_bytes,
     if (__tsan_get_current_fiber) scheduler_tsan = __tsan_get_current_fiber();
     for (unsigned block = 0; block < launched.blocks.x; ++block) run_block(block, body);
     acquire(&end_of_launch);
+    known_threads.end_of_launch();
     end_of_blocks();
     self = nullptr;
 }
