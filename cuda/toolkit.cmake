@@ -3,6 +3,10 @@
 set(SWITCHYARD_GPU_ARCHITECTURES "90" CACHE STRING "Compute capabilities to compile for, a list: 80 (A100), 90 (H100), 100 (B200)")
 set(CMAKE_CUDA_ARCHITECTURES ${SWITCHYARD_GPU_ARCHITECTURES})
 enable_language(CUDA)
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION) # CMake 3.25 does not know that nvcc 12 and later have C++20
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+endif()
 find_package(CUDAToolkit REQUIRED)
 find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
 find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
@@ -14,8 +18,6 @@ else()
   message(STATUS "NCCL was not found: collectives of this build go through MPI")
 endif()
 add_library(switchyard_backend_cuda OBJECT ${cuda_sources})
-# CMake 3.25 does not know nvcc's C++20: the flag is given here, and the options of the host compiler are passed on.
-set_target_properties(switchyard_backend_cuda PROPERTIES CUDA_STANDARD_REQUIRED OFF CUDA_STANDARD "")
 target_include_directories(switchyard_backend_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
 target_include_directories(switchyard_backend_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
 target_link_libraries(switchyard_backend_cuda PRIVATE fmt::fmt MPI::MPI_CXX)
@@ -23,7 +25,7 @@ target_compile_options(switchyard_backend_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off;-Wall;-Wextra;-Wno-unused-parameter;-Wno-missing-field-initializers>
   # fmt does not trust nvcc with constexpr, although version 13 can. g++ 12 warns of fmt's own array (GCC bug 105762),
   # which nvcc does not show it as a system header.
-  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr;-diag-suppress=1675;--Werror=all-warnings;-DFMT_USE_CONSTEXPR=1;-Xptxas=-v;-Xcompiler=-ffp-contract=off,-Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers,-Wno-stringop-overflow>)
+  $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-diag-suppress=1675;--Werror=all-warnings;-DFMT_USE_CONSTEXPR=1;-Xptxas=-v;-Xcompiler=-ffp-contract=off,-Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers,-Wno-stringop-overflow>)
 # What must have the CPU's bits: no contraction of a b + c on the device either.
 foreach(name random frozen/frozen_weight frozen/in_order)
   set_source_files_properties(${PROJECT_SOURCE_DIR}/cuda/kernels/${name}.cu PROPERTIES COMPILE_OPTIONS "-fmad=false")
