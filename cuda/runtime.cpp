@@ -1,5 +1,6 @@
 #include "cuda/runtime.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 
@@ -87,6 +88,8 @@ int multiprocessors() {
 void* workspace(std::size_t bytes) {
     Device& d = device();
     if (bytes <= d.workspace_bytes) return d.workspace;
+    constexpr std::size_t least = std::size_t{4} << 20;  // so that few steps see it grow
+    bytes = std::max({bytes, least, 2 * d.workspace_bytes});
     // cudaFree waits for the kernels that use the smaller one.
     if (d.workspace) backend::release(d.workspace);
     d.workspace = backend::allocate(bytes);
