@@ -23,10 +23,10 @@ double max_abs(Tensor x) {
     return result.at(0);
 }
 
-class Types : public ::testing::TestWithParam<DType> {};
-INSTANTIATE_TEST_SUITE_P(Types, Types, ::testing::ValuesIn(compute_types));
+class ReductionTypes : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(ReductionTypes, ReductionTypes, ::testing::ValuesIn(compute_types));
 
-TEST_P(Types, NormsEqualTheLoopInDouble) {
+TEST_P(ReductionTypes, NormsEqualTheLoopInDouble) {
     for (std::int64_t n : sizes) {
         const HostTensor x = HostTensor::normal(GetParam(), {n}, "x");
         double squares = 0, largest = 0;
@@ -38,7 +38,7 @@ TEST_P(Types, NormsEqualTheLoopInDouble) {
     }
 }
 
-TEST_P(Types, NormsPropagateWhatIsNotFinite) {
+TEST_P(ReductionTypes, NormsPropagateWhatIsNotFinite) {
     for (std::int64_t n : {1, 33, watched() ? 2000 : 20000})
         for (std::int64_t place : {std::int64_t{0}, n / 2, n - 1}) {
             HostTensor x = HostTensor::normal(GetParam(), {n}, "x");
@@ -51,7 +51,7 @@ TEST_P(Types, NormsPropagateWhatIsNotFinite) {
         }
 }
 
-TEST_P(Types, NormsDoNotDependOnTheNumberOfThreads) {
+TEST_P(ReductionTypes, NormsDoNotDependOnTheNumberOfThreads) {
     const HostTensor x = HostTensor::normal(GetParam(), {watched() ? 5001 : 123457}, "x");
     double alone = 0;
     {

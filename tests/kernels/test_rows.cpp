@@ -12,8 +12,8 @@ using kernels::RowPart;
 using kernels::Rows;
 
 using TypePair = std::tuple<DType, DType>;
-class Pairs : public ::testing::TestWithParam<TypePair> {};
-INSTANTIATE_TEST_SUITE_P(Types, Pairs,
+class RowPairs : public ::testing::TestWithParam<TypePair> {};
+INSTANTIATE_TEST_SUITE_P(RowTypes, RowPairs,
                          ::testing::Combine(::testing::ValuesIn(compute_types),
                                             ::testing::ValuesIn(compute_types)));
 
@@ -25,7 +25,7 @@ double rounded(double x, DType dtype) {
 const std::int64_t num_rows = 11, cols = watched() ? 35 : 5003;
 const std::vector<std::int32_t> list{7, 0, 10};
 
-TEST_P(Pairs, CopiesMoveRectanglesOfManyMatrices) {
+TEST_P(RowPairs, CopiesMoveRectanglesOfManyMatrices) {
     const auto [from_type, to_type] = GetParam();
     const HostTensor rows = HostTensor::integers({3}, list);
     for (auto [column, width] :
@@ -56,7 +56,7 @@ TEST_P(Pairs, CopiesMoveRectanglesOfManyMatrices) {
     }
 }
 
-TEST_P(Pairs, DifferencesAreRoundedOnce) {
+TEST_P(RowPairs, DifferencesAreRoundedOnce) {
     const auto [from_type, to_type] = GetParam();
     const HostTensor rows = HostTensor::integers({3}, list);
     const HostTensor x = HostTensor::normal(from_type, {num_rows, cols}, "x"),
@@ -157,7 +157,7 @@ TEST(RowBatchDeathTest, EntriesOfListsOutsideEndTheRun) {
     }
 }
 
-TEST_P(Pairs, SumsOfPartsRunInOrder) {
+TEST_P(RowPairs, SumsOfPartsRunInOrder) {
     const auto [from, to] = GetParam();
     const std::int64_t rows = 7, gap = 3;
     const std::vector<std::int32_t> some{6, 0, 3};
@@ -208,10 +208,10 @@ TEST(SumOfParts, RefusesWhatDoesNotFit) {
     EXPECT_THROW(sum(0, 1, 1), InternalError);
 }
 
-class Types : public ::testing::TestWithParam<DType> {};
-INSTANTIATE_TEST_SUITE_P(Types, Types, ::testing::ValuesIn(compute_types));
+class RowTypes : public ::testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(RowTypes, RowTypes, ::testing::ValuesIn(compute_types));
 
-TEST_P(Types, SumsOfSquaresCountTheirRectanglesAlone) {
+TEST_P(RowTypes, SumsOfSquaresCountTheirRectanglesAlone) {
     const std::int64_t wide = watched() ? 2001 : 9001;
     const HostTensor x = HostTensor::normal(GetParam(), {5, wide}, "x"),
                      rows = HostTensor::integers({2}, {4, 1});
@@ -233,7 +233,7 @@ TEST_P(Types, SumsOfSquaresCountTheirRectanglesAlone) {
     }
 }
 
-TEST_P(Types, SumsOfSquaresSayWhatIsNotFinite) {
+TEST_P(RowTypes, SumsOfSquaresSayWhatIsNotFinite) {
     for (double bad : {std::numeric_limits<double>::quiet_NaN(), HUGE_VAL}) {
         HostTensor x = HostTensor::normal(GetParam(), {3, 33}, "x");
         x.set(40, bad);
@@ -246,7 +246,7 @@ TEST_P(Types, SumsOfSquaresSayWhatIsNotFinite) {
     }
 }
 
-TEST_P(Types, BitsDoNotDependOnTheNumberOfThreads) {
+TEST_P(RowTypes, BitsDoNotDependOnTheNumberOfThreads) {
     const std::int64_t rows = watched() ? 3 : 137, width = watched() ? 51 : 517,
                        long_row = watched() ? 301 : 9001;
     const HostTensor x = HostTensor::normal(GetParam(), {rows, width}, "x"),
