@@ -1,5 +1,4 @@
-// From a run-time dtype to a C++ type, and conversions on the device: what src/kernels/cpu/dispatch.hpp is
-// there.
+// Conversions of numbers on the device: what src/kernels/cpu/dispatch.hpp has for the CPU.
 #pragma once
 
 #include <type_traits>
@@ -51,21 +50,6 @@ __device__ inline T narrow(From x) {
         return cuda::to_bf16_device(x);
     else
         return narrow_to_bf16(x);
-}
-
-/// Calls f.operator()<T>() with T = float, bf16 or double.
-template <class F>
-void dispatch(DType dtype, F&& f) {
-    switch (dtype) {
-        case DType::f32:
-            return f.template operator()<float>();
-        case DType::bf16:
-            return f.template operator()<bf16>();
-        case DType::f64:
-            return f.template operator()<double>();
-        default:
-            internal_check(false, "kernel for floating-point numbers called with {}", name_of(dtype));
-    }
 }
 
 /// The same inside a kernel that finds the type in its arguments.

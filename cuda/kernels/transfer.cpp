@@ -7,11 +7,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "core/backend_memory.hpp"
 #include "core/call_counts.hpp"
-#include "core/error.hpp"
 #include "cuda/runtime.hpp"
 #include "cuda/waiting.hpp"
+#include "kernels/checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -81,13 +80,6 @@ void download_parts(const std::byte* from, std::byte* to, std::size_t bytes) {
         std::memcpy(to + i * part_bytes, (*parts)[part], length(i));
         if (i + num_parts < count) start(i + num_parts);
     }
-}
-
-/// Refuses tensors over host memory.
-void check_owned(Tensor tensor) {
-    internal_check(backend::owns(tensor.raw(), tensor.bytes()),
-                   "transfer of a tensor {} {} that does not lie in back-end memory", tensor.shape(),
-                   name_of(tensor.dtype()));
 }
 
 }  // namespace

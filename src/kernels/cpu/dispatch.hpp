@@ -1,6 +1,5 @@
-// Private to the CPU kernels: from a run-time dtype to a C++ type, conversions, and loops over blocks. Inner
-// loops are free functions over pointers, so that they vectorise. Sums run in blocks whose bounds do not
-// depend on the number of threads.
+// Private to the CPU kernels: conversions, and loops over blocks. Inner loops are free functions over
+// pointers, so that they vectorise. Sums run in blocks whose bounds do not depend on the number of threads.
 #pragma once
 
 #include <algorithm>
@@ -83,21 +82,6 @@ inline double multiply_add(double a, double b, double c) {
 #else
     return a * b + c;
 #endif
-}
-
-/// Calls f.operator()<T>() with T = float, bf16 or double.
-template <class F>
-void dispatch(DType dtype, F&& f) {
-    switch (dtype) {
-        case DType::f32:
-            return f.template operator()<float>();
-        case DType::bf16:
-            return f.template operator()<bf16>();
-        case DType::f64:
-            return f.template operator()<double>();
-        default:
-            internal_check(false, "kernel for floating-point numbers called with {}", name_of(dtype));
-    }
 }
 
 /// Elements per unit of work: 16 KiB of f32.

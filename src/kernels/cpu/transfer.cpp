@@ -3,21 +3,10 @@
 
 #include <cstring>
 
-#include "core/backend_memory.hpp"
 #include "core/call_counts.hpp"
-#include "core/error.hpp"
+#include "kernels/checks.hpp"
 
 namespace switchyard::kernels {
-namespace {
-
-/// Refuses tensors over host memory, which would work on this back end only.
-void check_owned(Tensor tensor) {
-    internal_check(backend::owns(tensor.raw(), tensor.bytes()),
-                   "transfer of a tensor {} {} that does not lie in back-end memory", tensor.shape(),
-                   name_of(tensor.dtype()));
-}
-
-}  // namespace
 
 void upload(const void* host, Tensor tensor) {
     count_call(Call::upload);
