@@ -90,6 +90,13 @@ def cpp_texts(source):
         yield source.count("\n", 0, begin) + 1, run, any(a <= begin < b for a, b in messages)
 
 
+def advice_problem(text):
+    """`system_problem`, which ends a message after a space, brings its own advice."""
+    if text.startswith("cannot ") and ";" not in text and not re.search(r"[^:] \{\}$", text):
+        return f'"{text}" does not say what to do: use system_problem, or add "; what to do"'
+    return None
+
+
 def python_texts(source):
     tree = ast.parse(source)
     raised = {id(part) for node in ast.walk(tree) if isinstance(node, (ast.Raise, ast.Call)) and is_complaint(node)
@@ -128,8 +135,8 @@ def problems(root):
             reader = READERS.get(path.suffix, shell_texts)
             for line, text, is_message in reader(path.read_text(encoding="utf-8")):
                 found = list(turn_problems(text))
-                if is_message and reason_problem(text):
-                    found.append(reason_problem(text))
+                if is_message:
+                    found += filter(None, [reason_problem(text) or advice_problem(text)])
                 for problem in found:
                     yield f"{path.relative_to(root)}:{line}: {problem}"
 
@@ -137,6 +144,7 @@ def problems(root):
 PLANTED = [
     ("src/a.cpp", 'require(ok, "cannot open {} ({}) "\n "check the path", f);', "no semicolon"),
     ("src/a.cpp", 'fail("{} is no size", x);', "is not a"),
+    ("src/a.cpp", 'require(ok, "cannot open `{}`: {}", f, system_reason);', "does not say what to do"),
     ("src/a.cpp", 'Option{"n", "N", "draw from so many tokens"};', "that many"),
     ("tools/a.py", 'raise StudyError(f"{x} is odd (it must divide) change it")', "no semicolon"),
     ("tools/a.py", 'print("get it again")', "download it again"),
@@ -145,6 +153,7 @@ PLANTED = [
 HARMLESS = [
     ("src/a.cpp", 'require(ok, "step {} ({}) is late (why); wait", s); // is no comment of ours\nconst char c = \'"\';'),
     ("src/a.cpp", 'fail("there is no `{}` (it is read first); check the path", f);'),
+    ("src/a.cpp", 'require(ok, "cannot open `{}` {}", f, system_problem);'),
     ("tools/a.py", 'raise StudyError("x is odd (why); change it")'),
 ]
 

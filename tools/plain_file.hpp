@@ -26,8 +26,8 @@ class WorkFolder {
     WorkFolder(const Comm& world, const std::string& parent) : root_(world.rank() == 0) {
         std::string path = parent + "/bench_checkpoint.XXXXXX";
         agree_on(world, [&] {
-            require(!root_ || ::mkdtemp(path.data()) != nullptr, "cannot make a folder in `{}`: {}", parent,
-                    system_reason);
+            require(!root_ || ::mkdtemp(path.data()) != nullptr, "cannot make a folder in `{}` {}", parent,
+                    system_problem);
         });
         path_ = broadcast(world, path);
     }
@@ -63,7 +63,7 @@ class PlainFile {
         int fd = -1;
         const auto open = [&](int flags) {
             fd = ::open(partial.c_str(), flags | O_WRONLY | O_CLOEXEC, 0666);
-            require(fd >= 0, "cannot open {}: {}", partial, system_reason);
+            require(fd >= 0, "cannot open {} {}", partial, system_problem);
         };
         agree_on(world_, [&] { root ? open(O_CREAT | O_TRUNC) : void(); });
         agree_on(world_, [&] { root ? void() : open(0); });
@@ -71,17 +71,17 @@ class PlainFile {
             for (std::uint64_t at = begin_; at < end_;) {
                 const ssize_t done = ::pwrite(fd, data() + (at - begin_), std::min(end_ - at, call_bytes),
                                               static_cast<off_t>(at));
-                require(done > 0, "cannot write {}: {}", partial, system_reason);
+                require(done > 0, "cannot write {} {}", partial, system_problem);
                 at += static_cast<std::uint64_t>(done);
             }
-            require(::fsync(fd) == 0 && ::close(fd) == 0, "cannot sync {}: {}", partial, system_reason);
+            require(::fsync(fd) == 0 && ::close(fd) == 0, "cannot sync {} {}", partial, system_problem);
         });
         agree_on(world_, [&] {
             if (!root) return;
             const int directory = ::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
             require(std::rename(partial.c_str(), path_.c_str()) == 0 && directory >= 0 &&
                         ::fsync(directory) == 0 && ::close(directory) == 0,
-                    "cannot rename {}: {}", partial, system_reason);
+                    "cannot rename {} {}", partial, system_problem);
         });
     }
 
@@ -93,7 +93,7 @@ class PlainFile {
             const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path_.c_str(), "rb"),
                                                                        std::fclose);
             require(file && std::fseek(file.get(), static_cast<long>(begin_), SEEK_SET) == 0,
-                    "cannot read {}: {}", path_, system_reason);
+                    "cannot read {} {}", path_, system_problem);
             std::vector<char> block(1 << 20);
             for (std::uint64_t at = begin_; at < end_; at += block.size()) {
                 const std::size_t count = std::min<std::uint64_t>(block.size(), end_ - at);

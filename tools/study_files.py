@@ -19,7 +19,7 @@ def write_whole(path, text):
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise StudyError(f"cannot write {path} ({error.strerror}): what was there is kept") from None
+        raise StudyError(f"cannot write {path} ({error.strerror}; what was there is kept); free space or check its permissions") from None
 
 
 def write_json(path, value):
@@ -33,7 +33,7 @@ def read_json(path):
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise StudyError(f"cannot read {path} ({error.strerror})") from None
+        raise StudyError(f"cannot read {path} ({error.strerror}); check the path and its permissions") from None
     except ValueError as error:
         raise StudyError(f"{path} is damaged ({error}); restore it, or remove it once no job of this study is queued or running") from None
     if not isinstance(value, dict):

@@ -168,7 +168,7 @@ CheckpointReader::CheckpointReader(const Comm& world, const std::string& path, s
         if (world.rank() != 0) try {
                 s.fd = open_regular(path);
             } catch (const UserError& problem) {
-                fail("{} (all ranks read it); check that every node sees it", problem.what());
+                fail("{} (all ranks read it); check that every node sees it", without_advice(problem.what()));
             }
     });
 }

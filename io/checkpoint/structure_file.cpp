@@ -114,7 +114,7 @@ void StructureFile::write_to(int fd) const {
         }
         begin = next.end;
     }
-    require(::ftruncate(fd, static_cast<off_t>(end)) == 0, "cannot set its length: {}", system_reason);
+    require(::ftruncate(fd, static_cast<off_t>(end)) == 0, "set its length: {}", system_reason);
 }
 
 }  // namespace switchyard

@@ -32,7 +32,7 @@ class InputFile {
         const std::size_t element = size_of(dataset.dtype);
         to.resize(count * element);
         const std::string error = read_fully(fd_, to.data(), to.size(), dataset.offset + first * element);
-        require(error.empty(), "cannot read {} (dataset {}: {})", path_, name, error);
+        require(error.empty(), "cannot read {} (dataset {}: {}); {}", path_, name, error, reading_advice);
     }
 
   private:

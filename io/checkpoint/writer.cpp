@@ -86,7 +86,7 @@ struct CheckpointWriter::State {
             if (root()) try {
                     work();
                 } catch (const UserError& error) {
-                    fail("cannot write {} ({})", path, error.what());
+                    fail("cannot write {} ({}); {}", path, error.what(), writing_advice);
                 }
         });
     }
@@ -305,7 +305,7 @@ std::uint64_t CheckpointWriter::commit() {
         s.collect([&](FileWindow& window) { s.write(window); });
         s.sync();
     }
-    agree(s.world, s.error.empty(), fmt::format("cannot write {} ({})", s.path, s.error));
+    agree(s.world, s.error.empty(), fmt::format("cannot write {} ({}); {}", s.path, s.error, writing_advice));
     s.add_checksums();
     std::int64_t bytes = 0;
     s.on_root([&] {
@@ -313,8 +313,10 @@ std::uint64_t CheckpointWriter::commit() {
         s.structure->write_to(s.data);
         require(::fsync(s.data) == 0, "fsync: {}", system_reason);
     });
-    agree_on(s.world,
-             [&] { require(s.data.close() == 0, "cannot write {} (close: {})", s.path, system_reason); });
+    agree_on(s.world, [&] {
+        require(s.data.close() == 0, "cannot write {} (close: {}); {}", s.path, system_reason,
+                writing_advice);
+    });
     s.on_root([&] {
         require(::rename(s.partial.c_str(), s.path.c_str()) == 0, "rename: {}", system_reason);
         s.made_partial = false;

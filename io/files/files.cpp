@@ -34,7 +34,7 @@ FileDescriptor open_regular(const std::string& path) {
     if (fd < 0 && errno == ENXIO) fail("`{}` is not a regular file; check the path", path);  // a socket
     require<UnreadableError>(fd >= 0, "cannot open `{}` ({}); check the path", path, system_reason);
     struct stat status {};
-    require<UnreadableError>(::fstat(fd, &status) == 0, "cannot open `{}`: {}", path, system_reason);
+    require<UnreadableError>(::fstat(fd, &status) == 0, "cannot open `{}` {}", path, system_problem);
     require(S_ISREG(status.st_mode), "`{}` is not a regular file but {}; check the path", path,
             S_ISDIR(status.st_mode)    ? "a folder"
             : S_ISFIFO(status.st_mode) ? "a pipe"
@@ -44,7 +44,7 @@ FileDescriptor open_regular(const std::string& path) {
 
 std::uint64_t size_of_file(int fd, const std::string& path) {
     struct stat status {};
-    require(::fstat(fd, &status) == 0, "cannot read `{}`: {}", path, system_reason);
+    require(::fstat(fd, &status) == 0, "cannot read `{}` {}", path, system_problem);
     return static_cast<std::uint64_t>(status.st_size);
 }
 
@@ -53,7 +53,7 @@ FileDescriptor open_kept(const std::string& path, int flags) {
         path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | flags, 0666));
     if (fd < 0 && errno == ELOOP)
         fail("`{}` is a symbolic link (what it leads to would be written); remove the link", path);
-    require(fd >= 0, "cannot open `{}`: {}", path, system_reason);
+    require(fd >= 0, "cannot open `{}` {}", path, system_problem);
     struct stat status {};
     require(::fstat(fd, &status) == 0 && S_ISREG(status.st_mode),
             "`{}` is not a regular file (it is written here); move it away", path);
@@ -63,7 +63,7 @@ FileDescriptor open_kept(const std::string& path, int flags) {
 FileDescriptor create_anew(const std::string& path) {
     ::unlink(path.c_str());
     FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
-    require(fd >= 0, "cannot create `{}`: {}", path, system_reason);
+    require(fd >= 0, "cannot create `{}` {}", path, system_problem);
     return fd;
 }
 
@@ -109,7 +109,7 @@ void write_all(int fd, std::string_view bytes, const std::string& path) {
     while (!bytes.empty()) {
         const ssize_t written = ::write(fd, bytes.data(), bytes.size());
         if (written < 0 && errno == EINTR) continue;
-        require(written > 0, "cannot write `{}`: {}", path, system_reason);
+        require(written > 0, "cannot write `{}` {}", path, system_problem);
         bytes.remove_prefix(static_cast<std::size_t>(written));
     }
 }
@@ -122,10 +122,10 @@ void sync_directory(const std::string& directory) {
 void publish_file(const std::string& partial, const std::string& path) {
     {
         const FileDescriptor fd(::open(partial.c_str(), O_RDONLY | O_CLOEXEC));
-        require(fd >= 0 && ::fsync(fd) == 0, "cannot sync `{}`: {}", partial, system_reason);
+        require(fd >= 0 && ::fsync(fd) == 0, "cannot sync `{}` {}", partial, system_problem);
     }
-    require(std::rename(partial.c_str(), path.c_str()) == 0, "cannot rename `{}` to `{}`: {}", partial, path,
-            system_reason);
+    require(std::rename(partial.c_str(), path.c_str()) == 0, "cannot rename `{}` to `{}` {}", partial, path,
+            system_problem);
     sync_directory(directory_of(path));
 }
 
@@ -162,7 +162,7 @@ std::string read_file(const std::string& path, std::uint64_t max_bytes) {
     const FileDescriptor fd = open_regular(path);
     std::string text;
     const std::string problem = read_to_end(fd, text, max_bytes);
-    require(problem.empty(), "cannot read `{}`: {}", path, problem);
+    require(problem.empty(), "cannot read `{}` ({}); {}", path, problem, reading_advice);
     require(text.size() <= max_bytes,
             "`{}` has more than {} bytes (no file that is read here is so long); check the path", path,
             max_bytes);

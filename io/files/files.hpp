@@ -59,6 +59,10 @@ std::string directory_of(const std::string& path);
 /// From now on a write beyond `ulimit -f` is an error and does not end the process.
 void ignore_file_size_signal();
 
+/// What to do when a transfer has failed, in messages that hold the error that these functions return.
+inline constexpr std::string_view reading_advice = "check that its file system works, then try again",
+                                  writing_advice = "free space there, or choose another place";
+
 /// Transfer all bytes: short transfers and interruptions are continued, with signs of life. Return an empty
 /// text, or the error.
 std::string write_fully(int fd, const std::byte* data, std::size_t bytes, std::uint64_t offset);

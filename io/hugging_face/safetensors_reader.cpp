@@ -44,14 +44,14 @@ std::string read_header(int fd, const std::string& path, std::uint64_t file_byte
         path, file_bytes, length_bytes);
     std::uint64_t length = 0;
     std::string error = read_fully(fd, reinterpret_cast<std::byte*>(&length), length_bytes, 0);
-    require(error.empty(), "cannot read `{}`: {}", path, error);
+    require(error.empty(), "cannot read `{}` ({}); {}", path, error, reading_advice);
     require(length <= max_header_bytes && length <= file_bytes - length_bytes,
             "`{}` says that its header has {} bytes (the file has {}, and {} are the most a header may have: "
             "it is truncated or not a safetensors file); download it again",
             path, length, file_bytes, max_header_bytes);
     std::string text(length, '\0');
     error = read_fully(fd, reinterpret_cast<std::byte*>(text.data()), length, length_bytes);
-    require(error.empty(), "cannot read the header of `{}`: {}", path, error);
+    require(error.empty(), "cannot read the header of `{}` ({}); {}", path, error, reading_advice);
     require(text.starts_with('{'),
             "`{}` has a header that does not begin with {{ (it is not a safetensors file); download it again",
             path);
@@ -238,7 +238,8 @@ void SafetensorsFile::read_f32(const std::string& name, std::int64_t first, std:
     std::vector<std::byte> raw(static_cast<std::size_t>(count) * element);
     const std::uint64_t offset = data_offset_ + entry.begin + static_cast<std::uint64_t>(first) * element;
     const std::string error = read_fully(file_, raw.data(), raw.size(), offset);
-    require(error.empty(), "cannot read `{}` (tensor {}: {})", path_, quoted(name), error);
+    require(error.empty(), "cannot read `{}` (tensor {}: {}); {}", path_, quoted(name), error,
+            reading_advice);
     if (wide)
         std::memcpy(out, raw.data(), raw.size());
     else if (entry.dtype == "BF16")

@@ -39,7 +39,7 @@ std::string header_text(const std::vector<SafetensorsTensor>& tensors) {
 
 SafetensorsWriter::SafetensorsWriter(std::string path, const std::vector<SafetensorsTensor>& tensors)
     : path_(std::move(path)), file_(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)) {
-    require(file_ >= 0, "cannot create `{}`: {}", path_, std::strerror(errno));
+    require(file_ >= 0, "cannot create `{}` {}", path_, system_problem);
     ignore_file_size_signal();
     for (const SafetensorsTensor& tensor : tensors) missing_ += tensor.bytes();
     const std::string header = header_text(tensors);
@@ -57,7 +57,7 @@ void SafetensorsWriter::append(const void* values, std::size_t bytes) {
 
 void SafetensorsWriter::finish() {
     internal_check(missing_ == 0, "{}: {} bytes are missing", path_, missing_);
-    require(::fsync(file_) == 0, "cannot sync `{}`: {}", path_, std::strerror(errno));
+    require(::fsync(file_) == 0, "cannot sync `{}` {}", path_, system_problem);
     file_ = FileDescriptor();
 }
 

@@ -36,7 +36,7 @@ void check_writable(const std::string& directory) {
         fail(
             "run directory `{}` is not writable: {} (run.dir holds log and checkpoints); choose another "
             "run.dir or free space",
-            directory, problem.what());
+            directory, without_advice(problem.what()));
     }
     ::unlink(probe.c_str());
 }

@@ -61,7 +61,7 @@ RunLock::RunLock(const std::string& directory, const std::string& file, Times ti
     std::random_device random;
     owner_ = fmt::format("{} {:08x}{:08x}", machine, random(), random());
     // The file is not removed when the run ends, because that would race with the next run that opens it.
-    require(::ftruncate(fd_, 0) == 0, "cannot write `{}`: {}", file_, std::strerror(errno));
+    require(::ftruncate(fd_, 0) == 0, "cannot write `{}` {}", file_, system_problem);
     write_beat();
 
     // Signals are handled by the threads that train.
@@ -80,7 +80,7 @@ RunLock::~RunLock() {
     ended_.notify_all();
     thread_.join();
     if (is_mine(content()) && ::ftruncate(fd_, 0) != 0)
-        print_error("switchyard: warning: cannot release `{}`: {}", file_, std::strerror(errno));
+        print_error("switchyard: warning: cannot release `{}` {}", file_, system_problem);
 }
 
 /// Returns whether the file system supports locks. Throws if another process has the lock.
@@ -94,7 +94,7 @@ bool RunLock::system_lock() {
     print_error(
         "switchyard: warning: `{}` cannot be locked: {} (this file system has no locks: signs of life "
         "in that file take their place)",
-        file_, std::strerror(errno));
+        file_, system_reason);
     return false;
 }
 
@@ -143,8 +143,8 @@ void RunLock::check() const {
 void RunLock::write_beat() {
     const std::string text = fmt::format("{}\n{} {:012}", holder_, owner_, num_beats_++);
     const auto written = ::pwrite(fd_, text.data(), text.size(), 0);
-    require(num_beats_ > 1 || written == static_cast<ssize_t>(text.size()), "cannot write `{}`: {}", file_,
-            std::strerror(errno));
+    require(num_beats_ > 1 || written == static_cast<ssize_t>(text.size()), "cannot write `{}` {}", file_,
+            system_problem);
     ::fsync(fd_);  // sends it to the server of a network file system
 }
 

@@ -66,7 +66,7 @@ class Appender {
     }
     void finish() {
         flush();
-        require(::fsync(fd_) == 0, "cannot sync `{}`: {}", path_, system_reason);
+        require(::fsync(fd_) == 0, "cannot sync `{}` {}", path_, system_problem);
     }
 
   private:
@@ -158,7 +158,7 @@ void RunLog::move_torn_line() {
         const std::string_view text(block.data(), static_cast<std::size_t>(end - begin));
         const std::string error = read_fully(fd_, reinterpret_cast<std::byte*>(block.data()), text.size(),
                                              static_cast<std::uint64_t>(begin));
-        require(error.empty(), "cannot read `{}`: {}", path_, error);
+        require(error.empty(), "cannot read `{}` ({}); {}", path_, error, reading_advice);
         const std::size_t last = text.rfind('\n');
         found = last != text.npos;
         const std::size_t from = found ? last + 1 : 0;
@@ -173,7 +173,7 @@ void RunLog::move_torn_line() {
         superseded.line(torn);
         superseded.finish();
     }
-    require(::ftruncate(fd_, end) == 0, "cannot shorten `{}`: {}", path_, system_reason);
+    require(::ftruncate(fd_, end) == 0, "cannot shorten `{}` {}", path_, system_problem);
 }
 
 void RunLog::write(const ordered_json& record) {
@@ -186,7 +186,7 @@ void RunLog::write(const ordered_json& record) {
         // Removes what was written of the line, so that the next one starts cleanly.
         if (sized && ::ftruncate(fd_, status.st_size) != 0) open();
         if (num_lost_++ == 0)
-            print_error("switchyard: warning: {} (the run goes on, its log is incomplete); free space",
+            print_error("switchyard: warning: {}\n  the run goes on, and its log is incomplete",
                         problem.what());
     }
 }
@@ -194,7 +194,7 @@ void RunLog::write(const ordered_json& record) {
 /// The log is read once, forwards, and up to the first line that moves it is not written again.
 std::int64_t RunLog::move_aside_beyond(std::int64_t step, const Look& look) {
     std::ifstream in(path_);
-    require(in.good(), "cannot read log `{}`", path_);
+    require(in.good(), "cannot read log `{}` {}", path_, system_problem);
     Appender superseded(superseded_path());
     History history(step);
     std::int64_t moved = 0, end = 0;  // end: bytes before the first line that moves
@@ -218,13 +218,13 @@ std::int64_t RunLog::move_aside_beyond(std::int64_t step, const Look& look) {
     if (whole) return 0;
     if (moved > 0) superseded.finish();
     if (kept_after.empty()) {
-        require(::ftruncate(fd_, end) == 0 && ::fsync(fd_) == 0, "cannot shorten `{}`: {}", path_,
-                system_reason);
+        require(::ftruncate(fd_, end) == 0 && ::fsync(fd_) == 0, "cannot shorten `{}` {}", path_,
+                system_problem);
         return moved;
     }
     std::string kept(static_cast<std::size_t>(end), '\0');
     const std::string error = read_fully(fd_, reinterpret_cast<std::byte*>(kept.data()), kept.size(), 0);
-    require(error.empty(), "cannot read `{}`: {}", path_, error);
+    require(error.empty(), "cannot read `{}` ({}); {}", path_, error, reading_advice);
     write_file(path_, kept + kept_after);
     open();
     return moved;

@@ -32,7 +32,7 @@ bool LineReader::fill() {
         count = ::read(fd_, buffer_.data() + old_size, read_block);
     } while (count < 0 && errno == EINTR);
     buffer_.resize(old_size + static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
-    require(count >= 0, "cannot read `{}`: {}", name_, system_reason);
+    require(count >= 0, "cannot read `{}` {}", name_, system_problem);
     bytes_read_ += static_cast<std::uint64_t>(count);
     ended_ = count == 0;
     return count > 0;

@@ -41,7 +41,7 @@ Handle open_file(const std::string& path) {
         fail<UnreadableError>(
             "token file `{}` cannot be opened: {} (the system refused it; the file may be whole); mend that "
             "and try again",
-            path, problem.what());
+            path, without_advice(problem.what()));
     } catch (const UserError& problem) {
         fail(
             "token file `{}` cannot be opened: it is truncated, damaged or not an HDF5 file ({}); copy it "

@@ -124,7 +124,7 @@ void TokenFile::open_values() const {
         fail(
             "token file `{}` cannot be read on host `{}`: {} (all ranks must see the file that rank 0 sees); "
             "put it on a file system that all nodes share",
-            state_->path, host_name(), problem.what());
+            state_->path, host_name(), without_advice(problem.what()));
     }
 }
 
@@ -148,7 +148,8 @@ void TokenFile::read(TokenSplit split, std::int64_t begin, std::int64_t count, s
         fail(
             "cannot read {} tokens {} to {} of `{}`: {} (the file is damaged or its disk unreachable); check "
             "it with `switchyard verify`",
-            token_format::name_of(split), begin, begin + count - 1, state_->path, problem.what());
+            token_format::name_of(split), begin, begin + count - 1, state_->path,
+            without_advice(problem.what()));
     }
     const auto vocab_size = static_cast<std::uint32_t>(info().vocab_size);
     for (std::int64_t i = 0; i < count; ++i) {

@@ -39,7 +39,7 @@ Handle create_file(const std::string& path) {
         return hdf5::create_file(path, H5P_DEFAULT, access);
     } catch (const UserError& problem) {
         fail("cannot write a token file: {} (it is written there first); choose another --output",
-             problem.what());
+             without_advice(problem.what()));
     }
 }
 
@@ -52,7 +52,7 @@ void writing(Work work) {
         fail(
             "cannot write the token file: {} (nothing of it is kept); free space, raise `ulimit -f`, or "
             "choose another --output",
-            problem.what());
+            without_advice(problem.what()));
     }
 }
 

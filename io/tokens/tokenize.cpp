@@ -27,8 +27,9 @@ constexpr std::size_t batch_bytes = 8 << 20, batch_segments = 16384;
 TextInput spool(const TextInput& input, const std::string& output, FileDescriptor& file) {
     std::string pattern = output + ".spool.XXXXXX";
     file = FileDescriptor(::mkostemp(pattern.data(), O_CLOEXEC));
-    require(file >= 0, "cannot create `{}`: {} (a tokenizer is trained from a stream by copying it first)",
-            pattern, system_reason);
+    require(file >= 0,
+            "cannot create `{}`, to which a stream is copied before a tokenizer is trained from it {}",
+            pattern, system_problem);
     ::unlink(pattern.c_str());
     const FileDescriptor source = open_input(input);
     std::vector<char> block(1 << 20);
@@ -37,7 +38,7 @@ TextInput spool(const TextInput& input, const std::string& output, FileDescripto
     for (;;) {
         const ssize_t count = ::read(source, block.data(), block.size());
         if (count < 0 && errno == EINTR) continue;
-        require(count >= 0, "cannot read `{}`: {}", input.name, system_reason);
+        require(count >= 0, "cannot read `{}` {}", input.name, system_problem);
         if (count == 0) return spooled;
         if (head.size() < kind_bytes) {
             head.append(block.data(), static_cast<std::size_t>(count));

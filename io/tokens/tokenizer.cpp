@@ -33,15 +33,18 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 std::vector<std::int32_t> Tokenizer::encode(const std::string& text) const {
     std::vector<std::int32_t> ids;
     const auto status = state_->processor.Encode(text, &ids);
-    require(status.ok(), "SentencePiece cannot encode {} bytes of text: {}", text.size(), status.ToString());
+    require(status.ok(),
+            "the tokenizer cannot encode {} bytes of text ({}); check that it is a whole SentencePiece model",
+            text.size(), status.ToString());
     return ids;
 }
 
 std::string Tokenizer::decode(const std::vector<std::int32_t>& ids) const {
     std::string text;
     const auto status = state_->processor.Decode(ids, &text);
-    require(status.ok(), "SentencePiece cannot decode {} ids: {} (its vocabulary has {})", ids.size(),
-            status.ToString(), vocab_size());
+    require(status.ok(),
+            "the tokenizer, which has {} pieces, cannot decode {} ids ({}); use the one whose ids they are",
+            vocab_size(), ids.size(), status.ToString());
     return text;
 }
 

@@ -49,7 +49,8 @@ void sample_block_at(const TextInput& input, std::uint64_t offset, std::uint64_t
                      const std::string& text_key, std::vector<std::string>& lines) {
     const bool json_lines = input.format == TextFormat::json_lines;
     FileDescriptor fd = open_input(input);
-    require(::lseek(fd, static_cast<off_t>(offset), SEEK_SET) >= 0, "cannot seek in `{}`", input.name);
+    require(::lseek(fd, static_cast<off_t>(offset), SEEK_SET) >= 0, "cannot seek in `{}` {}", input.name,
+            system_problem);
     LineReader reader(std::move(fd), input.name);
     std::string line;
     bool complete = true, partial = offset > 0;
@@ -132,7 +133,7 @@ std::string train_tokenizer(std::vector<std::string> lines, std::int64_t vocab_s
             "more text",
             vocab_size, found[1].str());
     }
-    fail("training the tokenizer failed: {}", message);
+    fail("training a tokenizer on this text failed ({}); give more text or another --vocab_size", message);
 }
 
 }  // namespace switchyard

@@ -60,7 +60,7 @@ class NewDirectory {
             require(made || errno != EEXIST,
                     "`{}` exists (another export writes there, or was cut off); remove it if none runs",
                     partial_);
-            require(made, "cannot make `{}`: {}", partial_, std::strerror(errno));
+            require(made, "cannot make `{}` {}", partial_, system_problem);
             made_ = true;
         });
     }
@@ -73,8 +73,7 @@ class NewDirectory {
 
     std::string file(const std::string& name) const { return partial_ + "/" + name; }
     void make_folder(const std::string& name) const {
-        require(::mkdir(file(name).c_str(), 0777) == 0, "cannot make `{}`: {}", file(name),
-                std::strerror(errno));
+        require(::mkdir(file(name).c_str(), 0777) == 0, "cannot make `{}` {}", file(name), system_problem);
     }
     void write_json(const std::string& name, const ordered_json& value) const {
         write_file(file(name), value.dump(2) + "\n");
@@ -82,8 +81,8 @@ class NewDirectory {
     /// To be called when all ranks have written.
     void commit() {
         sync_directory(partial_);
-        require(std::rename(partial_.c_str(), path_.c_str()) == 0, "cannot rename `{}` to `{}`: {}", partial_,
-                path_, std::strerror(errno));
+        require(std::rename(partial_.c_str(), path_.c_str()) == 0, "cannot rename `{}` to `{}` {}", partial_,
+                path_, system_problem);
         made_ = false;
         sync_directory(directory_of(path_));
     }

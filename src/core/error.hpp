@@ -42,6 +42,13 @@ class InternalError : public std::logic_error {
 /// formatted, so the call itself may stand in require()'s condition (arguments are evaluated in any order).
 struct SystemReason {};
 inline constexpr SystemReason system_reason;
+/// The same reason in brackets with what to do about it: "cannot open `x` (Permission denied); check ...".
+struct SystemProblem {};
+inline constexpr SystemProblem system_problem;
+/// What a user can do about an error number of a system call on a file.
+std::string_view system_advice(int error);
+/// "problem (why)" of a message "problem (why); what to do", for a message around it with advice of its own.
+std::string_view without_advice(std::string_view message);
 
 /// Throws UserError with the formatted message unless `condition` holds. Use AgreedError when the condition
 /// is the result of a collective over all ranks.
@@ -68,5 +75,14 @@ template <>
 struct fmt::formatter<switchyard::SystemReason> : fmt::formatter<fmt::string_view> {
     auto format(switchyard::SystemReason, fmt::format_context& context) const {
         return fmt::formatter<fmt::string_view>::format(std::strerror(errno), context);
+    }
+};
+
+template <>
+struct fmt::formatter<switchyard::SystemProblem> : fmt::formatter<fmt::string_view> {
+    auto format(switchyard::SystemProblem, fmt::format_context& context) const {
+        const int error = errno;
+        return fmt::format_to(context.out(), "({}); {}", std::strerror(error),
+                              switchyard::system_advice(error));
     }
 };

@@ -149,7 +149,7 @@ std::vector<Line> file_lines(const Setting& setting) {
         try {
             create_anew(path);
         } catch (const UserError& error) {
-            fail("{}; choose another run.dir", error.what());
+            fail("{}; choose another run.dir", without_advice(error.what()));
         }
         temporary.path = path;
     });

@@ -152,7 +152,7 @@ class Files(WithStudy):
         path = self.path / "points.csv"
         path.write_text("old")
         with mock.patch("os.fsync", side_effect=OSError(28, "No space left on device")):
-            with self.assertRaisesRegex(study_points.StudyError, "points.csv .No space left on device.: what was there is kept"):
+            with self.assertRaisesRegex(study_points.StudyError, "points.csv .No space left on device; what was there is kept.; free space"):
                 study_files.write_whole(path, "new")
         self.assertEqual(path.read_text(), "old")
         self.assertEqual([p.name for p in self.path.glob("points*")], ["points.csv"])
