@@ -19,20 +19,31 @@ double LowRankMethod::scale(const ModelContext& context) const {
     return option_real(context.config.method, "alpha") / static_cast<double>(low_rank(context));
 }
 
-std::unique_ptr<LowRankAdapter> LowRankMethod::make_adapter(const ModelContext& context,
-                                                            const Linear& linear) {
-    return std::make_unique<LowRankAdapter>(context, linear, low_rank(context), scale(context));
+GroupAdapters LowRankMethod::attach_group(const ModelContext& context, LinearGroup& group) {
+    const std::span<Linear> linears = group.linears();
+    GroupAdapters result;
+    SharedPairs made;
+    for (const Linear& linear : linears)
+        if (auto adapter = make_adapter(context, linear)) made.pairs.push_back(std::move(adapter));
+    if (made.pairs.empty()) made = make_shared_pairs(context, linears, low_rank(context), scale(context));
+    internal_check(made.pairs.size() == linears.size(), "{} of {} linears of a group have an adapter",
+                   made.pairs.size(), linears.size());
+    for (std::size_t i = 0; i < linears.size(); ++i) {
+        add(context, linears[i], *made.pairs[i]);
+        result.of_linear.push_back(std::move(made.pairs[i]));
+    }
+    result.shared = std::move(made.products);
+    return result;
 }
 
-std::unique_ptr<Adapter> LowRankMethod::attach(const ModelContext& context, Linear& linear) {
-    auto adapter = make_adapter(context, linear);
-    Adapted& x = adapted_.emplace_back(Adapted{&linear, adapter.get(), {}});
+void LowRankMethod::add(const ModelContext& context, Linear& linear, LowRankAdapter& adapter) {
+    Adapted& x = adapted_.emplace_back(Adapted{&linear, &adapter, {}});
     for (int side : {0, 1}) {
-        const Parameter& factor = side == 0 ? adapter->a() : adapter->b();
-        const Comm& group = owner_group(context.topology, factor.tp_gradient);
-        x.side_number[side] = num_sides_[{&group, factor.value.dim(1)}]++;
+        const Parameter& factor = side == 0 ? adapter.a() : adapter.b();
+        const Comm& owners = owner_group(context.topology, factor.tp_gradient);
+        x.side_number[side] = num_sides_[{&owners, factor.value.dim(1)}]++;
     }
-    return adapter;
+    adapted(context);
 }
 
 std::pair<int, int> LowRankMethod::find_factor(const Parameter& parameter) const {

@@ -13,7 +13,9 @@ namespace switchyard {
 
 class LowRankMethod : public Method {
   public:
-    std::unique_ptr<Adapter> attach(const ModelContext&, Linear&) override;
+    /// Pairs come from attach_group(), so there is nothing to override here.
+    std::unique_ptr<Adapter> attach(const ModelContext&, Linear&) final { return nullptr; }
+    GroupAdapters attach_group(const ModelContext&, LinearGroup&) override;
     OwnershipPlan ownership(const ModelContext&, const Parameter&) override;
     void initialise(const ModelContext& context) override { initialise_plain(context); }
     /// Writes the scale of the product beside the factors, for readers of weights alone.
@@ -28,8 +30,13 @@ class LowRankMethod : public Method {
         /// stagger the homes of the sides (HomeRule).
         std::array<int, 2> side_number{};
     };
-    /// Makes the pair of a linear. A method may return an adapter with more parameters, or with another map.
-    virtual std::unique_ptr<LowRankAdapter> make_adapter(const ModelContext&, const Linear&);
+    /// A method may return an adapter with more parameters, or with another map, for every linear of a
+    /// group. By default pairs are plain, and the linears of a group share products.
+    virtual std::unique_ptr<LowRankAdapter> make_adapter(const ModelContext&, const Linear&) {
+        return nullptr;
+    }
+    /// Called when adapted_.back() has been added.
+    virtual void adapted(const ModelContext&) {}
     virtual std::int64_t low_rank(const ModelContext&) const;
     virtual double scale(const ModelContext&) const;
     /// Position of a factor in adapted_: {matrix, side (0: A, 1: B)}; {-1, 0} for other parameters.
@@ -42,6 +49,8 @@ class LowRankMethod : public Method {
     std::vector<Adapted> adapted_;
 
   private:
+    void add(const ModelContext&, Linear&, LowRankAdapter&);
+
     std::map<std::pair<const Comm*, std::int64_t>, int> num_sides_;  // by owner group and width
 };
 

@@ -3,6 +3,10 @@
 
 namespace switchyard {
 
+GroupAdapters Method::attach_group(const ModelContext& context, LinearGroup& group) {
+    return attach_each(group, [&](Linear& linear) { return attach(context, linear); });
+}
+
 OwnershipPlan Method::ownership(const ModelContext& context, const Parameter& parameter) {
     OwnershipPlan plan;
     plan.owners = block_owners(owner_group(context.topology, parameter.tp_gradient), parameter.value.dim(0));

@@ -34,6 +34,9 @@ class Method {
     /// Returns the adapter of a linear, or nullptr to train it densely. Only shapes are known: the linear is
     /// not allocated yet.
     virtual std::unique_ptr<Adapter> attach(const ModelContext&, Linear&) { return nullptr; }
+    /// Returns the adapters of linears that read the same input, and the products that they share if they do.
+    /// Default: attach() of each linear, nothing shared.
+    virtual GroupAdapters attach_group(const ModelContext&, LinearGroup&);
     /// Who owns the rows of a parameter at the start. Default: contiguous blocks over the ranks whose
     /// gradients are summed.
     virtual OwnershipPlan ownership(const ModelContext&, const Parameter&);

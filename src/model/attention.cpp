@@ -20,14 +20,12 @@ Attention::Attention(const ModelContext& context, const std::string& layer)
       micro_batch_(context.micro_batch),
       seq_len_(context.seq_len),
       head_size_(context.config.model.hidden_size / context.config.model.num_heads),
-      q_(layer + ".self_attn.q_proj", Split::column, heads_extent(context, context.config.model.num_heads),
-         whole(context.config.model.hidden_size)),
-      k_(layer + ".self_attn.k_proj", Split::column, heads_extent(context, context.config.model.num_kv_heads),
-         whole(context.config.model.hidden_size)),
-      v_(layer + ".self_attn.v_proj", Split::column, heads_extent(context, context.config.model.num_kv_heads),
-         whole(context.config.model.hidden_size)),
-      o_(layer + ".self_attn.o_proj", Split::row, whole(context.config.model.hidden_size),
-         heads_extent(context, context.config.model.num_heads)) {}
+      qkv_(Split::column, whole(context.config.model.hidden_size),
+           {{layer + ".self_attn.q_proj", heads_extent(context, context.config.model.num_heads)},
+            {layer + ".self_attn.k_proj", heads_extent(context, context.config.model.num_kv_heads)},
+            {layer + ".self_attn.v_proj", heads_extent(context, context.config.model.num_kv_heads)}}),
+      o_(Split::row, heads_extent(context, context.config.model.num_heads),
+         {{layer + ".self_attn.o_proj", whole(context.config.model.hidden_size)}}) {}
 
 AttentionSaved Attention::allocate_saved(const ModelContext& context) const {
     const std::int64_t n = context.tokens();
@@ -35,12 +33,13 @@ AttentionSaved Attention::allocate_saved(const ModelContext& context) const {
         return context.arena.take(MemoryClass::activations, context.dtype, {n, width});
     };
     AttentionSaved saved;
-    saved.q = take(q_.out().padded);
-    saved.k = take(k_.out().padded);
-    saved.v = take(v_.out().padded);
-    saved.o = take(q_.out().padded);
+    const std::int64_t width = qkv_[0].out().padded;
+    saved.q = take(width);
+    saved.k = take(qkv_[1].out().padded);
+    saved.v = take(qkv_[2].out().padded);
+    saved.o = take(width);
     saved.lse = context.arena.take(MemoryClass::activations, context.accumulate(),
-                                   {micro_batch_, q_.out().padded / head_size_, seq_len_});
+                                   {micro_batch_, width / head_size_, seq_len_});
     return saved;
 }
 
@@ -49,19 +48,17 @@ Tensor Attention::heads(Tensor x) const {
 }
 
 Pending Attention::forward(Tensor h, const AttentionSaved& saved, const Scratch& scratch, Tensor y) const {
-    q_.forward(h, saved.q);
-    k_.forward(h, saved.k);
-    v_.forward(h, saved.v);
+    qkv_.forward(h, {saved.q, saved.k, saved.v});
     kernels::rope(heads(saved.q), scratch.rope_table, kernels::Rotation::forward);
     kernels::rope(heads(saved.k), scratch.rope_table, kernels::Rotation::forward);
     kernels::attention_forward(heads(saved.q), heads(saved.k), heads(saved.v), scratch.first_key,
                                heads(saved.o), saved.lse, scratch.kernels);
-    o_.forward(saved.o, y);
+    o_.forward(saved.o, {y});
     return start_all_reduce(topology_.tp, y, scratch.reduce, traffic_, TrafficGroup::activations);
 }
 
 Pending Attention::backward(Tensor h, const AttentionSaved& saved, const Scratch& scratch, Tensor d_y) {
-    o_.backward(saved.o, d_y, scratch.d_o, Write::overwrite);
+    o_.backward(saved.o, {d_y}, scratch.d_o);
     kernels::attention_backward({.d_o = heads(scratch.d_o),
                                  .q = heads(saved.q),
                                  .k = heads(saved.k),
@@ -75,9 +72,7 @@ Pending Attention::backward(Tensor h, const AttentionSaved& saved, const Scratch
                                  .scratch = scratch.kernels});
     kernels::rope(heads(scratch.d_q), scratch.rope_table, kernels::Rotation::backward);
     kernels::rope(heads(scratch.d_k), scratch.rope_table, kernels::Rotation::backward);
-    q_.backward(h, scratch.d_q, scratch.d_h, Write::overwrite);
-    k_.backward(h, scratch.d_k, scratch.d_h, Write::accumulate);
-    v_.backward(h, scratch.d_v, scratch.d_h, Write::accumulate);
+    qkv_.backward(h, {scratch.d_q, scratch.d_k, scratch.d_v}, scratch.d_h);
     return start_all_reduce(topology_.tp, scratch.d_h, scratch.reduce, traffic_, TrafficGroup::activations);
 }
 

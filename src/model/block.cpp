@@ -23,8 +23,8 @@ Block::Block(const ModelContext& context, int layer)
     mlp_norm_.shard.name = "model.layers." + std::to_string(layer) + ".post_attention_layernorm";
     // When backward begins, the last block's activations are still valid.
     if (!context.config.model.recompute || layer + 1 == context.config.model.num_layers) return;
-    for (Linear* linear : attention_.linears()) linear->set_recomputed();
-    for (Linear* linear : mlp_.recomputed_linears()) linear->set_recomputed();
+    for (LinearGroup* group : attention_.groups()) group->set_recomputed();
+    for (LinearGroup* group : mlp_.recomputed_groups()) group->set_recomputed();
 }
 
 void Block::allocate_norms(const ModelContext& context) {
@@ -84,9 +84,9 @@ void Block::backward(const BlockSaved& saved, const Scratch& scratch, Tensor d_x
                                attention_norm_.gradient, scratch.kernels);
 }
 
-std::vector<Linear*> Block::linears() {
-    std::vector<Linear*> all = attention_.linears();
-    for (Linear* linear : mlp_.linears()) all.push_back(linear);
+std::vector<LinearGroup*> Block::groups() {
+    std::vector<LinearGroup*> all = attention_.groups();
+    for (LinearGroup* group : mlp_.groups()) all.push_back(group);
     return all;
 }
 

@@ -33,7 +33,8 @@ class Block {
     /// d_x (N, C): gradient of the block's output on entry, of its input on return.
     void backward(const BlockSaved&, const Scratch&, Tensor d_x);
 
-    std::vector<Linear*> linears();
+    /// The groups of linears, in the order of the forward pass.
+    std::vector<LinearGroup*> groups();
     std::vector<Parameter*> norms() { return {&attention_norm_, &mlp_norm_}; }
 
   private:

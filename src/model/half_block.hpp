@@ -3,7 +3,7 @@
 // `Saved` is what forward keeps for backward; `Scratch` is shared by all blocks.
 #pragma once
 
-#include "model/linear.hpp"
+#include "model/linear_group.hpp"
 
 namespace switchyard {
 
@@ -35,11 +35,11 @@ class Attention {
     /// y (N, C) <- sum over tp of the half-block's output for h (N, C); complete when the Pending is.
     Pending forward(Tensor h, const AttentionSaved&, const Scratch&, Tensor y) const;
     /// To be called when forward()'s Pending has completed.
-    void output_complete(Tensor y) const { o_.output_complete(y); }
+    void output_complete(Tensor y) const { o_.output_complete({y}); }
     /// scratch.d_h <- gradient of h, summed over tp, from d_y (N, C); factor and weight gradients +=.
     Pending backward(Tensor h, const AttentionSaved&, const Scratch&, Tensor d_y);
 
-    std::vector<Linear*> linears() { return {&q_, &k_, &v_, &o_}; }
+    std::vector<LinearGroup*> groups() { return {&qkv_, &o_}; }
 
   private:
     Tensor heads(Tensor x) const;
@@ -47,7 +47,7 @@ class Attention {
     const Topology& topology_;
     Traffic& traffic_;
     std::int64_t micro_batch_, seq_len_, head_size_;
-    Linear q_, k_, v_, o_;
+    LinearGroup qkv_, o_;
 };
 
 class Mlp {
@@ -56,19 +56,19 @@ class Mlp {
     MlpSaved allocate_saved(const ModelContext&) const;
 
     Pending forward(Tensor h, const MlpSaved&, const Scratch&, Tensor y) const;
-    void output_complete(Tensor y) const { down_.output_complete(y); }
+    void output_complete(Tensor y) const { down_.output_complete({y}); }
     /// The part of forward() that fills `saved`.
     void gate_and_up(Tensor h, const MlpSaved&) const;
     Pending backward(Tensor h, const MlpSaved&, const Scratch&, Tensor d_y);
 
-    std::vector<Linear*> linears() { return {&gate_, &up_, &down_}; }
-    /// The linears of gate_and_up(); backward does not need the output of the others.
-    std::vector<Linear*> recomputed_linears() { return {&gate_, &up_}; }
+    std::vector<LinearGroup*> groups() { return {&gate_and_up_, &down_}; }
+    /// The groups of gate_and_up(); backward does not need the output of the others.
+    std::vector<LinearGroup*> recomputed_groups() { return {&gate_and_up_}; }
 
   private:
     const Topology& topology_;
     Traffic& traffic_;
-    Linear gate_, up_, down_;
+    LinearGroup gate_and_up_, down_;
 };
 
 /// Allocates what all half-blocks share; to be called after the method has attached its adapters.

@@ -95,7 +95,6 @@ Cost Linear::cost() const {
 void Linear::forward(Tensor x, Tensor y) const {
     if (!adapter_) return matmul({.a = x, .b = weight_, .c = y, .op_b = Op::transpose});
     adapter_->forward(*this, x, y);
-    if (split_ == Split::column) output_complete(y);
 }
 
 void Linear::backward(Tensor x, Tensor d_y, Tensor d_x, Write write) {

@@ -42,8 +42,8 @@ class Linear {
     /// Saves or loads the frozen weight in full precision as /model/<name>.weight. Collective.
     void visit_base(StateIo&, const ModelContext&);
 
+    /// y (N, out local) = x W'; output_complete() follows when y is complete.
     void forward(Tensor x, Tensor y) const;
-    /// To be called for a row-parallel linear when y is summed over tp.
     void output_complete(Tensor y) const {
         if (adapter_) adapter_->on_output(*this, y);
     }

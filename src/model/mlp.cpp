@@ -19,37 +19,34 @@ Extent ffn_extent(const ModelContext& context) {
 Mlp::Mlp(const ModelContext& context, const std::string& layer)
     : topology_(context.topology),
       traffic_(context.traffic),
-      gate_(layer + ".mlp.gate_proj", Split::column, ffn_extent(context),
-            whole(context.config.model.hidden_size)),
-      up_(layer + ".mlp.up_proj", Split::column, ffn_extent(context),
-          whole(context.config.model.hidden_size)),
-      down_(layer + ".mlp.down_proj", Split::row, whole(context.config.model.hidden_size),
-            ffn_extent(context)) {}
+      gate_and_up_(
+          Split::column, whole(context.config.model.hidden_size),
+          {{layer + ".mlp.gate_proj", ffn_extent(context)}, {layer + ".mlp.up_proj", ffn_extent(context)}}),
+      down_(Split::row, ffn_extent(context),
+            {{layer + ".mlp.down_proj", whole(context.config.model.hidden_size)}}) {}
 
 MlpSaved Mlp::allocate_saved(const ModelContext& context) const {
-    const Shape shape{context.tokens(), gate_.out().padded};
+    const Shape shape{context.tokens(), gate_and_up_[0].out().padded};
     return {context.arena.take(MemoryClass::activations, context.dtype, shape),
             context.arena.take(MemoryClass::activations, context.dtype, shape)};
 }
 
 void Mlp::gate_and_up(Tensor h, const MlpSaved& saved) const {
-    gate_.forward(h, saved.gate);
-    up_.forward(h, saved.up);
+    gate_and_up_.forward(h, {saved.gate, saved.up});
 }
 
 Pending Mlp::forward(Tensor h, const MlpSaved& saved, const Scratch& scratch, Tensor y) const {
     gate_and_up(h, saved);
     kernels::swiglu_forward(saved.gate, saved.up, scratch.a);
-    down_.forward(scratch.a, y);
+    down_.forward(scratch.a, {y});
     return start_all_reduce(topology_.tp, y, scratch.reduce, traffic_, TrafficGroup::activations);
 }
 
 Pending Mlp::backward(Tensor h, const MlpSaved& saved, const Scratch& scratch, Tensor d_y) {
     kernels::swiglu_forward(saved.gate, saved.up, scratch.a);
-    down_.backward(scratch.a, d_y, scratch.d_a, Write::overwrite);
+    down_.backward(scratch.a, {d_y}, scratch.d_a);
     kernels::swiglu_backward(scratch.d_a, saved.gate, saved.up, saved.gate, saved.up, {});
-    gate_.backward(h, saved.gate, scratch.d_h, Write::overwrite);
-    up_.backward(h, saved.up, scratch.d_h, Write::accumulate);
+    gate_and_up_.backward(h, {saved.gate, saved.up}, scratch.d_h);
     return start_all_reduce(topology_.tp, scratch.d_h, scratch.reduce, traffic_, TrafficGroup::activations);
 }
 

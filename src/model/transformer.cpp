@@ -17,13 +17,14 @@ Transformer::Transformer(const ModelContext& context) : context_(context), vocab
 std::vector<Linear*> Transformer::linears() {
     std::vector<Linear*> all;
     for (Block& block : blocks_)
-        for (Linear* linear : block.linears()) all.push_back(linear);
+        for (Linear* linear : linears_of(block.groups())) all.push_back(linear);
     return all;
 }
 
 void Transformer::allocate(const ModelContext& context,
-                           const std::function<std::unique_ptr<Adapter>(Linear&)>& attach) {
-    for (Linear* linear : linears()) linear->allocate(context, attach(*linear));
+                           const std::function<GroupAdapters(LinearGroup&)>& attach) {
+    for (Block& block : blocks_)
+        for (LinearGroup* group : block.groups()) group->allocate(context, attach(*group));
     for (Block& block : blocks_) block.allocate_norms(context);
     final_norm_ = make_norm(context, "model.norm", context.config.model.hidden_size);
     scratch_ = allocate_scratch(context);
@@ -51,9 +52,9 @@ void Transformer::allocate(const ModelContext& context,
     batch_.targets = take(DType::i32, {n});
     batch_.first_key = scratch_.first_key;
 
-    std::vector<std::vector<Linear*>> groups;
-    for (Block& block : blocks_) groups.push_back(block.linears());
-    stage_ = std::make_unique<WeightStage>(context, std::move(groups));
+    std::vector<std::vector<Linear*>> linears;
+    for (Block& block : blocks_) linears.push_back(linears_of(block.groups()));
+    stage_ = std::make_unique<WeightStage>(context, std::move(linears));
 }
 
 void Transformer::initialise(const ModelContext& context) {
@@ -73,7 +74,7 @@ std::vector<Parameter*> Transformer::parameters() {
     std::vector<Parameter*> all = vocab_.parameters();
     for (Block& block : blocks_) {
         for (Parameter* norm : block.norms()) all.push_back(norm);
-        for (Linear* linear : block.linears()) {
+        for (Linear* linear : linears_of(block.groups())) {
             if (!linear->adapter()) {
                 all.push_back(&linear->dense());
             } else {

@@ -23,8 +23,8 @@ class Transformer {
 
     /// The linears of all blocks, in the order of the forward pass.
     std::vector<Linear*> linears();
-    /// `attach` returns the adapter of each linear (nullptr: dense); then all memory is allocated.
-    void allocate(const ModelContext&, const std::function<std::unique_ptr<Adapter>(Linear&)>& attach);
+    /// `attach` returns what a method puts beside each group of linears; then all memory is allocated.
+    void allocate(const ModelContext&, const std::function<GroupAdapters(LinearGroup&)>& attach);
     /// Seeded initial values of every weight and norm. The method initialises the adapters afterwards.
     void initialise(const ModelContext&);
     /// Computes what is constant during a run (RoPE's table). initialise() does this too; loading a

@@ -13,7 +13,7 @@ ModelState::ModelState(const Config& config, const Topology& topology, Arena& ar
               config.data.seq_len},
       method(make_method(config)),
       model(context) {
-    model.allocate(context, [&](Linear& linear) { return method->attach(context, linear); });
+    model.allocate(context, [&](LinearGroup& group) { return method->attach_group(context, group); });
 }
 
 void ModelState::weights_changed() {

@@ -100,7 +100,9 @@ struct Parts {
           const std::function<std::unique_ptr<Adapter>(const ModelContext&, Linear&)>& attach)
         : context{config, topology, arena, traffic, DType::f64, config.data.micro_batch, config.data.seq_len},
           model(context) {
-        model.allocate(context, [&](Linear& linear) { return attach(context, linear); });
+        model.allocate(context, [&](LinearGroup& group) {
+            return attach_each(group, [&](Linear& linear) { return attach(context, linear); });
+        });
         optimizer.emplace(context, model.parameters(), [&](const Parameter& p) {
             OwnershipPlan plan{block_owners(owner_group(topology, p.tp_gradient), p.value.dim(0)), 0, false};
             for (int owner : plan.owners.owner) plan.capacity += owner == plan.owners.group->rank();

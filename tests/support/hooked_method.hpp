@@ -24,8 +24,8 @@ class HookedMethod : public Method {
     std::function<void()> before_reduction = [] {}, after_reduction = [] {}, before_switch = [] {},
                           after_switch = [] {};
 
-    std::unique_ptr<Adapter> attach(const ModelContext& c, Linear& l) override {
-        return inner_->attach(c, l);
+    GroupAdapters attach_group(const ModelContext& c, LinearGroup& g) override {
+        return inner_->attach_group(c, g);
     }
     OwnershipPlan ownership(const ModelContext& c, const Parameter& p) override {
         return inner_->ownership(c, p);

@@ -90,10 +90,10 @@ bool older_is_faster(const Gemm& g) {
     return g.in == DType::bf16 && large && g.b_col == 1 && (g.a_col != 1 || g.k >= 2048);
 }
 
-/// With few rows in a transposed a it is faster on AMX to transpose a first and, with k >= 2048, to split the
+/// With few rows in a it is faster on AMX to transpose a transposed a first and, with k >= 2048, to split the
 /// sum into pieces whose operands stay in a core's cache (docs/benchmarks.md).
 bool few_rows_on_amx(const Gemm& g) {
-    return g.in == DType::bf16 && g.a_col != 1 && g.m <= 512 &&
+    return g.in == DType::bf16 && g.m <= 512 &&
            dnnl::get_effective_cpu_isa() == dnnl::cpu_isa::avx512_core_amx;
 }
 #else
@@ -107,11 +107,11 @@ bool few_rows_on_amx(const Gemm&) {
 constexpr std::int64_t long_sum = 2048, sum_piece = 512;
 
 bool transposing_pays(const Gemm& g) {
-    return g.m * g.n * g.k > std::int64_t{1} << 25 && g.k < long_sum && few_rows_on_amx(g);
+    return g.a_col != 1 && g.m * g.n * g.k > std::int64_t{1} << 25 && g.k < long_sum && few_rows_on_amx(g);
 }
 
 bool pieces_pay(const Gemm& g) {
-    return g.k >= long_sum && g.out == DType::f32 && few_rows_on_amx(g);
+    return g.b_col == 1 && g.k >= long_sum && g.out == DType::f32 && few_rows_on_amx(g);
 }
 
 dnnl::matmul::primitive_desc describe(const Gemm& g) {

@@ -1,63 +1,93 @@
-// Both ways to compute the low-rank linear. s multiplies products, never stored factors.
+// The pair of one linear, and the pairs of a group.
 #include "methods/parts/low_rank_adapter.hpp"
 
-#include "kernels/matmul.hpp"
-
 namespace switchyard {
-
-using kernels::matmul;
-using kernels::Op;
-
 namespace {
 
-Parameter make_factor(const ModelContext& context, const std::string& name, std::int64_t low_rank,
-                      const Extent& extent, bool split) {
+Parameter make_factor(const std::string& name, const Extent& extent, bool split, Tensor value,
+                      Tensor gradient) {
+    const std::int64_t low_rank = value.dim(0);
     Parameter p;
     p.shard = {name, {low_rank, extent.size}, 0, extent.begin, low_rank, extent.count, 0};
-    p.value = context.arena.take(MemoryClass::trainable, context.dtype, {low_rank, extent.padded});
-    p.gradient = context.arena.take(MemoryClass::gradients, context.accumulate(), {low_rank, extent.padded});
+    p.value = value;
+    p.gradient = gradient;
     p.tp_gradient = split ? TpGradient::own : TpGradient::partial;
     return p;
 }
 
+Tensor take_values(const ModelContext& context, std::int64_t slots, const Extent& extent) {
+    return context.arena.take(MemoryClass::trainable, context.dtype, {slots, extent.padded});
+}
+
+Tensor take_gradients(const ModelContext& context, std::int64_t slots, const Extent& extent) {
+    return context.arena.take(MemoryClass::gradients, context.accumulate(), {slots, extent.padded});
+}
+
+bool merging_pays_in(const ModelContext& context, std::span<const Linear> linears) {
+    return merging_pays(linears,
+                        context.config.data.global_batch / context.topology.dp_size() * context.seq_len);
+}
+
 }  // namespace
 
-bool merging_pays(std::int64_t m, std::int64_t n, std::int64_t tokens_per_step) {
-    return tokens_per_step * (m + n) > m * n;
+bool merging_pays(std::span<const Linear> linears, std::int64_t tokens_per_step) {
+    std::int64_t spent = 0, saved = 0;
+    for (const Linear& linear : linears) {
+        const std::int64_t m = linear.out().padded, n = linear.in().padded;
+        spent += m * n;
+        saved += (m + n) * tokens_per_step;
+    }
+    return saved > spent;
 }
 
 LowRankAdapter::LowRankAdapter(const ModelContext& context, const Linear& linear, std::int64_t low_rank,
                                double scale)
+    : LowRankAdapter(context, linear, take_values(context, low_rank, linear.in()),
+                     take_gradients(context, low_rank, linear.in()), scale,
+                     merging_pays_in(context, {&linear, 1})) {}
+
+LowRankAdapter::LowRankAdapter(const ModelContext& context, const Linear& linear, Tensor a, Tensor d_a,
+                               double scale, bool merged)
     : scale_(scale),
-      merged_(merging_pays(linear.out().padded, linear.in().padded,
-                           context.config.data.global_batch / context.topology.dp_size() * context.seq_len)),
-      a_(make_factor(context, linear.name() + ".lora_A", low_rank, linear.in(),
-                     linear.split() == Split::row)),
-      b_(make_factor(context, linear.name() + ".lora_B", low_rank, linear.out(),
-                     linear.split() == Split::column)) {
+      merged_(merged),
+      a_(make_factor(linear.name() + ".lora_A", linear.in(), linear.split() == Split::row, a, d_a)),
+      b_(make_factor(linear.name() + ".lora_B", linear.out(), linear.split() == Split::column,
+                     take_values(context, a.dim(0), linear.out()),
+                     take_gradients(context, a.dim(0), linear.out()))),
+      products_(context, a, d_a, {{b_.value, b_.gradient, scale}}) {
     b_.transposed = true;
     const std::int64_t rows = linear.frozen_slice(context).kept, in = linear.in().padded;
-    z_ = context.arena.shared(context.dtype, {context.tokens(), low_rank});
     const auto bytes = static_cast<std::int64_t>(kernels::frozen_scratch_bytes(rows, in, context.dtype));
     merge_scratch_ = context.arena.shared(DType::i16, {(bytes + 1) / 2});
     full_precision_ = context.arena.shared(context.accumulate(), {rows, in});
 }
 
+SharedPairs make_shared_pairs(const ModelContext& context, std::span<const Linear> linears,
+                              std::int64_t low_rank, double scale) {
+    const auto count = static_cast<std::int64_t>(linears.size());
+    const Extent& in = linears.front().in();
+    const Tensor a = take_values(context, count * low_rank, in),
+                 d_a = take_gradients(context, count * low_rank, in);
+    const bool merged = merging_pays_in(context, linears);
+    SharedPairs result;
+    std::vector<LowRankProducts::Output> outputs;
+    for (std::int64_t i = 0; i < count; ++i) {
+        const std::int64_t first = i * low_rank;
+        auto pair = std::make_unique<LowRankAdapter>(context, linears[i], a.rows(first, low_rank),
+                                                     d_a.rows(first, low_rank), scale, merged);
+        outputs.push_back({pair->b().value, pair->b().gradient, scale});
+        result.pairs.push_back(std::move(pair));
+    }
+    result.products = std::make_unique<LowRankProducts>(context, a, d_a, std::move(outputs));
+    return result;
+}
+
 void LowRankAdapter::forward(const Linear& linear, Tensor x, Tensor y) {
-    matmul({.a = x, .b = linear.weight(), .c = y, .op_b = Op::transpose});
-    if (merged()) return;
-    matmul({.a = x, .b = a_.value, .c = z_, .op_b = Op::transpose});
-    matmul({.a = z_, .b = b_.value, .c = y, .alpha = scale_, .accumulate = true});
+    products_.forward({&linear, 1}, x, {&y, 1});
 }
 
 void LowRankAdapter::backward(const Linear& linear, Tensor x, Tensor d_y, Tensor d_x, Write write) {
-    matmul({.a = d_y, .b = linear.weight(), .c = d_x, .accumulate = write == Write::accumulate});
-    // Neighbouring products share their large operand, d_y or x, while it is still in a cache.
-    matmul({.a = d_y, .b = b_.value, .c = z_, .op_b = Op::transpose, .alpha = scale_});
-    matmul({.a = z_, .b = x, .c = a_.gradient, .op_a = Op::transpose, .accumulate = true});
-    if (!merged()) matmul({.a = z_, .b = a_.value, .c = d_x, .accumulate = true});
-    matmul({.a = x, .b = a_.value, .c = z_, .op_b = Op::transpose});
-    matmul({.a = z_, .b = d_y, .c = b_.gradient, .op_a = Op::transpose, .alpha = scale_, .accumulate = true});
+    products_.backward({&linear, 1}, x, {&d_y, 1}, d_x, write);
 }
 
 Cost LowRankAdapter::cost(const Linear& linear) const {

@@ -3,13 +3,16 @@
 // a cost model of the shapes decides.
 #pragma once
 
-#include "model/linear.hpp"
+#include "methods/parts/low_rank_products.hpp"
 
 namespace switchyard {
 
 class LowRankAdapter : public Adapter {
   public:
+    /// A pair for one linear, by itself.
     LowRankAdapter(const ModelContext&, const Linear&, std::int64_t low_rank, double scale);
+    /// A pair whose A and its gradient (r, in padded) are rows of tensors of a group.
+    LowRankAdapter(const ModelContext&, const Linear&, Tensor a, Tensor d_a, double scale, bool merged);
 
     void forward(const Linear&, Tensor x, Tensor y) override;
     void backward(const Linear&, Tensor x, Tensor d_y, Tensor d_x, Write) override;
@@ -32,12 +35,21 @@ class LowRankAdapter : public Adapter {
     double scale_;
     bool merged_;
     Parameter a_, b_;
-    Tensor z_;               // (N, r), shared
-    Tensor merge_scratch_;   // shared
-    Tensor full_precision_;  // (rows kept, in), shared: work space of subtract_from_base()
+    LowRankProducts products_;  // of this pair alone
+    Tensor merge_scratch_;      // shared
+    Tensor full_precision_;     // (rows kept, in), shared: work space of subtract_from_base()
 };
 
-/// True if merging, 2 m n r operations, costs less than it saves, 2 r (m + n) t for the t tokens of a step.
-bool merging_pays(std::int64_t m, std::int64_t n, std::int64_t tokens_per_step);
+/// A pair for each linear of a group, and their shared products.
+struct SharedPairs {
+    std::vector<std::unique_ptr<LowRankAdapter>> pairs;
+    std::unique_ptr<SharedProducts> products;
+};
+SharedPairs make_shared_pairs(const ModelContext&, std::span<const Linear>, std::int64_t low_rank,
+                              double scale);
+
+/// True if merging, 2 m n r operations for each linear of a group, costs less than it saves, 2 r (m + n) t
+/// each for the t tokens of a step.
+bool merging_pays(std::span<const Linear>, std::int64_t tokens_per_step);
 
 }  // namespace switchyard

@@ -36,7 +36,6 @@ const SideSwitch& side_of(const Switch& s, int side) {
 
 class SwitchLora : public LowRankMethod {
   public:
-    std::unique_ptr<Adapter> attach(const ModelContext&, Linear&) override;
     OwnershipPlan ownership(const ModelContext&, const Parameter&) override;
     void allocate(const ModelContext&, Transformer&, Optimizer&) override;
     void initialise(const ModelContext&) override;
@@ -46,6 +45,9 @@ class SwitchLora : public LowRankMethod {
     void visit_state(StateIo&, Optimizer&) override;
     std::vector<std::string> notes(const Config&) const override;
     std::vector<Traffic> plan_traffic(const Optimizer&, std::int64_t steps) const override;
+
+  protected:
+    void adapted(const ModelContext&) override;
 
   private:
     using Switches = std::vector<Switch>;  // one per matrix
@@ -96,20 +98,17 @@ SwitchSettings switch_settings(const ModelContext& context, const Linear& linear
     return switch_settings(context.config, linear.out().size, linear.in().size);
 }
 
-std::unique_ptr<Adapter> SwitchLora::attach(const ModelContext& context, Linear& linear) {
-    auto adapter = LowRankMethod::attach(context, linear);
-    LowRankAdapter* low_rank_adapter = adapted_.back().adapter;
-    const SwitchSettings s = switch_settings(context, linear);
-    if (s.low_rank >= s.num_candidates) return adapter;  // there is no candidate to switch to
+void SwitchLora::adapted(const ModelContext& context) {
+    const Adapted& x = adapted_.back();
+    const SwitchSettings s = switch_settings(context, *x.linear);
+    if (s.low_rank >= s.num_candidates) return;  // there is no candidate to switch to
     const auto bank = [&](int side) {
-        Parameter& factor = side == 0 ? low_rank_adapter->a() : low_rank_adapter->b();
+        Parameter& factor = side == 0 ? x.adapter->a() : x.adapter->b();
         const Comm& group = owner_group(context.topology, factor.tp_gradient);
-        const int number = adapted_.back().side_number[side];
-        return CandidateBank(factor, group, home_rule(context, number, group, s.low_rank), s.num_candidates);
+        return CandidateBank(factor, group, home_rule(context, x.side_number[side], group, s.low_rank),
+                             s.num_candidates);
     };
-    Matrix matrix{&linear, low_rank_adapter, SwitchSchedule(s, linear.name()), {bank(0), bank(1)}};
-    matrices_.push_back(std::move(matrix));
-    return adapter;
+    matrices_.push_back({x.linear, x.adapter, SwitchSchedule(s, x.linear->name()), {bank(0), bank(1)}});
 }
 
 OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter& parameter) {

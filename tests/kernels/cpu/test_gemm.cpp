@@ -106,10 +106,11 @@ TEST_P(GemmPaths, EqualTheNaiveProductOnViews) {
 
 TEST_P(GemmPaths, EqualTheNaiveProductForLongSums) {
     for (std::int64_t k : {2048, 2100, 3000})  // four or five pieces if the sum is cut, also with a remainder
-        for (bool accumulate : {false, true}) {
-            const Strided x(GetParam(), {48, 70, k, 8, 2, 4, true, false}, -0.75f, accumulate);
-            EXPECT_TRUE(close(x.result(), x.expected(), 2, k)) << "k " << k;
-        }
+        for (bool accumulate : {false, true})
+            for (bool turned : {false, true}) {
+                const Strided x(GetParam(), {48, 70, k, 8, 2, 4, turned, false}, -0.75f, accumulate);
+                EXPECT_TRUE(close(x.result(), x.expected(), 2, k)) << "k " << k << " turned " << turned;
+            }
 }
 
 /// Copy of a tensor that starts one element after an aligned address.

@@ -1,0 +1,62 @@
+// s multiplies products, never stored factors.
+#include "methods/parts/low_rank_products.hpp"
+
+namespace switchyard {
+
+using kernels::matmul;
+using kernels::Op;
+
+LowRankProducts::LowRankProducts(const ModelContext& context, Tensor a, Tensor d_a,
+                                 std::vector<Output> outputs)
+    : a_(a),
+      d_a_(d_a),
+      outputs_(std::move(outputs)),
+      z_(context.arena.shared(context.dtype, {a.dim(0), context.tokens()})) {}
+
+template <class Work>
+void LowRankProducts::each_pair(const Work& work) const {
+    std::int64_t first_slot = 0;
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+        const std::int64_t slots = outputs_[i].b.dim(0);
+        work(outputs_[i], z_.rows(first_slot, slots), i);
+        first_slot += slots;
+    }
+}
+
+void LowRankProducts::inputs_through_a(Tensor x) const {
+    matmul({.a = a_, .b = x, .c = z_, .op_b = Op::transpose});
+}
+
+void LowRankProducts::forward(std::span<const Linear> linears, Tensor x, std::span<const Tensor> y) {
+    for (std::size_t i = 0; i < linears.size(); ++i)
+        matmul({.a = x, .b = linears[i].weight(), .c = y[i], .op_b = Op::transpose});
+    if (linears.front().adapter()->merged()) return;
+    inputs_through_a(x);
+    each_pair([&](const Output& output, Tensor z, std::size_t i) {
+        matmul({.a = z,
+                .b = output.b,
+                .c = y[i],
+                .op_a = Op::transpose,
+                .alpha = output.scale,
+                .accumulate = true});
+    });
+}
+
+void LowRankProducts::backward(std::span<const Linear> linears, Tensor x, std::span<const Tensor> d_y,
+                               Tensor d_x, Write write) {
+    // Neighbouring products share their large operand, d_y or x, while it is still in a cache.
+    each_pair([&](const Output& output, Tensor z, std::size_t i) {
+        const bool accumulate = write == Write::accumulate || i > 0;
+        matmul({.a = d_y[i], .b = linears[i].weight(), .c = d_x, .accumulate = accumulate});
+        matmul({.a = output.b, .b = d_y[i], .c = z, .op_b = Op::transpose, .alpha = output.scale});
+    });
+    if (!linears.front().adapter()->merged())
+        matmul({.a = z_, .b = a_, .c = d_x, .op_a = Op::transpose, .accumulate = true});
+    matmul({.a = z_, .b = x, .c = d_a_, .accumulate = true});
+    inputs_through_a(x);
+    each_pair([&](const Output& output, Tensor z, std::size_t i) {
+        matmul({.a = z, .b = d_y[i], .c = output.d_b, .alpha = output.scale, .accumulate = true});
+    });
+}
+
+}  // namespace switchyard
