@@ -61,7 +61,7 @@ void ignore_file_size_signal();
 
 /// What to do when a transfer has failed, in messages that hold the error that these functions return.
 inline constexpr std::string_view reading_advice = "check that its file system works, then try again",
-                                  writing_advice = "free space there, or choose another place";
+                                  writing_advice = "free space, raise its limits, or choose another place";
 
 /// Transfer all bytes: short transfers and interruptions are continued, with signs of life. Return an empty
 /// text, or the error.
