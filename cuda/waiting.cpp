@@ -1,6 +1,7 @@
 // Asks again and again: as quick as the driver's own waiting, which asks as well, but cannot be left.
 #include "cuda/waiting.hpp"
 
+#include "core/last_calls.hpp"
 #include "cuda/runtime.hpp"
 
 namespace switchyard::cuda {
@@ -12,6 +13,7 @@ void (*watch)() = nullptr;
 
 template <class Ask>
 void wait_until_done(Ask ask) {
+    const WaitingForDevice waiting;
     for (int asked = 0;; ++asked) {
         const cudaError_t code = ask();
         if (code == cudaSuccess) return;

@@ -3,7 +3,6 @@
 #include "comm/collectives.hpp"
 
 #include "comm/timed_pending.hpp"
-#include "core/call_counts.hpp"
 #include "core/error.hpp"
 #include "cuda/comm/way.hpp"
 #include "cuda/runtime.hpp"
@@ -16,9 +15,10 @@ Pending start_all_reduce(const Comm& comm, Tensor tensor, Tensor scratch, Traffi
     internal_check(scratch.bytes() >= tensor.bytes() + 64 * static_cast<std::size_t>(comm.size()),
                    "all-reduce of {} bytes over {} ranks with a scratch of {} bytes", tensor.bytes(),
                    comm.size(), scratch.bytes());
-    count_call(Call::collective);
+    const CollectiveCall call =
+        begin_collective("all-reduce", group, comm, static_cast<double>(tensor.bytes()));
     traffic.add(group, all_reduce_bytes(static_cast<double>(tensor.bytes()), comm.size()));
-    return timed_pending(traffic, cuda::transport_of(comm).start_all_reduce(comm, tensor, scratch));
+    return timed_pending(traffic, call, cuda::transport_of(comm).start_all_reduce(comm, tensor, scratch));
 }
 
 Pending start_exchange(const Comm& comm, std::span<const Tensor> send, std::span<const Tensor> received,
@@ -27,10 +27,9 @@ Pending start_exchange(const Comm& comm, std::span<const Tensor> send, std::span
     internal_check(send.size() == ranks && received.size() == ranks,
                    "exchange of {} and {} parts over {} ranks", send.size(), received.size(), ranks);
     if (ranks == 1) return {};
-    count_call(Call::collective);
-    for (int p = 0; p < comm.size(); ++p)
-        if (p != comm.rank()) traffic.add(group, static_cast<double>(send[p].bytes()));
-    return timed_pending(traffic, cuda::transport_of(comm).start_exchange(comm, send, received));
+    const CollectiveCall call = begin_collective("exchange", group, comm, bytes_to_others(comm, send));
+    traffic.add(group, call.bytes);
+    return timed_pending(traffic, call, cuda::transport_of(comm).start_exchange(comm, send, received));
 }
 
 Pending start_all_gather(const Comm& comm, Tensor mine, Tensor all, Traffic& traffic, TrafficGroup group) {
@@ -44,9 +43,9 @@ Pending start_all_gather(const Comm& comm, Tensor mine, Tensor all, Traffic& tra
                                             cuda::compute_stream()));
         return {};
     }
-    count_call(Call::collective);
+    const CollectiveCall call = begin_collective("all-gather", group, comm, static_cast<double>(all.bytes()));
     traffic.add(group, all_gather_bytes(static_cast<double>(all.bytes()), comm.size()));
-    return timed_pending(traffic, cuda::transport_of(comm).start_all_gather(comm, mine, all));
+    return timed_pending(traffic, call, cuda::transport_of(comm).start_all_gather(comm, mine, all));
 }
 
 }  // namespace switchyard

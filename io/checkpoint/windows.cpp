@@ -1,6 +1,7 @@
 // What saving and loading share: rounds, and the messages of one.
 #include "io/checkpoint/windows.hpp"
 
+#include "core/last_calls.hpp"
 #include "io/checkpoint/window_messages.hpp"
 
 namespace switchyard {
@@ -24,6 +25,8 @@ std::vector<Bytes> exchange_messages(const Comm& comm, std::vector<Bytes>& sent)
     std::vector<std::uint64_t> sizes, sizes_here(ranks);
     for (const Bytes& bytes : sent) sizes.push_back(bytes.size);
     sizes[own] = 0;
+    const CollectiveCall call{"exchange of a checkpoint's parts", nullptr, ranks, 0};
+    note_collective(call, CollectiveState::awaited);
     SWITCHYARD_MPI(MPI_Alltoall(sizes.data(), 8, MPI_BYTE, sizes_here.data(), 8, MPI_BYTE, comm.handle()));
     for (int from = 0; from < ranks; ++from)
         if (from != own) received[from] = Bytes(sizes_here[from]);
@@ -37,6 +40,7 @@ std::vector<Bytes> exchange_messages(const Comm& comm, std::vector<Bytes>& sent)
         start_send(comm, sent[to].data.get(), sent[to].size, to, message_limit, requests);
     }
     requests.wait();
+    note_collective(call, CollectiveState::ended);
     return received;
 }
 

@@ -67,8 +67,8 @@ double extreme(const std::vector<double>& values, double sign) {
 
 std::uint64_t collectives_so_far = 0;
 
-void send_to_all(const Comm& comm, void* data, std::size_t bytes, int root) {
-    note_host_collective();
+void send_to_all(const Comm& comm, void* data, std::size_t bytes, int root, const char* group = nullptr) {
+    const HostCollective here({"broadcast", group, comm.size(), static_cast<double>(bytes)});
     if (comm.size() == 1) return;
     for (std::size_t offset = 0; offset < bytes; offset += message_limit)
         SWITCHYARD_MPI(MPI_Bcast(static_cast<std::byte*>(data) + offset,
@@ -82,8 +82,16 @@ std::uint64_t host_collectives() {
     return collectives_so_far;
 }
 
-void note_host_collective() {
+HostCollective::HostCollective(const char* name, const Comm& comm)
+    : HostCollective({name, nullptr, comm.size(), 0}) {}
+
+HostCollective::HostCollective(const CollectiveCall& call) : call_(call) {
     ++collectives_so_far;
+    if (call_.ranks > 1) note_collective(call_, CollectiveState::awaited);
+}
+
+HostCollective::~HostCollective() {
+    if (call_.ranks > 1) note_collective(call_, CollectiveState::ended);
 }
 
 double all_reduce_sum(const Comm& comm, double value) {
@@ -106,7 +114,7 @@ std::uint64_t all_reduce_sum_u64(const Comm& comm, std::uint64_t value) {
 
 std::vector<std::uint64_t> all_reduce_sum_u64(const Comm& comm, std::vector<std::uint64_t> values) {
     constexpr std::size_t most = message_limit / sizeof(std::uint64_t);
-    note_host_collective();
+    const HostCollective here("sum of values", comm);
     for (std::size_t begin = 0; comm.size() > 1 && begin < values.size(); begin += most)
         SWITCHYARD_MPI(MPI_Allreduce(MPI_IN_PLACE, values.data() + begin,
                                      static_cast<int>(std::min(most, values.size() - begin)), MPI_UINT64_T,
@@ -130,12 +138,12 @@ void broadcast(const Comm& comm, std::span<std::int32_t> values, Traffic& traffi
     count_call(Call::collective);
     traffic.add(group, broadcast_bytes(static_cast<double>(values.size_bytes()), comm.size()));
     if (traffic.waits) traffic.waits->begin();
-    send_to_all(comm, values.data(), values.size_bytes(), 0);
+    send_to_all(comm, values.data(), values.size_bytes(), 0, name_of(group));
     if (traffic.waits) traffic.waits->end();
 }
 
 std::vector<std::string> gather(const Comm& comm, const std::string& mine) {
-    note_host_collective();
+    const HostCollective here("gather of texts", comm);
     if (comm.size() == 1) return {mine};
     std::vector<int> sizes(comm.size()), offsets(comm.size());
     const int size = static_cast<int>(mine.size());
@@ -151,7 +159,7 @@ std::vector<std::string> gather(const Comm& comm, const std::string& mine) {
 }
 
 void barrier(const Comm& comm) {
-    note_host_collective();
+    const HostCollective here("barrier", comm);
     if (comm.size() > 1) SWITCHYARD_MPI(MPI_Barrier(comm.handle()));
 }
 
@@ -200,7 +208,7 @@ void agree(const Comm& comm, const Outcome& outcome) {
     };
     const bool ok = outcome.kind == Kind::none;
     Verdict verdict{ok ? comm.size() : comm.rank(), !ok};
-    note_host_collective();
+    const HostCollective here("agreement", comm);
     if (comm.size() > 1) {
         const Verdict mine = verdict;
         const WaitingForOthers waiting;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "comm/comm.hpp"
+#include "core/last_calls.hpp"
 #include "core/tensor.hpp"
 
 namespace switchyard {
@@ -40,14 +41,27 @@ class Requests {
 /// Collectives of host values (agreements, broadcasts, sums) that this process took part in so far, also
 /// where it was alone.
 std::uint64_t host_collectives();
-void note_host_collective();
+
+/// A collective of host values while it goes on: it is counted, and the watchdog knows of it.
+class HostCollective {
+  public:
+    /// `name` is a literal.
+    HostCollective(const char* name, const Comm&);
+    HostCollective(const CollectiveCall&);
+    ~HostCollective();
+    HostCollective(const HostCollective&) = delete;
+    HostCollective& operator=(const HostCollective&) = delete;
+
+  private:
+    CollectiveCall call_;
+};
 
 /// The values `mine` of all ranks, in rank order. For small values without pointers.
 template <class T>
 std::vector<T> gather_values(const Comm& comm, const T& mine) {
     static_assert(std::is_trivially_copyable_v<T>);
     std::vector<T> all(static_cast<std::size_t>(comm.size()), mine);
-    note_host_collective();
+    const HostCollective here("all-gather of values", comm);
     if (comm.size() > 1)
         SWITCHYARD_MPI(
             MPI_Allgather(&mine, sizeof(T), MPI_BYTE, all.data(), sizeof(T), MPI_BYTE, comm.handle()));

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/last_calls.hpp"
 #include "core/phase.hpp"
 
 namespace switchyard {
@@ -45,7 +46,9 @@ inline bool counting_calls() {
 inline void count_call(Call call) {
     if (detail::counting_calls) detail::note_call(call, nullptr);
 }
+/// Counts the call and notes it for the watchdog; `name` is __func__.
 inline void count_kernel(const char* name) {
+    note_kernel(name);
     if (detail::counting_calls) detail::note_call(Call::kernel, name);
 }
 

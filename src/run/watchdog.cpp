@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "core/last_calls.hpp"
 #include "core/output.hpp"
 #include "core/sign_of_life.hpp"
 #include "core/timer.hpp"
@@ -57,10 +58,12 @@ void Watchdog::watch() {
                           std::chrono::duration<double>(std::min({look_s, limit_s - silent_s, left_s})));
     }
     if (stop_) return;
+    const std::string where = text_of(last_calls());
     const std::string message = fmt::format(
-        "no progress for {:.0f} s, last event: {}{} (this rank or one it waits for is stuck; ending all "
+        "no progress for {:.0f} s, last event: {}{} ({}this rank or one it waits for is stuck; ending all "
         "ranks); look at the rank whose last event is the earliest, or raise run.hang_timeout",
-        silent_s, last.doing, last.step < 0 ? "" : fmt::format(" in step {}", last.step));
+        silent_s, last.doing, last.step < 0 ? "" : fmt::format(" in step {}", last.step),
+        where.empty() ? "" : where + "; ");
     print_error("[rank {}] {}", rank_, message);
     std::signal(SIGALRM, SIG_DFL);  // ends the process should the file system hang as well
     ::alarm(8);

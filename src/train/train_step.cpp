@@ -5,6 +5,7 @@
 
 #include "core/call_counts.hpp"
 #include "core/error.hpp"
+#include "core/last_calls.hpp"
 #include "core/trace.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/reductions.hpp"
@@ -26,10 +27,11 @@ class Phases {
   public:
     Phases(PhaseTimer& timer, Traffic& traffic, Phase first) : timer_(timer), traffic_(traffic), now_(first) {
         traffic_.waits = &timer_.waits();
-        backend::begin_range(name_of(now_));
+        enter();
     }
     ~Phases() {
         backend::end_range();
+        note_phase(nullptr);
         traffic_.waits = nullptr;
     }
     Phases(const Phases&) = delete;
@@ -38,11 +40,17 @@ class Phases {
     void begin(Phase next) {
         end();
         backend::end_range();
-        backend::begin_range(name_of(now_ = next));
+        now_ = next;
+        enter();
     }
     void end() { timer_.lap(now_); }
 
   private:
+    void enter() const {
+        note_phase(name_of(now_));
+        backend::begin_range(name_of(now_));
+    }
+
     PhaseTimer& timer_;
     Traffic& traffic_;
     Phase now_;

@@ -404,6 +404,9 @@ class Faults(Errors):
         self.assertEqual(len(messages), len(MESSAGE.findall(output)), output)
         for text in messages.values():
             self.assertRegex(text, r"^no progress for \d+ s, last event: [a-z ]+ in step 7 \(.+\); .*run.hang_timeout$")
+        self.assertIn("last collective: ", messages["1"])
+        if "0" in messages:
+            self.assertRegex(messages["0"], r"\(phase \w+, last kernel: \w+, last collective: .+ over 2 ranks, the host waits for it; ")
         self.assert_nobody_left()
         self.assertIn("no progress", run.status()["reason"])
         self.assert_kept(run)

@@ -1,5 +1,6 @@
-// The watchdog ends a silent process in order, even if the last words fail, and leaves a process alone that
-// waits for others.
+// The watchdog ends a silent process in order, says what it called last, even if the last words fail, and
+// leaves a process alone that waits for others.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -8,6 +9,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "core/call_counts.hpp"
+#include "core/last_calls.hpp"
 #include "core/sign_of_life.hpp"
 #include "run/stop_requests.hpp"
 #include "run/watchdog.hpp"
@@ -38,6 +41,42 @@ TEST_F(WatchdogDeathTest, SilenceEndsTheProcessWithItsLastEvent) {
     EXPECT_EXIT(
         hang(), ::testing::ExitedWithCode(1),
         "\\[rank 3\\] no progress for .* s, last event: forward in step 7 \\(.*\\); .*run.hang_timeout");
+}
+
+/// A device that hangs lets the host go on to the end of a step; what it called last is all that is known.
+TEST_F(WatchdogDeathTest, SilenceNamesTheLastCalls) {
+    const auto hang = [] {
+        std::optional<WaitingForOthers> not_yet(std::in_place);
+        const Watchdog watchdog(soon_s, 1);
+        note_phase("backward");
+        count_kernel("matmul");
+        count_kernel("rope");
+        const CollectiveCall first{"all-reduce", "activations", 4, 3 << 20},
+            second{"all-gather", "frozen", 2, 0};
+        note_collective(first, CollectiveState::begun);
+        note_collective(second, CollectiveState::begun);
+        note_collective(first, CollectiveState::awaited);
+        const WaitingForDevice waiting;
+        not_yet.reset();
+        silence();
+    };
+    EXPECT_EXIT(
+        hang(), ::testing::ExitedWithCode(1),
+        "last event: start \\(phase backward, last kernel: rope, last collective: all-reduce of "
+        "activations, 3.00 MiB over 4 ranks, the host waits for it, the host waits for the device; this "
+        "rank or one it waits for is stuck; ending all ranks\\); look");
+}
+
+TEST(LastCalls, AreForgottenWhenTheyEnd) {
+    EXPECT_EQ(text_of(LastCalls{}), "");
+    note_phase("data");
+    { const WaitingForDevice waiting; }
+    note_collective({"broadcast", nullptr, 2, 0}, CollectiveState::ended);
+    EXPECT_THAT(text_of(last_calls()),
+                ::testing::EndsWith("last collective: broadcast over 2 ranks, the host has gone on"));
+    EXPECT_THAT(text_of(last_calls()), ::testing::StartsWith("phase data"));
+    note_phase(nullptr);
+    EXPECT_THAT(text_of(last_calls()), ::testing::Not(::testing::HasSubstr("phase")));
 }
 
 TEST_F(WatchdogDeathTest, LastWordsMayThrow) {

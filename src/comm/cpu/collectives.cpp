@@ -7,7 +7,6 @@
 #include "comm/collectives_choice.hpp"
 #include "comm/messages.hpp"
 #include "comm/timed_pending.hpp"
-#include "core/call_counts.hpp"
 #include "core/error.hpp"
 
 namespace switchyard {
@@ -22,11 +21,12 @@ void deliver_locally(Tensor from, Tensor to) {
 Pending start_all_reduce(const Comm& comm, Tensor tensor, Tensor scratch, Traffic& traffic,
                          TrafficGroup group) {
     if (comm.size() == 1 || tensor.empty()) return {};
-    count_call(Call::collective);
+    const CollectiveCall call =
+        begin_collective("all-reduce", group, comm, static_cast<double>(tensor.bytes()));
     traffic.add(group, all_reduce_bytes(static_cast<double>(tensor.bytes()), comm.size()));
     auto reduction = std::make_shared<OrderedReduction>(comm, tensor, scratch, message_limit);
     reduction->scatter();
-    return timed_pending(traffic, [reduction] { reduction->finish(); });
+    return timed_pending(traffic, call, [reduction] { reduction->finish(); });
 }
 
 Pending start_exchange(const Comm& comm, std::span<const Tensor> send, std::span<const Tensor> received,
@@ -35,7 +35,8 @@ Pending start_exchange(const Comm& comm, std::span<const Tensor> send, std::span
     internal_check(send.size() == ranks && received.size() == ranks,
                    "exchange of {} and {} parts over {} ranks", send.size(), received.size(), ranks);
     if (ranks == 1) return {};
-    count_call(Call::collective);
+    const CollectiveCall call = begin_collective("exchange", group, comm, bytes_to_others(comm, send));
+    traffic.add(group, call.bytes);
     auto requests = std::make_shared<Requests>();
     // Each rank begins with another peer, so that no rank is flooded.
     for (int away = 1; away < comm.size(); ++away) {
@@ -45,9 +46,8 @@ Pending start_exchange(const Comm& comm, std::span<const Tensor> send, std::span
     for (int away = 1; away < comm.size(); ++away) {
         const int to = (comm.rank() + away) % comm.size();
         start_send(comm, send[to].raw(), send[to].bytes(), to, message_limit, *requests);
-        traffic.add(group, static_cast<double>(send[to].bytes()));
     }
-    return timed_pending(traffic, [requests] { requests->wait(); });
+    return timed_pending(traffic, call, [requests] { requests->wait(); });
 }
 
 Pending start_all_gather(const Comm& comm, Tensor mine, Tensor all, Traffic& traffic, TrafficGroup group) {
@@ -57,11 +57,11 @@ Pending start_all_gather(const Comm& comm, Tensor mine, Tensor all, Traffic& tra
         deliver_locally(mine, all);
         return {};
     }
-    count_call(Call::collective);
+    const CollectiveCall call = begin_collective("all-gather", group, comm, static_cast<double>(all.bytes()));
     traffic.add(group, all_gather_bytes(static_cast<double>(all.bytes()), comm.size()));
     auto requests = std::make_shared<Requests>();
     start_gather_parts(comm, mine.raw(), all.raw(), mine.bytes(), message_limit, *requests);
-    return timed_pending(traffic, [requests] { requests->wait(); });
+    return timed_pending(traffic, call, [requests] { requests->wait(); });
 }
 
 void choose_collectives(const CollectivesChoice& choice) {
