@@ -10,6 +10,7 @@
 
 #include "fibers.hpp"
 #include "host_product.hpp"
+#include "stream_log.hpp"
 
 struct EmulatedProducts {};
 struct EmulatedLayout {
@@ -275,6 +276,6 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t prod
     for (int i = 0; i < 4; ++i)
         if (reinterpret_cast<std::uintptr_t>(matrices[i]) % chosen.alignments[i])
             return CUBLAS_STATUS_NOT_SUPPORTED;
-    emulation::enqueue_work(stream, [job] { execute(job); });
+    emulation::enqueue_work(stream, "product", [job] { execute(job); });
     return CUBLAS_STATUS_SUCCESS;
 }

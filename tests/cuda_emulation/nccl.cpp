@@ -19,6 +19,7 @@
 #include "core/bf16.hpp"
 #include "fibers.hpp"
 #include "host_mpi.hpp"
+#include "stream_log.hpp"
 
 struct EmulatedNccl {
     MPI_Comm comm = MPI_COMM_NULL;
@@ -122,9 +123,9 @@ void require_device_memory(const void* start, std::size_t bytes, const char* cal
                          bytes);
 }
 
-void enqueue(ncclComm_t comm, cudaStream_t stream, std::function<void()> work) {
+void enqueue(ncclComm_t comm, cudaStream_t stream, Kind kind, std::function<void()> work) {
     ++emulation::nccl_work_waiting;
-    emulation::enqueue_work(stream, [comm, work = std::move(work)] {
+    emulation::enqueue_work(stream, names[kind], [comm, work = std::move(work)] {
         --emulation::nccl_work_waiting;
         if (!comm->aborted) work();
     });
@@ -173,7 +174,8 @@ void close_group() {
         for (const Transfer& t : transfers)
             (t.comm == first.comm && t.stream == first.stream ? together : rest).push_back(t);
         transfers = rest;
-        enqueue(first.comm, first.stream, [comm = first.comm, together] { run_group(*comm, together); });
+        enqueue(first.comm, first.stream, group,
+                [comm = first.comm, together] { run_group(*comm, together); });
     }
 }
 
@@ -362,13 +364,13 @@ ncclResult_t ncclRecv(void* data, std::size_t count, ncclDataType_t type, int pe
 ncclResult_t ncclAllGather(const void* mine, void* all, std::size_t count, ncclDataType_t type,
                            ncclComm_t comm, cudaStream_t stream) {
     if (!comm) return ncclInvalidArgument;
-    enqueue(comm, stream, [=] { run_all_gather(*comm, mine, all, count, type); });
+    enqueue(comm, stream, all_gather, [=] { run_all_gather(*comm, mine, all, count, type); });
     return ncclSuccess;
 }
 
 ncclResult_t ncclAllReduce(const void* values, void* sums, std::size_t count, ncclDataType_t type,
                            ncclRedOp_t, ncclComm_t comm, cudaStream_t stream) {
     if (!comm || type == ncclUint8) return ncclInvalidArgument;
-    enqueue(comm, stream, [=] { run_all_reduce(*comm, values, sums, count, type); });
+    enqueue(comm, stream, all_reduce, [=] { run_all_reduce(*comm, values, sums, count, type); });
     return ncclSuccess;
 }

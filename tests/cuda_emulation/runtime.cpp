@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -12,11 +13,13 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "device_memory.hpp"
 #include "fibers.hpp"
+#include "stream_log.hpp"
 
 namespace {
 
@@ -94,9 +97,20 @@ void reach(EmulatedStream& stream, std::uint64_t position) {
     run_to(stream, position);
 }
 
-void enqueue(cudaStream_t stream, Work work) {
+std::string place(const EmulatedStream& stream, std::uint64_t position) {
+    const auto found = std::find(streams().begin(), streams().end(), &stream);
+    return std::to_string(found - streams().begin()) + " " + std::to_string(position);
+}
+
+void log_host(const EmulatedStream& stream, std::uint64_t position) {
+    if (emulation::logging_streams() && stream.done < position)
+        emulation::log_streams("host " + place(stream, position));
+}
+
+void enqueue(cudaStream_t stream, const std::string& name, Work work) {
     const std::lock_guard lock(mutex);
     if (!stream) emulation::error(emulation::Where::current(), "work on the default stream");
+    if (emulation::logging_streams()) emulation::log_streams(place(*stream, stream->end() + 1) + " " + name);
     stream->waiting.push_back(std::move(work));
     if (stream->waiting.size() > most_waiting && !stream->running)
         reach(*stream, stream->done + most_waiting / 2);
@@ -117,14 +131,19 @@ void emulation::enqueue_kernel(cudaStream_t stream, std::int64_t blocks, int thr
     static std::uint64_t launched = 0;
     check_launch(blocks, threads, shared_bytes);
     if (++launched == endless)
-        return enqueue(stream, [] {
+        return enqueue(stream, "kernel", [] {
             for (;;) ::pause();
         });
-    enqueue(stream, [=, body = std::move(body)] { run_kernel(blocks, threads, shared_bytes, body); });
+    enqueue(stream, "kernel",
+            [=, body = std::move(body)] { run_kernel(blocks, threads, shared_bytes, body); });
 }
 
 void emulation::enqueue_work(cudaStream_t stream, std::function<void()> work) {
-    enqueue(stream, std::move(work));
+    enqueue(stream, "work", std::move(work));
+}
+
+void emulation::enqueue_work(cudaStream_t stream, const char* name, std::function<void()> work) {
+    enqueue(stream, name, std::move(work));
 }
 
 namespace {
@@ -215,19 +234,23 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     const std::lock_guard lock(mutex);
+    log_host(*stream, stream->end());
     reach(*stream, stream->end());
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     const std::lock_guard lock(mutex);
+    log_host(*stream, stream->end());
     if (!stream->running) reach(*stream, stream->done + 1);  // someone who asks again and again sees it end
     return result(stream->waiting.empty() ? cudaSuccess : cudaErrorNotReady);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     const std::lock_guard lock(mutex);
-    if (event->point) enqueue(stream, [point = event->point] { run_to(*point->stream, point->position); });
+    if (event->point)
+        enqueue(stream, "waits " + place(*event->point->stream, event->point->position),
+                [point = event->point] { run_to(*point->stream, point->position); });
     return cudaSuccess;
 }
 
@@ -244,12 +267,13 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     const std::lock_guard lock(mutex);
     event->point = std::make_shared<Point>(Point{stream, stream->end() + 1, 0});
-    enqueue(stream, [point = event->point] { point->time_s = seconds_now(); });
+    enqueue(stream, "event", [point = event->point] { point->time_s = seconds_now(); });
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     const std::lock_guard lock(mutex);
+    if (event->point) log_host(*event->point->stream, event->point->position);
     if (event->point) reach(*event->point->stream, event->point->position);
     return cudaSuccess;
 }
@@ -258,6 +282,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
     const std::lock_guard lock(mutex);
     if (!event->point) return cudaSuccess;
     EmulatedStream& stream = *event->point->stream;
+    log_host(stream, event->point->position);
     if (!stream.running && stream.done < event->point->position) reach(stream, stream.done + 1);
     return result(stream.done < event->point->position ? cudaErrorNotReady : cudaSuccess);
 }
@@ -288,7 +313,11 @@ cudaError_t cudaFree(void* memory) {
 
 cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {
     const std::lock_guard lock(mutex);
-    if (::posix_memalign(memory, 4096, bytes) != 0) return result(cudaErrorMemoryAllocation);
+    std::size_t held = 0;
+    for (const auto& [start, size] : pinned) held += size;
+    if (held + bytes > number_of("CUDA_EMULATION_PINNED", std::uint64_t{1} << 40) ||
+        ::posix_memalign(memory, 4096, bytes) != 0)
+        return result(cudaErrorMemoryAllocation);
     pinned[static_cast<unsigned char*>(*memory)] = bytes;
     return cudaSuccess;
 }
@@ -325,10 +354,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
         emulation::error(emulation::Where::current(), "cudaMemcpyAsync between places that overlap");
     if (!from_device && !is_pinned(from, bytes)) {
         auto staged = std::make_shared<std::vector<unsigned char>>(first, first + bytes);
-        enqueue(stream, [=] { std::memcpy(to, staged->data(), bytes); });
+        enqueue(stream, "copy", [=] { std::memcpy(to, staged->data(), bytes); });
         return cudaSuccess;
     }
-    enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+    enqueue(stream, "copy", [=] { std::memcpy(to, from, bytes); });
     return to_device || is_pinned(to, bytes) ? cudaSuccess : cudaStreamSynchronize(stream);
 }
 
@@ -336,7 +365,7 @@ cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStre
     const std::lock_guard lock(mutex);
     if (bytes == 0) return cudaSuccess;
     if (!emulation::is_device_memory(memory, bytes)) return result(cudaErrorInvalidValue);
-    enqueue(stream, [=] { std::memset(memory, value, bytes); });
+    enqueue(stream, "set", [=] { std::memset(memory, value, bytes); });
     return cudaSuccess;
 }
 

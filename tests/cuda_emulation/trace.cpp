@@ -7,6 +7,7 @@
 
 #include "emulation.hpp"
 #include "fibers.hpp"
+#include "stream_log.hpp"
 
 namespace {
 
@@ -17,11 +18,13 @@ int depth = 0;
 
 int nvtxRangePushA(const char* name) {
     if (printing) std::fprintf(stderr, "range %s %d\n", name, depth);
+    emulation::log_streams(std::string("range ") + name);
     return depth++;
 }
 
 int nvtxRangePop() {
     if (depth == 0) emulation::error(emulation::Where::current(), "a range ends that has not begun");
+    emulation::log_streams("range ends");
     return --depth;
 }
 

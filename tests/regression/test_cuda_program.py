@@ -14,6 +14,34 @@ from support import program  # noqa: E402
 OF_A_STEP = ["optimizer", "data", "forward", "backward", "optimizer", "switching"]
 
 
+def overlaps_of_gathers(lines):
+    """From a log of streams (tests/cuda_emulation/stream_log.hpp): for each gather of a forward or backward phase the products
+    that the compute stream has between what the gather waits for and its own wait for the gather; and waits of the host there."""
+    compute, communication = "0", "1"
+    products, waits, gathers, host_waits, ranges, follows = [], [], [], [], [], 0
+    for line in lines:
+        words = line.split()
+        if words[0] == "range":
+            ranges.pop() if words[1] == "ends" else ranges.append(words[1])
+            continue
+        inside = any(phase in ("forward", "backward") for phase in ranges)
+        if words[0] == "host":
+            host_waits += [line] * inside
+        elif words[0] == compute and words[2] == "product":
+            products.append(int(words[1]))
+        elif words[0] == compute and words[2:4] == ["waits", communication]:
+            waits.append((int(words[1]), int(words[4])))
+        elif words[0] == communication and words[2:4] == ["waits", compute]:
+            follows = max(follows, int(words[4]))
+        elif words[0] == communication and words[2] == "ncclAllGather" and inside:
+            gathers.append((int(words[1]), follows))
+    overlaps = []
+    for number, begin in gathers:
+        end = min(at for at, until in waits if until >= number)
+        overlaps.append(sum(begin < product < end for product in products))
+    return overlaps, host_waits
+
+
 class CudaProgram(program.Test):
     def command(self, *words, **environment):
         return subprocess.run([program.BUILD / program.TRAINER, *map(str, words)], env={**program.ENVIRONMENT, **environment},
@@ -86,6 +114,26 @@ class CudaProgram(program.Test):
             expected = rf"no progress for \d+ s, last event: \w+ in step \d+ \(phase \w+, last kernel: \w+{collective}, the host waits for the device; "
             self.assertRegex(output, expected)
             self.assert_status(run, "failed", ", the host waits for the device; ")
+
+    def test_frozen_weights_are_gathered_while_the_block_before_computes(self):
+        """By what the program asks of streams: a gather waits for the compute stream, and that for the gather, but between the
+        two points the compute stream has the products of a block; and the host waits for neither. The first block of a pass
+        over fresh weights has none before it."""
+        layers, steps = 4, 2
+        run = self.short_run(**{"data.global_batch": 4, "model.num_layers": layers, "run.stop_step": steps, "parallel.shard_frozen": "true"})
+        run.environment |= {"CUDA_EMULATION_DEVICES": "2", "CUDA_EMULATION_STREAMS": self.folder / "streams"}
+        self.assert_trains(run, ranks=2, parallel__collectives="nccl")
+        logs = list(self.folder.glob("streams.*"))
+        self.assertEqual(len(logs), 2)
+        for log in logs:
+            overlaps, host_waits = overlaps_of_gathers(log.read_text().splitlines())
+            self.assertEqual(host_waits, [])
+            of_a_block = 7
+            # Forward and backward of the first micro-batch, less what is still there at the turn; the second likewise.
+            gathers = steps * of_a_block * (2 * (layers - 1) + 2 * (layers - 2))
+            self.assertEqual(len(overlaps), gathers)
+            alone = [products for products in overlaps if products < of_a_block]
+            self.assertEqual(alone, [0] * of_a_block * steps, "of the first block of each step")
 
     def test_a_profiler_sees_the_phases_and_the_steps_asked_for(self):
         run = self.short_run(**{"run.trace_steps": "2:3"})
