@@ -1,10 +1,8 @@
 #include "cuda/runtime.hpp"
 
-#include <algorithm>
 #include <cstdlib>
 #include <map>
 
-#include "core/backend_memory.hpp"
 #include "core/error.hpp"
 
 namespace switchyard::cuda {
@@ -23,8 +21,6 @@ struct Device {
     int number = 0;
     cudaDeviceProp properties{};
     cudaStream_t compute = nullptr, communication = nullptr, copy = nullptr;
-    std::byte* workspace = nullptr;
-    std::size_t workspace_bytes = 0;
     std::map<const void*, std::size_t> shared_bytes;  // that kernels may use
 };
 
@@ -83,23 +79,6 @@ const cudaDeviceProp& device_properties() {
 
 int multiprocessors() {
     return device().properties.multiProcessorCount;
-}
-
-void* workspace(std::size_t bytes) {
-    Device& d = device();
-    if (bytes <= d.workspace_bytes) return d.workspace;
-    constexpr std::size_t least = std::size_t{4} << 20;  // so that few steps see it grow
-    bytes = std::max({bytes, least, 2 * d.workspace_bytes});
-    // cudaFree waits for the kernels that use the smaller one.
-    if (d.workspace) backend::release(d.workspace);
-    d.workspace = backend::allocate(bytes);
-    d.workspace_bytes = d.workspace ? bytes : 0;
-    require(d.workspace != nullptr,
-            "out of GPU memory: {} bytes of workspace are not there; use a smaller data.micro_batch, a "
-            "larger tp, or "
-            "run.recompute=true",
-            bytes);
-    return d.workspace;
 }
 
 void allow_shared_bytes(const void* kernel, std::size_t bytes) {

@@ -1,4 +1,4 @@
-// The device of this rank, its streams and its workspace. All are made when first asked for, so that commands
+// The device of this rank and its streams. All are made when first asked for, so that commands
 // which need no device run where there is none.
 #pragma once
 
@@ -18,21 +18,13 @@ void check_call(cudaError_t, const char* call, const std::source_location&);
 cudaStream_t compute_stream();
 /// Collectives. Ordered with the compute stream by events (see collectives.cu).
 cudaStream_t communication_stream();
-/// Copies to the host beside the step: saving in the background.
+/// Copies to the host, which pack kernels of the compute stream run beside.
 cudaStream_t copy_stream();
 
 /// The device of this rank, chosen by its number among the ranks of its node.
 int device_number();
 const cudaDeviceProp& device_properties();
 int multiprocessors();
-
-/// Device memory for one call: at least `bytes`, aligned to 256, undefined content, valid until the next call
-/// of workspace(). On the compute stream alone. It grows in the first steps and is then not allocated again.
-void* workspace(std::size_t bytes);
-template <class T>
-T* workspace_of(std::int64_t count) {
-    return static_cast<T*>(workspace(static_cast<std::size_t>(count) * sizeof(T)));
-}
 
 /// Lets a kernel use more than 48 KiB of shared memory; asked once for each kernel.
 void allow_shared_bytes(const void* kernel, std::size_t bytes);

@@ -4,6 +4,7 @@
 #include "core/call_counts.hpp"
 #include "cuda/kernels/items.cuh"
 #include "cuda/kernels/row_places.cuh"
+#include "cuda/workspace.hpp"
 #include "kernels/adamw.hpp"
 
 namespace switchyard::kernels {

@@ -6,6 +6,7 @@
 
 #include "core/call_counts.hpp"
 #include "cuda/kernels/chunks.cuh"
+#include "cuda/workspace.hpp"
 #include "kernels/cross_entropy.hpp"
 #include "kernels/model_checks.hpp"
 

@@ -16,18 +16,14 @@
 #include <map>
 #include <source_location>
 
-#include "core/backend_memory.hpp"
 #include "core/call_counts.hpp"
 #include "core/error.hpp"
-#include "core/units.hpp"
 #include "cuda/runtime.hpp"
+#include "cuda/workspace.hpp"
 #include "kernels/product_sizes.hpp"
 
 namespace switchyard::kernels {
 namespace {
-
-/// The size that NVIDIA recommends for Hopper; fixed, because the choice of an algorithm depends on it.
-constexpr std::size_t workspace_bytes = std::size_t{32} << 20;
 
 void check_call(cublasStatus_t status, const char* call, const std::source_location& where) {
     internal_check(status == CUBLAS_STATUS_SUCCESS, "cuBLASLt: {}: {} ({}:{})", call,
@@ -60,18 +56,6 @@ cublasLtHandle_t library() {
         return created;
     }();
     return handle;
-}
-
-std::byte* product_workspace() {
-    static std::byte* const memory = [] {
-        std::byte* allocated = backend::allocate(workspace_bytes);
-        require(allocated != nullptr,
-                "out of memory: the products need a workspace of {} on the device (none is left); use more "
-                "ranks, a larger tp or a smaller data.micro_batch",
-                bytes_text(workspace_bytes));
-        return allocated;
-    }();
-    return memory;
 }
 
 cudaDataType type_of(DType dtype) {
@@ -118,7 +102,7 @@ cublasLtMatmulPreference_t preference(const Kind& kind) {
     const auto set = [&](cublasLtMatmulPreferenceAttributes_t attribute, auto value) {
         SWITCHYARD_CUBLAS(cublasLtMatmulPreferenceSetAttribute(created, attribute, &value, sizeof value));
     };
-    set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{workspace_bytes});
+    set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, std::uint64_t{cuda::usual_workspace_bytes});
     set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, std::uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, kind.alignment[1]);
     set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, kind.alignment[0]);
@@ -172,8 +156,8 @@ void matmul(const Matmul& p) {
     count_call(Call::launch);
     SWITCHYARD_CUBLAS(cublasLtMatmul(library(), plan.product, factors[0], p.b.raw(), plan.b, p.a.raw(),
                                      plan.a, factors[1], p.c.raw(), plan.c, p.c.raw(), plan.c,
-                                     &plan.algorithm, product_workspace(), workspace_bytes,
-                                     cuda::compute_stream()));
+                                     &plan.algorithm, cuda::workspace(cuda::usual_workspace_bytes),
+                                     cuda::usual_workspace_bytes, cuda::compute_stream()));
 }
 
 /// Grows with the device: 8,192 on an H100, 1.5 ms. f32 and f64 are slower by 10 and more.

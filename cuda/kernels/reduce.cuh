@@ -11,6 +11,7 @@
 
 #include "cuda/kernels/items.cuh"
 #include "cuda/kernels/row_places.cuh"
+#include "cuda/workspace.hpp"
 
 namespace switchyard::kernels {
 

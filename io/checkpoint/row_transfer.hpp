@@ -1,12 +1,10 @@
-// Rows of tensors to and from host memory, as many at a time as a staging tensor holds: one kernel call and
-// one transfer for all of them, or the transfer alone where the rows follow each other already.
+// Rows of tensors, wherever they lie, to and from host memory.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <span>
 
-#include "core/arena.hpp"
 #include "kernels/rows.hpp"
 
 namespace switchyard {
@@ -14,20 +12,9 @@ namespace switchyard {
 /// Where a row lies: one row of a tensor, or some of its columns.
 using RowPlace = std::function<kernels::RowPart(std::int32_t row)>;
 
-class RowTransfer {
-  public:
-    /// host (rows, cols) of `dtype` <- the rows, converted.
-    void get(const RowPlace&, std::span<const std::int32_t> rows, std::int64_t cols, DType dtype,
-             std::byte* host);
-    /// The reverse.
-    void set(const RowPlace&, std::span<const std::int32_t> rows, std::int64_t cols, DType dtype,
-             const std::byte* host);
-
-  private:
-    Tensor staging(std::int64_t rows, std::int64_t cols, DType dtype);
-
-    Arena memory_;
-    Tensor bytes_;
-};
+/// host (rows, columns of one) of `dtype` <- the rows, converted.
+void get_rows(const RowPlace&, std::span<const std::int32_t> rows, DType dtype, std::byte* host);
+/// The reverse.
+void set_rows(const RowPlace&, std::span<const std::int32_t> rows, DType dtype, const std::byte* host);
 
 }  // namespace switchyard

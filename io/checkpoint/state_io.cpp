@@ -88,16 +88,14 @@ bool shared(const DistributedRows& d, int ranks) {
 }  // namespace
 
 struct StateIo::Scratch {
-    RowTransfer transfer;
     ScratchMemory converted, transposed;
 
     /// Rows [first, first + count) of the dataset, which are columns of the tensors' rows if it is
     /// transposed.
     void get(const HeldRows& x, std::int64_t first, std::int64_t count, std::byte* packed) {
-        if (!x.transposed)
-            return transfer.get(x.from, std::span(x.held).subspan(first, count), x.cols, x.dtype, packed);
+        if (!x.transposed) return get_rows(x.from, std::span(x.held).subspan(first, count), x.dtype, packed);
         std::byte* const columns = transposed.of(x.held.size() * count * size_of(x.dtype));
-        transfer.get(columns_of(x.from, first, count), x.held, count, x.dtype, columns);
+        get_rows(columns_of(x.from, first, count), x.held, x.dtype, columns);
         transpose(columns, packed, x.num_held(), count, size_of(x.dtype));
     }
 
@@ -111,12 +109,12 @@ struct StateIo::Scratch {
             packed = to;
         }
         if (!x.transposed) {
-            transfer.set(x.to, std::span(x.held).subspan(first, count), x.cols, x.dtype, packed);
+            set_rows(x.to, std::span(x.held).subspan(first, count), x.dtype, packed);
             return inexact;
         }
         std::byte* const columns = transposed.of(values * size_of(x.dtype));
         transpose(packed, columns, count, x.num_held(), size_of(x.dtype));
-        transfer.set(columns_of(x.to, first, count), x.held, count, x.dtype, columns);
+        set_rows(columns_of(x.to, first, count), x.held, x.dtype, columns);
         return inexact;
     }
 };

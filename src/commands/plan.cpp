@@ -57,6 +57,7 @@ ordered_json json_of(const PlanRequest& request, const Plan& plan) {
     result["rates"] = {{"lr", request.config.optim.lr}, {"dense_lr", request.config.optim.dense_lr}};
     result["memory"] = switchyard::json_of(plan.rank.memory);
     result["largest_memory"] = switchyard::json_of(plan.largest_memory);
+    result["pinned_memory"] = static_cast<std::int64_t>(plan.pinned_bytes);
     result["bytes_mean"] = switchyard::json_of(plan.rank.mean());
     ordered_json steps = ordered_json::array();
     for (const Traffic& step : plan.rank.steps) steps.push_back(switchyard::json_of(step));
@@ -150,6 +151,10 @@ void print(const PlanRequest& request, const Plan& plan) {
         "\nmemory of a rank, the largest of {}{}\n", plan.ranks,
         plan.ranks_looked_at < plan.ranks ? fmt::format(" ({} looked at)", plan.ranks_looked_at) : "");
     print_parts<MemoryClass>(memory.bytes.data(), num_memory_classes, memory.total());
+    if (plan.pinned_bytes > 0)
+        print_result(
+            "  {:<14}{:>10}         beside it, of the host: copies, and messages that go through it\n",
+            "pinned", bytes_text(plan.pinned_bytes));
     const Traffic mean = plan.rank.mean();
     if (total_bytes(mean) > 0) {
         print_result("\nsent a step by a rank, mean of the first {} steps\n", plan.rank.steps.size());

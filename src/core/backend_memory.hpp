@@ -32,6 +32,11 @@ double used_bytes();
 double peak_used_bytes();
 void reset_peak_used_bytes();
 
+/// Host memory that the back end pins beside the arena, at most, on one of `ranks` ranks; the same on a
+/// machine without its device. And what it has pinned so far.
+std::size_t pinned_bytes(int ranks);
+std::size_t used_pinned_bytes();
+
 /// True if all of [start, start + bytes) lies in one block of allocate() that was not released.
 bool owns(const void* start, std::size_t bytes);
 

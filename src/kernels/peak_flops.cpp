@@ -1,5 +1,6 @@
 // The speed of products on this machine, measured by the back end's own points in time.
 #include <algorithm>
+#include <optional>
 
 #include "core/arena.hpp"
 #include "core/rng.hpp"
@@ -7,15 +8,18 @@
 #include "core/timer.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/random.hpp"
+#include "kernels/workspace.hpp"
 
 namespace switchyard::kernels {
 
 double measure_peak_flops(DType dtype) {
     const std::int64_t n = peak_product_size(dtype);
     Tensor factor, result;
+    std::optional<Workspace> workspace;
     const Arena arena = allocate_scratch([&](Arena& a) {
         factor = a.take(MemoryClass::workspace, dtype, {n, n});
         result = a.take(MemoryClass::workspace, dtype, {n, n});
+        workspace.emplace(a);
     });
     // Numbers as in a run: a GPU that multiplies constants needs less power, and is faster than it will be.
     fill_uniform(factor, {.global_cols = n, .valid_rows = n, .valid_cols = n}, stream_key(0, "peak"), 1);

@@ -47,6 +47,15 @@ inline void check_task(const RowTask& task) {
         "difference of {} and {}", name_of(task.from.matrix.dtype()), name_of(task.minus.matrix.dtype()));
 }
 
+/// One rectangle of a transfer of all of them.
+inline void check_packed(std::span<const RowPart> all, const RowPart& part) {
+    check_part(part);
+    check_owned(part.matrix);
+    internal_check(part.rows.list.empty() && part.width == all.front().width,
+                   "transfer of {} rows of {}, listed or beside rows of {}", part.rows.count, part.width,
+                   all.front().width);
+}
+
 /// One item of a sum of `parts`.
 inline void check_sum(Tensor parts, const RowSum& sum) {
     check_part(sum.to);

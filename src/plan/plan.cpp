@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "core/backend_memory.hpp"
 #include "core/error.hpp"
 #include "train/batch_source.hpp"
 
@@ -149,6 +150,7 @@ Plan make_plan(const Config& config, int ranks, int rank, std::int64_t steps) {
         plan.notes = x.state.method->notes(config);
         plan.rank = plan_rank(x, steps);
     }
+    plan.pinned_bytes = static_cast<double>(backend::pinned_bytes(ranks));
     plan.ranks_looked_at = static_cast<int>(chosen.size());
     return plan;
 }

@@ -34,6 +34,7 @@ struct Plan {
     RankPlan rank;             // of the requested rank; other ranks send as much, except for moving rows
     MemoryUse largest_memory;  // the rank with the largest total
     int ranks_looked_at = 1;
+    double pinned_bytes = 0;  // of host memory, beside the arena, at most
     Flops flops_per_token;
     double tokens_per_step = 0;
     std::uint64_t checkpoint_bytes = 0;  // datasets only; a file has a little more

@@ -173,7 +173,9 @@ void Record::finished(const char* outcome, const std::string& reason, const Meas
     if (last_val_loss_) details["val_loss"] = *last_val_loss_;
     details["memory"] = {{"planned", json_of(plan_.rank.memory)},
                          {"arena", json_of(measured.arena)},
-                         {"process", static_cast<std::int64_t>(measured.process_bytes)}};
+                         {"process", static_cast<std::int64_t>(measured.process_bytes)},
+                         {"pinned_planned", static_cast<std::int64_t>(plan_.pinned_bytes)},
+                         {"pinned", static_cast<std::int64_t>(measured.pinned_bytes)}};
     log_event("finish", details);
 }
 

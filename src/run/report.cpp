@@ -107,6 +107,8 @@ std::string memory_line(const Plan& plan) {
         if (plan.largest_memory.bytes[c] > 0)
             classes += fmt::format(", {} {}", name_of(static_cast<MemoryClass>(c)),
                                    bytes_text(plan.largest_memory.bytes[c]));
+    if (plan.pinned_bytes > 0)
+        classes += fmt::format("; of the host {} pinned", bytes_text(plan.pinned_bytes));
     return fmt::format("memory      {} per rank at most{}", bytes_text(plan.largest_memory.total()), classes);
 }
 
@@ -121,6 +123,9 @@ std::vector<std::string> finish_lines(const Plan& plan, const RunScale& scale, c
         row("memory, arena", bytes_text(plan.rank.memory.total()), bytes_text(measured.arena.total())));
     lines.push_back(row("memory, process less start", bytes_text(plan.rank.memory.total()),
                         measured.process_bytes > 0 ? bytes_text(measured.process_bytes) : "-"));
+    if (plan.pinned_bytes > 0)
+        lines.push_back(row("memory, pinned on the host", bytes_text(plan.pinned_bytes),
+                            bytes_text(measured.pinned_bytes)));
     Traffic predicted, sent;
     const auto compared = static_cast<std::int64_t>(totals.sent.size());
     for (std::int64_t i = 0; i < compared; ++i)

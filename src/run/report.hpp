@@ -56,6 +56,7 @@ std::string memory_line(const Plan&);
 struct MeasuredMemory {
     MemoryUse arena;
     double process_bytes = 0;  // peak less start-up; 0: not known here
+    double pinned_bytes = 0;   // of host memory
 };
 std::vector<std::string> finish_lines(const Plan&, const RunScale&, const RunTotals&, const MeasuredMemory&);
 

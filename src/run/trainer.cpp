@@ -30,10 +30,9 @@ int train(const Comm& world, ParsedConfig given, const StartInfo& start) {
         choose_collectives(collectives_choice(config.parallel.collectives, config.parallel.sum_order));
     });
     const Topology topology = Topology::create(world, config.parallel.tp);
-    agree_on(world, [&] {  // before anything is computed that would be lost
-        collectives_text(topology.tp);
-        collectives_text(topology.dp);
-    });
+    // Before anything is computed that would be lost; one after the other, because a rank may fail alone.
+    agree_on(world, [&] { collectives_text(topology.tp); });
+    agree_on(world, [&] { collectives_text(topology.dp); });
     open_for_batches(topology, *tokens);
     auto trainer =
         agreed(world, [&] { return std::make_unique<Trainer>(topology, config, *tokens, requests); });
@@ -211,7 +210,8 @@ int Trainer::finish(Stop stop) {
                      stop != Stop::none ? reason_of(stop)
                      : finished         ? "run.steps"
                                         : "run.stop_step",
-                     {memory_of(allocated_->arena), process > 0 ? process - start_up_bytes_ : 0});
+                     {memory_of(allocated_->arena), process > 0 ? process - start_up_bytes_ : 0,
+                      static_cast<double>(backend::used_pinned_bytes())});
     return requeue ? exit_requeue : exit_done;
 }
 

@@ -11,6 +11,7 @@ ModelState::ModelState(const Config& config, const Topology& topology, Arena& ar
               dtype_from_name(config.run.dtype),
               config.data.micro_batch,
               config.data.seq_len},
+      workspace(arena),
       method(make_method(config)),
       model(context) {
     model.allocate(context, [&](LinearGroup& group) { return method->attach_group(context, group); });

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "kernels/workspace.hpp"
 #include "methods/registry.hpp"
 #include "train/node_memory.hpp"
 
@@ -21,6 +22,7 @@ struct ModelState {
     void weights_changed();
 
     ModelContext context;
+    kernels::Workspace workspace;
     std::unique_ptr<Method> method;
     Transformer model;
     std::int64_t step = 0;  // number of updates of the weights so far

@@ -105,6 +105,11 @@ TEST_F(Sum, InSegmentsWhenLong) {
     }
 }
 
+/// 20 MB: more than a back end may hold on the way at once.
+TEST_F(Sum, OfManyMegabytes) {
+    all_reduce<float>(DType::f32, 5'000'003);
+}
+
 TEST_F(Sum, CountsTwiceThePayloadOfTheOthers) {
     Waits waits;
     traffic.waits = &waits;
@@ -186,6 +191,44 @@ TEST_F(Parts, ExchangeDeliversPairByPair) {
             ASSERT_EQ(in[p].at(i), p == rank ? -1 : code(p, rank, i))
                 << "element " << i << " from rank " << p;
     EXPECT_EQ(traffic.bytes[static_cast<int>(group)], sent);
+}
+
+/// Up to 12 MB for a rank, another length for each pair, some with nothing in one direction.
+TEST_F(Parts, ExchangeOfManyMegabytes) {
+    const auto length = [](std::int64_t from, std::int64_t to) { return (2 * from + to) % 3 * 1'500'001; };
+    const auto number = [](std::int64_t from, std::int64_t to, std::int64_t i) {
+        return static_cast<std::int32_t>(i * 16 + from * 4 + to);
+    };
+    std::vector<HostTensor> out(ranks), in(ranks);
+    std::vector<Tensor> send(ranks), received(ranks);
+    for (std::int64_t p = 0; p < ranks; ++p) {
+        out[p] = HostTensor(DType::i32, {length(rank, p)});
+        in[p] = HostTensor(DType::i32, {length(p, rank)});
+        for (std::int64_t i = 0; i < length(rank, p); ++i)
+            elements<std::int32_t>(out[p])[i] = number(rank, p, i);
+        send[p] = out[p];
+        received[p] = in[p];
+    }
+    start_exchange(comm, send, received, traffic, group).wait();
+    std::int64_t wrong = 0;
+    for (std::int64_t p = 0; p < ranks; ++p)
+        for (std::int64_t i = 0; p != rank && i < length(p, rank); ++i)
+            wrong += elements<std::int32_t>(std::as_const(in[p]))[i] != number(p, rank, i);
+    EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(Parts, GatherOfManyMegabytes) {
+    const std::int64_t n = 2'500'001;
+    HostTensor mine(DType::i32, {n}), all(DType::i32, {ranks, n});
+    for (std::int64_t i = 0; i < n; ++i)
+        elements<std::int32_t>(mine)[i] = static_cast<std::int32_t>(4 * i + rank);
+    start_all_gather(comm, mine, all, traffic, group).wait();
+    std::int64_t wrong = 0;
+    for (std::int64_t p = 0; p < ranks; ++p)
+        for (std::int64_t i = 0; i < n; ++i)
+            wrong +=
+                elements<std::int32_t>(std::as_const(all))[p * n + i] != static_cast<std::int32_t>(4 * i + p);
+    EXPECT_EQ(wrong, 0);
 }
 
 TEST_F(Parts, LongMessagesGoInPieces) {

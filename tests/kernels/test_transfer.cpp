@@ -1,4 +1,5 @@
 // Copies between host arrays and back-end memory: every type, slices, empty tensors.
+#include "kernels/rows.hpp"
 #include "kernels/transfer.hpp"
 #include "support/tensors.hpp"
 
@@ -48,7 +49,68 @@ TEST(Transfer, ManyMebibytesInBothDirections) {
     }
 }
 
+/// What a copy of rows gives, packed row after row as `dtype`.
+std::vector<std::byte> packed(const std::vector<kernels::RowPart>& parts, DType dtype) {
+    std::int64_t rows = 0, row = 0;
+    for (const auto& part : parts) rows += part.rows.count;
+    const HostTensor to(dtype, {rows, parts.front().width});
+    kernels::RowBatch batch;
+    for (const auto& part : parts) {
+        batch.copy(part, kernels::whole_rows(to, kernels::Rows::range(row, part.rows.count)));
+        row += part.rows.count;
+    }
+    batch.run();
+    std::vector<std::byte> host(static_cast<Tensor>(to).bytes());
+    kernels::download(to, host.data());
+    return host;
+}
+
+/// Rectangles that lie apart, beside each other and alone, of one type and of two; rows that are longer than
+/// what a back end holds on the way, and some megabytes of short ones.
+TEST(Transfer, RowsTravelAsCopiesOfRowsDo) {
+    using kernels::Rows;
+    struct Case {
+        DType stored, dtype;
+        std::int64_t rows, cols, column, width;
+    };
+    for (const Case& c : {Case{DType::f32, DType::f32, 7, 10, 3, 5},
+                          {DType::bf16, DType::f32, 7, 10, 0, 10},
+                          {DType::f64, DType::f32, 5, 6, 1, 4},
+                          {DType::i32, DType::i32, 9, 1, 0, 1},
+                          {DType::f32, DType::f32, 4, 400'001, 1, 400'000},
+                          {DType::f32, DType::f32, 3, 300'000, 0, 300'000},
+                          {DType::bf16, DType::f32, 700, 1030, 7, 1001},
+                          {DType::f32, DType::f32, 5, 4, 2, 0}}) {
+        const auto values = [&](const char* name) {
+            return c.stored == DType::i32 ? HostTensor(c.stored, {c.rows, c.cols})
+                                          : HostTensor::normal(c.stored, {c.rows, c.cols}, name);
+        };
+        const HostTensor a = values("a"), b = values("b"), back_a(c.stored, {c.rows, c.cols}),
+                         back_b(c.stored, {c.rows, c.cols});
+        const auto parts_of = [&](Tensor first, Tensor second) {
+            return std::vector<kernels::RowPart>{{first, Rows::range(0, c.rows - 2), c.column, c.width},
+                                                 {second, Rows::range(1, c.rows - 1), c.column, c.width},
+                                                 {first, Rows::range(c.rows - 1, 1), c.column, c.width}};
+        };
+        const std::vector<kernels::RowPart> parts = parts_of(a, b);
+        const std::vector<std::byte> expected = packed(parts, c.dtype);
+        for (int round = 0; round < 2; ++round) {
+            std::vector<std::byte> host(expected.size() + 1, std::byte{7});
+            kernels::download_rows(parts, c.dtype, host.data());
+            EXPECT_EQ(host.back(), std::byte{7});
+            host.pop_back();
+            EXPECT_TRUE(host == expected) << c.rows << " x " << c.width;
+            kernels::upload_rows(host.data(), c.dtype, parts_of(back_a, back_b));
+            std::fill(host.begin(), host.end(), std::byte{});  // is the caller's again
+            EXPECT_TRUE(packed(parts_of(back_a, back_b), c.dtype) == expected) << c.rows << " x " << c.width;
+        }
+    }
+}
+
 TEST(Transfer, OfNothingTouchesNothing) {
+    EXPECT_NO_THROW(kernels::download_rows({}, DType::f32, nullptr));
+    EXPECT_NO_THROW(kernels::upload_rows(nullptr, DType::f32, {}));
+
     for (const Tensor& nothing : {Tensor(), Tensor(nullptr, DType::f32, {0, 4})}) {
         EXPECT_NO_THROW(kernels::upload(nullptr, nothing));
         EXPECT_NO_THROW(kernels::download(nothing, nullptr));

@@ -3,6 +3,7 @@
 
 --build=DIRECTORY --program=switchyard-cuda-emulated
 """
+import json
 import pathlib
 import subprocess
 import sys
@@ -97,6 +98,30 @@ class CudaProgram(program.Test):
         result = self.command("train", *settings, CUDA_EMULATION_DEVICES="0")
         self.assertEqual(result.returncode, 1, result.stdout)
         self.assertRegex(result.stderr, r"computes on an NVIDIA GPU, and none can be used here.*; start it on a node with a GPU")
+
+    def test_pinned_memory_that_is_not_there_is_named_with_its_purpose(self):
+        for ranks, megabytes, purpose in ((1, 10, "uploads"), (1, 20, "downloads"), (2, 20, "messages between ranks")):
+            run = self.short_run(f"pinned{ranks}.{megabytes}", **{"data.global_batch": 4})
+            run.environment["CUDA_EMULATION_PINNED"] = str(megabytes << 20)
+            code, output = run.train(ranks)
+            self.assertEqual(code, 1, output)
+            self.assertRegex(output, rf"out of memory: \S+ MiB of pinned host memory for {purpose} are not there .*; raise `ulimit -l`")
+
+    def test_a_run_takes_the_memory_that_plan_says(self):
+        """With saves in the background and a resumed run; `plan` needs no GPU for it."""
+        run = self.short_run(**{"run.save_interval": 2, "data.global_batch": 4, "parallel.tp": 2})
+        for stop in (3, 6):
+            self.assert_trains(run, ranks=2, run__stop_step=stop, run__steps=6)
+        result = self.command("plan", "--json", "--ranks=2", *program.arguments({**run.settings, "run.steps": 6}), CUDA_EMULATION_DEVICES="0")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        plan = json.loads(result.stdout)
+        for end in run.events("finish"):
+            memory = end["memory"]
+            self.assertEqual(memory["planned"], plan["memory"])
+            self.assertEqual(memory["arena"], plan["memory"])
+            self.assertEqual(memory["process"], plan["memory"]["total"])
+            self.assertEqual(memory["pinned"], plan["pinned_memory"])
+            self.assertEqual(memory["pinned_planned"], plan["pinned_memory"])
 
     def test_a_gpu_that_is_too_small_is_named_with_what_needs_its_memory(self):
         settings = program.arguments(self.short_run(**{"model.ffn_size": 9000}).settings)

@@ -160,6 +160,13 @@ TEST(FinishLinesTest, MemoryPredictedBesideMeasured) {
     EXPECT_EQ(columns_of(lines, "memory, process less start"), (Columns{"8.00", "KiB", "20.0", "KiB"}));
     EXPECT_EQ(columns_of(lines, "memory, moments"), Columns{}) << "nobody has any";
     EXPECT_EQ(lines.size(), 6u) << "no step: nothing sent, no times";
+    Plan of_a_gpu = plan_of();
+    of_a_gpu.pinned_bytes = 24 * kib;
+    MeasuredMemory pinned = measured_memory();
+    pinned.pinned_bytes = 16 * kib;
+    EXPECT_EQ(columns_of(finish_lines(of_a_gpu, scale_of(), {}, pinned), "memory, pinned on the host"),
+              (Columns{"24.0", "KiB", "16.0", "KiB"}));
+    EXPECT_TRUE(memory_line(of_a_gpu).ends_with("; of the host 24.0 KiB pinned"));
     MeasuredMemory unknown = measured_memory();
     unknown.process_bytes = 0;
     EXPECT_EQ(columns_of(finish_lines(plan_of(), scale_of(), {}, unknown), "memory, process less start"),
