@@ -38,7 +38,7 @@ def overlaps_of_gathers(lines):
             gathers.append((int(words[1]), follows))
     overlaps = []
     for number, begin in gathers:
-        end = min(at for at, until in waits if until >= number)
+        end = min((at for at, until in waits if until >= number), default=begin)
         overlaps.append(sum(begin < product < end for product in products))
     return overlaps, host_waits
 
@@ -115,6 +115,7 @@ class CudaProgram(program.Test):
         result = self.command("plan", "--json", "--ranks=2", *program.arguments({**run.settings, "run.steps": 6}), CUDA_EMULATION_DEVICES="0")
         self.assertEqual(result.returncode, 0, result.stderr)
         plan = json.loads(result.stdout)
+        self.assertGreater(plan["memory"]["workspace"], 32 << 20, "in which kernels work")
         for end in run.events("finish"):
             memory = end["memory"]
             self.assertEqual(memory["planned"], plan["memory"])
