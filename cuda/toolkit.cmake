@@ -26,6 +26,8 @@ target_compile_options(switchyard_backend_cuda PRIVATE
   # fmt does not trust nvcc with constexpr, although version 13 can. g++ 12 warns of fmt's own array (GCC bug 105762),
   # which nvcc does not show it as a system header.
   $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-diag-suppress=1675;--Werror=all-warnings;-DFMT_USE_CONSTEXPR=1;-Xptxas=-v;-Xcompiler=-ffp-contract=off,-Wall,-Wextra,-Wno-unused-parameter,-Wno-missing-field-initializers,-Wno-stringop-overflow>)
+set_property(TARGET switchyard_backend_cuda PROPERTY CUDA_COMPILER_LAUNCHER
+  ${PROJECT_SOURCE_DIR}/tools/keep_ptxas_report.sh ${CMAKE_CUDA_COMPILER_LAUNCHER})
 # What must have the CPU's bits: no contraction of a b + c on the device either.
 foreach(name random frozen/frozen_weight frozen/in_order)
   set_source_files_properties(${PROJECT_SOURCE_DIR}/cuda/kernels/${name}.cu PROPERTIES COMPILE_OPTIONS "-fmad=false")
