@@ -15,13 +15,16 @@ load_site() {
     site_file=$site
     [[ -f $site_file ]] || site_file=$root/jobs/sites/$site.env
     [[ -f $site_file ]] || die "no site '$site' (it names modules, launcher and binding); use one of $(site_names "$root"), or give the path of a file"
-    program=${SWITCHYARD_PROGRAM:-$root/build/release/switchyard}
+    program=${SWITCHYARD_PROGRAM:-}
     job_options=() launcher=(srun --kill-on-bad-exit=1) ranks_per_node=1 cores_per_rank=1 gpus_per_rank=0
     signal_lead=120 end_margin=30 restart=requeue selftest=0
     site_environment() { :; }
     prepare_run() { :; }
     # shellcheck source=jobs/sites/workstation.env
     source "$site_file"
+    preset=release
+    if [[ $gpus_per_rank -gt 0 ]]; then preset=cuda; fi
+    program=${program:-$root/build/$preset/switchyard}
     case $restart in
         requeue | chain) ;;
         *) die "$site_file: restart=$restart (how a saved run goes on); use requeue or chain" ;;
@@ -47,7 +50,7 @@ site_names() {
 
 # require_program: fails without a program, because batch jobs never build.
 require_program() {
-    [[ -x $program ]] || die "no program $program (a job never builds); build it on a login node: tools/setup.sh"
+    [[ -x $program ]] || die "no program $program (a job never builds); build it on a login node: tools/setup.sh $preset"
 }
 
 # run_directory CONFIG [--section.key=value ...]: prints run.dir as the program reads it; scripts never parse

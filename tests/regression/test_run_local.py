@@ -97,6 +97,26 @@ class RunLocal(unittest.TestCase):
         self.assertEqual(code, 1, output)
         self.assertIn("use 0 or 1", output)
 
+    def test_programs_of_sites(self):
+        """Every site loads, and those with gpus_per_rank=1 ask for GPUs and start the program of preset `cuda`."""
+        script = 'source jobs/common.sh; load_site . "$1"; printf "%s\n" "$program" "$gpus_per_rank" "${job_options[*]}"'
+        environment = {name: value for name, value in os.environ.items() if name != "SWITCHYARD_PROGRAM"}
+
+        def load(site, **variables):
+            shown = subprocess.run(["bash", "-c", script, "-", site], cwd=ROOT, capture_output=True, text=True, env={**environment, **variables})
+            self.assertEqual(shown.returncode, 0, shown.stderr)
+            return shown.stdout.splitlines()
+
+        with_gpus = 0
+        for site in sorted((ROOT / "jobs/sites").glob("*.env")):
+            program, gpus, options = load(site)
+            self.assertEqual(program, f"./build/{'cuda' if gpus == '1' else 'release'}/switchyard", site)
+            self.assertEqual("--gpus-per-task=1" in options, gpus == "1", site)
+            with_gpus += gpus == "1"
+        self.assertEqual(with_gpus, 2)
+        self.assertEqual(load("daint", SWITCHYARD_PROGRAM="/mine")[0], "/mine")
+        self.assertEqual(load(self.site("gpus_per_rank=1", "program=/its"))[0], "/its")
+
     def test_ranks_are_counted(self):
         """One per NUMA domain of this machine."""
         domains = {line for line in subprocess.run(["lscpu", "--parse=NODE"], capture_output=True, text=True, check=True)
