@@ -55,6 +55,8 @@ class Machine:
         if ranks > 1:
             flags = os.environ.get("GPU_CHECK_MPIRUN", "mpirun --oversubscribe --bind-to none --mca btl_vader_single_copy_mechanism none")
             command = [*flags.split(), "-n", ranks, *command]
+        if "GPU_CHECK_LIBRARY_PATH" in os.environ:
+            environment.setdefault("LD_LIBRARY_PATH", os.environ["GPU_CHECK_LIBRARY_PATH"])
         variables = {"OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", **environment}
         try:
             result = subprocess.run([str(c) for c in command], capture_output=True, text=True, errors="replace",
@@ -194,8 +196,7 @@ def bench_torch(machine, preset, length):
     script = HERE / "bench_torch.py"
     command = [sys.executable, script, "--device=cuda", f"--preset={preset}", f"--seq-len={length}", "--dtype=bf16-autocast",
                f"--batch={BENCH_SEQUENCES[length]}", f"--warmup={BENCH_WARMUP}", f"--steps={BENCH_STEPS}"]  # fmt: skip
-    variables = {k: v for k, v in os.environ.items() if k != "LD_LIBRARY_PATH"}
-    result = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=max(5, machine.end - time.monotonic()))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=max(5, machine.end - time.monotonic()))
     if result.returncode != 0:
         raise Failure("PyTorch: " + (result.stderr.strip().splitlines() or ["failed"])[-1])
     return json.loads(result.stdout.splitlines()[-1])

@@ -14,8 +14,11 @@ TEXT
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [[ $# -gt 0 && $1 != --help && $1 != -h ]] || { usage && exit 0; }
+command -v python3 >/dev/null || { echo "python3 is not in PATH (the checks are written in it, version 3.8 or later); install it" >&2 && exit 1; }
+before=${LD_LIBRARY_PATH:-}
 if [[ -f $here/environment.sh ]]; then
     # shellcheck source=/dev/null
-    source "$here/environment.sh" # of a bundle: where its libraries lie
+    source "$here/environment.sh" # of a bundle: where its libraries lie, which Python must not load
+    export GPU_CHECK_LIBRARY_PATH=$LD_LIBRARY_PATH LD_LIBRARY_PATH=$before
 fi
 exec python3 "$here/gpu_check.py" "$@"
