@@ -4,6 +4,7 @@
 
 #include "core/call_counts.hpp"
 #include "cuda/kernels/chunks.cuh"
+#include "kernels/model_checks.hpp"
 #include "kernels/rope.hpp"
 
 namespace switchyard::kernels {
@@ -41,11 +42,9 @@ __global__ void __launch_bounds__(max_block)
 
 void rope(Tensor x, Tensor table, Rotation rotation) {
     count_kernel(__func__);
-    internal_check(x.shape().rank() == 4 && x.dim(3) % 2 == 0, "rope of a tensor {}", x.shape());
-    const std::int64_t batch = x.dim(0), tokens = x.dim(1), heads = x.dim(2), half = x.dim(3) / 2;
-    check("rope table", table, accumulate_type(x.dtype()), {tokens, 2, half});
+    const auto [batch, tokens, heads, half] = check_rope(x, table);
     if (x.empty()) return;
-    dispatch(x.dtype(), [&]<class T>() {
+    dispatch(x.dtype(), [&, batch = batch, tokens = tokens, heads = heads, half = half]<class T>() {
         const Wide<T> sign = rotation == Rotation::forward ? 1 : -1;
         with_chunks<T>(half % cuda::Vector<T>::size == 0 && aligned(x, table), [&]<int n>() {
             const std::int64_t pairs = heads * half / n, rows = batch * tokens;

@@ -4,6 +4,7 @@
 
 #include "core/call_counts.hpp"
 #include "cuda/kernels/chunks.cuh"
+#include "kernels/model_checks.hpp"
 #include "kernels/swiglu.hpp"
 
 namespace switchyard::kernels {
@@ -61,8 +62,7 @@ struct Backward {
 
 void swiglu_forward(Tensor gate, Tensor up, Tensor a) {
     count_kernel(__func__);
-    check("up of a swiglu", up, gate.dtype(), gate.shape());
-    check("output of a swiglu", a, gate.dtype(), gate.shape());
+    check_swiglu(gate, {up, a}, {});
     if (gate.empty()) return;
     dispatch(gate.dtype(), [&]<class T>() {
         for_elements<T>(gate.size(), aligned(gate, up, a),
@@ -72,9 +72,7 @@ void swiglu_forward(Tensor gate, Tensor up, Tensor a) {
 
 void swiglu_backward(Tensor d_a, Tensor gate, Tensor up, Tensor d_gate, Tensor d_up, Tensor a) {
     count_kernel(__func__);
-    for (Tensor other : {d_a, up, d_gate, d_up})
-        check("tensor of a swiglu", other, gate.dtype(), gate.shape());
-    if (!a.empty()) check("output of a swiglu", a, gate.dtype(), gate.shape());
+    check_swiglu(gate, {d_a, up, d_gate, d_up}, a);
     if (gate.empty()) return;
     dispatch(gate.dtype(), [&]<class T>() {
         for_elements<T>(gate.size(), aligned(d_a, gate, up, d_gate, d_up, a),

@@ -1,5 +1,8 @@
-// Checks of the arguments of norm.hpp, embedding.hpp and cross_entropy.hpp, for all back ends.
+// Checks of the arguments of norm.hpp, rope.hpp, swiglu.hpp, embedding.hpp and cross_entropy.hpp, for all
+// back ends.
 #pragma once
+
+#include <initializer_list>
 
 #include "kernels/checks.hpp"
 #include "kernels/embedding.hpp"
@@ -17,6 +20,23 @@ inline NormSizes check_norm(Tensor x, Tensor weight, Tensor h, Tensor rstd) {
     check("normalised tensor", h, x.dtype(), x.shape());
     check("norm rstd", rstd, accumulate_type(x.dtype()), {sizes.rows});
     return sizes;
+}
+
+struct RopeSizes {
+    std::int64_t batch, tokens, heads, half;  // of a head's size
+};
+
+inline RopeSizes check_rope(Tensor x, Tensor table) {
+    internal_check(x.shape().rank() == 4 && x.dim(3) % 2 == 0, "rope of a tensor {}", x.shape());
+    const RopeSizes sizes{x.dim(0), x.dim(1), x.dim(2), x.dim(3) / 2};
+    check("rope table", table, accumulate_type(x.dtype()), {sizes.tokens, 2, sizes.half});
+    return sizes;
+}
+
+/// `a`: empty if it is not wanted.
+inline void check_swiglu(Tensor gate, std::initializer_list<Tensor> others, Tensor a) {
+    for (Tensor other : others) check("tensor of a swiglu", other, gate.dtype(), gate.shape());
+    if (!a.empty()) check("output of a swiglu", a, gate.dtype(), gate.shape());
 }
 
 inline void check_embedding(Tensor tokens, Tensor table, VocabRange range, Tensor x) {

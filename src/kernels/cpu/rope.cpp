@@ -3,6 +3,7 @@
 
 #include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
+#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -22,11 +23,9 @@ void rotate_head(T* low, T* high, const Wide<T>* cosine, const Wide<T>* sine, Wi
 
 void rope(Tensor x, Tensor table, Rotation rotation) {
     count_kernel(__func__);
-    internal_check(x.shape().rank() == 4 && x.dim(3) % 2 == 0, "rope of a tensor {}", x.shape());
-    const std::int64_t batch = x.dim(0), tokens = x.dim(1), heads = x.dim(2), half = x.dim(3) / 2;
-    check("rope table", table, accumulate_type(x.dtype()), {tokens, 2, half});
+    const auto [batch, tokens, heads, half] = check_rope(x, table);
     if (x.empty()) return;
-    dispatch(x.dtype(), [&]<class T>() {
+    dispatch(x.dtype(), [&, batch = batch, tokens = tokens, heads = heads, half = half]<class T>() {
         const Wide<T> sign = rotation == Rotation::forward ? 1 : -1;
         for_rows(batch * tokens, heads * 2 * half, [=](std::int64_t row) {
             const Wide<T>* cosine = table.data<Wide<T>>() + row % tokens * 2 * half;

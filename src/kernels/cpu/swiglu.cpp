@@ -5,6 +5,7 @@
 #include "core/call_counts.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
+#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -35,8 +36,7 @@ void backward_block(const T* d_a, const T* gate, const T* up, T* d_gate, T* d_up
 
 void swiglu_forward(Tensor gate, Tensor up, Tensor a) {
     count_kernel(__func__);
-    check("up of a swiglu", up, gate.dtype(), gate.shape());
-    check("output of a swiglu", a, gate.dtype(), gate.shape());
+    check_swiglu(gate, {up, a}, {});
     if (gate.empty()) return;
     dispatch(gate.dtype(), [&]<class T>() {
         for_blocks(gate.size(), [=](std::int64_t begin, std::int64_t end) {
@@ -52,9 +52,7 @@ void swiglu_forward(Tensor gate, Tensor up, Tensor a) {
 
 void swiglu_backward(Tensor d_a, Tensor gate, Tensor up, Tensor d_gate, Tensor d_up, Tensor a) {
     count_kernel(__func__);
-    for (Tensor other : {d_a, up, d_gate, d_up})
-        check("tensor of a swiglu", other, gate.dtype(), gate.shape());
-    if (!a.empty()) check("output of a swiglu", a, gate.dtype(), gate.shape());
+    check_swiglu(gate, {d_a, up, d_gate, d_up}, a);
     if (gate.empty()) return;
     dispatch(gate.dtype(), [&]<class T>() {
         for_blocks(gate.size(), [=](std::int64_t begin, std::int64_t end) {
