@@ -2,7 +2,6 @@
 // f64, the second updates rows in one pass over master, moments, gradient and value. Arithmetic is in the
 // type of the state. Both read on the device whether the gradients are finite.
 #include "core/call_counts.hpp"
-#include "cuda/kernels/items.cuh"
 #include "cuda/kernels/row_places.cuh"
 #include "cuda/workspace.hpp"
 #include "kernels/adamw.hpp"
@@ -114,7 +113,7 @@ __global__ void update_jobs(const Jobs __grid_constant__ jobs, const double* cli
     with_number(job.value_type, [&]<class Value>() { update_job<Wide<Value>, Value>(job, clip[0], block); });
 }
 
-/// Everything but tiles.
+/// Everything but the division into tiles.
 Job job_of(const AdamWRows& rows, const Corrections* corrections) {
     check_rows(rows);
     const RowPart gradient = part_of(rows, rows.gradient), value = part_of(rows, rows.value);
@@ -149,7 +148,7 @@ __global__ void form_clip(const double* squared_norm, const double* loss, double
 void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
     count_kernel(__func__);
     check("clip", clip, DType::f64, {2});
-    std::int64_t counters = 0, most_counters = 1, all = 0, most = 0;
+    std::int64_t counters = 0, most_counters = 1;
     for (const AdamWRows& rows : parameters) counters += rows.step.size();
     auto* corrections = cuda::workspace_of<Corrections>(counters);
     ItemList<Counters> steps;
@@ -160,26 +159,16 @@ void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
             {rows.step.data<std::int32_t>(), count, rows.settings.beta1, rows.settings.beta2, corrections},
             cuda::ceil_div(count, counters_of_block));
         most_counters = std::max(most_counters, count);
-        if (!rows.master.empty()) {
-            const Job& job = jobs.emplace_back(job_of(rows, corrections));
-            all += job.tiles.rows * job.tiles.width;
-        }
+        if (!rows.master.empty()) jobs.push_back(job_of(rows, corrections));
         corrections += count;
-    }
-    ItemList<Job> updates;
-    for (Job& job : jobs) {
-        job.tiles = Tiles(job.tiles.rows, job.tiles.width, packs_per_block(all));
-        most = std::max(most, job.tiles.packs_of_block());
-        updates.add(job, job.tiles.blocks());
     }
     const auto* clip_data = clip.data<const double>();
     steps.for_launches([&](const auto& items, std::int64_t blocks) {
         cuda::launch({blocks, block_threads(most_counters)}, advance_steps<std::decay_t<decltype(items)>>,
                      items, clip_data);
     });
-    updates.for_launches([&](const auto& items, std::int64_t blocks) {
-        cuda::launch({blocks, block_threads(most)}, update_jobs<std::decay_t<decltype(items)>>, items,
-                     clip_data);
+    launch_jobs(jobs, [&](const auto& launched, const cuda::Grid& grid) {
+        cuda::launch(grid, update_jobs<std::decay_t<decltype(launched)>>, launched, clip_data);
     });
 }
 

@@ -2,6 +2,7 @@
 // an entry outside the matrix stops, and with it the run: it would read or destroy memory of others.
 #pragma once
 
+#include "cuda/kernels/items.cuh"
 #include "cuda/kernels/packs.cuh"
 #include "kernels/row_checks.hpp"
 
@@ -53,5 +54,22 @@ struct Extent {
         : rows(contiguous ? 1 : part.rows.count),
           width(contiguous ? part.rows.count * part.width : part.width) {}
 };
+
+/// Divides jobs, which know the rows and the width of their `tiles`, among blocks: start(jobs of a launch,
+/// grid).
+template <class Job, class Start>
+void launch_jobs(std::vector<Job>& jobs, const Start& start) {
+    std::int64_t all = 0, most = 0;
+    for (const Job& job : jobs) all += job.tiles.rows * job.tiles.width;
+    ItemList<Job> items;
+    for (Job& job : jobs) {
+        job.tiles = Tiles(job.tiles.rows, job.tiles.width, packs_per_block(all));
+        most = std::max(most, job.tiles.packs_of_block());
+        items.add(job, job.tiles.blocks());
+    }
+    items.for_launches([&](const auto& launched, std::int64_t blocks) {
+        start(launched, cuda::Grid{blocks, block_threads(most)});
+    });
+}
 
 }  // namespace switchyard::kernels

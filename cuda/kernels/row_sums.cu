@@ -77,8 +77,6 @@ void sum_parts(Tensor parts, std::int64_t own, std::span<const RowSum> sums) {
                    "sum of parts {}, {} of them here", parts.shape(), own);
     const std::size_t part_element = size_of(parts.dtype());
     std::vector<Job> jobs;
-    std::vector<std::int64_t> rows;
-    std::int64_t all = 0;
     for (const RowSum& sum : sums) {
         check_sum(parts, sum);
         const bool contiguous = is_contiguous(sum.to);
@@ -94,20 +92,12 @@ void sum_parts(Tensor parts, std::int64_t own, std::span<const RowSum> sums) {
             (reinterpret_cast<std::uintptr_t>(job.parts) | part_bytes | row_bytes) % (n * part_element) == 0;
         job.tiles.width =
             job.packs ? cuda::ceil_div(extent.width, static_cast<std::int64_t>(n)) : extent.width;
-        rows.push_back(extent.rows);
-        all += extent.rows * job.tiles.width;
+        job.tiles.rows = extent.rows;
     }
-    ItemList<Job> items;
-    std::int64_t most = 0;
-    for (std::size_t i = 0; i < jobs.size(); ++i) {
-        jobs[i].tiles = Tiles(rows[i], jobs[i].tiles.width, packs_per_block(all));
-        most = std::max(most, jobs[i].tiles.packs_of_block());
-        items.add(jobs[i], jobs[i].tiles.blocks());
-    }
-    items.for_launches([&](const auto& launched, std::int64_t blocks) {
+    launch_jobs(jobs, [&](const auto& launched, const cuda::Grid& grid) {
         dispatch(parts.dtype(), [&]<class From>() {
-            cuda::launch({blocks, block_threads(most)}, sum_jobs<From, std::decay_t<decltype(launched)>>,
-                         launched, Parts{parts.dim(0), parts.dim(1), own});
+            cuda::launch(grid, sum_jobs<From, std::decay_t<decltype(launched)>>, launched,
+                         Parts{parts.dim(0), parts.dim(1), own});
         });
     });
 }

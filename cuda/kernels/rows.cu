@@ -1,7 +1,6 @@
 // Rows of many matrices in one launch: a block takes whole rows or a piece of a row, a thread neighbouring
 // numbers of up to 16 bytes. Copies of the same type are made by the size of an element, whatever it means.
 #include "core/call_counts.hpp"
-#include "cuda/kernels/items.cuh"
 #include "cuda/kernels/row_places.cuh"
 #include "kernels/rows.hpp"
 
@@ -84,7 +83,7 @@ __global__ void run_jobs(const Jobs __grid_constant__ jobs) {
     }
 }
 
-/// Everything but the tiles.
+/// Everything but the division into tiles.
 Job job_of(const RowTask& task) {
     check_task(task);
     Job job;
@@ -92,6 +91,16 @@ Job job_of(const RowTask& task) {
     job.copies = task.from.matrix.shape().rank() > 0, job.subtracts = task.minus.matrix.shape().rank() > 0;
     job.to_type = task.to.matrix.dtype();
     job.from_type = job.copies ? task.from.matrix.dtype() : job.to_type;
+    const bool contiguous = is_contiguous(task.to) && (!job.copies || is_contiguous(task.from)) &&
+                            (!job.subtracts || is_contiguous(task.minus));
+    const Extent extent(task.to, contiguous);
+    const auto n = static_cast<std::size_t>(job.pack());
+    job.packs = job.to.aligned(n * size_of(job.to_type), contiguous) &&
+                job.from.aligned(n * size_of(job.from_type), contiguous) &&
+                job.minus.aligned(n * size_of(job.from_type), contiguous);
+    job.width = extent.width;
+    job.tiles.rows = extent.rows;
+    job.tiles.width = job.packs ? cuda::ceil_div(extent.width, job.pack()) : extent.width;
     return job;
 }
 
@@ -100,31 +109,9 @@ Job job_of(const RowTask& task) {
 void run_rows(std::span<const RowTask> tasks) {
     count_kernel(__func__);
     std::vector<Job> jobs;
-    std::vector<std::int64_t> rows;
-    std::int64_t all = 0;
-    for (const RowTask& task : tasks) {
-        Job& job = jobs.emplace_back(job_of(task));
-        const bool contiguous = is_contiguous(task.to) && (!job.copies || is_contiguous(task.from)) &&
-                                (!job.subtracts || is_contiguous(task.minus));
-        const Extent extent(task.to, contiguous);
-        const auto n = static_cast<std::size_t>(job.pack());
-        job.packs = job.to.aligned(n * size_of(job.to_type), contiguous) &&
-                    job.from.aligned(n * size_of(job.from_type), contiguous) &&
-                    job.minus.aligned(n * size_of(job.from_type), contiguous);
-        job.width = extent.width;
-        job.tiles.width = job.packs ? cuda::ceil_div(extent.width, job.pack()) : extent.width;
-        rows.push_back(extent.rows);
-        all += extent.rows * job.tiles.width;
-    }
-    ItemList<Job> items;
-    std::int64_t most = 0;
-    for (std::size_t i = 0; i < jobs.size(); ++i) {
-        jobs[i].tiles = Tiles(rows[i], jobs[i].tiles.width, packs_per_block(all));
-        most = std::max(most, jobs[i].tiles.packs_of_block());
-        items.add(jobs[i], jobs[i].tiles.blocks());
-    }
-    items.for_launches([&](const auto& launched, std::int64_t blocks) {
-        cuda::launch({blocks, block_threads(most)}, run_jobs<std::decay_t<decltype(launched)>>, launched);
+    for (const RowTask& task : tasks) jobs.push_back(job_of(task));
+    launch_jobs(jobs, [](const auto& launched, const cuda::Grid& grid) {
+        cuda::launch(grid, run_jobs<std::decay_t<decltype(launched)>>, launched);
     });
 }
 
