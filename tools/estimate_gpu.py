@@ -170,7 +170,7 @@ def kernel_table():
         ("`rope`", "40", "element", "4", "3", "n C", memory(4 * x)),
         ("`swiglu_forward`", "30", "element", "6", "5, exp, division", "n F", memory(6 * f * TOKENS)),
         ("`swiglu_backward`", "42", "element", "10", "12, exp, division", "n F", memory(10 * f * TOKENS)),
-        ("`attention_forward`", "206", "visible pair", "8 an element of q", "4 D, exp", "n T / 2 pairs, 12 heads", forward),
+        ("`attention_forward`", "209", "visible pair", "8 an element of q", "4 D, exp", "n T / 2 pairs, 12 heads", forward),
         ("`attention_backward`, d_q", "235", "visible pair", "12 an element of q", "6 D, exp", "the same", backward * 6 / 14),
         ("`attention_backward`, d_k and d_v", "172", "visible pair", "12 an element of q", "8 D, exp", "the same", backward * 8 / 14),
         ("`embedding_forward`", "26", "element", "4", "0", "n C", memory(4 * x, REDUCE)),

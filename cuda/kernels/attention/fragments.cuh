@@ -142,61 +142,6 @@ struct MmaPlace {
     }
 };
 
-/// The queries of a warp: `sets` times 16 from row0 of one sequence, and the keys that they see.
-template <int sets>
-struct QueryRows {
-    int row0, tokens;
-    int highest_first_key;          // at least theirs
-    const std::int32_t* first_key;  // theirs, in shared memory
-
-    __device__ QueryRows(const Visible& visible, std::int64_t b, int block_row0, int tokens,
-                         const std::int32_t* block_first_keys)
-        : row0(block_row0 + warp_number() * warp_rows * sets),
-          tokens(tokens),
-          highest_first_key(row0 < tokens ? visible.bounds_of(b, row0 / mma_tile).highest : 0),
-          first_key(block_first_keys + row0 - block_row0) {}
-
-    /// The row g or g + 8 of set m.
-    __device__ int row(int m, int half) const { return row0 + warp_rows * m + lane_row() + 8 * half; }
-    __device__ int last_row() const {
-        const int end = row0 + warp_rows * sets;
-        return (end < tokens ? end : tokens) - 1;
-    }
-    /// False if no query of set m sees a key from `key` on.
-    __device__ bool reaches(int m, int key) const {
-        return row0 + warp_rows * m < tokens && key < row0 + warp_rows * (m + 1);
-    }
-    /// True if all see all keys [key0, key0 + 64).
-    __device__ bool sees_all(int key0) const {
-        return key0 + mma_tile - 1 <= row0 && key0 >= highest_first_key;
-    }
-    __device__ bool sees(int m, int half, int key) const {
-        const int t = row(m, half);
-        return key <= t && key >= first_key[t - row0];
-    }
-};
-
-/// first_keys = those of the block's queries; of the first `rows` threads, one each.
-__device__ inline void load_first_keys(std::int32_t* first_keys, int rows, const Visible& visible,
-                                       std::int64_t b, int row0, int tokens) {
-    const int i = static_cast<int>(threadIdx.x);
-    if (i < rows) first_keys[i] = row0 + i < tokens ? visible.first_key(b, row0 + i) : 0;
-}
-
-/// The key tiles [first, last] that a block of `rows` queries from row0 sees.
-struct KeyTiles {
-    int first, last;
-    __device__ KeyTiles(const Visible& visible, std::int64_t b, int row0, int rows, int tokens) {
-        const int end = row0 + rows < tokens ? row0 + rows : tokens;
-        last = (end - 1) / mma_tile;
-        first = visible.bounds_of(b, row0 / mma_tile).lowest / mma_tile;
-        for (int tile = row0 / mma_tile + 1; tile <= last; ++tile) {
-            const int other = visible.bounds_of(b, tile).lowest / mma_tile;
-            if (other < first) first = other;
-        }
-    }
-};
-
 /// Calls f.operator()<padded>() with the smallest multiple of 16 that holds d and that kernels exist for.
 template <class F>
 void with_padded(std::int64_t d, F&& f) {

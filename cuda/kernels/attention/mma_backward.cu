@@ -4,21 +4,10 @@
 // lse, 16 keys or queries at a time, and keep them in registers (Dao et al. 2022); no sum depends on timing.
 #include <cmath>
 
-#include "cuda/kernels/attention/fragments.cuh"
+#include "cuda/kernels/attention/key_walk.cuh"
 
 namespace switchyard::kernels::attention {
 namespace {
-
-/// Sets of 16 queries of a warp that makes d_q: two share what is read from shared memory.
-constexpr int sets_of(int padded) {
-    return padded <= 64 ? 2 : 1;
-}
-
-template <int padded, int sets>
-struct KeyTilesShared {
-    Tile<padded> k[2], v[2];
-    std::int32_t first_keys[mma_tile * sets];  // of the block's queries
-};
 
 template <int padded, int sets>
 struct QueryWarp {
@@ -112,38 +101,15 @@ struct QueryWarp {
 
 template <int padded, int sets>
 __global__ void __launch_bounds__(mma_threads) query_gradient(Backward<bf16> a) {
-    auto& shared = cuda::block_memory<KeyTilesShared<padded, sets>>();
-    constexpr int block_rows = mma_tile * sets;
-    const MmaPlace p(a.e, a.e.h, block_rows, true);
-    const int tokens = static_cast<int>(a.e.t), d = static_cast<int>(a.e.d), row0 = p.tile * block_rows;
-    const Head<const bf16> k = head_of(a.k, a.e, a.e.k, p.b, p.head / a.e.group()),
-                           v = head_of(a.v, a.e, a.e.k, p.b, p.head / a.e.group());
-    const KeyTiles tiles(a.visible, p.b, row0, block_rows, tokens);
-    const auto copy = [&](int tile) {
-        copy_tile<padded>(shared.k[tile % 2], k, tile * mma_tile, tokens, d);
-        copy_tile<padded>(shared.v[tile % 2], v, tile * mma_tile, tokens, d);
-        cuda::commit_copies();
-    };
-    copy(tiles.first);
-    load_first_keys(shared.first_keys, block_rows, a.visible, p.b, row0, tokens);
-    QueryWarp<padded, sets> warp{.rows = {a.visible, p.b, row0, tokens, shared.first_keys},
-                                 .scale2 = a.scale * log2_e};
+    const MmaPlace p(a.e, a.e.h, mma_tile * sets, true);
+    const KeyWalk<padded, sets> keys(cuda::block_memory<KeyTilesShared<padded, sets>>(), a, p);
+    QueryWarp<padded, sets> warp{.rows = keys.rows(a, p), .scale2 = a.scale * log2_e};
     warp.load(a, p.b, p.head);
-    for (int tile = tiles.first; tile <= tiles.last; ++tile) {
-        cuda::wait_copies<0>();
-        __syncthreads();  // all copies of this tile are there, and the tile before is no longer read
-        if (tile < tiles.last) copy(tile + 1);
-        const int key0 = tile * mma_tile;
-        if (key0 > warp.rows.last_row()) continue;
-        if (warp.rows.sees_all(key0))
-            warp.template add_tile<false>(shared.k[tile % 2], shared.v[tile % 2], key0);
-        else
-            warp.template add_tile<true>(shared.k[tile % 2], shared.v[tile % 2], key0);
-    }
+    keys.run(warp);
     const Head<bf16> d_q = head_of(a.d_q, a.e, a.e.h, p.b, p.head);
     SWITCHYARD_UNROLL
     for (int m = 0; m < sets; ++m)
-        store_rows(warp.d_q[m], d_q, warp.rows.row0 + warp_rows * m, tokens, d, {a.scale, a.scale});
+        store_rows(warp.d_q[m], d_q, warp.rows.row0 + warp_rows * m, keys.tokens, keys.d, {a.scale, a.scale});
 }
 
 /// What a tile of queries needs beside q and d_o. A query beyond the last token has an infinite lse, so that

@@ -4,26 +4,15 @@
 // 2022).
 #include <cmath>
 
-#include "cuda/kernels/attention/fragments.cuh"
+#include "cuda/kernels/attention/key_walk.cuh"
 
 namespace switchyard::kernels::attention {
 namespace {
-
-/// Sets of 16 queries of a warp: two share what is read from shared memory, as far as registers suffice.
-constexpr int sets_of(int padded) {
-    return padded <= 64 ? 2 : 1;
-}
 
 /// Keys whose scores a warp holds at a time: as many as registers suffice for.
 constexpr int keys_of(int padded) {
     return padded == 64 ? 32 : mma_tile;
 }
-
-template <int padded, int sets>
-struct Shared {
-    Tile<padded> k[2], v[2];
-    std::int32_t first_keys[mma_tile * sets];  // of the block's queries
-};
 
 template <int padded, int sets>
 struct Warp {
@@ -114,39 +103,17 @@ struct Warp {
 
 template <int padded, int sets>
 __global__ void __launch_bounds__(mma_threads, 2) forward(Forward<bf16> a) {
-    Shared<padded, sets>& shared = cuda::block_memory<Shared<padded, sets>>();
-    constexpr int block_rows = mma_tile * sets;
-    const MmaPlace p(a.e, a.e.h, block_rows, true);
-    const int tokens = static_cast<int>(a.e.t), d = static_cast<int>(a.e.d), row0 = p.tile * block_rows;
-    const Head<const bf16> q = head_of(a.q, a.e, a.e.h, p.b, p.head),
-                           k = head_of(a.k, a.e, a.e.k, p.b, p.head / a.e.group()),
-                           v = head_of(a.v, a.e, a.e.k, p.b, p.head / a.e.group());
-    const KeyTiles tiles(a.visible, p.b, row0, block_rows, tokens);
-    const auto copy = [&](int tile) {
-        copy_tile<padded>(shared.k[tile % 2], k, tile * mma_tile, tokens, d);
-        copy_tile<padded>(shared.v[tile % 2], v, tile * mma_tile, tokens, d);
-        cuda::commit_copies();
-    };
-    copy(tiles.first);
-    load_first_keys(shared.first_keys, block_rows, a.visible, p.b, row0, tokens);
-    Warp<padded, sets> warp{.rows = {a.visible, p.b, row0, tokens, shared.first_keys},
-                            .scale2 = a.scale * log2_e};
+    const MmaPlace p(a.e, a.e.h, mma_tile * sets, true);
+    const KeyWalk<padded, sets> keys(cuda::block_memory<KeyTilesShared<padded, sets>>(), a, p);
+    const int tokens = keys.tokens, d = keys.d;
+    Warp<padded, sets> warp{.rows = keys.rows(a, p), .scale2 = a.scale * log2_e};
+    const Head<const bf16> q = head_of(a.q, a.e, a.e.h, p.b, p.head);
     SWITCHYARD_UNROLL
     for (int m = 0; m < sets; ++m) {
         load_rows(warp.q[m], q, warp.rows.row0 + warp_rows * m, tokens, d);
         warp.largest[m][0] = warp.largest[m][1] = -INFINITY;
     }
-    for (int tile = tiles.first; tile <= tiles.last; ++tile) {
-        cuda::wait_copies<0>();
-        __syncthreads();  // all copies of this tile are there, and the tile before is no longer read
-        if (tile < tiles.last) copy(tile + 1);
-        const int key0 = tile * mma_tile;
-        if (key0 > warp.rows.last_row()) continue;
-        if (warp.rows.sees_all(key0))
-            warp.template add_tile<false>(shared.k[tile % 2], shared.v[tile % 2], key0);
-        else
-            warp.template add_tile<true>(shared.k[tile % 2], shared.v[tile % 2], key0);
-    }
+    keys.run(warp);
     const Head<bf16> o = head_of(a.o, a.e, a.e.h, p.b, p.head);
     float* lse = a.lse + (p.b * a.e.h + p.head) * a.e.t;
     SWITCHYARD_UNROLL
@@ -165,7 +132,7 @@ __global__ void __launch_bounds__(mma_threads, 2) forward(Forward<bf16> a) {
 void TensorCores::forward(const Forward<bf16>& a) {
     with_padded(a.e.d, [&]<int padded>() {
         constexpr int sets = sets_of(padded);
-        cuda::launch(mma_grid<Shared<padded, sets>>(a.e, a.e.h, mma_tile * sets),
+        cuda::launch(mma_grid<KeyTilesShared<padded, sets>>(a.e, a.e.h, mma_tile * sets),
                      attention::forward<padded, sets>, a);
     });
 }
