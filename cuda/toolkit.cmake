@@ -1,4 +1,5 @@
-# nvcc, and the libraries that the CUDA back end calls: cuBLASLt, and NCCL where it is found. The runtime is linked
+# nvcc, and the libraries that the CUDA back end calls: cuBLASLt, NCCL where it is found, and cuDNN, of which only headers
+# are needed: it is loaded at run time (cuda/kernels/attention/cudnn). The runtime is linked
 # statically, and nothing needs a driver before the first kernel, so commands that compute nothing run anywhere.
 set(SWITCHYARD_GPU_ARCHITECTURES "90" CACHE STRING "Compute capabilities to compile for, a list: 80 (A100), 90 (H100), 100 (B200)")
 set(CMAKE_CUDA_ARCHITECTURES ${SWITCHYARD_GPU_ARCHITECTURES})
@@ -17,9 +18,25 @@ else()
   list(FILTER cuda_sources EXCLUDE REGEX "/nccl[.]cpp$")
   message(STATUS "NCCL was not found: collectives of this build go through MPI")
 endif()
+find_path(CUDNN_INCLUDE_DIR cudnn_graph.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+if(CUDNN_INCLUDE_DIR)
+  file(STRINGS ${CUDNN_INCLUDE_DIR}/cudnn_version.h cudnn_numbers REGEX "^#define CUDNN_M[AJORIN]+ [0-9]+")
+  string(REGEX MATCHALL "[0-9]+" cudnn_numbers "${cudnn_numbers}")
+  list(JOIN cudnn_numbers . cudnn_version)
+endif()
+if(CUDNN_INCLUDE_DIR AND cudnn_version VERSION_GREATER_EQUAL 9.10)
+  list(FILTER cuda_sources EXCLUDE REGEX "/without_cudnn[.]cpp$")
+  message(STATUS "cuDNN ${cudnn_version}: kernels.attention = cudnn is there where libcudnn.so.9 can be loaded")
+else()
+  list(FILTER cuda_sources EXCLUDE REGEX "/cudnn/[a-z_]+[.]cpp$")
+  message(STATUS "cuDNN 9.10 or later was not found (cudnn_graph.h; -DCUDNN_INCLUDE_DIR= names its folder): attention of this build is our own")
+endif()
 add_library(switchyard_backend_cuda OBJECT ${cuda_sources})
 target_include_directories(switchyard_backend_cuda PRIVATE ${PROJECT_SOURCE_DIR}/src ${PROJECT_SOURCE_DIR})
 target_include_directories(switchyard_backend_cuda SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
+if(CUDNN_INCLUDE_DIR)
+  target_include_directories(switchyard_backend_cuda SYSTEM PRIVATE ${CUDNN_INCLUDE_DIR})
+endif()
 target_link_libraries(switchyard_backend_cuda PRIVATE fmt::fmt MPI::MPI_CXX)
 target_compile_options(switchyard_backend_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off;-Wall;-Wextra;-Wno-unused-parameter;-Wno-missing-field-initializers>
@@ -34,7 +51,7 @@ foreach(name random frozen/frozen_weight frozen/in_order)
 endforeach()
 
 add_library(switchyard_libraries_cuda INTERFACE)
-target_link_libraries(switchyard_libraries_cuda INTERFACE CUDA::cudart_static CUDA::cublasLt)
+target_link_libraries(switchyard_libraries_cuda INTERFACE CUDA::cudart_static CUDA::cublasLt ${CMAKE_DL_LIBS})
 if(NCCL_LIBRARY AND NCCL_INCLUDE_DIR)
   target_include_directories(switchyard_backend_cuda SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
   target_link_libraries(switchyard_libraries_cuda INTERFACE ${NCCL_LIBRARY})

@@ -36,6 +36,10 @@ struct ParallelConfig {
     std::string sum_order = "rank";    // rank, library
 };
 
+struct KernelsConfig {
+    std::string attention = "auto";  // auto, own, cudnn
+};
+
 struct DataConfig {
     std::string tokens;
     std::int64_t seq_len = 256;
@@ -90,6 +94,7 @@ struct Config {
     ModelConfig model;
     MethodConfig method;
     ParallelConfig parallel;
+    KernelsConfig kernels;
     DataConfig data;
     OptimConfig optim;
     RunConfig run;

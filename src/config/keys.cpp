@@ -148,6 +148,15 @@ void add_method_and_parallel_keys(std::vector<Key>& keys) {
         {"", "sums over GPUs: in the order of ranks (the same bits every time), or as NCCL adds", on_resume});
 }
 
+void add_kernels_keys(std::vector<Key>& keys) {
+    const auto add = [&](const char* name, auto member, ValueRule rule, Description about) {
+        keys.push_back(key(name, &Config::kernels, member, std::move(rule), std::move(about)));
+    };
+    add("kernels.attention", &KernelsConfig::attention, one_of({"auto", "own", "cudnn"}),
+        {"", "whose attention on GPUs: auto (cuDNN's where it is there and agrees with ours), own or cudnn",
+         on_resume});
+}
+
 void add_data_keys(std::vector<Key>& keys) {
     const auto add = [&](const char* name, auto member, ValueRule rule, Description about) {
         keys.push_back(key(name, &Config::data, member, std::move(rule), std::move(about)));
@@ -240,6 +249,7 @@ const std::vector<Key>& built_in_keys() {
         std::vector<Key> all;
         add_model_keys(all);
         add_method_and_parallel_keys(all);
+        add_kernels_keys(all);
         add_data_keys(all);
         add_optim_keys(all);
         add_run_keys(all);

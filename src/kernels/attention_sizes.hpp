@@ -11,6 +11,7 @@ namespace switchyard::kernels::attention {
 struct Extents {
     std::int64_t b, t, h, k, d;
     constexpr std::int64_t group() const { return h / k; }
+    bool operator==(const Extents&) const = default;
 };
 
 Extents extents_of(const Shape& q, const Shape& k);

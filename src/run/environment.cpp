@@ -147,6 +147,7 @@ std::vector<std::string> rank_lines(const ordered_json& environment) {
     const ordered_json& ways = environment["collectives"];
     lines.push_back(
         fmt::format("collectives dp: {}; tp: {}", std::string(ways["dp"]), std::string(ways["tp"])));
+    lines.push_back("attention   " + std::string(environment["attention"]));
     return lines;
 }
 
@@ -184,7 +185,7 @@ std::string idle_text(const ordered_json& environment) {
     return "";
 }
 
-ordered_json environment(const Topology& topology, const StartInfo& start) {
+ordered_json environment(const Topology& topology, const StartInfo& start, const std::string& attention) {
     const backend::Processor mine = backend::processor();
     ordered_json place{{"host", host_name()}, {"cores", binding()}};
     if (mine.is_gpu) place["gpu"] = {{"number", mine.number}, {"name", mine.name}};
@@ -203,6 +204,7 @@ ordered_json environment(const Topology& topology, const StartInfo& start) {
     result["hdf5"] = hdf5_version();
     result["mpi_io"] = mpi_io_component();
     result["products"] = kernels::matmul_library();
+    if (!attention.empty()) result["attention"] = attention;
     result["cpu"] = cpu_name();
     result["command"] = start.command;
     result["num_ranks"] = topology.world.size();

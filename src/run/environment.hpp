@@ -17,9 +17,11 @@ struct StartInfo {
 };
 
 /// Collective over the world; rank 0 gets the object, the others get an empty one.
-nlohmann::ordered_json environment(const Topology&, const StartInfo&);
+/// `attention`: whose kernel computes it, in words; empty: not known.
+nlohmann::ordered_json environment(const Topology&, const StartInfo&, const std::string& attention);
 
-/// Where each rank computes, for people: host, GPU and cores. Nothing on CPUs.
+/// Where each rank computes, for people: host, GPU and cores; how tensors travel, and whose attention it is.
+/// Nothing on CPUs.
 std::vector<std::string> rank_lines(const nlohmann::ordered_json& environment);
 
 /// "" or what is wrong with the hosts of environment(): threads of its ranks exceed the cores they may use,

@@ -13,6 +13,7 @@
 #include "kernels/matmul.hpp"
 #include "run/initial_state.hpp"
 #include "run/inputs.hpp"
+#include "train/attention_choice.hpp"
 #include "train/finite.hpp"
 #include "train/replicas.hpp"
 #include "train/resume_rules.hpp"
@@ -33,11 +34,12 @@ int train(const Comm& world, ParsedConfig given, const StartInfo& start) {
     // Before anything is computed that would be lost; one after the other, because a rank may fail alone.
     agree_on(world, [&] { collectives_text(topology.tp); });
     agree_on(world, [&] { collectives_text(topology.dp); });
+    const std::string attention = agreed(world, [&] { return choose_attention(topology, config); });
     open_for_batches(topology, *tokens);
     auto trainer =
         agreed(world, [&] { return std::make_unique<Trainer>(topology, config, *tokens, requests); });
     try {
-        return trainer->run(start);
+        return trainer->run(start, attention);
     } catch (...) {
         // Not destroyed: collectives under way would wait for ranks that may not have failed.
         (void)trainer.release();
@@ -56,7 +58,7 @@ Trainer::Trainer(const Topology& topology, const Config& config, const TokenFile
       loader_(tokens, config.data.seq_len, config.run.seed, config.data.mask_documents),
       record_(topology.world, config) {}
 
-int Trainer::run(const StartInfo& start) {
+int Trainer::run(const StartInfo& start, const std::string& attention) {
     try {
         record_.open();
         watchdog_.emplace(config_.run.hang_timeout, topology_.world.rank(),
@@ -64,7 +66,7 @@ int Trainer::run(const StartInfo& start) {
         note_terminations();
         build_state();
         restore_or_initialise();
-        record_.announce(environment(topology_, start), scale_);
+        record_.announce(environment(topology_, start, attention), scale_);
         if (loader_.num_validation_targets() == 0)
             record_.say(fmt::format("note        `{}` has no validation tokens: val_loss is not computed",
                                     config_.data.tokens));

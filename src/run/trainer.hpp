@@ -27,7 +27,8 @@ class Trainer {
   public:
     /// config: complete and validated.
     Trainer(const Topology&, const Config&, const TokenFile&, StopRequests&);
-    int run(const StartInfo&);
+    /// `attention`: as environment() takes it.
+    int run(const StartInfo&, const std::string& attention);
 
   private:
     void build_state();

@@ -13,6 +13,8 @@ std::vector<Line> kernel_lines(const Setting&);
 std::vector<Line> product_lines(const Setting&);
 std::vector<Line> copy_lines(const Setting&);
 std::vector<Line> attention_lines(const Setting&);
+/// Is a library's attention, which runs take where it is there, the same as ours? For one sequence.
+std::vector<Line> fused_attention_lines(const Setting&);
 
 /// A product op(a) op(b) of the configured model: c is (m, n), the sums have k terms.
 struct ProductShape {

@@ -14,8 +14,8 @@ using nlohmann::ordered_json;
 
 namespace {
 
-constexpr const char* sections[] = {"surroundings", "kernels",     "products", "memory",
-                                    "attention",    "collectives", "files"};
+constexpr const char* sections[] = {"surroundings", "kernels",           "products",    "memory",
+                                    "attention",    "attention_kernels", "collectives", "files"};
 
 const char* text_of(Verdict verdict) {
     return verdict == Verdict::failed ? "FAILED" : name_of(verdict);

@@ -1,6 +1,5 @@
 // The order of the test: where we are, whether kernels are right, how fast they are, then what connects ranks
-// and what they write to. A comparison of attention kernels, where a back end has several, follows
-// attention_lines().
+// and what they write to.
 #include "selftest/selftest.hpp"
 
 #include <fmt/format.h>
@@ -22,7 +21,7 @@ namespace {
 /// same on all ranks.
 nlohmann::ordered_json find_environment(const Setting& setting, const StartInfo& start, Line& binding) {
     const Comm& world = setting.topology.world;
-    nlohmann::ordered_json found = environment(setting.topology, start);
+    nlohmann::ordered_json found = environment(setting.topology, start, "");
     const backend::Processor processor = backend::processor();
     const std::string problem =
         problem_of(setting, [&] { require(processor.problem.empty(), "{}", processor.problem); });
@@ -87,6 +86,7 @@ Result run(const Config& config, const Topology& topology, const StartInfo& star
     add(product_lines(setting));
     add(copy_lines(setting));
     add(attention_lines(setting));
+    add(fused_attention_lines(setting));
     add(collective_lines(setting));
     add(file_lines(setting));
     result.seconds = all_reduce_max(topology.world, seconds_now() - start_s);

@@ -163,6 +163,7 @@ TEST(Parse, KeysAreTheContractsNames) {
                              "parallel.rotate",
                              "parallel.collectives",
                              "parallel.sum_order",
+                             "kernels.attention",
                              "data.tokens",
                              "data.seq_len",
                              "data.micro_batch",
@@ -539,7 +540,8 @@ TEST(Compare, AllowsWhatTheResumeContractLists) {
                                            "io.window=65536",
                                            "run.trace_steps=3:5",
                                            "parallel.collectives=staged",
-                                           "parallel.sum_order=library"};
+                                           "parallel.sum_order=library",
+                                           "kernels.attention=own"};
     std::set<std::string> free_names;
     for (const std::string& setting : free) {
         const auto changes = compare_configs(stored, config_of("", {"--" + setting}), methods());

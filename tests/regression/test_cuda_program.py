@@ -81,6 +81,31 @@ class CudaProgram(program.Test):
         self.assert_ends(launch, 1)
         self.assertRegex(launch.output(), "parallel.collectives = nccl cannot be used here: ranks 0 and 1 .* share a GPU")
 
+    def test_attention_is_cudnns_where_it_agrees_and_ours_where_it_does_not(self):
+        losses = {}
+        for name, word, asked, said in (
+            ("cudnn", "", "auto", "cuDNN 9.19.0, which agrees with our kernel"),
+            ("demanded", "", "cudnn", "cuDNN 9.19.0, which agrees with our kernel"),
+            ("own", "", "own", "own kernel, by kernels.attention"),
+            ("wrong", "wrong_d_q:1", "auto", "own kernel, not cuDNN's: on rank 1, its d_q differs from that of our kernel by "),
+        ):
+            run = self.short_run(name, **{"run.dtype": "bf16", "kernels.attention": asked, "model.num_heads": 3, "model.num_kv_heads": 3})
+            run.environment["CUDA_EMULATION_CUDNN"] = word
+            output = self.assert_trains(run, ranks=2)
+            self.assertIn(f"\nattention   {said}", output)
+            environment = json.loads((run.path / "environment.json").read_text())
+            self.assertTrue(environment["attention"].startswith(said), environment["attention"])
+            losses[name] = run.steps("loss")
+        self.assertEqual(losses["demanded"], losses["cudnn"])
+        self.assertEqual(losses["wrong"], losses["own"])
+        self.assertNotEqual(losses["cudnn"], losses["own"])
+
+    def test_cudnn_that_is_asked_for_and_not_there_is_an_error(self):
+        run = self.short_run("refused", **{"run.dtype": "f32", "kernels.attention": "cudnn"})
+        launch = run.start(2)
+        self.assert_ends(launch, 1)
+        self.assertRegex(launch.output(), "kernels.attention = cudnn asks for a kernel that cannot be used here: it is for bf16, .*; use auto")
+
     def test_commands_that_compute_nothing_need_no_gpu(self):
         run = self.short_run()
         self.assert_trains(run)

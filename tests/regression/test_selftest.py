@@ -12,7 +12,7 @@ from support import program  # noqa: E402
 from support.program import BUILD, ENVIRONMENT, MPIRUN, PATIENCE_S, SWITCHING, TINY, arguments  # noqa: E402
 
 RANKS = int(program.option("ranks", "1"))
-SECTIONS = ["surroundings", "kernels", "products", "memory", "attention", "collectives", "files"]
+SECTIONS = ["surroundings", "kernels", "products", "memory", "attention", "attention_kernels", "collectives", "files"]
 
 
 def documented_keys():

@@ -1,10 +1,12 @@
-// Attention on CUDA: checks its arguments, chooses between tensor cores (bf16 whose rows are whole 16-byte
-// parts, head sizes to 128) and the SIMT kernels (all else), and finds the keys that each tile of queries may
-// skip.
+// Attention on CUDA: checks its arguments, gives the shape that a library serves to it (choice.cpp), chooses
+// between tensor cores (bf16 whose rows are whole 16-byte parts, head sizes to 128) and the SIMT kernels (all
+// else), and finds the keys that each tile of queries may skip.
 #include <algorithm>
 #include <cmath>
 
 #include "core/call_counts.hpp"
+#include "cuda/kernels/attention/choice.hpp"
+#include "cuda/kernels/attention/fused.hpp"
 #include "cuda/kernels/attention/parts.cuh"
 
 namespace switchyard::kernels {
@@ -72,13 +74,16 @@ Inputs<T> inputs(Tensor q, Tensor k, Tensor v, const Visible& visible, const Ext
 }  // namespace attention
 
 std::size_t attention_scratch_bytes(const Shape& q, const Shape& k, DType compute) {
-    return attention::Scratch(attention::extents_of(q, k), compute).bytes;
+    const attention::Extents e = attention::extents_of(q, k);
+    return std::max(attention::Scratch(e, compute).bytes, attention::fused_scratch_bytes(e, compute));
 }
 
 void attention_forward(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor o, Tensor lse, Tensor scratch) {
     count_kernel(__func__);
     const attention::Extents e = attention::check_forward(q, k, v, first_key, o, lse, scratch);
     if (q.empty()) return;
+    if (attention::is_fused(e, first_key, {q, k, v, o}))
+        return attention::fused::forward(e, q, k, v, o, lse, scratch);
     const bool tensor_cores = attention::suits_tensor_cores(e, {q, k, v, o});
     const attention::Visible visible = attention::visible(
         first_key, scratch, e, tensor_cores ? attention::TensorCores::tile : attention::Simt::tile);
@@ -95,6 +100,8 @@ void attention_backward(const AttentionBackward& x) {
     count_kernel(__func__);
     const attention::Extents e = attention::check_backward(x);
     if (x.q.empty()) return;
+    if (attention::is_fused(e, x.first_key, {x.q, x.k, x.v, x.o, x.d_o, x.d_q, x.d_k, x.d_v}))
+        return attention::fused::backward(e, x);
     const bool tensor_cores =
         attention::suits_tensor_cores(e, {x.q, x.k, x.v, x.o, x.d_o, x.d_q, x.d_k, x.d_v});
     const attention::Visible visible = attention::visible(
