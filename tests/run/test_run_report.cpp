@@ -270,7 +270,8 @@ TEST(CrowdingTest, RanksOnGpusHaveOneEach) {
     const auto on = [](std::vector<std::pair<std::string, int>> gpus) {
         ordered_json environment{{"num_threads", 8},
                                  {"ranks", ordered_json::array()},
-                                 {"collectives", {{"dp", "nccl"}, {"tp", "staged"}}}};
+                                 {"collectives", {{"dp", "nccl"}, {"tp", "staged"}}},
+                                 {"attention", "own kernel"}};
         for (const auto& [host, number] : gpus)
             environment["ranks"].push_back(
                 {{"host", host}, {"cores", "0-3"}, {"gpu", {{"number", number}, {"name", "H100"}}}});
@@ -281,8 +282,9 @@ TEST(CrowdingTest, RanksOnGpusHaveOneEach) {
     EXPECT_EQ(idle_text(sound), "");
     EXPECT_EQ(rank_lines(sound).at(1), "rank 1      a, GPU 1 (H100), cores 0-3");
     EXPECT_EQ(crowding_text(on({{"a", 0}, {"b", 1}, {"b", 1}})).find("several ranks share GPU 1 of b ("), 0u);
-    EXPECT_EQ(rank_lines(on(std::vector<std::pair<std::string, int>>(20, {"a", 0}))).size(), 18u);
-    EXPECT_EQ(rank_lines(sound).back(), "collectives dp: nccl; tp: staged");
+    EXPECT_EQ(rank_lines(on(std::vector<std::pair<std::string, int>>(20, {"a", 0}))).size(), 19u);
+    EXPECT_EQ(rank_lines(sound).at(3), "collectives dp: nccl; tp: staged");
+    EXPECT_EQ(rank_lines(sound).at(4), "attention   own kernel");
 }
 
 TEST(IdleTest, CountsCoresWithoutWork) {
