@@ -17,7 +17,7 @@ struct Sizes {
 };
 enum class Documents { one, several };
 
-/// Why a test with many or long runs is left out where ThreadSanitizer watches.
+/// Why a test with many or long runs is left out where a sanitizer watches.
 constexpr const char* same_kernels = "Attention.EqualsFormula runs the same kernels on fewer tokens";
 
 /// First token of each token's document: documents of 1, 2, 3, ... 70 tokens, then 1 token again, shifted by
@@ -132,7 +132,7 @@ TEST_P(Attention, EqualsFormula) {
 }
 
 TEST_P(Attention, GivesTheSameBitsOnAnyNumberOfThreads) {
-    if (watched()) GTEST_SKIP() << same_kernels;
+    if (instrumented()) GTEST_SKIP() << same_kernels;
     const auto& [dtype, sizes, documents] = GetParam();
     Problem one(dtype, sizes, documents);
     {
@@ -203,7 +203,7 @@ INSTANTIATE_TEST_SUITE_P(Types, Attention, ::testing::ValuesIn(cases()), name);
 class AttentionMask : public ::testing::TestWithParam<DType> {};
 
 TEST_P(AttentionMask, ALaterTokenChangesNothingBefore) {
-    if (watched()) GTEST_SKIP() << same_kernels;
+    if (instrumented()) GTEST_SKIP() << same_kernels;
     const Sizes sizes{2, 600, 4, 2, 24};
     Problem before(GetParam(), sizes, Documents::one);
     before.run();
@@ -224,7 +224,7 @@ TEST_P(AttentionMask, ALaterTokenChangesNothingBefore) {
 }
 
 TEST_P(AttentionMask, AQueryAddsNothingToKeysThatItDoesNotSee) {
-    if (watched()) GTEST_SKIP() << same_kernels;
+    if (instrumented()) GTEST_SKIP() << same_kernels;
     const Sizes sizes{2, 600, 4, 2, 24};
     Problem before(GetParam(), sizes, Documents::one);
     before.run();
@@ -296,7 +296,7 @@ void expect_weights_below_one(const Problem& x) {
 }
 
 TEST(AttentionLimits, VeryLargeScoresDoNotOverflow) {
-    if (watched()) GTEST_SKIP() << same_kernels;
+    if (instrumented()) GTEST_SKIP() << same_kernels;
     // Scores of 1e6 to 1e30: the largest takes all the weight, so outputs are rows of v and gradients of
     // scores vanish.
     for (DType dtype : compute_types)
