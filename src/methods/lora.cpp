@@ -34,7 +34,7 @@ MethodEntry lora() {
                             .choices = {"plain", "switchlora"}};
     return {.options = {.name = "lora",
                         .help = "low-rank factors beside frozen weights",
-                        .options = {rank_option(), alpha_option("32"), init},
+                        .options = {rank_option(), alpha_option("32"), strategy_option(), init},
                         .lr = 1e-3},
             .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<Lora>(); },
             .resolve = resolve_low_rank,

@@ -85,6 +85,18 @@ void LowRankMethod::initialise_plain(const ModelContext& context) {
     }
 }
 
+void LowRankMethod::begin_step(std::int64_t) {
+    std::vector<Tensor> sums;
+    for (const Adapted& x : adapted_)
+        if (!x.adapter->weight_gradient().empty()) sums.push_back(x.adapter->weight_gradient());
+    if (!sums.empty()) kernels::zero(sums);
+}
+
+void LowRankMethod::reduce_gradients(Optimizer& optimizer) {
+    for (const Adapted& x : adapted_) x.adapter->gradients_from_weight();
+    optimizer.reduce_gradients();
+}
+
 void LowRankMethod::visit_state(StateIo& io, Optimizer&) {
     for (const Adapted& x : adapted_)
         for (const Parameter* factor : {&x.adapter->a(), &x.adapter->b()})
@@ -124,6 +136,14 @@ MethodOption alpha_option(const std::string& default_value) {
             .help = "the low-rank product is scaled by alpha / rank",
             .minimum = 0,
             .maximum = 1e9};
+}
+
+MethodOption strategy_option() {
+    return {.key = "strategy",
+            .type = MethodOption::Type::text,
+            .default_value = "auto",
+            .help = "order of products; auto: merged where it has fewer operations, else unmerged",
+            .choices = {"auto", "unmerged", "merged", "weight_gradient"}};
 }
 
 void fill_factor_row(const Parameter& factor, Tensor row, std::int64_t global_row, std::uint64_t key,

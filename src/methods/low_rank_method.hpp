@@ -18,6 +18,10 @@ class LowRankMethod : public Method {
     GroupAdapters attach_group(const ModelContext&, LinearGroup&) override;
     OwnershipPlan ownership(const ModelContext&, const Parameter&) override;
     void initialise(const ModelContext& context) override { initialise_plain(context); }
+    /// Under Strategy::weight_gradient the gradients of whole weights are zeroed, and those of A and B come
+    /// from them when the sum over micro-batches is complete. A method that overrides these calls them.
+    void begin_step(std::int64_t step) override;
+    void reduce_gradients(Optimizer&) override;
     /// Writes the scale of the product beside the factors, for readers of weights alone.
     void visit_state(StateIo&, Optimizer&) override;
 
@@ -58,6 +62,7 @@ class LowRankMethod : public Method {
 /// every adapted matrix (hidden x hidden, hidden x width of the key-value heads, hidden x feed-forward).
 MethodOption rank_option();
 MethodOption alpha_option(const std::string& default_value);
+MethodOption strategy_option();
 void resolve_low_rank(Config&);
 void check_low_rank(const Config&);
 

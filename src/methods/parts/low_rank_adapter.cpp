@@ -1,6 +1,8 @@
 // The pair of one linear, and the pairs of a group.
 #include "methods/parts/low_rank_adapter.hpp"
 
+#include "kernels/elementwise.hpp"
+
 namespace switchyard {
 namespace {
 
@@ -23,43 +25,46 @@ Tensor take_gradients(const ModelContext& context, std::int64_t slots, const Ext
     return context.arena.take(MemoryClass::gradients, context.accumulate(), {slots, extent.padded});
 }
 
-bool merging_pays_in(const ModelContext& context, std::span<const Linear> linears) {
-    return merging_pays(linears,
-                        context.config.data.global_batch / context.topology.dp_size() * context.seq_len);
+/// dY' x of a linear, if the strategy needs it.
+Tensor take_weight_gradient(const ModelContext& context, const Linear& linear, Strategy strategy) {
+    if (strategy != Strategy::weight_gradient) return {};
+    return context.arena.take(MemoryClass::gradients, context.accumulate(),
+                              {linear.out().padded, linear.in().padded});
+}
+
+/// Memory for a factor in accumulate type, or the factor itself.
+Tensor in_accumulate_type(const ModelContext& context, Tensor factor) {
+    if (factor.dtype() == context.accumulate()) return factor;
+    return context.arena.shared(context.accumulate(), factor.shape());
 }
 
 }  // namespace
-
-bool merging_pays(std::span<const Linear> linears, std::int64_t tokens_per_step) {
-    std::int64_t spent = 0, saved = 0;
-    for (const Linear& linear : linears) {
-        const std::int64_t m = linear.out().padded, n = linear.in().padded;
-        spent += m * n;
-        saved += (m + n) * tokens_per_step;
-    }
-    return saved > spent;
-}
 
 LowRankAdapter::LowRankAdapter(const ModelContext& context, const Linear& linear, std::int64_t low_rank,
                                double scale)
     : LowRankAdapter(context, linear, take_values(context, low_rank, linear.in()),
                      take_gradients(context, low_rank, linear.in()), scale,
-                     merging_pays_in(context, {&linear, 1})) {}
+                     strategy_of(context, {&linear, 1})) {}
 
 LowRankAdapter::LowRankAdapter(const ModelContext& context, const Linear& linear, Tensor a, Tensor d_a,
-                               double scale, bool merged)
+                               double scale, Strategy strategy)
     : scale_(scale),
-      merged_(merged),
+      strategy_(strategy),
+      replicas_(context.topology.dp_size()),
       a_(make_factor(linear.name() + ".lora_A", linear.in(), linear.split() == Split::row, a, d_a)),
       b_(make_factor(linear.name() + ".lora_B", linear.out(), linear.split() == Split::column,
                      take_values(context, a.dim(0), linear.out()),
                      take_gradients(context, a.dim(0), linear.out()))),
-      products_(context, a, d_a, {{b_.value, b_.gradient, scale}}) {
+      weight_gradient_(take_weight_gradient(context, linear, strategy)),
+      products_(context, a, d_a, {{b_.value, b_.gradient, weight_gradient_, scale}}) {
     b_.transposed = true;
     const std::int64_t rows = linear.frozen_slice(context).kept, in = linear.in().padded;
     const auto bytes = static_cast<std::int64_t>(kernels::frozen_scratch_bytes(rows, in, context.dtype));
     merge_scratch_ = context.arena.shared(DType::i16, {(bytes + 1) / 2});
     full_precision_ = context.arena.shared(context.accumulate(), {rows, in});
+    if (weight_gradient_.empty()) return;
+    wide_a_ = in_accumulate_type(context, a_.value);
+    wide_b_ = in_accumulate_type(context, b_.value);
 }
 
 SharedPairs make_shared_pairs(const ModelContext& context, std::span<const Linear> linears,
@@ -68,14 +73,14 @@ SharedPairs make_shared_pairs(const ModelContext& context, std::span<const Linea
     const Extent& in = linears.front().in();
     const Tensor a = take_values(context, count * low_rank, in),
                  d_a = take_gradients(context, count * low_rank, in);
-    const bool merged = merging_pays_in(context, linears);
+    const Strategy strategy = strategy_of(context, linears);
     SharedPairs result;
     std::vector<LowRankProducts::Output> outputs;
     for (std::int64_t i = 0; i < count; ++i) {
         const std::int64_t first = i * low_rank;
         auto pair = std::make_unique<LowRankAdapter>(context, linears[i], a.rows(first, low_rank),
-                                                     d_a.rows(first, low_rank), scale, merged);
-        outputs.push_back({pair->b().value, pair->b().gradient, scale});
+                                                     d_a.rows(first, low_rank), scale, strategy);
+        outputs.push_back({pair->b().value, pair->b().gradient, pair->weight_gradient(), scale});
         result.pairs.push_back(std::move(pair));
     }
     result.products = std::make_unique<LowRankProducts>(context, a, d_a, std::move(outputs));
@@ -91,12 +96,22 @@ void LowRankAdapter::backward(const Linear& linear, Tensor x, Tensor d_y, Tensor
 }
 
 Cost LowRankAdapter::cost(const Linear& linear) const {
-    const double r = static_cast<double>(low_rank()), m = static_cast<double>(linear.out().size),
-                 n = static_cast<double>(linear.in().size), factors = r * (m + n);
-    // Backward has x A' and dY B (2 * factors together) and both gradients (2 more), merged or not. Unmerged,
-    // y and d_x need one more product with B and A each, and forward computes x A' itself.
-    if (merged()) return {.forward = 2 * m * n, .backward = 2 * m * n + 4 * factors, .merge = 2 * m * n * r};
-    return {.forward = 2 * m * n + 2 * factors, .backward = 2 * m * n + 4 * factors + 2 * r * n};
+    return cost_of(strategy_, static_cast<double>(linear.out().size), static_cast<double>(linear.in().size),
+                   static_cast<double>(low_rank()), replicas_);
+}
+
+void LowRankAdapter::gradients_from_weight() {
+    if (weight_gradient_.empty()) return;
+    const Tensor& q = weight_gradient_;
+    if (b_.value.dtype() != wide_b_.dtype()) kernels::copy(b_.value, wide_b_);
+    kernels::matmul({.a = wide_b_, .b = q, .c = a_.gradient, .alpha = scale_, .accumulate = true});
+    if (a_.value.dtype() != wide_a_.dtype()) kernels::copy(a_.value, wide_a_);
+    kernels::matmul({.a = wide_a_,
+                     .b = q,
+                     .c = b_.gradient,
+                     .op_b = kernels::Op::transpose,
+                     .alpha = scale_,
+                     .accumulate = true});
 }
 
 std::optional<kernels::EffectiveWeight> LowRankAdapter::effective_weight() {

@@ -1,9 +1,9 @@
 // LowRankAdapter: y = x (W + s B A)' with W frozen (Hu et al. 2021), A (r, in), and B stored transposed (r,
-// out), so that a slot is a row of both. Products run merged or unmerged (RunLoRA, Cherniuk et al. 2023), as
-// a cost model of the shapes decides.
+// out), so that a slot is a row of both. Its Strategy says in which order products are formed.
 #pragma once
 
 #include "methods/parts/low_rank_products.hpp"
+#include "methods/parts/strategy.hpp"
 
 namespace switchyard {
 
@@ -12,12 +12,13 @@ class LowRankAdapter : public Adapter {
     /// A pair for one linear, by itself.
     LowRankAdapter(const ModelContext&, const Linear&, std::int64_t low_rank, double scale);
     /// A pair whose A and its gradient (r, in padded) are rows of tensors of a group.
-    LowRankAdapter(const ModelContext&, const Linear&, Tensor a, Tensor d_a, double scale, bool merged);
+    LowRankAdapter(const ModelContext&, const Linear&, Tensor a, Tensor d_a, double scale,
+                   Strategy);
 
     void forward(const Linear&, Tensor x, Tensor y) override;
     void backward(const Linear&, Tensor x, Tensor d_y, Tensor d_x, Write) override;
     std::optional<kernels::EffectiveWeight> effective_weight() override;
-    bool merged() const override { return merged_; }
+    bool merged() const override { return strategy_ != Strategy::unmerged; }
     void merge(kernels::FrozenWeight base_rows, std::int64_t row0, Tensor out) override;
     Cost cost(const Linear&) const override;
     std::vector<Parameter*> parameters() override { return {&a_, &b_}; }
@@ -27,17 +28,26 @@ class LowRankAdapter : public Adapter {
     double scale() const { return scale_; }
     std::int64_t low_rank() const { return a_.value.dim(0); }
 
+    /// Sum over the micro-batches of a step of dY' x, (out padded, in padded) in accumulate type; empty but
+    /// under Strategy::weight_gradient. To be zeroed before a step.
+    Tensor weight_gradient() const { return weight_gradient_; }
+    /// Adds what weight_gradient() contributes to the gradients of A and B, once a step.
+    void gradients_from_weight();
+
     /// W -= s B A on the stored base. The order of each element's sum is fixed, so the bits are the same on
     /// every layout.
     void subtract_from_base(Linear&);
 
   private:
     double scale_;
-    bool merged_;
+    Strategy strategy_;
+    double replicas_;  // data-parallel ranks
     Parameter a_, b_;
+    Tensor weight_gradient_;
     LowRankProducts products_;  // of this pair alone
     Tensor merge_scratch_;      // shared
     Tensor full_precision_;     // (rows kept, in), shared: work space of subtract_from_base()
+    Tensor wide_a_, wide_b_;    // A and B in accumulate type where that is another, shared
 };
 
 /// A pair for each linear of a group, and their shared products.
@@ -47,9 +57,5 @@ struct SharedPairs {
 };
 SharedPairs make_shared_pairs(const ModelContext&, std::span<const Linear>, std::int64_t low_rank,
                               double scale);
-
-/// True if merging, 2 m n r operations for each linear of a group, costs less than it saves, 2 r (m + n) t
-/// each for the t tokens of a step.
-bool merging_pays(std::span<const Linear>, std::int64_t tokens_per_step);
 
 }  // namespace switchyard

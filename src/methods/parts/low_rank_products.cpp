@@ -48,8 +48,12 @@ void LowRankProducts::backward(std::span<const Linear> linears, Tensor x, std::s
     each_pair([&](const Output& output, Tensor z, std::size_t i) {
         const bool accumulate = write == Write::accumulate || i > 0;
         matmul({.a = d_y[i], .b = linears[i].weight(), .c = d_x, .accumulate = accumulate});
+        if (!output.d_w.empty())
+            return matmul(
+                {.a = d_y[i], .b = x, .c = output.d_w, .op_a = Op::transpose, .accumulate = true});
         matmul({.a = output.b, .b = d_y[i], .c = z, .op_b = Op::transpose, .alpha = output.scale});
     });
+    if (!outputs_.front().d_w.empty()) return;
     if (!linears.front().adapter()->merged())
         matmul({.a = z_, .b = a_, .c = d_x, .op_a = Op::transpose, .accumulate = true});
     matmul({.a = z_, .b = x, .c = d_a_, .accumulate = true});

@@ -10,9 +10,11 @@ namespace switchyard {
 
 class LowRankProducts : public SharedProducts {
   public:
-    /// The B factor of one pair, (slots, out local) as its gradient, and the scale of the pair.
+    /// The B factor of one pair, (slots, out local) as its gradient, and the scale of the pair. d_w (out
+    /// local, in local) in accumulate type, or empty: where it is, backward adds dY' x to it and leaves the
+    /// gradients of A and B alone.
     struct Output {
-        Tensor b, d_b;
+        Tensor b, d_b, d_w;
         double scale = 1;
     };
     /// a, d_a (slots of all pairs, in local): A factors and gradients in the order of `outputs`.

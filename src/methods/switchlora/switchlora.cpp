@@ -456,7 +456,8 @@ MethodEntry switchlora() {
                             .choices = {"auto", "f32", "bf16"}};
     return {.options = {.name = "switchlora",
                         .help = "low-rank factors whose vectors rotate through a bank of candidates",
-                        .options = {rank_option(), alpha_option("1"), interval, ratio, freeze, order, bank},
+                        .options = {rank_option(), alpha_option("1"), strategy_option(), interval, ratio,
+                                    freeze, order, bank},
                         .lr = 1e-2},
             .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<SwitchLora>(); },
             .resolve = resolve_low_rank,
