@@ -20,6 +20,7 @@ METHODS = {
     "full": ["--method.name=full"],
     "lora": ["--method.name=lora", "--method.rank=12", "--method.alpha=12"],
     "switchlora": ["--method.name=switchlora", "--method.rank=12", "--method.switch_interval=6", "--method.freeze_steps=3"],
+    "relora": ["--method.name=relora", "--method.rank=12", "--method.alpha=12", "--method.merge_interval=15", "--method.restart_warmup=3"],
 }
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2)]
 EXTRAS = {

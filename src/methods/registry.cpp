@@ -8,7 +8,8 @@
 #define SWITCHYARD_METHODS(X) \
     X(full)                   \
     X(lora)                   \
-    X(switchlora)
+    X(switchlora)             \
+    X(relora)
 
 namespace switchyard {
 

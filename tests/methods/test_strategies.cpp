@@ -38,6 +38,8 @@ std::vector<std::string> arguments_of(const std::string& method) {
         for (const MethodOption& option : known.options) {
             if (known.name != method) continue;
             if (option.key == "init") all.push_back("--method.init=switchlora");
+            if (option.key == "merge_interval")
+                all.insert(all.end(), {"--method.merge_interval=5", "--method.restart_warmup=2"});
             if (option.key == "switch_interval")
                 all.insert(all.end(), {"--method.switch_interval=6", "--method.freeze_steps=3",
                                        "--method.switch_ratio=1"});

@@ -36,6 +36,8 @@ std::vector<std::string> keys_of(const std::string& method, const std::string& d
     if (method != "full") keys.push_back("--method.rank=6");
     if (method == "switchlora")
         keys.insert(keys.end(), {"--method.switch_interval=2", "--method.freeze_steps=1"});
+    if (method == "relora")
+        keys.insert(keys.end(), {"--method.merge_interval=2", "--method.restart_warmup=1"});
     return keys;
 }
 
@@ -70,7 +72,7 @@ TEST_P(DeviceMemory, IsWhatThePlanSays) {
     EXPECT_EQ(pinned > 0, is_gpu);
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, DeviceMemory, ::testing::Values("full", "lora", "switchlora"),
+INSTANTIATE_TEST_SUITE_P(Methods, DeviceMemory, ::testing::Values("full", "lora", "switchlora", "relora"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -163,7 +163,7 @@ class Plans : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
     const std::string method = GetParam();
-    const bool switches = method == "switchlora";
+    const bool switches = method == "switchlora", merges = method == "relora";
     for (int tp : tensor_parallel_sizes()) {
         const Topology topology = Topology::create(world(), tp);
         const int share = 12 / topology.dp_size();  // of the global batch
@@ -187,14 +187,21 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
                 arguments.push_back(std::string("--method.switch_order=") + (ring ? "ring" : "random"));
                 if (bf16) arguments.push_back(std::string("--method.bank_dtype=") + (many ? "f32" : "bf16"));
             }
+            if (merges) {
+                arguments.insert(arguments.end(), {"--method.merge_interval=2", "--method.restart_warmup=1"});
+                arguments.push_back(std::string("--method.reset=") + (ring ? "magnitude" : "random"));
+            }
+            if (method != "full" && many)
+                arguments.push_back(std::string("--method.strategy=") +
+                                    (narrow ? "weight_gradient" : "unmerged"));
             std::string what;
             for (const std::string& argument : arguments) what += argument + " ";
-            expect_as_planned(tiny_config(arguments), topology, switches ? 10 : 2, what);
+            expect_as_planned(tiny_config(arguments), topology, switches ? 10 : merges ? 4 : 2, what);
         }
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, Plans, ::testing::Values("full", "lora", "switchlora"),
+INSTANTIATE_TEST_SUITE_P(Methods, Plans, ::testing::Values("full", "lora", "switchlora", "relora"),
                          [](const auto& info) { return std::string(info.param); });
 
 /// Sizes that divide by 1 to 4: width 48 everywhere (a multiple of 16: no padding), 48 tokens in the
@@ -266,6 +273,21 @@ TEST(PlanFormulas, SwitchingSendsCandidatesAndMovesWhatItSwitches) {
         EXPECT_LE(of(sent.counted, TrafficGroup::candidates), 1.5 * sent_at_least);
     }
     EXPECT_GT(switched, 0);
+}
+
+TEST(PlanFormulas, AMergeSendsHistogramsOnceAByteOfMagnitudes) {
+    const Topology topology = Topology::create(world(), 1);
+    TinyRun run(Simple::config({"--method.name=relora", "--method.rank=12", "--method.merge_interval=2",
+                                "--method.restart_warmup=1"},
+                               1),
+                topology);
+    const double p = topology.dp_size(), moments = Simple::matrices * 2 * 2;
+    const double rows = std::ceil(moments / p) * p;  // every rank sums as many
+    for (int i = 0; i < 4; ++i) {
+        const Sent sent = step(run);
+        const double histograms = 4 * rows * 256 * 8 * 2 * (p - 1) / p;
+        EXPECT_EQ(of(sent.counted, TrafficGroup::other), i % 2 ? histograms : 0) << i;
+    }
 }
 
 TEST(PlanFormulas, TensorParallelSumsActivationsOncePerHalfBlockAndDirection) {

@@ -21,6 +21,8 @@ KINDS = {
     "switch_tied": [*SWITCHING, "--model.tie_embeddings=true", "--run.dtype=f32"],
     # alpha / rank = 32 / 12 is not a finite binary fraction
     "lora": ["--method.name=lora", "--method.rank=12", "--optim.lr=0.005", "--run.dtype=f32"],
+    "relora": ["--method.name=relora", "--method.rank=12", "--optim.lr=0.005", "--method.merge_interval=5", "--method.restart_warmup=1",
+               "--run.dtype=f32"],
     "switch_bf16": [*SWITCHING, *GQA, "--run.dtype=bf16"],
 }  # fmt: skip
 

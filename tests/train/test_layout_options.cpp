@@ -75,10 +75,12 @@ INSTANTIATE_TEST_SUITE_P(Options, LayoutOptions, ::testing::ValuesIn(cases),
 
 TEST(LayoutOptionsTest, ShardingFrozenWeightsChangesNoBit) {
     for (const char* dtype : {"f64", "f32", "bf16"})
-        for (const char* name : {"lora", "switchlora"}) {
+        for (const char* name : {"lora", "switchlora", "relora"}) {
             std::vector<std::string> arguments{std::string("--run.dtype=") + dtype,
                                                std::string("--method.name=") + name, "--data.seq_len=6"};
             if (name == std::string("switchlora")) arguments = switching(arguments);
+            if (name == std::string("relora"))
+                arguments.insert(arguments.end(), {"--method.merge_interval=3", "--method.restart_warmup=1"});
             testing::for_each_layout(tiny_config(arguments), [&](Config here, const Topology& topology) {
                 const std::vector<double> whole = TinyRun(here, topology).losses(8);
                 here.parallel.shard_frozen = true;
@@ -99,11 +101,13 @@ void expect_zero_padding(const std::string& name, Tensor t, std::int64_t rows, s
 }
 
 TEST(LayoutOptionsTest, PaddingStaysZero) {
-    for (const char* name : {"full", "lora", "switchlora"})
+    for (const char* name : {"full", "lora", "switchlora", "relora"})
         for (const char* sharded : {"false", "true"}) {
             std::vector<std::string> arguments{std::string("--method.name=") + name, "--data.seq_len=6",
                                                std::string("--parallel.shard_frozen=") + sharded};
             if (name == std::string("switchlora")) arguments = switching(arguments);
+            if (name == std::string("relora"))
+                arguments.insert(arguments.end(), {"--method.merge_interval=3", "--method.restart_warmup=1"});
             testing::for_each_layout(tiny_config(arguments), [&](const Config& here,
                                                                  const Topology& topology) {
                 TinyRun run(here, topology);

@@ -18,6 +18,9 @@ using testing::tiny_config;
 using testing::TinyRun;
 
 std::vector<std::string> method_arguments(const std::string& method) {
+    if (method == "relora")  // three merges; with a larger alpha and rate, rounding grows from step to step
+        return {"--method.name=relora", "--method.merge_interval=6", "--method.restart_warmup=2",
+                "--method.alpha=6", "--optim.lr=0.004"};
     if (method != "switchlora") return {"--method.name=" + method};
     return {"--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3",
             "--method.switch_ratio=1"};
@@ -87,7 +90,7 @@ TEST_P(Layouts, StepZeroIsBitIdentical) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, Layouts, ::testing::Values("full", "lora", "switchlora"),
+INSTANTIATE_TEST_SUITE_P(Methods, Layouts, ::testing::Values("full", "lora", "switchlora", "relora"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

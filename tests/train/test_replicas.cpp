@@ -52,6 +52,8 @@ const std::vector<Case> cases{
     {"Full", {"--method.name=full"}},
     {"Lora", {"--method.name=lora", "--run.dtype=f32"}},
     {"SwitchloraBf16", {"--run.dtype=bf16", "--method.switch_interval=6", "--method.freeze_steps=3"}},
+    {"ReloraBf16",
+     {"--method.name=relora", "--run.dtype=bf16", "--method.merge_interval=5", "--method.restart_warmup=2"}},
     {"SwitchloraSharded",
      {"--parallel.shard_frozen=true", "--method.switch_interval=6", "--method.freeze_steps=3"}},
 };

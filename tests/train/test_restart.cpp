@@ -50,6 +50,13 @@ std::vector<std::string> switching(const char* order) {
             "--method.switch_ratio=1", std::string("--method.switch_order=") + order};
 }
 
+/// Merges after steps 6 and 12: the second is made by the resumed run.
+std::vector<std::string> merging(const char* reset) {
+    return {"--method.name=relora",       "--method.merge_interval=6", "--method.restart_warmup=2",
+            "--method.prune_ratio=0.8",   "--method.alpha=6",          "--optim.lr=0.004",
+            std::string("--method.reset=") + reset};
+}
+
 /// Sums in another order: 5e-6 in f32; in bf16, where a value may round to its neighbour 2^-8 away, 8 times
 /// the largest difference seen, 6e-5.
 std::vector<Case> cases() {
@@ -68,6 +75,9 @@ std::vector<Case> cases() {
     add("random_f32", switching("random"), "f32", 5e-6);
     add("random_bf16", switching("random"), "bf16", 5e-4);
     add("ring_f64", switching("ring"), "f64", 1e-11);
+    add("relora_bf16", merging("magnitude"), "bf16", 5e-4);
+    add("relora_f64", merging("magnitude"), "f64", 1e-11);
+    add("relora_random_f64", merging("random"), "f64", 1e-11);
     return all;
 }
 
@@ -218,7 +228,7 @@ std::int64_t non_zero_moments(const std::string& path) {
 
 TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
     const std::vector<std::vector<std::string>> methods{
-        {"--method.name=full"}, {"--method.name=lora"}, switching("ring")};
+        {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), merging("magnitude")};
     const std::vector<Layout> layouts = layouts_on(world.size());
     for (std::size_t from = 0; from < methods.size(); ++from) {
         double expected = 0;

@@ -1,0 +1,51 @@
+// Checks of the arguments of magnitudes.hpp, for all back ends.
+#pragma once
+
+#include "kernels/magnitudes.hpp"
+#include "kernels/row_checks.hpp"
+
+namespace switchyard::kernels {
+
+inline bool has_magnitude_bytes(DType dtype) {
+    return dtype == DType::f32 || dtype == DType::f64;
+}
+
+inline void check_found(std::int64_t items, Tensor found) {
+    check("bytes found and ranks", found, DType::i64, {items, 2});
+}
+
+/// Returns the type of the elements.
+inline DType check_histogram(std::span<const RowPart> parts, int byte, Tensor found, Tensor counts) {
+    const auto items = static_cast<std::int64_t>(parts.size());
+    check_found(items, found);
+    check("histograms", counts, DType::f64, {items, magnitude_bins});
+    const DType dtype = parts.empty() ? DType::f32 : parts.front().matrix.dtype();
+    for (const RowPart& part : parts) {
+        check_part(part);
+        internal_check(has_magnitude_bytes(dtype) && part.matrix.dtype() == dtype,
+                       "magnitudes of {} beside {}", name_of(part.matrix.dtype()), name_of(dtype));
+    }
+    internal_check(byte >= 0 && byte < magnitude_bytes(dtype), "byte {} of {}", byte, name_of(dtype));
+    return dtype;
+}
+
+inline void check_selection(Tensor counts, Tensor found) {
+    internal_check(found.shape().rank() == 2, "bytes found {}", found.shape());
+    check_found(found.dim(0), found);
+    check("histograms", counts, DType::f64, {found.dim(0), magnitude_bins});
+}
+
+inline void check_dropped(std::span<const Dropped> items, Tensor limits) {
+    check_found(static_cast<std::int64_t>(items.size()), limits);
+    for (const Dropped& x : items) {
+        check_part(x.values), check_part(x.keys);
+        internal_check(x.values.rows.count == x.keys.rows.count && x.values.width == x.keys.width &&
+                           has_magnitude_bytes(x.values.matrix.dtype()) &&
+                           has_magnitude_bytes(x.keys.matrix.dtype()),
+                       "{} rows of {} {} by {} rows of {} {}", x.values.rows.count, x.values.width,
+                       name_of(x.values.matrix.dtype()), x.keys.rows.count, x.keys.width,
+                       name_of(x.keys.matrix.dtype()));
+    }
+}
+
+}  // namespace switchyard::kernels
