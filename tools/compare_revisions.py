@@ -50,6 +50,11 @@ def knows(build, key):
     return f"\n{key} = " in shown
 
 
+def has_method_of(build, settings):
+    name = next(s.removeprefix("--method.name=") for s in settings if s.startswith("--method.name="))
+    return f"\n# {name}: " in bench_runs.run([build / "switchyard", "--dump-config"], f"methods of {build}")
+
+
 def settings_for(build, other):
     """Settings with which this build computes what an older one without their keys does (it decays the gains of norms too)."""
     return ["--optim.decay_norms=true"] if knows(build, "decay_norms") and not knows(other, "decay_norms") else []
@@ -100,7 +105,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         tokens = bench_runs.make_tokens(arguments.other / "switchyard", folder, 2000)
-        chosen = list(cases(arguments.quick))
+        chosen = [c for c in cases(arguments.quick) if has_method_of(arguments.other, c[3])]
         # A resumed run keeps its settings by itself.
         ours_only, theirs_only = [] if arguments.resume else settings_for(arguments.this, arguments.other), settings_for(arguments.other, arguments.this)
         for number, (case, dp, tp, settings) in enumerate(chosen):

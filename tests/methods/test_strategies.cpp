@@ -31,7 +31,7 @@ const std::vector<std::string> strategies{"unmerged", "merged", "weight_gradient
 /// whose gradient is rounding noise would otherwise move by the full rate.
 std::vector<std::string> arguments_of(const std::string& method) {
     std::vector<std::string> all{"--method.name=" + method, "--optim.eps=1e-4", "--method.rank=5",
-                                 "--method.alpha=5",        "--optim.lr=0.003",
+                                 "--method.alpha=4",        "--optim.lr=0.003",
                                  "--data.micro_batch=3",    "--data.seq_len=4",
                                  "--model.num_layers=1"};
     for (const MethodOptions& known : method_options())

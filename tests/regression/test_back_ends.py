@@ -18,7 +18,7 @@ METHODS = {
     "full": ["--method.name=full"],
     "lora": ["--method.name=lora"],
     "switchlora": ["--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1"],
-    "lora_weight_gradient": ["--method.name=lora", "--method.strategy=weight_gradient"],
+    "lora_weight_gradient": ["--method.name=lora", "--method.strategy=weight_gradient", "--method.alpha=6", "--optim.lr=0.004"],
     # After a merge the moments of most elements are zero, so that rounding grows fast at tiny_state's rate.
     "relora": ["--method.name=relora", "--method.merge_interval=6", "--method.restart_warmup=2", "--method.alpha=6", "--optim.lr=0.004"],
 }
