@@ -289,7 +289,7 @@ MethodEntry relora() {
                               .maximum = 1e9};
     const MethodOption reset{.key = "reset",
                              .type = Type::text,
-                             .default_value = "magnitude",
+                             .default_value = "zero",
                              .help = "of moments at a merge: all; the smallest of a tensor; drawn ones",
                              .choices = {"zero", "magnitude", "random"}};
     const MethodOption ratio{.key = "prune_ratio",

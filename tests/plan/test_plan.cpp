@@ -278,7 +278,7 @@ TEST(PlanFormulas, SwitchingSendsCandidatesAndMovesWhatItSwitches) {
 TEST(PlanFormulas, AMergeSendsHistogramsOnceAByteOfMagnitudes) {
     const Topology topology = Topology::create(world(), 1);
     TinyRun run(Simple::config({"--method.name=relora", "--method.rank=12", "--method.merge_interval=2",
-                                "--method.restart_warmup=1"},
+                                "--method.restart_warmup=1", "--method.reset=magnitude"},
                                1),
                 topology);
     const double p = topology.dp_size(), moments = Simple::matrices * 2 * 2;

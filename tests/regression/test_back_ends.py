@@ -20,7 +20,8 @@ METHODS = {
     "switchlora": ["--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1"],
     "lora_weight_gradient": ["--method.name=lora", "--method.strategy=weight_gradient", "--method.alpha=6", "--optim.lr=0.004"],
     # After a merge the moments of most elements are zero, so that rounding grows fast at tiny_state's rate.
-    "relora": ["--method.name=relora", "--method.merge_interval=6", "--method.restart_warmup=2", "--method.alpha=6", "--optim.lr=0.004"],
+    "relora": ["--method.name=relora", "--method.merge_interval=6", "--method.restart_warmup=2", "--method.reset=magnitude", "--method.alpha=6",
+               "--optim.lr=0.004"],
 }
 # Of losses and of gradient norms. In f32 the norms of the CPU differ from those in f64 by 1e-4 by themselves.
 TOLERANCE = {"f64": (1e-9, 1e-9), "f32": (1e-4, 1e-3)}
