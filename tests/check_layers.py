@@ -24,7 +24,7 @@ ORDER = [
     ["optim"],
     ["methods/parts"],
     ["methods"],
-    ["methods/switchlora"],
+    ["methods/switchlora", "methods/galore"],
     ["train"],
     ["plan", "inference", "saving"],
     ["run", "convert"],

@@ -68,7 +68,7 @@ struct Factors {
           v_correction(static_cast<T>(correction.v)) {}
 };
 
-/// `value` may be `master`: it gets the same bits.
+/// `value` may be `master`: it gets the same bits. Without a master it gets the direction.
 template <class T, class Value, int n>
 __device__ void update_block(const Job& job, double clip, unsigned block) {
     job.tiles.for_packs(block, [&](std::int64_t row, std::int64_t pack) {
@@ -76,8 +76,9 @@ __device__ void update_block(const Job& job, double clip, unsigned block) {
         const int valid = static_cast<int>(std::min<std::int64_t>(n, job.width - column));
         T *master_at = static_cast<T*>(job.master) + at, *m_at = static_cast<T*>(job.m) + at,
           *v_at = static_cast<T*>(job.v) + at;
-        auto master = load_pack<n>(static_cast<const T*>(master_at), valid),
-             m = load_pack<n>(static_cast<const T*>(m_at), valid),
+        Pack<T, n> master{};
+        if (job.master) master = load_pack<n>(static_cast<const T*>(master_at), valid);
+        auto m = load_pack<n>(static_cast<const T*>(m_at), valid),
              v = load_pack<n>(static_cast<const T*>(v_at), valid);
         const auto gradient = load_pack<n>(job.gradient.row<const T>(row) + column, valid);
         const Factors<T> f(job.settings, clip, job.corrections[job.one_step ? 0 : row],
@@ -88,12 +89,12 @@ __device__ void update_block(const Job& job, double clip, unsigned block) {
             m.x[i] = f.beta1 * m.x[i] + f.one_minus_beta1 * g;
             v.x[i] = f.beta2 * v.x[i] + f.one_minus_beta2 * g * g;
             const T step = m.x[i] * f.m_correction / (std::sqrt(v.x[i] * f.v_correction) + f.eps);
-            master.x[i] = master.x[i] - f.lr * (f.decay * master.x[i] + step);
+            master.x[i] = job.master ? master.x[i] - f.lr * (f.decay * master.x[i] + step) : step;
             value.x[i] = narrow<Value>(master.x[i]);
         }
         store_pack(m, m_at, valid);
         store_pack(v, v_at, valid);
-        store_pack(master, master_at, valid);
+        if (job.master) store_pack(master, master_at, valid);
         store_pack(value, job.value.row<Value>(row) + column, valid);
     });
 }
@@ -114,18 +115,18 @@ __global__ void update_jobs(const Jobs __grid_constant__ jobs, const double* cli
 }
 
 /// Everything but the division into tiles.
-Job job_of(const AdamWRows& rows, const Corrections* corrections) {
-    check_rows(rows);
+Job job_of(const AdamWRows& rows, const Corrections* corrections, bool with_master) {
+    check_rows(rows, with_master);
     const RowPart gradient = part_of(rows, rows.gradient), value = part_of(rows, rows.value);
     Job job;
-    job.master = rows.master.raw(), job.m = rows.m.raw(), job.v = rows.v.raw();
+    job.master = with_master ? rows.master.raw() : nullptr, job.m = rows.m.raw(), job.v = rows.v.raw();
     job.gradient = RowPlaces(gradient), job.value = RowPlaces(value);
     job.frozen = rows.frozen.empty() ? nullptr : rows.frozen.data<std::int32_t>();
     job.corrections = corrections, job.settings = rows.settings;
     job.value_type = rows.value.dtype(), job.one_step = rows.step.size() == 1;
     const bool long_row = job.one_step && !job.frozen && is_contiguous(gradient);
     const Extent extent(gradient, long_row);
-    const std::size_t element = size_of(rows.master.dtype()), n = 16 / element;
+    const std::size_t element = size_of(rows.m.dtype()), n = 16 / element;
     const auto state = reinterpret_cast<std::uintptr_t>(job.master) |
                        reinterpret_cast<std::uintptr_t>(job.m) | reinterpret_cast<std::uintptr_t>(job.v) |
                        (long_row ? 0 : static_cast<std::uintptr_t>(extent.width) * element);
@@ -143,10 +144,7 @@ __global__ void form_clip(const double* squared_norm, const double* loss, double
     clip[1] = isfinite(square) && (!loss || isfinite(*loss)) ? 1.0 : 0.0;
 }
 
-}  // namespace
-
-void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
-    count_kernel(__func__);
+void update(std::span<const AdamWRows> parameters, Tensor clip, bool with_master) {
     check("clip", clip, DType::f64, {2});
     std::int64_t counters = 0, most_counters = 1;
     for (const AdamWRows& rows : parameters) counters += rows.step.size();
@@ -159,7 +157,7 @@ void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
             {rows.step.data<std::int32_t>(), count, rows.settings.beta1, rows.settings.beta2, corrections},
             cuda::ceil_div(count, counters_of_block));
         most_counters = std::max(most_counters, count);
-        if (!rows.master.empty()) jobs.push_back(job_of(rows, corrections));
+        if (!rows.m.empty()) jobs.push_back(job_of(rows, corrections, with_master));
         corrections += count;
     }
     const auto* clip_data = clip.data<const double>();
@@ -170,6 +168,18 @@ void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
     launch_jobs(jobs, [&](const auto& launched, const cuda::Grid& grid) {
         cuda::launch(grid, update_jobs<std::decay_t<decltype(launched)>>, launched, clip_data);
     });
+}
+
+}  // namespace
+
+void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
+    count_kernel(__func__);
+    update(parameters, clip, true);
+}
+
+void adam_direction(std::span<const AdamWRows> parameters, Tensor clip) {
+    count_kernel(__func__);
+    update(parameters, clip, false);
 }
 
 void clip_coefficient(Tensor squared_norm, Tensor loss, double limit, Tensor clip) {

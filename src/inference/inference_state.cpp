@@ -24,7 +24,8 @@ void InferenceState::load(const CheckpointReader& reader) {
     const WeightReader weights(context, reader);
     for (Linear* linear : model.linears())
         if (linear->frozen()) weights.frozen_base(*linear, false);
-    for (Parameter* p : model.parameters()) weights.parameter(*p);
+    for (Parameter* p : model.parameters())
+        if (p->stored) weights.parameter(*p);
     StateIo io(reader);
     method->visit_function(io);
     io.complete();

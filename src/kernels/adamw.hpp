@@ -15,7 +15,7 @@ struct AdamWSettings {
 /// The owned rows of one parameter. The state is contiguous and in accumulate_type; `gradient` and `value`
 /// are addressed row by row through `rows`.
 struct AdamWRows {
-    Tensor master;  // (R, W), updated in place
+    Tensor master;  // (R, W), updated in place; empty for adam_direction()
     Tensor m, v;    // (R, W)
     Tensor step;    // (R) i32, or (1) for all rows; incremented first, also for frozen rows
     Tensor frozen;  // (R) i32, non-zero: the gradient of this row is taken as zero and it does not decay; or
@@ -31,6 +31,11 @@ struct AdamWRows {
 /// (1-b2^step)) + eps)). `clip` (2) f64 in back-end memory: {coefficient c, finite flag}; nothing happens
 /// where the flag is 0.
 void adamw(std::span<const AdamWRows>, Tensor clip);
+
+/// The same step counters and moments without a master: value = m / (1-b1^step) / (sqrt(v / (1-b2^step)) +
+/// eps), rounded once. For methods that apply the direction themselves, so that `lr` and `weight_decay` have
+/// no effect. value keeps what it held where the finite flag is 0.
+void adam_direction(std::span<const AdamWRows>, Tensor clip);
 
 /// clip (2) <- {c, finite} from the squared norm (1) f64 of all gradients. c = limit / norm if limit > 0 and
 /// the norm exceeds it, else 1. finite = 0 if the norm or `loss` (1) f64, which may be empty, is NaN or

@@ -46,10 +46,10 @@ struct EffectiveWeight {
     }
 };
 
-/// W += scale * b_transposed' a on the stored words, in f32 (f64), with one rounding per element. `scratch`:
-/// at least frozen_scratch_bytes(). Here a and b_transposed are in accumulate_type, because they are
-/// differences of compute copies.
-void add_low_rank(FrozenWeight, const LowRankFactors&, Tensor scratch);
+/// W = base * W + scale * b_transposed' a on the stored words, in f32 (f64), with one rounding per sum.
+/// `scratch`: at least frozen_scratch_bytes(). Here a and b_transposed are in accumulate_type, because they
+/// are differences of compute copies.
+void add_low_rank(FrozenWeight, const LowRankFactors&, Tensor scratch, double base = 1);
 
 /// merged (m, n, compute type) = the effective weight, rounded once. Factors and B diag(gate) are in the
 /// compute type. `scratch` as above.

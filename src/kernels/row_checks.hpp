@@ -68,19 +68,21 @@ inline void check_sum(Tensor parts, const RowSum& sum) {
 
 /// The rows of `gradient` or `value` that an update reads or writes.
 inline RowPart part_of(const AdamWRows& rows, Tensor tensor) {
-    return {tensor, rows.rows, rows.column, rows.master.dim(1)};
+    return {tensor, rows.rows, rows.column, rows.m.dim(1)};
 }
 
-/// One parameter with rows.
-inline void check_rows(const AdamWRows& rows) {
-    internal_check(rows.master.shape().rank() == 2 && rows.gradient.shape().rank() == 2,
-                   "AdamW on {} with gradient {}", rows.master.shape(), rows.gradient.shape());
-    const std::int64_t count = rows.master.dim(0);
-    for (Tensor moment : {rows.m, rows.v}) check("moment", moment, rows.master.dtype(), rows.master.shape());
-    check_dtype("gradient", rows.gradient, rows.master.dtype());
+/// One parameter with rows; with a master or, for a direction alone, without.
+inline void check_rows(const AdamWRows& rows, bool with_master) {
+    internal_check(rows.m.shape().rank() == 2 && rows.gradient.shape().rank() == 2,
+                   "AdamW on {} with gradient {}", rows.m.shape(), rows.gradient.shape());
+    const std::int64_t count = rows.m.dim(0);
+    check("moment", rows.v, rows.m.dtype(), rows.m.shape());
+    if (with_master) check("master", rows.master, rows.m.dtype(), rows.m.shape());
+    internal_check(with_master || rows.master.empty(), "a direction with a master {}", rows.master.shape());
+    check_dtype("gradient", rows.gradient, rows.m.dtype());
     check_shape("value", rows.value, rows.gradient.shape());
-    internal_check(accumulate_type(rows.value.dtype()) == rows.master.dtype(), "value is {}, its master {}",
-                   name_of(rows.value.dtype()), name_of(rows.master.dtype()));
+    internal_check(accumulate_type(rows.value.dtype()) == rows.m.dtype(), "value is {}, its moments {}",
+                   name_of(rows.value.dtype()), name_of(rows.m.dtype()));
     check_dtype("step counters", rows.step, DType::i32);
     internal_check(rows.step.size() == 1 || rows.step.size() == count, "{} step counters for {} rows",
                    rows.step.size(), count);

@@ -9,7 +9,8 @@
     X(full)                   \
     X(lora)                   \
     X(switchlora)             \
-    X(relora)
+    X(relora)                 \
+    X(galore)
 
 namespace switchyard {
 

@@ -24,6 +24,13 @@ struct Parameter {
     ParameterRole role = ParameterRole::factor;
     bool transposed =
         false;  // the checkpoint holds the transpose (lora_B is stored slot by slot, one slot per row)
+    /// False: the value is computed anew in each step and is no part of the model (a direction). Checkpoints
+    /// hold its moments alone.
+    bool stored = true;
+    /// The name under which checkpoints hold the moments; empty: that of the shard.
+    std::string moments_name{};
+
+    const std::string& name_of_moments() const { return moments_name.empty() ? shard.name : moments_name; }
 
     /// True for parameters of a block's linear, which have learning rate `lr`; others have `dense_lr`.
     bool of_linear() const { return role == ParameterRole::weight || role == ParameterRole::factor; }

@@ -204,9 +204,14 @@ kernels::AdamWRows OwnedParameter::adamw_rows(const kernels::AdamWSettings& sett
     internal_check(has_master_ && m_width_ == width_ && v_width_ == width_ && gradient_width_ == width_,
                    "{}: AdamW on a master {} and moments of {} and {} columns of {}", parameter_->shard.name,
                    has_master_, m_width_, v_width_, width_);
-    return {.master = master_.rows(0, count_),
-            .m = m_.rows(0, count_),
-            .v = v_.rows(0, count_),
+    return state_rows(settings);
+}
+
+kernels::AdamWRows OwnedParameter::state_rows(const kernels::AdamWSettings& settings) const {
+    const auto owned = [this](Tensor state) { return state.empty() ? Tensor{} : state.rows(0, count_); };
+    return {.master = owned(master_),
+            .m = owned(m_),
+            .v = owned(v_),
             .step = step_per_row_ ? step_.rows(0, count_) : step_,
             .frozen = step_per_row_ ? frozen_.rows(0, count_) : Tensor{},
             .gradient = as_matrix(parameter_->gradient),
@@ -235,9 +240,10 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
         };
     };
     const DType wide = context.accumulate();
-    io.rows("/model/" + shard.name, d,
-            access([this, cols = d.cols](std::int32_t row) { return master_part(row, cols); }, wide));
-    const std::string base = "/optimizer/" + shard.name;
+    if (parameter_->stored)
+        io.rows("/model/" + shard.name, d,
+                access([this, cols = d.cols](std::int32_t row) { return master_part(row, cols); }, wide));
+    const std::string base = "/optimizer/" + parameter_->name_of_moments();
     const DistributedRows of_value = d;
     const auto visit_moment = [&](const char* name, std::int64_t width, Tensor moment) {
         if (width == 0) return;

@@ -79,6 +79,11 @@ class OwnedParameter {
     /// The input of AdamW, if master, moments and gradient have the value's width. Empty if they do not (the
     /// method then updates) or if no row is owned here.
     kernels::AdamWRows adamw_rows(const kernels::AdamWSettings&) const;
+    /// The state of the owned rows and their places in gradient and value, for methods that update them
+    /// themselves; what is not kept (a master, a moment) is empty.
+    kernels::AdamWRows state_rows(const kernels::AdamWSettings&) const;
+    /// The owned rows in ascending order; consecutive where rows are owned in blocks.
+    const kernels::Rows& owned_rows() const { return sorted_rows_; }
 
     void visit_state(StateIo&, const ModelContext&);
 

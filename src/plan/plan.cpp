@@ -94,9 +94,16 @@ ParameterCounts count_parameters(TrainState& state) {
         }
         return counts.factors;
     };
-    for (const Parameter* p : state.model.parameters()) count(p->role) += p->shard.global.size();
-    for (const Linear* linear : state.model.linears())
-        if (linear->frozen()) counts.frozen += linear->out().size * linear->in().size;
+    for (const Parameter* p : state.model.parameters())
+        if (p->stored) count(p->role) += p->shard.global.size();
+    for (const Linear* linear : state.model.linears()) {
+        if (!linear->frozen()) continue;
+        // A base that absorbs directions is trained.
+        const std::vector<Parameter*> parameters = linear->adapter()->parameters();
+        const bool trained =
+            std::any_of(parameters.begin(), parameters.end(), [](const Parameter* p) { return !p->stored; });
+        (trained ? counts.dense_linears : counts.frozen) += linear->out().size * linear->in().size;
+    }
     return counts;
 }
 

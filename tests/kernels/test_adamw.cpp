@@ -91,6 +91,53 @@ TEST_P(AdamW, EqualsTheAlgorithmNumberByNumber) {
     EXPECT_TRUE(same_bits(s.value, copies));
 }
 
+TEST_P(AdamW, WithoutAMasterTheValueIsTheDirection) {
+    const Layout& l = GetParam();
+    State s(l);
+    const auto owned = static_cast<std::int64_t>(l.gradient_rows.size());
+    std::vector<reference::AdamWNumber> expected(static_cast<std::size_t>(owned * l.width));
+    std::vector<int> steps;
+    for (std::int64_t i = 0; i < s.step.size(); ++i) steps.push_back(static_cast<int>(s.step.at(i)));
+    const Values untouched = s.value.values();
+    kernels::AdamWRows rows = s.view(l.column);
+    rows.master = {};
+    const auto direct = [&](double finite) {
+        rows.gradient = s.gradient;
+        kernels::adam_direction({&rows, 1}, clip_of(0.375, finite));
+    };
+    constexpr int num_steps = 3;
+    for (int t = 0; t < num_steps; ++t) {
+        s.gradient =
+            HostTensor::normal(s.gradient.dtype(), {l.num_rows, l.stride}, "g" + std::to_string(t));
+        direct(1);
+        for (int& step : steps) ++step;
+        for (std::int64_t i = 0; i < owned; ++i)
+            for (std::int64_t j = 0; j < l.width; ++j) {
+                reference::AdamWNumber& x = expected[i * l.width + j];
+                x.value = 0;  // a rate of -1 and no decay leave the direction there
+                reference::adamw(
+                    x, i % 2 ? 0 : 0.375 * s.gradient.at(l.gradient_rows[i] * l.stride + l.column + j),
+                    steps[l.one_counter ? 0 : i], {-1, settings.beta1, settings.beta2, settings.eps, 0});
+            }
+    }
+    Values m, v, value = untouched;
+    for (const auto& p : expected) m.push_back(p.m), v.push_back(p.v);
+    EXPECT_TRUE(close(s.m, m, 2, num_steps));
+    EXPECT_TRUE(close(s.v, v, 2, num_steps));
+    for (std::int64_t i = 0; i < s.step.size(); ++i) EXPECT_EQ(s.step.at(i), steps[i]);
+    for (std::int64_t i = 0; i < owned; ++i)
+        for (std::int64_t j = 0; j < l.width; ++j)
+            value[static_cast<std::size_t>(l.gradient_rows[i] * l.stride + l.column + j)] =
+                expected[i * l.width + j].value;
+    EXPECT_TRUE(close(s.value, value, 2, num_steps));
+
+    const Values kept = s.value.values(), moments = s.m.values();
+    direct(0);  // not finite: nothing happens
+    EXPECT_EQ(s.value.values(), kept);
+    EXPECT_EQ(s.m.values(), moments);
+    EXPECT_EQ(s.step.at(0), steps[0]);
+}
+
 std::vector<Layout> layouts() {
     std::vector<Layout> layouts;
     const std::int64_t wide = watched() ? 301 : 9001;

@@ -163,6 +163,18 @@ TEST_P(FrozenLowRank, ProductsAreAddedInFullPrecision) {
     }
 }
 
+TEST_P(FrozenLowRank, ABaseFactorScalesTheStoredWeight) {
+    const auto [dtype, m, n, low_rank] = GetParam();
+    const double base = 0.75;
+    const Stored w(dtype, {m, n});
+    const Factors factors(accumulate_type(dtype), m, n, low_rank);
+    HostTensor scaled = w.value.clone();
+    for (std::int64_t i = 0; i < scaled.size(); ++i) scaled.set(i, base * w.value.at(i));
+    const Values expected = factors.added_to(scaled, -1.0 / 3);
+    kernels::add_low_rank(w.words(), factors.scaled(-1.0 / 3), w.scratch, base);
+    EXPECT_TRUE(close(w.loaded(), expected, 2, low_rank + 2));
+}
+
 TEST_P(FrozenLowRank, MergingRoundsTheSumOnce) {
     const auto [dtype, m, n, low_rank] = GetParam();
     const Stored w(dtype, {m, n});

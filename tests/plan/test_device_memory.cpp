@@ -72,7 +72,8 @@ TEST_P(DeviceMemory, IsWhatThePlanSays) {
     EXPECT_EQ(pinned > 0, is_gpu);
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, DeviceMemory, ::testing::Values("full", "lora", "switchlora", "relora"),
+INSTANTIATE_TEST_SUITE_P(Methods, DeviceMemory,
+                         ::testing::Values("full", "lora", "switchlora", "relora", "galore"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

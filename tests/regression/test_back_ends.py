@@ -17,6 +17,8 @@ PROGRAMS = {"first": "tiny_state", "other": f"tiny_state-{OTHER}"}
 METHODS = {
     "full": ["--method.name=full"],
     "lora": ["--method.name=lora"],
+    # Without eps an element whose gradient is rounding noise would move by the full rate.
+    "galore": ["--method.name=galore", "--method.update_interval=6", "--optim.eps=1e-4"],
     "switchlora": ["--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1"],
     "lora_weight_gradient": ["--method.name=lora", "--method.strategy=weight_gradient", "--method.alpha=6", "--optim.lr=0.004"],
     # After a merge the moments of most elements are zero, so that rounding grows fast at tiny_state's rate.

@@ -105,12 +105,12 @@ class Export(unittest.TestCase):
         return self.folder / name if (self.folder / name).exists() else self.runs.export(kind, name, *options)
 
     def test_whole_weights_are_the_checkpoints_bits(self):
-        for kind in ("full", "full_tied"):
+        for kind in ("full", "full_tied", "galore"):
             exported = read_directory(self.once(kind, f"out_{kind}"))
             model, scales = read_checkpoint(self.runs.checkpoint(kind))
             self.assertEqual(scales, {})
             self.assertEqual(sorted(exported), sorted(model))
-            self.assertEqual("lm_head.weight" in exported, kind == "full")
+            self.assertEqual("lm_head.weight" in exported, kind != "full_tied")
             for name, values in model.items():
                 self.assertEqual(exported[name].tobytes(), values.tobytes(), name)
 
@@ -157,6 +157,8 @@ class Export(unittest.TestCase):
                 self.assertEqual(config["lora_alpha"] / config["r"], scales[module])
         self.expect_error("export", self.runs.checkpoint("full"), "none", "--adapters", says="no low-rank factors",
                           output="none")  # fmt: skip
+        self.expect_error("export", self.runs.checkpoint("galore"), "none", "--adapters", output="none",
+                          says=["trained by method.name = galore", "no adapter is left"])  # fmt: skip
 
     def test_configuration_and_tokenizer(self):
         folder = self.once("switch", "out_switch")

@@ -55,7 +55,8 @@ TINY = {
 }  # fmt: skip
 # About half of the slots are frozen on one side at any step.
 SWITCHING = {"method.name": "switchlora", "method.rank": 6, "method.switch_interval": 6, "method.freeze_steps": 3}
-METHODS = {"full": {"method.name": "full"}, "lora": {"method.name": "lora", "method.rank": 6}, "switchlora": SWITCHING}
+METHODS = {"full": {"method.name": "full"}, "lora": {"method.name": "lora", "method.rank": 6}, "switchlora": SWITCHING,
+           "galore": {"method.name": "galore", "method.rank": 6, "method.update_interval": 4, "optim.eps": 1e-4}}  # fmt: skip
 
 
 def arguments(settings):
@@ -220,6 +221,8 @@ def frozen_slots(path):
     frozen = 0
     with h5py.File(path) as file:
         for matrix in file["method"].values() if "method" in file else ():
+            if not isinstance(matrix, h5py.Group) or "switch" not in matrix:
+                continue  # of another method
             table = matrix["switch"][:]
             slots = (len(table) - 2) // 4
             frozen += np.count_nonzero(table[2 + slots : 2 + 2 * slots]) + np.count_nonzero(table[2 + 3 * slots :])

@@ -21,6 +21,8 @@ std::vector<std::string> method_arguments(const std::string& method) {
     if (method == "relora")  // three merges; with a larger alpha and rate, rounding grows from step to step
         return {"--method.name=relora", "--method.merge_interval=6", "--method.restart_warmup=2",
                 "--method.alpha=6", "--optim.lr=0.004"};
+    if (method == "galore")
+        return {"--method.name=galore", "--method.update_interval=7", "--optim.eps=1e-4"};
     if (method != "switchlora") return {"--method.name=" + method};
     return {"--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3",
             "--method.switch_ratio=1"};
@@ -90,7 +92,8 @@ TEST_P(Layouts, StepZeroIsBitIdentical) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, Layouts, ::testing::Values("full", "lora", "switchlora", "relora"),
+INSTANTIATE_TEST_SUITE_P(Methods, Layouts,
+                         ::testing::Values("full", "lora", "switchlora", "relora", "galore"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -39,7 +39,7 @@ std::vector<Layout> layouts_on(int ranks) {
 }
 
 struct Case {
-    const char* name;
+    std::string name;
     std::vector<std::string> arguments;
     double tolerance;  // of losses between layouts, relative
 };
@@ -61,7 +61,7 @@ std::vector<std::string> merging(const char* reset) {
 /// the largest difference seen, 6e-5.
 std::vector<Case> cases() {
     std::vector<Case> all;
-    const auto add = [&](const char* name, std::vector<std::string> arguments, const char* dtype,
+    const auto add = [&](const std::string& name, std::vector<std::string> arguments, const char* dtype,
                          double tolerance) {
         arguments.insert(arguments.end(), {std::string("--run.dtype=") + dtype, "--model.num_layers=1"});
         all.push_back({name, std::move(arguments), tolerance});
@@ -78,6 +78,13 @@ std::vector<Case> cases() {
     add("relora_bf16", merging("magnitude"), "bf16", 5e-4);
     add("relora_f64", merging("magnitude"), "f64", 1e-11);
     add("relora_random_f64", merging("random"), "f64", 1e-11);
+    // The files are written between a range and the basis that follows it, and between other steps.
+    for (const char* basis : {"subspace", "random"})
+        for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-10}})
+            add(fmt::format("galore_{}_{}", basis, dtype),
+                {"--method.name=galore", "--method.update_interval=3", "--optim.eps=1e-4",
+                 std::string("--method.basis=") + basis},
+                dtype, tolerance);
     return all;
 }
 
@@ -228,7 +235,8 @@ std::int64_t non_zero_moments(const std::string& path) {
 
 TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
     const std::vector<std::vector<std::string>> methods{
-        {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), merging("magnitude")};
+        {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), merging("magnitude"),
+        {"--method.name=galore"}};
     const std::vector<Layout> layouts = layouts_on(world.size());
     for (std::size_t from = 0; from < methods.size(); ++from) {
         double expected = 0;

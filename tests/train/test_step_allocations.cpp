@@ -25,6 +25,7 @@ const std::vector<std::vector<std::string>> methods{
      "--method.reset=magnitude"},
     {"--method.name=relora", "--method.rank=6", "--method.merge_interval=2", "--method.restart_warmup=1",
      "--method.reset=random"},
+    {"--method.name=galore", "--method.rank=6", "--method.update_interval=2"},
     {"--method.name=full", "--model.hidden_size=48", "--model.num_heads=24", "--model.num_kv_heads=12",
      "--data.mask_documents=true", "--model.recompute=true"}};
 
@@ -52,7 +53,8 @@ TEST(StepAllocations, NoneAfterTheFirstSteps) {
                         << here.method.name << " " << dtype << ", step " << step + 1;
                 }
                 EXPECT_EQ(switched > 0,
-                          here.method.name == "switchlora" || here.method.name == "relora");
+                          here.method.name == "switchlora" || here.method.name == "relora" ||
+                              here.method.name == "galore");
                 count_calls(false);
             });
         }

@@ -60,13 +60,13 @@ void load_frozen(FrozenWeight w, Tensor value) {
                        Join{words_of<bf16>(w), value.data<float>()});
 }
 
-void add_low_rank(FrozenWeight w, const LowRankFactors& factors, Tensor /*scratch*/) {
+void add_low_rank(FrozenWeight w, const LowRankFactors& factors, Tensor /*scratch*/, double base) {
     count_kernel(__func__);
     check_add_low_rank(w, factors);
-    if (w.hi.empty() || factors.a.dim(0) == 0) return;
+    if (w.hi.empty() || (factors.a.dim(0) == 0 && base == 1)) return;
     dispatch(w.hi.dtype(), [&]<class T>() {
         const Words<T> words = words_of<T>(w);
-        launch_form_tiles<T, Wide<T>, Wide<T>>(words, words, {.factors = factors}, w.hi.dim(0), w.hi.dim(1),
+        launch_form_tiles<T, Wide<T>, Wide<T>>(words, words, {.factors = factors, .base = base}, w.hi.dim(0), w.hi.dim(1),
                                                aligned(w.hi, w.lo));
     });
 }

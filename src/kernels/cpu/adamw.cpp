@@ -63,6 +63,25 @@ template <class T, class Value>
     for_strips(n, strip, master, m, v, gradient, value);
 }
 
+/// The same without a master: `value` gets the direction.
+template <class T, class Value>
+[[gnu::noinline]] void direct_block(T* m, T* v, const T* gradient, Value* value, const Factors<T>& factors,
+                                    std::int64_t n) {
+    const Factors<T> f = factors;
+    const auto strip = [=](std::int64_t begin, std::int64_t end) {
+#pragma omp simd
+        for (std::int64_t j = begin; j < end; ++j) {
+            const T g = f.clip * gradient[j];
+            const T first = f.beta1 * m[j] + f.one_minus_beta1 * g;
+            const T second = f.beta2 * v[j] + f.one_minus_beta2 * g * g;
+            m[j] = first;
+            v[j] = second;
+            value[j] = convert<Value>(first * f.m_correction / (std::sqrt(second * f.v_correction) + f.eps));
+        }
+    };
+    for_strips(n, strip, m, v, gradient, value);
+}
+
 /// One parameter and the addresses of its tensors.
 struct Job {
     const AdamWRows* rows = nullptr;
@@ -81,24 +100,24 @@ void update_row(const Job& job, std::int64_t row, std::int64_t begin, std::int64
         one_step ? job.common : corrections(rows.settings, rows.step.data<std::int32_t>()[row]);
     const bool frozen = !rows.frozen.empty() && rows.frozen.data<std::int32_t>()[row] != 0;
     const std::int64_t local = row * job.width + begin;
-    update_block(rows.master.data<T>() + local, rows.m.data<T>() + local, rows.v.data<T>() + local,
-                 job.gradient.at<T>(row, begin), job.value.at<Value>(row, begin),
-                 factors_of<T>(rows.settings, job.clip, correction, frozen), end - begin);
+    T *m = rows.m.data<T>() + local, *v = rows.v.data<T>() + local;
+    const T* gradient = job.gradient.at<T>(row, begin);
+    auto* value = job.value.at<Value>(row, begin);
+    const auto factors = factors_of<T>(rows.settings, job.clip, correction, frozen);
+    if (rows.master.empty()) return direct_block(m, v, gradient, value, factors, end - begin);
+    update_block(rows.master.data<T>() + local, m, v, gradient, value, factors, end - begin);
 }
 
-}  // namespace
-
-void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
-    count_kernel(__func__);
+void update(std::span<const AdamWRows> parameters, Tensor clip, bool with_master) {
     check("clip", clip, DType::f64, {2});
     if (clip.data<double>()[1] == 0) return;
     std::vector<Job> jobs;
     RowItems items;
     for (const AdamWRows& rows : parameters) {
         for (std::int64_t i = 0; i < rows.step.size(); ++i) ++rows.step.data<std::int32_t>()[i];
-        if (rows.master.empty()) continue;
-        check_rows(rows);
-        const std::int64_t width = rows.master.dim(1), elements = rows.master.size();
+        if (rows.m.empty()) continue;
+        check_rows(rows, with_master);
+        const std::int64_t width = rows.m.dim(1), elements = rows.m.size();
         const RowPart gradient = part_of(rows, rows.gradient), value = part_of(rows, rows.value);
         check_entries(gradient);
         const bool one_step = rows.step.size() == 1;
@@ -113,6 +132,18 @@ void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
         dispatch(jobs[item].rows->value.dtype(),
                  [&]<class Value>() { update_row<Wide<Value>, Value>(jobs[item], row, begin, end); });
     });
+}
+
+}  // namespace
+
+void adamw(std::span<const AdamWRows> parameters, Tensor clip) {
+    count_kernel(__func__);
+    update(parameters, clip, true);
+}
+
+void adam_direction(std::span<const AdamWRows> parameters, Tensor clip) {
+    count_kernel(__func__);
+    update(parameters, clip, false);
 }
 
 void clip_coefficient(Tensor squared_norm, Tensor loss, double limit, Tensor clip) {

@@ -197,10 +197,10 @@ void load_frozen(FrozenWeight w, Tensor value) {
     });
 }
 
-void add_low_rank(FrozenWeight w, const LowRankFactors& factors, Tensor scratch) {
+void add_low_rank(FrozenWeight w, const LowRankFactors& factors, Tensor scratch, double base) {
     count_kernel(__func__);
     check_add_low_rank(w, factors);
-    if (factors.a.dim(0) > 0) form(w, {factors}, w.hi, scratch, true);
+    if (factors.a.dim(0) > 0 || base != 1) form(w, {.factors = factors, .base = base}, w.hi, scratch, true);
 }
 
 void merge(FrozenWeight w, const EffectiveWeight& effective, Tensor merged, Tensor scratch) {
