@@ -87,6 +87,7 @@ ordered_json peft_config(const std::vector<AdapterModule>& modules, const std::s
     const std::int64_t r = modules[0].low_rank;
     const double alpha = alpha_of(modules[0].scale, r);
     for (const AdapterModule& module : modules) {
+        internal_check(module.magnitude == modules[0].magnitude, "an adapter with and without magnitudes");
         targets.insert(module.name.substr(module.name.rfind('.') + 1));
         const double own = alpha_of(module.scale, module.low_rank);
         if (module.low_rank != r) ranks[module.name] = module.low_rank;
@@ -104,14 +105,16 @@ ordered_json peft_config(const std::vector<AdapterModule>& modules, const std::s
             {"bias", "none"},
             {"fan_in_fan_out", false},
             {"use_rslora", false},
-            {"use_dora", false},
+            {"use_dora", modules[0].magnitude},
             {"init_lora_weights", true},
             {"modules_to_save", nullptr},
             {"inference_mode", true}};
 }
 
 std::string peft_name(const std::string& module, const std::string& factor) {
-    return "base_model.model." + module + "." + factor + ".weight";
+    // PEFT leaves `.weight` away from magnitudes in files.
+    const std::string own = factor == "lora_magnitude" ? "lora_magnitude_vector" : factor + ".weight";
+    return "base_model.model." + module + "." + own;
 }
 
 }  // namespace switchyard

@@ -44,11 +44,12 @@ SpecialTokens read_special_tokens(const std::string& directory);
 struct AdapterModule {
     std::string name;
     std::int64_t low_rank = 0;
-    double scale = 1;  // factor on B A
+    double scale = 1;        // factor on B A
+    bool magnitude = false;  // rows of the sum have trained norms (DoRA)
 };
-/// The adapter_config.json of PEFT's LoRA; alpha / r equals each scale exactly.
+/// The adapter_config.json of PEFT's LoRA, with or without DoRA; alpha / r equals each scale exactly.
 nlohmann::ordered_json peft_config(const std::vector<AdapterModule>&, const std::string& base);
-/// The name of a factor in PEFT; `factor`: lora_A or lora_B.
+/// The name of a factor in PEFT; `factor`: lora_A, lora_B or lora_magnitude.
 std::string peft_name(const std::string& module, const std::string& factor);
 
 }  // namespace switchyard

@@ -166,9 +166,9 @@ void Exporter::find_tensors() {
         const std::string module = weight.name.substr(0, weight.name.rfind('.'));
         const StoredLinear stored = stored_linear(*reader_, module);
         if (stored.alone()) continue;
-        modules_.push_back({module, stored.low_rank, stored.scale});
+        modules_.push_back({module, stored.low_rank, stored.scale, stored.with_magnitude()});
         require(
-            !request_.adapters || stored.plain_product(),
+            !request_.adapters || stored.plain_product() || stored.with_magnitude(),
             "checkpoint `{}` holds {} with more than a low-rank product beside it (a PEFT adapter of type "
             "LoRA has no place for that, and without it the model would compute something else); leave "
             "--adapters out: everything is merged then",
@@ -245,6 +245,13 @@ std::vector<ValueFile> Exporter::plan_adapter() const {
             file.items.push_back({{name, shape, 0, 0, shape[0], shape[1]},
                                   {peft_name(module.name, factor), request_.dtype, shape},
                                   true});
+        }
+    for (const AdapterModule& module : modules_)
+        if (module.magnitude) {
+            const std::string name = module.name + ".lora_magnitude";
+            const Shape shape = reader_->shape("/model/" + name);
+            file.items.push_back({{name, shape, 0, 0, shape[0], 1},
+                                  {peft_name(module.name, "lora_magnitude"), request_.dtype, shape}});
         }
     return {file};
 }

@@ -10,6 +10,7 @@
     X(lora)                   \
     X(switchlora)             \
     X(relora)                 \
+    X(dora)                   \
     X(galore)
 
 namespace switchyard {

@@ -45,6 +45,7 @@ StoredLinear stored_linear(const CheckpointReader& reader, const std::string& li
     }
     result.gate = parts.contains("lora_gate");
     result.row_scale = parts.contains("row_scale");
+    result.magnitude = result.row_scale && reader.has(stem + ".lora_magnitude");
     if (reader.has_attribute(weight, "base_factor")) result.base = reader.real(weight, "base_factor");
     return result;
 }

@@ -4,6 +4,7 @@
 //   .lora_A (r, n), .lora_B (m, r), attribute `scale`    product, compute type of the run
 //   .lora_gate (r)                                        gate of its slots
 //   .row_scale (m)                                        factor of each row of the sum
+//   .lora_magnitude (m)                                   if there: row_scale is it over the norm of the row
 //   attribute `base_factor` of .weight                    factor of the weight itself
 //   attribute `effective_weight` of .weight               names the parts that count; other datasets are
 //                                                         the method's own. "none": there is no such weight
@@ -22,10 +23,13 @@ struct StoredLinear {
     std::int64_t low_rank = 0;  // 0: there is no product
     double scale = 1, base = 1;
     bool gate = false, row_scale = false;
+    bool magnitude = false;  // the row scale gives the rows of the sum the norms that a vector holds
 
     bool alone() const { return low_rank == 0 && base == 1 && !row_scale; }
     /// True for the weight plus a low-rank product, which is what a LoRA file can hold.
     bool plain_product() const { return low_rank > 0 && base == 1 && !gate && !row_scale; }
+    /// True for such a sum whose rows have the norms of a vector, which is what PEFT's DoRA holds.
+    bool with_magnitude() const { return low_rank > 0 && base == 1 && !gate && magnitude; }
 };
 
 /// `linear`: its name without ".weight".

@@ -187,6 +187,7 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
                 arguments.push_back(std::string("--method.basis=") + (ring ? "subspace" : "random"));
                 arguments.push_back(std::string("--method.projection=") + (rotate ? "local" : "std"));
             }
+            if (method == "dora" && ring) arguments.push_back("--method.norm_gradient=exact");
             if (switches) {  // more than a lap of the ring in ten steps
                 arguments.insert(arguments.end(), {"--method.switch_interval=2", "--method.freeze_steps=1",
                                                    "--method.switch_ratio=1"});
@@ -197,7 +198,7 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
                 arguments.insert(arguments.end(), {"--method.merge_interval=2", "--method.restart_warmup=1"});
                 arguments.push_back(std::string("--method.reset=") + (ring ? "magnitude" : "random"));
             }
-            if (method != "full" && method != "galore" && many)
+            if ((method == "lora" || switches || merges) && many)
                 arguments.push_back(std::string("--method.strategy=") +
                                     (narrow ? "weight_gradient" : "unmerged"));
             std::string what;
@@ -208,7 +209,8 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, Plans, ::testing::Values("full", "lora", "switchlora", "relora", "galore"),
+INSTANTIATE_TEST_SUITE_P(Methods, Plans,
+                         ::testing::Values("full", "lora", "switchlora", "relora", "dora", "galore"),
                          [](const auto& info) { return std::string(info.param); });
 
 /// Sizes that divide by 1 to 4: width 48 everywhere (a multiple of 16: no padding), 48 tokens in the

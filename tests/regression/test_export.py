@@ -160,6 +160,29 @@ class Export(unittest.TestCase):
         self.expect_error("export", self.runs.checkpoint("galore"), "none", "--adapters", output="none",
                           says=["trained by method.name = galore", "no adapter is left"])  # fmt: skip
 
+    def test_magnitudes_of_rows(self):
+        """DoRA: whole weights have rows of the norms that the run trained; PEFT's adapter holds these norms."""
+        model, scales = read_checkpoint(self.runs.checkpoint("dora"))
+        merged = read_directory(self.runs.export("dora", "out_dora"))
+        folder = self.runs.export("dora", "adapters_dora", "--adapters")
+        base = read_directory(folder / "base")
+        adapter = read_safetensors(folder / "adapter" / "adapter_model.safetensors")
+        self.assertTrue(json.loads((folder / "adapter" / "adapter_config.json").read_text())["use_dora"])
+        self.assertEqual(len(adapter), 3 * len(scales))
+        for module, scale in scales.items():
+            a, b, magnitude = (model[f"{module}.{part}"] for part in ("lora_A", "lora_B", "lora_magnitude"))
+            stem = "base_model.model." + module
+            for name, values in ((".lora_A.weight", a), (".lora_B.weight", b), (".lora_magnitude_vector", magnitude)):
+                self.assertEqual(adapter[stem + name].tobytes(), values.tobytes(), stem + name)
+            self.assertEqual(base[module + ".weight"].tobytes(), model[module + ".weight"].tobytes())
+            sum_ = model[module + ".weight"].astype(np.float64) + scale * (b.astype(np.float64) @ a.astype(np.float64))
+            norms = np.sqrt((sum_**2).sum(axis=1))
+            self.assertGreater(np.abs(norms / magnitude - 1).max(), 1e-3)  # training has changed the function
+            expected = sum_ * (magnitude / norms)[:, None]
+            # The norms were computed in f32, from sums of up to 260 products: k = 16.
+            difference = np.abs(merged[module + ".weight"] - expected).max()
+            self.assertLessEqual(difference, 16 * EPS * np.abs(expected).max(), module)
+
     def test_configuration_and_tokenizer(self):
         folder = self.once("switch", "out_switch")
         config = json.loads((folder / "config.json").read_text())

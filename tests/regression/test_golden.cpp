@@ -3,47 +3,20 @@
 // BACK ENDS: all
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <hdf5.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/transfer.hpp"
+#include "support/golden_file.hpp"
 #include "support/tiny_run.hpp"
 
 namespace switchyard {
 namespace {
 
-class Golden {
-  public:
-    Golden()
-        : file_(H5Fopen(SWITCHYARD_SOURCE_DIR "/tests/golden/llama_f64.h5", H5F_ACC_RDONLY, H5P_DEFAULT)) {}
-    ~Golden() { H5Fclose(file_); }
-    template <class T>
-    std::vector<T> read(const std::string& path) const {
-        const hid_t set = H5Dopen2(file_, path.c_str(), H5P_DEFAULT);
-        EXPECT_GE(set, 0) << path;
-        const hid_t space = H5Dget_space(set);
-        std::vector<T> values(H5Sget_simple_extent_npoints(space));
-        const hid_t type = std::is_same_v<T, double> ? H5T_NATIVE_DOUBLE : H5T_NATIVE_INT32;
-        EXPECT_GE(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), 0);
-        H5Sclose(space);
-        H5Dclose(set);
-        return values;
-    }
-    double number(const std::string& name) const {
-        const hid_t attribute = H5Aopen(file_, name.c_str(), H5P_DEFAULT);
-        double value = 0;
-        EXPECT_GE(H5Aread(attribute, H5T_NATIVE_DOUBLE, &value), 0) << name;
-        H5Aclose(attribute);
-        return value;
-    }
+using testing::deviation;
+using testing::GoldenFile;
 
-  private:
-    hid_t file_;
-};
-
-Config golden_config(const Golden& golden, bool tied) {
+Config golden_config(const GoldenFile& golden, bool tied) {
     std::vector<std::string> arguments{
         "--method.name=full",       "--run.dtype=f64",
         "--data.tokens=golden",     "--optim.schedule=constant",
@@ -65,34 +38,6 @@ Config golden_config(const Golden& golden, bool tied) {
     return config;
 }
 
-/// max |a - b| relative to max |b|.
-double deviation(const std::vector<double>& a, const std::vector<double>& b) {
-    double worst = 0, largest = 0;
-    for (std::size_t i = 0; i < b.size(); ++i) {
-        worst = std::max(worst, std::abs(a[i] - b[i]));
-        largest = std::max(largest, std::abs(b[i]));
-    }
-    return worst / largest;
-}
-
-/// Copies the valid part of a parameter's value or gradient to the host.
-std::vector<double> valid(const Parameter& p, Tensor tensor) {
-    std::vector<double> all(tensor.size()), values;
-    kernels::download(tensor, all.data());
-    const std::int64_t width = tensor.shape().rank() == 2 ? tensor.dim(1) : 1;
-    for (std::int64_t i = 0; i < p.shard.rows; ++i)
-        for (std::int64_t j = 0; j < p.shard.cols; ++j) values.push_back(all[i * width + j]);
-    return values;
-}
-
-void set_valid(const Parameter& p, const std::vector<double>& values) {
-    std::vector<double> all(p.value.size(), 0.0);
-    const std::int64_t width = p.value.shape().rank() == 2 ? p.value.dim(1) : 1;
-    for (std::int64_t i = 0; i < p.shard.rows; ++i)
-        for (std::int64_t j = 0; j < p.shard.cols; ++j) all[i * width + j] = values[i * p.shard.cols + j];
-    kernels::upload(all.data(), p.value);
-}
-
 constexpr double tolerance = 1e-9;
 
 class GoldenTest : public ::testing::TestWithParam<bool> {};
@@ -100,12 +45,13 @@ class GoldenTest : public ::testing::TestWithParam<bool> {};
 TEST_P(GoldenTest, TenStepsEqualPyTorch) {
     const bool tied = GetParam();
     const std::string group = tied ? "/tied" : "";
-    const Golden golden;
+    const GoldenFile golden(SWITCHYARD_SOURCE_DIR "/tests/golden/llama_f64.h5");
     const Config config = golden_config(golden, tied);
     const Topology topology = Topology::imaginary(1, 1, 0);
     testing::TinyRun run(config, topology);
     TrainState& s = run.state();
-    for (Parameter* p : s.model.parameters()) set_valid(*p, golden.read<double>("/weights/" + p->shard.name));
+    for (Parameter* p : s.model.parameters())
+        testing::set_valid_part(p->shard, p->value, golden.read<double>("/weights/" + p->shard.name));
     s.optimizer.masters_from_values();
     s.model.weights_changed();
 
@@ -129,7 +75,7 @@ TEST_P(GoldenTest, TenStepsEqualPyTorch) {
         s.model.backward();
         for (Parameter* p : s.model.parameters()) {
             const std::string& name = p->shard.name;
-            const std::vector<double> gradient = valid(*p, p->gradient);
+            const std::vector<double> gradient = testing::valid_part(p->shard, p->gradient);
             if (step == 1 && (!tied || name == "model.embed_tokens.weight")) {
                 EXPECT_LT(deviation(gradient, golden.read<double>(group + "/gradients/" + name)), tolerance)
                     << name;

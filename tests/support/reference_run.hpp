@@ -1,0 +1,167 @@
+// A run of a method on one process, with matrices of tests/reference (Matrix) beside dense embedding, head and
+// norms, whose gradients come from the dense model at the effective weights. Compared with the whole state of
+// a run on any layout. Matrix: w; effective(); set_gradients(G of the effective weight); parts();
+// after_update(lr); derived().
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include "reference/switchlora.hpp"
+#include "support/dense_model.hpp"
+#include "support/whole_state.hpp"
+
+namespace switchyard::testing {
+
+template <class Matrix>
+struct ReferenceRun {
+    using Trained = reference::Trained;
+    using Array = reference::Array;
+
+    Config config;
+    DenseModel model;
+    std::map<std::string, Matrix> matrices;  // by <linear>.weight
+    std::map<std::string, Trained> dense;
+    double grad_norm = 0;
+
+    /// make(name of the linear, m, n) gives a matrix; its w is drawn here, start() is called then.
+    template <class Make>
+    ReferenceRun(const Config& c, const Make& make) : config(c), model(c) {
+        for (Parameter* p : model.parameters()) {
+            const std::string& name = p->shard.name;
+            const int rows = static_cast<int>(p->shard.rows), cols = static_cast<int>(p->shard.cols);
+            const auto drawn = [&](int i) {
+                return c.model.init_std * normal(stream_key(c.run.seed, name), i);
+            };
+            if (name.ends_with("_proj.weight")) {
+                Matrix x = make(name.substr(0, name.size() - 7), rows, cols);
+                for (int i = 0; i < rows * cols; ++i) x.w[i] = drawn(i);
+                x.start();
+                matrices.emplace(name, std::move(x));
+                continue;
+            }
+            Trained& x = dense[name] = {rows, cols};
+            for (int i = 0; i < rows * cols; ++i) x.numbers[i].value = cols == 1 ? 1 : drawn(i);
+        }
+    }
+
+    /// At a constant rate.
+    void step() {
+        for (auto& [name, x] : matrices) model.set(name, x.effective());
+        for (auto& [name, x] : dense) {
+            Array values;
+            for (const auto& number : x.numbers) values.push_back(number.value);
+            model.set(name, values);
+        }
+        const auto& gradients = model.gradients();
+        double sum = 0;
+        const auto add_squares = [&](const Array& values) {
+            for (double x : values) sum += x * x;
+        };
+        for (auto& [name, x] : matrices) {
+            x.set_gradients(gradients.at(name));
+            for (const auto& part : x.parts()) add_squares(*part.gradient);
+        }
+        for (auto& [name, x] : dense) add_squares(gradients.at(name));
+        grad_norm = std::sqrt(sum);
+        const OptimConfig& o = config.optim;
+        const double clip = std::min(1.0, o.clip_norm / grad_norm);
+        for (auto& [name, x] : matrices) {
+            for (const auto& part : x.parts())
+                part.trained->update(*part.gradient, clip,
+                                     {o.lr, o.beta1, o.beta2, part.eps > 0 ? part.eps : o.eps,
+                                      part.decays ? o.weight_decay : 0},
+                                     {});
+            x.after_update(o.lr);
+        }
+        for (auto& [name, x] : dense)
+            x.update(gradients.at(name), clip,
+                     {o.lr, o.beta1, o.beta2, o.eps, x.cols == 1 ? 0 : o.weight_decay}, {});
+    }
+
+    /// Trained values, moments and weights by the names of a checkpoint.
+    WholeState whole() {
+        WholeState all;
+        for (auto& [name, x] : dense) put(all, name, x, false);
+        for (auto& [name, x] : matrices) {
+            const std::string linear = name.substr(0, name.size() - 7);
+            all["/model/" + name] = x.w;
+            for (const auto& [suffix, values] : x.derived()) all["/model/" + linear + suffix] = values;
+            for (const auto& part : x.parts()) put(all, linear + part.suffix, *part.trained, part.transposed);
+        }
+        return all;
+    }
+    static void put(WholeState& all, const std::string& name, const Trained& x, bool transposed) {
+        using reference::AdamWNumber;
+        for (const auto& [path, member] : {std::pair{"/model/" + name, &AdamWNumber::value},
+                                           {"/optimizer/" + name + "/m", &AdamWNumber::m},
+                                           {"/optimizer/" + name + "/v", &AdamWNumber::v}}) {
+            Array& values = all[path];
+            values.resize(x.numbers.size());
+            for (int i = 0; i < x.rows; ++i)
+                for (int j = 0; j < x.cols; ++j)
+                    values[transposed ? j * x.rows + i : i * x.cols + j] = x.numbers[i * x.cols + j].*member;
+        }
+    }
+};
+
+/// Expects |actual - expected| <= tolerance max |expected| of each dataset but step counters; returns the
+/// largest ratio.
+inline double expect_close(const WholeState& actual, const WholeState& expected, double tolerance) {
+    double worst = 0;
+    std::size_t compared = 0;
+    for (const auto& [name, values] : actual) {
+        if (name.ends_with("/step")) continue;
+        const auto found = expected.find(name);
+        if (found == expected.end() || found->second.size() != values.size()) {
+            ADD_FAILURE() << name << " is not in the reference or has another size";
+            continue;
+        }
+        ++compared;
+        double largest = 0, error = 0;
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            largest = std::max(largest, std::fabs(found->second[i]));
+            error = std::max(error, std::fabs(values[i] - found->second[i]));
+        }
+        if (largest > 0) worst = std::max(worst, error / largest);
+        EXPECT_LE(error, tolerance * largest) << name;
+    }
+    EXPECT_EQ(compared, expected.size());
+    return worst;
+}
+
+/// Gradient norms of `steps` steps and the state after them on every layout against the reference, which
+/// rank 0 runs.
+template <class Matrix, class Make>
+void expect_reference(const Config& config, int steps, const Make& make, double tolerance) {
+    int rank = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    WholeState expected;
+    std::vector<double> norms;
+    if (rank == 0) {
+        ReferenceRun<Matrix> reference(config, make);
+        for (int t = 0; t < steps; ++t) {
+            reference.step();
+            norms.push_back(reference.grad_norm);
+        }
+        expected = reference.whole();
+        EXPECT_GT(*std::max_element(norms.begin(), norms.end()), config.optim.clip_norm)
+            << "nothing is clipped";
+    }
+    for_each_layout(config, [&](Config here, const Topology& topology) {
+        const std::int64_t per_rank = 12 / topology.dp_size();
+        here.data.micro_batch = per_rank % 2 == 0 ? per_rank / 2 : 1;
+        TinyRun run(here, topology);
+        for (int t = 0; t < steps; ++t) {
+            const double norm = run.step().grad_norm;
+            if (rank == 0) {
+                EXPECT_NEAR(norm, norms[t], tolerance * norms[t]) << "step " << t;
+            }
+        }
+        const WholeState state = whole_state(run.state());
+        if (rank == 0)
+            fmt::print("tp {} dp {}: largest difference {:.1e}\n", here.parallel.tp, topology.dp_size(),
+                       expect_close(state, expected, tolerance));
+    });
+}
+
+}  // namespace switchyard::testing
