@@ -36,6 +36,17 @@ struct ScaleColumns {
     }
 };
 
+template <class T, class Factor>
+struct ScaleRows {
+    T* x;
+    const Factor* factors;
+    std::int64_t width;
+    template <int n>
+    __device__ void operator()(std::int64_t at) const {
+        x[at] = narrow<T>(static_cast<double>(factors[at / width]) * static_cast<double>(wide(x[at])));
+    }
+};
+
 template <class T>
 struct Divide {
     const T *a, *b;
@@ -68,6 +79,16 @@ void scale_columns(const ColumnScaling& s) {
                                                                 Rectangle<To>(s.to), s.to.width, s.scale,
                                                                 s.accumulate});
             });
+        });
+    });
+}
+
+void scale_rows(Tensor x, Tensor factors) {
+    count_kernel(__func__);
+    check_vector("factors of rows", factors, x.dim(0));
+    dispatch(x.dtype(), [&]<class T>() {
+        with_vector(factors, [&]<class Factor>(Factor* values) {
+            for_elements<T>(x.size(), false, ScaleRows<T, Factor>{x.data<T>(), values, x.dim(1)});
         });
     });
 }

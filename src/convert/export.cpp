@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <set>
 
@@ -25,6 +26,7 @@
 #include "io/hugging_face/stored_tokenizer_json.hpp"
 #include "io/hugging_face/tokenizer_json.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/scaling.hpp"
 #include "kernels/transfer.hpp"
 #include "train/checkpoint_header.hpp"
 #include "train/stored_linear.hpp"
@@ -40,6 +42,10 @@ struct Item {
     Shard source;
     SafetensorsTensor target;
     bool factor = false;
+    /// Of a gated product: the slots that are written, and their gates, by which B is multiplied.
+    std::vector<std::int64_t> slots;
+    std::vector<double> gates;
+    bool rows_are_slots = false;  // of A; they are columns of B
 };
 
 struct ValueFile {
@@ -137,6 +143,7 @@ class Exporter {
 
   private:
     void find_tensors();
+    std::map<std::int64_t, double> read_open_slots(const std::string& module) const;
     void read_tokenizer();
     std::vector<ValueFile> plan_base() const;
     std::vector<ValueFile> plan_adapter() const;
@@ -153,6 +160,8 @@ class Exporter {
     std::optional<CheckpointReader> reader_;  // each rank has its own
     std::vector<Shard> weights_;
     std::vector<AdapterModule> modules_;
+    using OpenSlots = std::map<std::int64_t, double>;  // slots whose gate is not zero, with it
+    std::map<std::string, OpenSlots> open_slots_;      // by module, of gated products
     std::optional<ExportedTokenizer> tokenizer_;  // on rank 0 only
 };
 
@@ -166,9 +175,15 @@ void Exporter::find_tensors() {
         const std::string module = weight.name.substr(0, weight.name.rfind('.'));
         const StoredLinear stored = stored_linear(*reader_, module);
         if (stored.alone()) continue;
-        modules_.push_back({module, stored.low_rank, stored.scale, stored.with_magnitude()});
+        AdapterModule adapter{module, stored.low_rank, stored.scale, stored.with_magnitude()};
+        if (stored.gated_product()) {
+            open_slots_[module] = read_open_slots(module);
+            adapter.low_rank = static_cast<std::int64_t>(open_slots_[module].size());
+        }
+        if (adapter.low_rank > 0) modules_.push_back(adapter);
         require(
-            !request_.adapters || stored.plain_product() || stored.with_magnitude(),
+            !request_.adapters || stored.plain_product() || stored.gated_product() ||
+                stored.with_magnitude(),
             "checkpoint `{}` holds {} with more than a low-rank product beside it (a PEFT adapter of type "
             "LoRA has no place for that, and without it the model would compute something else); leave "
             "--adapters out: everything is merged then",
@@ -216,6 +231,24 @@ void Exporter::read_tokenizer() {
     found.json = tokenizer_json(found.bytes, found.begins_texts ? found.first_token() : -1);
 }
 
+std::map<std::int64_t, double> Exporter::read_open_slots(const std::string& module) const {
+    const std::string path = "/model/" + module + ".lora_gate";
+    const Shape shape = reader_->shape(path);
+    const Shard whole{path, shape, 0, 0, shape[0], 1, 0};
+    std::vector<double> gates(static_cast<std::size_t>(shape[0]));
+    if (reader_->stored_type(path) == DType::f64) {
+        reader_->read(path, whole, HostBlock{gates.data(), DType::f64, shape});
+    } else {
+        std::vector<float> narrow(gates.size());
+        reader_->read(path, whole, HostBlock{narrow.data(), DType::f32, shape});
+        std::copy(narrow.begin(), narrow.end(), gates.begin());
+    }
+    std::map<std::int64_t, double> open;
+    for (std::int64_t slot = 0; slot < shape[0]; ++slot)
+        if (gates[static_cast<std::size_t>(slot)] != 0) open[slot] = gates[static_cast<std::size_t>(slot)];
+    return open;
+}
+
 std::vector<ValueFile> Exporter::plan_base() const {
     std::vector<ValueFile> files(1);
     std::uint64_t bytes = 0;
@@ -245,6 +278,16 @@ std::vector<ValueFile> Exporter::plan_adapter() const {
             file.items.push_back({{name, shape, 0, 0, shape[0], shape[1]},
                                   {peft_name(module.name, factor), request_.dtype, shape},
                                   true});
+            if (const auto open = open_slots_.find(module.name); open != open_slots_.end()) {
+                Item& item = file.items.back();
+                for (const auto& [slot, gate] : open->second) {
+                    item.slots.push_back(slot);
+                    item.gates.push_back(gate);
+                }
+                item.rows_are_slots = std::string(factor) == "lora_A";
+                item.target.shape = item.rows_are_slots ? Shape{module.low_rank, shape[1]}
+                                                        : Shape{shape[0], module.low_rank};
+            }
         }
     for (const AdapterModule& module : modules_)
         if (module.magnitude) {
@@ -304,6 +347,23 @@ void Exporter::write_tokenizer(const NewDirectory& directory, const LlamaFacts& 
                          llama_tokenizer_config(Tokenizer(tokenizer.bytes), facts, tokenizer.begins_texts));
 }
 
+/// The slots of a factor that are written; columns of B times their gates.
+void copy_open_slots(const Item& item, Tensor factor, Tensor gates, Tensor open) {
+    kernels::RowBatch copies;
+    for (std::size_t i = 0; i < item.slots.size(); ++i) {
+        const auto to = static_cast<std::int64_t>(i);
+        const auto slot = [&](Tensor t, std::int64_t at) {
+            return item.rows_are_slots
+                       ? kernels::RowPart{t, kernels::Rows::range(at, 1), 0, t.dim(1)}
+                       : kernels::RowPart{t, kernels::Rows::range(0, t.dim(0)), at, 1};
+        };
+        copies.copy(slot(factor, item.slots[i]), slot(open, to));
+    }
+    copies.run();
+    const kernels::RowPart all = kernels::whole_rows(open);
+    if (!item.rows_are_slots) kernels::scale_columns({.from = all, .factors = gates, .to = all});
+}
+
 void Exporter::write_values(const NewDirectory& directory, const ValueFile& file) const {
     const Topology alone = Topology::imaginary(1, 1, 0);
     Arena none;
@@ -315,15 +375,24 @@ void Exporter::write_values(const NewDirectory& directory, const ValueFile& file
     SafetensorsWriter writer(directory.file(file.name), targets);
     std::vector<std::byte> block;
     for (const Item& item : file.items) {
-        Tensor full, stored;
+        Tensor whole, full, stored, gates;
+        const auto open = static_cast<std::int64_t>(item.slots.size());
         const Arena arena = allocate_scratch([&](Arena& a) {
             full = a.take(MemoryClass::workspace, context.accumulate(), item.target.shape);
+            if (open > 0) {
+                whole = a.take(MemoryClass::workspace, context.accumulate(), item.source.global);
+                gates = a.take(MemoryClass::workspace, DType::f64, {open});
+            }
             stored = full.dtype() == request_.dtype
                          ? full
                          : a.take(MemoryClass::workspace, request_.dtype, item.target.shape);
         });
-        item.factor ? weights.factor(item.source, full)
+        item.factor ? weights.factor(item.source, open > 0 ? whole : full)
                     : weights.weight(item.source, !request_.adapters, full);
+        if (open > 0) {
+            kernels::upload(item.gates.data(), gates);
+            copy_open_slots(item, whole, gates, full);
+        }
         if (stored.dtype() != full.dtype()) kernels::copy(full, stored);
         const std::int64_t rows = stored.dim(0);
         const std::int64_t row_bytes = static_cast<std::int64_t>(stored.bytes()) / rows;

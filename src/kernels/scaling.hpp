@@ -17,6 +17,9 @@ struct ColumnScaling {
 };
 void scale_columns(const ColumnScaling&);
 
+/// x (r, n) <- diag(factors) x; factors (r) f32 or f64.
+void scale_rows(Tensor x, Tensor factors);
+
 /// out <- a / b, element by element, and 0 where b is 0: all of one size, f32 or f64. `out` may be `a`.
 void divide(Tensor a, Tensor b, Tensor out);
 /// x <- its square root, 0 for negative numbers; f32 or f64.

@@ -11,6 +11,7 @@
     X(switchlora)             \
     X(relora)                 \
     X(dora)                   \
+    X(sora)                   \
     X(galore)
 
 namespace switchyard {

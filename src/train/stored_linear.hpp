@@ -28,6 +28,8 @@ struct StoredLinear {
     bool alone() const { return low_rank == 0 && base == 1 && !row_scale; }
     /// True for the weight plus a low-rank product, which is what a LoRA file can hold.
     bool plain_product() const { return low_rank > 0 && base == 1 && !gate && !row_scale; }
+    /// True for such a product with a gate: B may have its factors, without the closed slots.
+    bool gated_product() const { return low_rank > 0 && base == 1 && gate && !row_scale; }
     /// True for such a sum whose rows have the norms of a vector, which is what PEFT's DoRA holds.
     bool with_magnitude() const { return low_rank > 0 && base == 1 && !gate && magnitude; }
 };

@@ -53,6 +53,20 @@ TEST(ScalingInPlace, ReadsBeforeItWrites) {
         EXPECT_EQ(x.at(i), static_cast<float>(before[static_cast<std::size_t>(i)] * factors.at(i % 50)));
 }
 
+TEST(ScalingOfRows, EqualsTheLoop) {
+    for (DType dtype : compute_types)
+        for (DType factor_type : {DType::f32, DType::f64}) {
+            const HostTensor x = HostTensor::normal(dtype, {5, 70}, "x"),
+                             factors = HostTensor::normal(factor_type, {5}, "factors");
+            const Values before = x.values();
+            kernels::scale_rows(x, factors);
+            for (std::int64_t i = 0; i < x.size(); ++i) {
+                const double expected = before[static_cast<std::size_t>(i)] * factors.at(i / 70);
+                EXPECT_NEAR(x.at(i), expected, eps_of(dtype) * std::fabs(expected)) << i;
+            }
+        }
+}
+
 TEST(Vectors, AreDividedAndTheirRootsTaken) {
     for (DType dtype : {DType::f32, DType::f64}) {
         const HostTensor a(dtype, {5}, {3, 0, -8, 1, 2}), b(dtype, {5}, {2, 0, 4, 0, -0.0}), out(dtype, {5});

@@ -183,6 +183,35 @@ class Export(unittest.TestCase):
             difference = np.abs(merged[module + ".weight"] - expected).max()
             self.assertLessEqual(difference, 16 * EPS * np.abs(expected).max(), module)
 
+    def test_closed_slots_are_left_out(self):
+        """SoRA: the adapter has the slots with open gates, B times the gate, and gives the weights of the whole product."""
+        model, scales = read_checkpoint(self.runs.checkpoint("sora"))
+        merged = read_directory(self.runs.export("sora", "out_sora"))
+        folder = self.runs.export("sora", "adapters_sora", "--adapters")
+        adapter = read_safetensors(folder / "adapter" / "adapter_model.safetensors")
+        config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+        closed = 0
+        for module, scale in scales.items():
+            a, b, gate = (model[f"{module}.{part}"].astype(np.float64) for part in ("lora_A", "lora_B", "lora_gate"))
+            is_open = gate != 0
+            closed += int((~is_open).sum())
+            weight = model[module + ".weight"].astype(np.float64)
+            expected = weight + scale * (b * gate) @ a
+            difference = np.abs(merged[module + ".weight"] - expected).max()
+            self.assertLessEqual(difference, 1.01 * EPS * np.abs(expected).max(), module)
+            stem = "base_model.model." + module
+            if not is_open.any():
+                self.assertNotIn(stem + ".lora_A.weight", adapter)
+                continue
+            theirs = [adapter[f"{stem}.{part}.weight"] for part in ("lora_A", "lora_B")]
+            self.assertEqual(theirs[0].shape[0], is_open.sum())
+            r, alpha = config["rank_pattern"].get(module, config["r"]), config["alpha_pattern"].get(module, config["lora_alpha"])
+            self.assertEqual(r, is_open.sum())
+            pruned = weight + alpha / r * theirs[1].astype(np.float64) @ theirs[0].astype(np.float64)
+            self.assertLessEqual(np.abs(pruned - expected).max(), 2 * EPS * np.abs(expected).max(), module)
+        self.assertGreater(closed, 10)
+        self.assertLess(closed, 6 * len(scales) - 10)
+
     def test_configuration_and_tokenizer(self):
         folder = self.once("switch", "out_switch")
         config = json.loads((folder / "config.json").read_text())

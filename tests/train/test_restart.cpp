@@ -72,6 +72,8 @@ std::vector<Case> cases() {
     add("lora_bf16", {"--method.name=lora"}, "bf16", 5e-4);
     add("dora_f32", {"--method.name=dora"}, "f32", 5e-6);
     add("dora_bf16", {"--method.name=dora", "--method.norm_gradient=exact"}, "bf16", 5e-4);
+    add("sora_f32", {"--method.name=sora", "--method.threshold=9"}, "f32", 5e-6);
+    add("sora_bf16", {"--method.name=sora", "--method.threshold=9"}, "bf16", 5e-4);
     add("ring_f32", switching("ring"), "f32", 5e-6);
     add("ring_bf16", switching("ring"), "bf16", 5e-4);
     add("random_f32", switching("random"), "f32", 5e-6);
@@ -241,7 +243,8 @@ std::int64_t non_zero_moments(const std::string& path) {
 TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
     const std::vector<std::vector<std::string>> methods{
         {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), merging("magnitude"),
-        {"--method.name=dora"}, {"--method.name=galore"}};
+        {"--method.name=dora"}, {"--method.name=sora", "--method.threshold=9"},
+        {"--method.name=galore"}};
     const std::vector<Layout> layouts = layouts_on(world.size());
     for (std::size_t from = 0; from < methods.size(); ++from) {
         double expected = 0;

@@ -38,6 +38,20 @@ void scale_columns(const ColumnScaling& s) {
     });
 }
 
+void scale_rows(Tensor x, Tensor factors) {
+    count_kernel(__func__);
+    check_vector("factors of rows", factors, x.dim(0));
+    dispatch(x.dtype(), [&]<class T>() {
+        with_vector(factors, [&](const auto* factor) {
+            for_rows(x.dim(0), x.dim(1), [&](std::int64_t row) {
+                T* values = x.data<T>() + row * x.dim(1);
+                for (std::int64_t j = 0; j < x.dim(1); ++j)
+                    values[j] = convert<T>(static_cast<double>(factor[row]) * convert<double>(values[j]));
+            });
+        });
+    });
+}
+
 void divide(Tensor a, Tensor b, Tensor out) {
     count_kernel(__func__);
     check_quotient(a, b, out);
