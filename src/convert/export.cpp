@@ -160,7 +160,7 @@ class Exporter {
     std::optional<CheckpointReader> reader_;  // each rank has its own
     std::vector<Shard> weights_;
     std::vector<AdapterModule> modules_;
-    using OpenSlots = std::map<std::int64_t, double>;  // slots whose gate is not zero, with it
+    using OpenSlots = std::map<std::int64_t, double>;  // slots whose gate is not zero, with it; at least one
     std::map<std::string, OpenSlots> open_slots_;      // by module, of gated products
     std::optional<ExportedTokenizer> tokenizer_;  // on rank 0 only
 };
@@ -180,7 +180,7 @@ void Exporter::find_tensors() {
             open_slots_[module] = read_open_slots(module);
             adapter.low_rank = static_cast<std::int64_t>(open_slots_[module].size());
         }
-        if (adapter.low_rank > 0) modules_.push_back(adapter);
+        modules_.push_back(adapter);
         require(
             !request_.adapters || stored.plain_product() || stored.gated_product() ||
                 stored.with_magnitude(),
@@ -246,6 +246,7 @@ std::map<std::int64_t, double> Exporter::read_open_slots(const std::string& modu
     std::map<std::int64_t, double> open;
     for (std::int64_t slot = 0; slot < shape[0]; ++slot)
         if (gates[static_cast<std::size_t>(slot)] != 0) open[slot] = gates[static_cast<std::size_t>(slot)];
+    if (open.empty()) open[0] = 0;  // PEFT chooses modules by the last part of their names, and would miss one
     return open;
 }
 
