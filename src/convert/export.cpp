@@ -160,7 +160,8 @@ class Exporter {
     std::optional<CheckpointReader> reader_;  // each rank has its own
     std::vector<Shard> weights_;
     std::vector<AdapterModule> modules_;
-    using OpenSlots = std::map<std::int64_t, double>;  // slots whose gate is not zero, with it; at least one
+    /// Slots whose gate is not zero, with it; at least one.
+    using OpenSlots = std::map<std::int64_t, double>;
     std::map<std::string, OpenSlots> open_slots_;      // by module, of gated products
     std::optional<ExportedTokenizer> tokenizer_;  // on rank 0 only
 };

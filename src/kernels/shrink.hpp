@@ -5,8 +5,9 @@
 
 namespace switchyard::kernels {
 
-/// soft: sign(x) max(|x| - xi, 0), the proximal step of xi |x|. published: what the code of SoRA does instead,
-/// x -= xi where x > xi, then x += xi where x < -xi, then 0 where |x| < xi; all of |x| < 2 xi becomes 0.
+/// soft: sign(x) max(|x| - xi, 0), the proximal step of xi |x|. published: what the code of SoRA does
+/// instead, x -= xi where x > xi, then x += xi where x < -xi, then 0 where |x| < xi; all of |x| < 2
+/// xi becomes 0.
 enum class Prox { soft, published };
 
 /// x, f32 or f64, <- its proximal step. `clip` (2) f64: clip coefficient and finite flag of the step; without

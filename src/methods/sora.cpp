@@ -1,5 +1,6 @@
-// SoRA (Ding et al. 2023, arXiv 2311.11696): y = x (W + alpha/r B diag(gate) A)', W frozen. The objective has
-// the penalty `sparsity` times the mean of |gate| (section 3.2 there); after AdamW the gates take the proximal
+// SoRA (Ding et al. 2023, arXiv 2311.11696): y = x (W + alpha/r B diag(gate) A)', W frozen. The objective
+// has the penalty `sparsity` times the mean of |gate| (section 3.2 there); after AdamW the gates take
+// the proximal
 // step of an L1 penalty, so that slots close (algorithm 1). Shapes stay as they are during a run.
 #include <fmt/format.h>
 
@@ -98,8 +99,8 @@ std::vector<std::string> Sora::notes(const Config& config) const {
     const double most = rate * static_cast<double>(config.run.steps);
     if (most >= 1) return {};
     return {fmt::format(
-        "gates begin at about 1 and shrink by at most {:.3g} in {} steps: few slots will close; for more, raise "
-        "method.threshold",
+        "gates begin at about 1 and shrink by at most {:.3g} in {} steps: few slots will close; for more, "
+        "raise method.threshold",
         most, config.run.steps)};
 }
 
@@ -121,8 +122,8 @@ MethodEntry sora() {
     const MethodOption threshold{.key = "threshold",
                                  .type = MethodOption::Type::real,
                                  .default_value = "auto",
-                                 .help = "soft: gates shrink by this times the learning rate in every step, auto: "
-                                         "0.375; published: by this, auto: 0.0003",
+                                 .help = "soft: gates shrink by this times the learning rate in every step, "
+                                         "auto: 0.375; published: by this, auto: 0.0003",
                                  .minimum = 0,
                                  .maximum = 1e9};
     const MethodOption prox{.key = "prox",

@@ -38,7 +38,8 @@ TEST_P(Scaling, OfColumnsEqualsTheLoop) {
                 }
                 const double x = from.at((row + 2) * (width + 3) + column + 1),
                              expected = (accumulate ? old : 0) - 1.5 * factors.at(column) * x;
-                ASSERT_NEAR(to.at(i), expected, eps_of(to_type) * (std::fabs(expected) + std::fabs(old))) << i;
+                const double size = std::fabs(expected) + std::fabs(old);
+                ASSERT_NEAR(to.at(i), expected, eps_of(to_type) * size) << i;
             }
         }
 }

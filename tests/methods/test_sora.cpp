@@ -68,8 +68,8 @@ std::vector<double> gates_of(TrainState& s) {
     return gates;
 }
 
-/// Slots close and the report has the penalty of the gates before the update; all ranks have the same gates, in
-/// f32 also where the run computes in bf16.
+/// Slots close and the report has the penalty of the gates before the update; all ranks have the same gates,
+/// in f32 also where the run computes in bf16.
 TEST(Sora, ClosesSlotsAndReportsThePenalty) {
     for (const char* dtype : {"f64", "bf16"}) {
         const Config config = tiny_config(arguments_of(
@@ -164,8 +164,9 @@ TEST(Sora, GradientsAreDifferencesOfTheObjective) {
     };
     for (auto& [name, x] : matrices) {
         const std::string linear = name.substr(0, name.size() - 7);
-        for (auto& [part, trained] :
-             {std::pair<std::string, Trained*>{".lora_A", &x.a}, {".lora_B", &x.b}, {".lora_gate", &x.gate}}) {
+        for (auto& [part, trained] : {std::pair<std::string, Trained*>{".lora_A", &x.a},
+                                      {".lora_B", &x.b},
+                                      {".lora_gate", &x.gate}}) {
             const test::Values& gradient = gradients.at(linear + part);
             const std::int64_t stride = static_cast<std::int64_t>(gradient.size()) / trained->rows;
             double largest = 0;
@@ -174,7 +175,7 @@ TEST(Sora, GradientsAreDifferencesOfTheObjective) {
                 const int row = i * 7 % trained->rows, column = i * 5 % trained->cols;
                 double& number = trained->value(row, column);
                 const double value = number, step = 1e-3;
-                if (trained == &x.gate && std::fabs(value) < 3 * step) continue;  // the penalty has a kink at 0
+                if (trained == &x.gate && std::fabs(value) < 3 * step) continue;  // a kink at 0
                 const auto at_shift = [&](double shift) {
                     number = value + shift * step;
                     set(name, x.effective());

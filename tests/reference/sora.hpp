@@ -43,7 +43,9 @@ struct SoraMatrix {
         }
     }
     std::vector<TrainedPart> parts() {
-        return {{".lora_A", &a, &d_a}, {".lora_B", &b, &d_b, true}, {".lora_gate", &gate, &d_gate, false, false, 1e-6}};
+        return {{".lora_A", &a, &d_a},
+                {".lora_B", &b, &d_b, true},
+                {".lora_gate", &gate, &d_gate, false, false, 1e-6}};
     }
     void after_update(double lr) {
         const double xi = soft ? lr * threshold : threshold;

@@ -1,5 +1,6 @@
-// A run of a method on one process, with matrices of tests/reference (Matrix) beside dense embedding, head and
-// norms, whose gradients come from the dense model at the effective weights. Compared with the whole state of
+// A run of a method on one process, with matrices of tests/reference (Matrix) beside dense embedding, head
+// and norms, whose gradients come from the dense model at the effective weights. Compared with the
+// whole state of
 // a run on any layout. Matrix: w; effective(); set_gradients(G of the effective weight); parts();
 // after_update(lr); derived().
 #pragma once
