@@ -54,7 +54,7 @@ struct Piece {
 /// bytes.
 template <int n, class W>
 __device__ Piece<W, n> load_piece(const Words<W>& w, std::int64_t at, std::int64_t count, bool vectors) {
-    Piece<W, n> piece;
+    Piece<W, n> piece{};
     piece.hi = load_part<n>(w.hi + at, count, vectors);
     if constexpr (std::is_same_v<W, bf16>) piece.lo = load_part<n>(w.lo + at, count, vectors);
     return piece;

@@ -22,7 +22,7 @@ MagnitudeAdapter::MagnitudeAdapter(const ModelContext& context, const Linear& li
                                    double scale, bool exact)
     : LowRankAdapter(context, linear, low_rank, scale),
       scaled_b_(take_scaled(context, linear, low_rank)),
-      scaled_products_(context, a().value, a().gradient, {{scaled_b_, b().gradient, scale}}) {
+      scaled_products_(context, a().value, a().gradient, {{.b = scaled_b_, .d_b = b().gradient, .scale = scale}}) {
     const Extent& out = linear.out();
     const DType wide = context.accumulate();
     magnitude_.shard = {linear.name() + ".lora_magnitude", {out.size}, out.begin, 0, out.count, 1, 0};

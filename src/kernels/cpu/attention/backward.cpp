@@ -4,7 +4,7 @@
 
 #include "core/call_counts.hpp"
 #include "core/first_exception.hpp"
-#include "kernels/cpu/attention_parts.hpp"
+#include "kernels/cpu/attention/parts.hpp"
 #include "kernels/cpu/vector_math.hpp"
 
 namespace switchyard::kernels {
