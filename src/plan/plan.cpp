@@ -149,7 +149,7 @@ Plan make_plan(const Config& config, int ranks, int rank, std::int64_t steps) {
         plan.parameters = count_parameters(x.state);
         const FlopsModel model = flops_model(x.state);
         for (const Linear* linear : x.state.model.linears())
-            if (linear->frozen())
+            if (linear->frozen() && linear->adapter()->effective_weight())
                 ++(linear->adapter()->merged() ? plan.merged_linears : plan.unmerged_linears);
         plan.flops_per_token = flops_per_token(model);
         plan.tokens_per_step = model.tokens_per_step;
