@@ -5,11 +5,12 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# The only list of what Switchyard needs (Debian 12's names; Ubuntu's are the same).
+# The only list of what Switchyard needs (Debian 12's names; Ubuntu's are the same). Debian 13's SentencePiece asks for
+# Protocol Buffers without bringing them.
 packages=(
     build-essential cmake ninja-build pkg-config git
     libopenmpi-dev openmpi-bin libhdf5-dev
-    libboost-program-options-dev libdnnl-dev libsentencepiece-dev sentencepiece
+    libboost-program-options-dev libdnnl-dev libsentencepiece-dev libprotobuf-dev sentencepiece
     nlohmann-json3-dev libfmt-dev libgtest-dev
     python3-numpy python3-h5py python3-matplotlib
 )
