@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "reference/dora.hpp"
+#include "support/dense_model.hpp"
 #include "support/reference_run.hpp"
 
 namespace switchyard {
@@ -70,24 +71,6 @@ TEST(Dora, StartsAsItsBase) {
     }
 }
 
-/// Losses of the model at weights that the test sets, over the batch of step 0.
-double loss_of(TinyRun& run) {
-    TrainState& s = run.state();
-    const BatchSource source = testing::synthetic_tokens(run.config());
-    Batch batch;
-    double sum = 0;
-    for (std::int64_t i = 0; i < run.config().data.global_batch; ++i) {
-        source(i, 1, batch);
-        kernels::upload(batch.tokens.data(), s.model.batch().tokens);
-        kernels::upload(batch.targets.data(), s.model.batch().targets);
-        s.model.evaluate();
-        double one = 0;
-        kernels::download(s.model.loss(), &one);
-        sum += one;
-    }
-    return sum / static_cast<double>(run.config().data.global_batch * run.config().data.seq_len);
-}
-
 /// Four elements of every factor and magnitude against differences of the loss of a dense model whose weights
 /// are formed by the reference; `detached`: with the norms of the point where the gradient is taken.
 void expect_differences(bool exact) {
@@ -99,23 +82,11 @@ void expect_differences(bool exact) {
     run.losses(5);  // so that no factor is zero
     TrainState& s = run.state();
     const testing::WholeState at = testing::whole_state(s);
-    Config dense = config;
-    dense.method = {"full", {}};
-    TinyRun plain(dense, one);
-    std::map<std::string, Parameter*> weights;
-    for (Parameter* p : plain.state().model.parameters()) weights[p->shard.name] = p;
-    const auto set = [&](const std::string& name, const Array& values) {
-        Parameter& p = *weights.at(name);
-        test::HostTensor all = test::host_copy(p.value);
-        const std::int64_t width = p.shard.global.rank() == 2 ? p.value.dim(1) : 1;
-        for (std::int64_t i = 0; i < p.shard.rows * p.shard.cols; ++i)
-            all.set(i / p.shard.cols * width + i % p.shard.cols, values[static_cast<std::size_t>(i)]);
-        kernels::upload(all.bytes(), p.value);
-        plain.state().model.weights_changed();
-    };
+    testing::DenseModel dense(config);
     std::map<std::string, DoraMatrix> matrices;
-    for (const auto& [name, p] : weights) {
-        set(name, at.at("/model/" + name));
+    for (const Parameter* p : dense.parameters()) {
+        const std::string& name = p->shard.name;
+        dense.set(name, at.at("/model/" + name));
         if (!name.ends_with("_proj.weight")) continue;
         const std::string stem = "/model/" + name.substr(0, name.size() - 7);
         DoraMatrix x(static_cast<int>(p->shard.rows), static_cast<int>(p->shard.cols), 5, 4, exact);
@@ -125,7 +96,7 @@ void expect_differences(bool exact) {
             x.mag.value(i, 0) = at.at(stem + ".lora_magnitude")[i];
             for (int k = 0; k < x.r; ++k) x.b.value(k, i) = at.at(stem + ".lora_B")[i * x.r + k];
         }
-        set(name, x.effective());
+        dense.set(name, x.effective());
         matrices.emplace(name, std::move(x));
     }
     // The same batch as that of the differences: step 5 would draw another.
@@ -134,7 +105,7 @@ void expect_differences(bool exact) {
     testing::HookedMethod::install(s).after_reduction = [&] {
         for (Parameter* p : s.model.parameters()) gradients[p->shard.name] = test::values_of(p->gradient);
     };
-    EXPECT_NEAR(run.step().loss, loss_of(plain), 1e-13);
+    EXPECT_NEAR(run.step().loss, dense.loss(), 1e-13);
     for (auto& [name, x] : matrices) {
         const std::string linear = name.substr(0, name.size() - 7);
         const Array fixed = x.norms();
@@ -142,32 +113,16 @@ void expect_differences(bool exact) {
             Array w = x.direction();
             const Array c = exact ? x.norms() : fixed;
             for (int i = 0; i < x.m * x.n; ++i) w[i] *= x.mag.value(i / x.n, 0) / c[i / x.n];
-            set(name, w);
-            return loss_of(plain);
+            dense.set(name, w);
+            return dense.loss();
         };
         for (auto& [part, trained] : {std::pair<std::string, Trained*>{".lora_A", &x.a},
                                       {".lora_B", &x.b},
                                       {".lora_magnitude", &x.mag}}) {
-            const test::Values& gradient = gradients.at(linear + part);
-            const std::int64_t stride = static_cast<std::int64_t>(gradient.size()) / trained->rows;
-            double largest = 0;
-            for (double value : gradient) largest = std::max(largest, std::fabs(value));
-            for (int i = 0; i < 4; ++i) {
-                const int row = i * 7 % trained->rows, column = i * 5 % trained->cols;
-                double& number = trained->value(row, column);
-                const double value = number, step = 1e-3;
-                const auto loss_at = [&](double shift) {
-                    number = value + shift * step;
-                    return loss_with();
-                };
-                const double near = loss_at(1) - loss_at(-1), far = loss_at(2) - loss_at(-2);
-                number = value;
-                EXPECT_NEAR(gradient[static_cast<std::size_t>(row * stride + column)],
-                            (8 * near - far) / (12 * step), 2e-9 * largest + 1e-12)
-                    << linear << part << " " << row << ", " << column;
-            }
+            testing::expect_differences(linear + part, gradients.at(linear + part), *trained, false,
+                                        loss_with);
         }
-        set(name, x.effective());
+        dense.set(name, x.effective());
     }
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "reference/sora.hpp"
+#include "support/dense_model.hpp"
 #include "support/reference_run.hpp"
 
 namespace switchyard {
@@ -110,23 +111,11 @@ TEST(Sora, GradientsAreDifferencesOfTheObjective) {
     run.losses(5);
     TrainState& s = run.state();
     const testing::WholeState at = testing::whole_state(s);
-    Config dense = config;
-    dense.method = {"full", {}};
-    TinyRun plain(dense, one);
-    std::map<std::string, Parameter*> weights;
-    for (Parameter* p : plain.state().model.parameters()) weights[p->shard.name] = p;
-    const auto set = [&](const std::string& name, const Array& values) {
-        Parameter& p = *weights.at(name);
-        test::HostTensor all = test::host_copy(p.value);
-        const std::int64_t width = p.shard.global.rank() == 2 ? p.value.dim(1) : 1;
-        for (std::int64_t i = 0; i < p.shard.rows * p.shard.cols; ++i)
-            all.set(i / p.shard.cols * width + i % p.shard.cols, values[static_cast<std::size_t>(i)]);
-        kernels::upload(all.bytes(), p.value);
-        plain.state().model.weights_changed();
-    };
+    testing::DenseModel dense(config);
     std::map<std::string, SoraMatrix> matrices;
-    for (const auto& [name, p] : weights) {
-        set(name, at.at("/model/" + name));
+    for (const Parameter* p : dense.parameters()) {
+        const std::string& name = p->shard.name;
+        dense.set(name, at.at("/model/" + name));
         if (!name.ends_with("_proj.weight")) continue;
         const std::string stem = "/model/" + name.substr(0, name.size() - 7);
         SoraMatrix x = matrix_of(config, static_cast<int>(p->shard.rows), static_cast<int>(p->shard.cols));
@@ -136,7 +125,7 @@ TEST(Sora, GradientsAreDifferencesOfTheObjective) {
             x.gate.value(k, 0) = at.at(stem + ".lora_gate")[k];
             for (int i = 0; i < x.m; ++i) x.b.value(k, i) = at.at(stem + ".lora_B")[i * x.r + k];
         }
-        set(name, x.effective());
+        dense.set(name, x.effective());
         matrices.emplace(name, std::move(x));
     }
     s.step = 0;
@@ -145,50 +134,22 @@ TEST(Sora, GradientsAreDifferencesOfTheObjective) {
         for (Parameter* p : s.model.parameters()) gradients[p->shard.name] = test::values_of(p->gradient);
     };
     run.step();
-    const BatchSource source = testing::synthetic_tokens(config);
-    const auto objective = [&] {
-        Batch batch;
-        double sum = 0;
-        for (std::int64_t i = 0; i < config.data.global_batch; ++i) {
-            source(i, 1, batch);
-            kernels::upload(batch.tokens.data(), plain.state().model.batch().tokens);
-            kernels::upload(batch.targets.data(), plain.state().model.batch().targets);
-            plain.state().model.evaluate();
-            double loss = 0;
-            kernels::download(plain.state().model.loss(), &loss);
-            sum += loss / static_cast<double>(config.data.global_batch * config.data.seq_len);
-        }
-        for (auto& [name, x] : matrices)
-            for (int k = 0; k < x.r; ++k) sum += x.share * std::fabs(x.gate.value(k, 0));
-        return sum;
-    };
     for (auto& [name, x] : matrices) {
         const std::string linear = name.substr(0, name.size() - 7);
+        const auto objective_with = [&] {
+            dense.set(name, x.effective());
+            double sum = dense.loss();
+            for (auto& [other, matrix] : matrices)
+                for (int k = 0; k < matrix.r; ++k) sum += matrix.share * std::fabs(matrix.gate.value(k, 0));
+            return sum;
+        };
         for (auto& [part, trained] : {std::pair<std::string, Trained*>{".lora_A", &x.a},
                                       {".lora_B", &x.b},
                                       {".lora_gate", &x.gate}}) {
-            const test::Values& gradient = gradients.at(linear + part);
-            const std::int64_t stride = static_cast<std::int64_t>(gradient.size()) / trained->rows;
-            double largest = 0;
-            for (double value : gradient) largest = std::max(largest, std::fabs(value));
-            for (int i = 0; i < 4; ++i) {
-                const int row = i * 7 % trained->rows, column = i * 5 % trained->cols;
-                double& number = trained->value(row, column);
-                const double value = number, step = 1e-3;
-                if (trained == &x.gate && std::fabs(value) < 3 * step) continue;  // a kink at 0
-                const auto at_shift = [&](double shift) {
-                    number = value + shift * step;
-                    set(name, x.effective());
-                    return objective();
-                };
-                const double near = at_shift(1) - at_shift(-1), far = at_shift(2) - at_shift(-2);
-                number = value;
-                EXPECT_NEAR(gradient[static_cast<std::size_t>(row * stride + column)],
-                            (8 * near - far) / (12 * step), 2e-9 * largest + 1e-12)
-                    << linear << part << " " << row << ", " << column;
-            }
+            testing::expect_differences(linear + part, gradients.at(linear + part), *trained,
+                                        trained == &x.gate, objective_with);
         }
-        set(name, x.effective());
+        dense.set(name, x.effective());
     }
 }
 

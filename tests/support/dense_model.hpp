@@ -1,4 +1,4 @@
-// Gradients of all weights of a model at given values, from the dense model on one process.
+// Loss and gradients of all weights of a model at given values, from the dense model on one process.
 #pragma once
 
 #include "support/hooked_method.hpp"
@@ -31,6 +31,25 @@ class DenseModel {
     const std::map<std::string, test::Values>& gradients() {
         run_.step();
         return gradients_;
+    }
+
+    /// The mean loss over the batch of step 0.
+    double loss() {
+        TrainState& s = run_.state();
+        s.model.weights_changed();
+        const BatchSource source = synthetic_tokens(run_.config());
+        Batch batch;
+        double sum = 0;
+        for (std::int64_t i = 0; i < run_.config().data.global_batch; ++i) {
+            source(i, 1, batch);
+            kernels::upload(batch.tokens.data(), s.model.batch().tokens);
+            kernels::upload(batch.targets.data(), s.model.batch().targets);
+            s.model.evaluate();
+            double one = 0;
+            kernels::download(s.model.loss(), &one);
+            sum += one;
+        }
+        return sum / static_cast<double>(run_.config().data.global_batch * run_.config().data.seq_len);
     }
 
   private:

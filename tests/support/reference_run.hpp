@@ -165,4 +165,29 @@ void expect_reference(const Config& config, int steps, const Make& make, double 
     });
 }
 
+/// Four elements of `trained` of a matrix: the gradient (rows, padded columns) beside central differences of
+/// fourth order of loss(), which is called with the element moved. kink_at_zero: elements near 0 are left out.
+template <class Loss>
+void expect_differences(const std::string& name, const test::Values& gradient, reference::Trained& trained,
+                        bool kink_at_zero, const Loss& loss) {
+    const std::int64_t stride = static_cast<std::int64_t>(gradient.size()) / trained.rows;
+    double largest = 0;
+    for (double value : gradient) largest = std::max(largest, std::fabs(value));
+    for (int i = 0; i < 4; ++i) {
+        const int row = i * 7 % trained.rows, column = i * 5 % trained.cols;
+        double& number = trained.value(row, column);
+        const double value = number, step = 1e-3;
+        if (kink_at_zero && std::fabs(value) < 3 * step) continue;
+        const auto loss_at = [&](double shift) {
+            number = value + shift * step;
+            return loss();
+        };
+        const double near = loss_at(1) - loss_at(-1), far = loss_at(2) - loss_at(-2);
+        number = value;
+        EXPECT_NEAR(gradient[static_cast<std::size_t>(row * stride + column)],
+                    (8 * near - far) / (12 * step), 2e-9 * largest + 1e-12)
+            << name << " " << row << ", " << column;
+    }
+}
+
 }  // namespace switchyard::testing
