@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 
+#include "comm/uncounted.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"
@@ -156,10 +157,8 @@ void Optimizer::masters_from_values() {
 
 void Optimizer::values_from_masters() {
     for (OwnedParameter& owned : owned_) owned.values_from_masters();
-    Traffic uncounted;
-    std::swap(uncounted, context_.traffic);
+    const Uncounted scope(context_.traffic);
     gather_values();
-    std::swap(uncounted, context_.traffic);
 }
 
 void Optimizer::reduce_gradients() {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "comm/uncounted.hpp"
 #include "core/error.hpp"
 #include "core/rng.hpp"
 #include "kernels/elementwise.hpp"
@@ -167,10 +168,8 @@ void Galore::draw_bases(std::int64_t k) {
 }
 
 void Galore::initialise(const ModelContext&) {
-    Traffic uncounted;
-    std::swap(uncounted, *traffic_);
+    const Uncounted scope(*traffic_);
     draw_bases(0);
-    std::swap(uncounted, *traffic_);
     for (Matrix& x : matrices_) {
         x.has_range = false;
         kernels::zero(x.adapter->direction().value);
@@ -180,10 +179,8 @@ void Galore::initialise(const ModelContext&) {
 
 void Galore::weights_changed(const ModelContext&, std::int64_t) {
     if (!loaded_) return;
-    Traffic uncounted;
-    std::swap(uncounted, *traffic_);
+    const Uncounted scope(*traffic_);
     tall_.gather(all(&Matrix::basis));
-    std::swap(uncounted, *traffic_);
     loaded_ = false;
 }
 
