@@ -28,11 +28,14 @@ def missing_keys():
 
 
 def missing_methods():
-    """Methods of the registry, and their keys, that are missing from the table in docs/methods.md."""
+    """Methods of the registry, their keys and their sources, that are missing from the table in docs/methods.md."""
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", read("docs/methods.md"), re.M))
     for name in re.findall(r"^    X\((\w+)\)", read("src/methods/registry.cpp"), re.M):
         source = "".join(p.read_text() for p in (ROOT / "src/methods").rglob(f"{name}.cpp"))
         keys = re.findall(r'\.key = "(\w+)"', source)
+        for text in re.findall(r'\.source = "([^"]+)"', source):
+            if text not in rows.get(name, text):
+                yield f"docs/methods.md: the row of {name} lacks the source '{text}'"
         keys += [key for key in ("rank", "alpha") if f"{key}_option(" in source]
         for key in keys if name in rows else []:
             if f"`{key}`" not in rows[name]:

@@ -63,7 +63,11 @@ MethodEntry @name@() {
                     .lr = 1e-3},
         .create = [](const Config& c) -> std::unique_ptr<Method> { return std::make_unique<@Class@>(c); },
         .resolve = resolve_low_rank,
-        .check = check_low_rank};
+        .check = check_low_rank,
+        .guide = {.equation = "its equation, on one line",
+                  .source = "authors and year, arXiv number",
+                  .use = "when to use it",
+                  .validated = "what it was compared with"}};
 }
 
 }  // namespace switchyard::methods
@@ -99,7 +103,7 @@ TEST(@Class@, RefusesKeysOfOtherMethodsAndBadValues) {
 }  // namespace switchyard
 """
 
-ROW = "| `@name@` | As `lora`, and every `interval` steps ... | `rank`, `alpha`, `interval` | paper, equation |\n"
+ROW = "| `@name@` | As `lora`, and every `interval` steps ... | `rank`, `alpha`, `interval` | authors and year, arXiv number |\n"
 
 
 def fail(message):

@@ -24,7 +24,8 @@ std::string general_help(const std::vector<Command>& commands) {
         "\n  COMMAND --help  its options; for `train` all configuration keys\n"
         "  --version       version and revision\n"
         "  --dump-config   the configuration with every key, its unit and meaning (also `train CONFIG "
-        "--dump-config`)\n\n"
+        "--dump-config`)\n"
+        "  --list-methods  the training methods (also `train --list-methods`)\n\n"
         "On ranks: mpirun -n 4 switchyard train run.cfg; `selftest`, `eval`, `generate` and `export` too. "
         "The "
         "others work on one process, without MPI.\n";
@@ -112,7 +113,7 @@ CommandOption hang_timeout_option() {
 bool uses_ranks(const std::vector<Command>& commands, int argc, char** argv) {
     const std::vector<std::string> words(argv + 1, argv + argc);
     const auto asks_for_text = [](const std::string& word) {
-        return word == "--help" || word == "-h" || word == "--dump-config";
+        return word == "--help" || word == "-h" || word == "--dump-config" || word == "--list-methods";
     };
     if (words.empty() || std::any_of(words.begin(), words.end(), asks_for_text)) return false;
     return std::any_of(commands.begin(), commands.end(),
@@ -131,7 +132,7 @@ int run_command_line(const std::vector<Command>& commands, const Comm& world, in
     if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help")
         return say(general_help(commands));
     if (words[0] == "--version") return say(version_text() + "\n");
-    if (words[0] == "--dump-config") words.insert(words.begin(), "train");
+    if (words[0] == "--dump-config" || words[0] == "--list-methods") words.insert(words.begin(), "train");
     const Command& command = *agreed(world, [&] { return &find(commands, words[0]); });
     words.erase(words.begin());
     for (const std::string& word : words)

@@ -69,7 +69,7 @@ const std::string& only_file(const Arguments&, const char* what);
 double hang_timeout(const Arguments&);
 CommandOption hang_timeout_option();
 
-/// True if the ranks work together on this command line. Help and --dump-config need no MPI.
+/// True if the ranks work together on this command line. Help, --dump-config and --list-methods need no MPI.
 bool uses_ranks(const std::vector<Command>&, int argc, char** argv);
 /// Finds and runs the command, or answers --help and --version. Returns the exit code.
 int run_command_line(const std::vector<Command>&, const Comm& world, int argc, char** argv, double start_s);

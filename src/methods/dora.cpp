@@ -167,7 +167,11 @@ MethodEntry dora() {
                 return std::make_unique<Dora>(config);
             },
             .resolve = resolve_low_rank,
-            .check = check_low_rank};
+            .check = check_low_rank,
+            .guide = {.equation = "y = x (g o (W + alpha/rank B A))', g_i = magnitude_i / norm of row i",
+                      .source = "Liu et al. 2024, arXiv 2402.09353",
+                      .use = "adapting a trained model (run.init_from) at a very low rank",
+                      .validated = "ten steps of PEFT's DoRA in f64 (1e-9)"}};
 }
 
 }  // namespace switchyard::methods

@@ -38,7 +38,11 @@ MethodEntry lora() {
                         .lr = 1e-3},
             .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<Lora>(); },
             .resolve = resolve_low_rank,
-            .check = check_low_rank};
+            .check = check_low_rank,
+            .guide = {.equation = "y = x (W + alpha/rank B A)', W frozen",
+                      .source = "Hu et al. 2021, arXiv 2106.09685",
+                      .use = "adapting a trained model (run.init_from); learns at low rank only",
+                      .validated = "ten steps of PEFT's LoRA in f64 (1e-9)"}};
 }
 
 }  // namespace switchyard::methods

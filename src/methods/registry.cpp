@@ -52,6 +52,12 @@ std::vector<MethodOptions> method_options() {
     return all;
 }
 
+std::vector<MethodGuide> method_guides() {
+    std::vector<MethodGuide> all;
+    for (const MethodEntry& entry : entries()) all.push_back(entry.guide);
+    return all;
+}
+
 void resolve_auto(Config& config) {
     const MethodEntry& method = entry_of(config);
     OptimConfig& optim = config.optim;

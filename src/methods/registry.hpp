@@ -6,6 +6,11 @@
 
 namespace switchyard {
 
+/// What `train --list-methods` says of a method beside its keys and rates; more stands in docs/methods.md.
+struct MethodGuide {
+    std::string equation{}, source{}, use{}, validated{};
+};
+
 struct MethodEntry {
     MethodOptions options;  // name, help, keys of section [method], rates
     std::unique_ptr<Method> (*create)(const Config&);
@@ -13,6 +18,7 @@ struct MethodEntry {
     void (*resolve)(Config&) = [](Config&) {};
     /// Throws UserError if the method's keys do not fit the model, which is valid by itself.
     void (*check)(const Config&) = [](const Config&) {};
+    MethodGuide guide{};
 };
 
 /// For tests: adds a method to those of registry.cpp. To be called before any configuration is read.
@@ -20,6 +26,8 @@ void add_method(const MethodEntry&);
 
 /// The list that parse_config and other functions of config take.
 std::vector<MethodOptions> method_options();
+/// In the order of method_options().
+std::vector<MethodGuide> method_guides();
 /// Replaces `auto` in optim.lr, optim.dense_lr and the method's keys by the method's values, and
 /// optim.dense_lr = 0 by optim.lr.
 void resolve_auto(Config&);

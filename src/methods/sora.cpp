@@ -139,7 +139,11 @@ MethodEntry sora() {
                 return std::make_unique<Sora>(config);
             },
             .resolve = resolve,
-            .check = check_low_rank};
+            .check = check_low_rank,
+            .guide = {.equation = "y = x (W + alpha/rank B diag(gate) A)', gates shrink to zero",
+                      .source = "Ding et al. 2023, arXiv 2311.11696",
+                      .use = "finding how many slots each matrix of an adapted model needs",
+                      .validated = "a reference of one process over 100 steps in f64 (1e-10)"}};
 }
 
 }  // namespace switchyard::methods

@@ -19,7 +19,7 @@ import unittest
 import h5py
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from support.program import BUILD, ENVIRONMENT, MPIRUN, PATIENCE_S, SWITCHING, Launch, Run, Test, arguments, make_tokens, switchyard
+from support.program import BUILD, ENVIRONMENT, MPIRUN, PATIENCE_S, ROOT, SWITCHING, Launch, Run, Test, arguments, make_tokens, switchyard
 
 MESSAGE = re.compile(r"^\[rank (\d+)\] (.*)$", re.M)
 FORM = re.compile(r"\S.* \(.+\); \S")  # problem (why it matters); what to do
@@ -97,6 +97,25 @@ class Help(Errors):
             self.assertEqual(launch(1, ["help", command]), (0, text))
         self.assertEqual(launch(1, ["help"]), (0, general))
         self.assert_refused(launch(1, ["help", "trian"]), "unknown command 'trian'", "did you mean 'train'")
+
+    def test_methods_are_listed_with_what_they_cost_beside_full(self):
+        code, text = launch(1, ["train", "--list-methods"])
+        self.assertEqual(code, 0, text)
+        self.assertEqual(launch(1, ["--list-methods"]), (0, text))
+        methods = dict(re.findall(r"^(\w+): .+\n((?:  .+\n)+)", text, re.M))
+        rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "methods.md").read_text(), re.M)
+        self.assertEqual(list(methods), rows)
+        costs = {}
+        for name, lines in methods.items():
+            with self.subTest(method=name):
+                parts = dict(line.strip().split(maxsplit=1) for line in lines.splitlines())
+                self.assertEqual(list(parts), ["equation", "keys", "rates", "cost", "use", "validated", "source"])
+                costs[name] = [float(x) for x in re.findall(r"\d+\.\d+", parts["cost"])]
+                code, config = launch(1, ["train", f"--method.name={name}", "--dump-config"])
+                for key in re.findall(r"(\w+) = ", parts["keys"]):
+                    self.assertRegex(config, rf"(?m)^{key} = ")
+        self.assertEqual(costs["full"], [1, 1, 1])
+        self.assertLess(costs["switchlora"][2], 0.7, "sent; the second number is memory with frozen weights sharded")
 
 
 class Settings(Errors):

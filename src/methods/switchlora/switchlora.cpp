@@ -461,7 +461,11 @@ MethodEntry switchlora() {
                         .lr = 1e-2},
             .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<SwitchLora>(); },
             .resolve = resolve_low_rank,
-            .check = check_low_rank};
+            .check = check_low_rank,
+            .guide = {.equation = "as lora; slots of A and B rotate through banks, W takes what leaves",
+                      .source = "Zhou et al. 2024, arXiv 2406.06564",
+                      .use = "pretraining from scratch where memory and network limit",
+                      .validated = "a reference of one process over 100 steps in f64 (1e-10)"}};
 }
 
 }  // namespace switchyard::methods
