@@ -177,13 +177,14 @@ TEST_P(Magnitudes, WhatDoesNotExceedTheLimitIsDropped) {
 }
 
 TEST_P(Magnitudes, DoNotDependOnTheNumberOfThreads) {
+    if (watched()) GTEST_SKIP() << "no host threads are at work in kernels of a device";
     const std::vector<Item> items = items_of(GetParam());
-    const std::vector<std::int64_t> ranks{1000 % (watched() ? 800 : 7500), 3, 0, 100};
+    const std::vector<std::int64_t> ranks{1000, 3, 0, 100};
     const auto alone = [&] {
         const Threads scope(1);
         return select(items, ranks);
     }();
-    for (int count : watched() ? std::vector<int>{2} : std::vector<int>{2, 3, 8}) {
+    for (int count : {2, 3, 8}) {
         const Threads scope(count);
         EXPECT_EQ(select(items, ranks), alone);
     }

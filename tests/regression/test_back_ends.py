@@ -61,8 +61,9 @@ class BackEnds(program.Test):
                     self.assert_close(runs, TOLERANCE[dtype], f"{name}, {dtype}, tp {tp}")
 
     def test_states_go_there_and_back_without_a_change(self):
+        """In all types for one method; others store no value in another way."""
         for name, method in METHODS.items():
-            for dtype in ("f32", "bf16", "f64"):
+            for dtype in ("bf16", "f32", "f64") if name == "switchlora" else ("bf16",):
                 arguments = [*method, f"--run.dtype={dtype}", "--model.num_layers=1"]
                 begun, there, back, grown = (self.folder / f"{name}_{dtype}_{i}.h5" for i in range(4))
                 self.state("first", arguments, 2 if RANKS % 2 == 0 else 1, steps=7, end=begun)

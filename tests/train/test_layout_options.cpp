@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "support/layouts.hpp"
+#include "support/serial_losses.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
 
@@ -58,8 +59,7 @@ class LayoutOptions : public ::testing::TestWithParam<Case> {};
 TEST_P(LayoutOptions, LossesEqualOneProcess) {
     Config config = tiny_config(switching(GetParam().arguments));
     config.data.micro_batch = 6;
-    const Topology one = testing::serial();
-    const std::vector<double> expected = TinyRun(config, one).losses(num_steps);
+    const std::vector<double> expected = testing::serial_losses(config, num_steps);
     EXPECT_LT(expected.back(), expected.front());
     testing::for_each_layout(config, [&](Config here, const Topology& topology) {
         here.data.micro_batch = 1;

@@ -7,6 +7,7 @@
 
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "support/layouts.hpp"
+#include "support/serial_losses.hpp"
 #include "support/tiny_run.hpp"
 
 namespace switchyard {
@@ -31,8 +32,7 @@ std::vector<std::string> method_arguments(const std::string& method) {
 void expect_same_losses(const std::string& what, const std::vector<std::string>& arguments,
                         double tolerance) {
     const Config config = tiny_config(arguments);
-    const Topology one = serial();
-    const std::vector<double> expected = TinyRun(config, one).losses(20);
+    const std::vector<double> expected = testing::serial_losses(config, 20);
     for_each_layout(config, [&](const Config& here, const Topology& topology) {
         const std::vector<double> losses = TinyRun(here, topology).losses(20);
         for (int step = 0; step < 20; ++step)
