@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains full, lora and switchlora on the same tokens for the same number of steps, each with lr and dense_lr swept, and
-# prints a table and a plot of validation loss. One command, resumable: finished runs are kept, cut-off ones resume.
+# Trains every method on the same tokens for the same number of steps, each with lr and dense_lr swept, and prints tables and
+# a plot: validation loss, step time, bytes and memory. One command, resumable: rows of docs/study are not made again.
 set -euo pipefail
 # shellcheck source=tools/setup.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
@@ -10,7 +10,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/example_text.sh"
 explain() { printf '%s\n' "$@" | sed 's/^/    /'; }
 
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then
-    echo "tools/compare_methods.sh [--steps=N] [--seeds=N] [--jobs=N] [--output=DIR]   (see tools/compare_methods.py --help)"
+    echo "tools/compare_methods.sh [--quick] [--methods=A,B] [--steps=N] [--seeds=N] [--jobs=N] [--again] [--output=DIR]"
+    echo "  --quick: 20 minutes on two cores. See tools/compare_methods.py --help."
     exit 0
 fi
 
