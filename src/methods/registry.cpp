@@ -12,7 +12,8 @@
     X(relora)                 \
     X(dora)                   \
     X(sora)                   \
-    X(galore)
+    X(galore)                 \
+    X(apollo)
 
 namespace switchyard {
 

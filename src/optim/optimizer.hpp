@@ -38,6 +38,9 @@ class Optimizer {
     void measure_gradients();
     /// (1) f64 in back-end memory; one of scalars().
     Tensor squared_norm() const { return scalars_.slots(norm_slot_); }
+    /// (1) f64 in back-end memory, after measure_gradients(): the sum of squares of those rows of a
+    /// gradient that this rank owns.
+    Tensor squared_norm_of(int parameter) const { return sums_.rows(parameter, 1); }
     /// clip() <- the clip coefficient for squared_norm(), and whether that and `loss` (1) f64, if given, are
     /// finite. If they are not, update() has no effect.
     void decide_clip(Tensor loss = {});

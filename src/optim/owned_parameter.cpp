@@ -34,6 +34,8 @@ OwnedParameter::OwnedParameter(const ModelContext& context, Parameter& parameter
       gradient_width_(width_of(parameter.gradient)),
       m_width_(plan.m_width == OwnershipPlan::as_gradient ? gradient_width_ : plan.m_width),
       v_width_(plan.v_width == OwnershipPlan::as_gradient ? gradient_width_ : plan.v_width),
+      m_apart_(plan.m_width != OwnershipPlan::as_gradient),
+      v_apart_(plan.v_width != OwnershipPlan::as_gradient),
       step_per_row_(plan.step_per_row),
       has_master_(plan.master),
       aliased_(owners_.group->size() == 1 && parameter.value.dtype() == context.accumulate()),
@@ -245,18 +247,20 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
                 access([this, cols = d.cols](std::int32_t row) { return master_part(row, cols); }, wide));
     const std::string base = "/optimizer/" + parameter_->name_of_moments();
     const DistributedRows of_value = d;
-    const auto visit_moment = [&](const char* name, std::int64_t width, Tensor moment) {
+    const auto visit_moment = [&](const char* name, std::int64_t width, bool apart, Tensor moment) {
         if (width == 0) return;
         d = of_value;
-        if (width != width_) {  // with another width every column is valid, and none is cut over tp
+        if (apart || width != width_) {  // then every column is valid, and none is cut over tp
             d.cols = width;
             d.global = transposed ? Shape{width, shard.global[0]} : Shape{shard.global[0], width};
             d.col0 = 0;
+            // Where the value's columns are cut, all tp ranks hold the same moments.
+            if (shard.cols < shard.global_cols()) d.replica = context.tp_rank();
         }
         io.rows(base + name, d, access(rows_of(moment), wide));
     };
-    visit_moment("/m", m_width_, m_);
-    visit_moment("/v", v_width_, v_);
+    visit_moment("/m", m_width_, m_apart_, m_);
+    visit_moment("/v", v_width_, v_apart_, v_);
 
     if (!step_per_row_) {
         std::int32_t common = 0;

@@ -21,7 +21,8 @@ struct OwnershipPlan {
     /// If false there is no master: the owners' values themselves are updated and stored.
     bool master = true;
     /// Number of columns of the moments; 0: none. A method must update parameters itself if their moments do
-    /// not have the width of gradient and value.
+    /// not have the width of gradient and value. With a width of the method's own, tp ranks that hold other
+    /// columns of the same rows must hold the same moments.
     static constexpr std::int64_t as_gradient = -1;
     std::int64_t m_width = as_gradient, v_width = as_gradient;
 };
@@ -112,6 +113,7 @@ class OwnedParameter {
     Parameter* parameter_;
     RowOwners owners_;
     std::int64_t width_, gradient_width_, m_width_, v_width_;
+    bool m_apart_, v_apart_;  // their width is the method's, not that of the gradient
     bool step_per_row_, has_master_, aliased_;
     std::int64_t most_moving_;
     std::int64_t count_ = 0;                // number of rows owned now, in storage 0 ... count - 1

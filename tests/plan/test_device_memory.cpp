@@ -73,7 +73,7 @@ TEST_P(DeviceMemory, IsWhatThePlanSays) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, DeviceMemory,
-                         ::testing::Values("full", "lora", "switchlora", "relora", "galore"),
+                         ::testing::Values("full", "lora", "switchlora", "relora", "galore", "apollo"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

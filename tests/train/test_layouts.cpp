@@ -25,6 +25,8 @@ std::vector<std::string> method_arguments(const std::string& method) {
                 "--method.alpha=6", "--optim.lr=0.004"};
     if (method == "galore")
         return {"--method.name=galore", "--method.update_interval=7", "--optim.eps=1e-4"};
+    if (method == "apollo")
+        return {"--method.name=apollo", "--method.update_interval=7", "--optim.eps=1e-4"};
     if (method != "switchlora") return {"--method.name=" + method};
     return {"--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3",
             "--method.switch_ratio=1"};
@@ -97,7 +99,8 @@ TEST_P(Layouts, StepZeroIsBitIdentical) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, Layouts,
-                         ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore"),
+                         ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
+                                           "apollo"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

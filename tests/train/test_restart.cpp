@@ -89,6 +89,15 @@ std::vector<Case> cases() {
                 {"--method.name=galore", "--method.update_interval=3", "--optim.eps=1e-4",
                  std::string("--method.basis=") + basis},
                 dtype, tolerance);
+    // The projections are drawn anew after step 9. Rank 12 is as wide as some stored weights on two tp ranks.
+    const auto scaling = [&](const std::string& name, const char* dtype, double tolerance,
+                             std::vector<std::string> more) {
+        more.insert(more.end(), {"--method.name=apollo", "--method.update_interval=9", "--optim.eps=1e-4"});
+        add("apollo_" + name + "_" + dtype, std::move(more), dtype, tolerance);
+    };
+    for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-10}})
+        scaling("channel", dtype, tolerance, {"--method.rank=12", "--method.projection=paper"});
+    scaling("tensor", "f32", 2e-5, {"--method.scale_by=tensor", "--optim.lr=0.001"});
     return all;
 }
 
@@ -244,7 +253,7 @@ TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
     const std::vector<std::vector<std::string>> methods{
         {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), merging("magnitude"),
         {"--method.name=dora"}, {"--method.name=sora", "--method.threshold=9"},
-        {"--method.name=galore"}};
+        {"--method.name=galore"}, {"--method.name=apollo"}};
     const std::vector<Layout> layouts = layouts_on(world.size());
     for (std::size_t from = 0; from < methods.size(); ++from) {
         double expected = 0;

@@ -110,18 +110,9 @@ class Galore : public Method {
     kernels::AdamWSettings rates_;  // of this step
 };
 
-/// local: what tp does not cut, so that R needs no sum over tp. std, paper: the smaller dimension; of a
-/// square matrix the input (galore_projector.py of the authors) or the output (algorithm 2 of the paper).
-Projected projected_side(const Config& config, const Linear& linear) {
-    const std::string& rule = option_text(config.method, "projection");
-    if (rule == "local") return linear.split() == Split::column ? Projected::in : Projected::out;
-    const std::int64_t m = linear.out().size, n = linear.in().size;
-    return m > n || (m == n && rule == "std") ? Projected::in : Projected::out;
-}
-
 std::unique_ptr<Adapter> Galore::attach(const ModelContext& context, Linear& linear) {
-    auto adapter = std::make_unique<ProjectedAdapter>(context, linear, low_rank_,
-                                                      projected_side(context.config, linear), !random_);
+    const Projected side = projected_side(option_text(context.config.method, "projection"), linear);
+    auto adapter = std::make_unique<ProjectedAdapter>(context, linear, low_rank_, side, !random_);
     if (!random_) adapter->set_followed(1.0 / static_cast<double>(interval_));
     matrices_.push_back({&linear, adapter.get(),
                          &owner_group(context.topology, adapter->direction().tp_gradient),
@@ -337,14 +328,9 @@ MethodEntry galore() {
                              .default_value = "subspace",
                              .help = "follows the gradient by subspace iteration, or is drawn",
                              .choices = {"subspace", "random"}};
-    const MethodOption projection{.key = "projection",
-                                  .type = Type::text,
-                                  .default_value = "local",
-                                  .help = "projected: what tp does not cut, or the smaller dimension",
-                                  .choices = {"local", "std", "paper"}};
     return {.options = {.name = "galore",
                         .help = "whole weights, with moments in a subspace of the gradient",
-                        .options = {rank, alpha, interval, basis, projection},
+                        .options = {rank, alpha, interval, basis, projection_option()},
                         .lr = 1e-2},
             .create = [](const Config& c) -> std::unique_ptr<Method> { return std::make_unique<Galore>(c); },
             .resolve = resolve_low_rank,

@@ -27,7 +27,7 @@ ProjectedAdapter::ProjectedAdapter(const ModelContext& context, const Linear& li
     : side_(side),
       kept_(side == Projected::in ? linear.out() : linear.in()),
       projected_(side == Projected::in ? linear.in() : linear.out()) {
-    const bool kept_is_split = (linear.split() == Split::column) == of_inputs();
+    const bool kept_is_split = !cut_over_tp(side, linear);
     const DType wide = context.accumulate();
     Arena& arena = context.arena;
     const Shape kept{kept_.padded, low_rank}, projected{projected_.padded, low_rank};

@@ -4,11 +4,9 @@
 // trained parameter is the direction N, in the shape of R.
 #pragma once
 
-#include "model/linear.hpp"
+#include "methods/parts/projection.hpp"
 
 namespace switchyard {
-
-enum class Projected { in, out };
 
 class ProjectedAdapter : public Adapter {
   public:
