@@ -236,12 +236,10 @@ void Apollo::scale_channels(const Matrix& x, const Work& at, Tensor gradient, Te
     kernels::square_root(x.scales);
 }
 
-/// What all tp ranks have alike is counted by the first of them.
+/// Where all tp ranks have the same N and R, both are counted alike, and only their ratio matters.
 void Apollo::scale_tensor(const Matrix& x, const Work& at, Optimizer& optimizer, Tensor sums) const {
-    if (!x.partial || topology_->tp_rank() == 0) {
-        kernels::squared_norm(at.direction, sums.rows(0, 1));
-        kernels::squared_norm(at.projected, sums.rows(1, 1));
-    }
+    kernels::squared_norm(at.direction, sums.rows(0, 1));
+    kernels::squared_norm(at.projected, sums.rows(1, 1));
     kernels::copy(optimizer.squared_norm_of(x.index), sums.rows(2, 1));
 }
 

@@ -20,7 +20,6 @@ METHODS = {
     # Without eps an element whose gradient is rounding noise would move by the full rate.
     "galore": ["--method.name=galore", "--method.update_interval=6", "--optim.eps=1e-4"],
     "apollo": ["--method.name=apollo", "--method.update_interval=6", "--optim.eps=1e-4"],
-    "apollo_mini": ["--method.name=apollo", "--method.scale_by=tensor", "--optim.eps=1e-4", "--optim.lr=0.001"],
     "sora": ["--method.name=sora", "--method.threshold=9", "--method.sparsity=0.1"],
     "dora": ["--method.name=dora", "--method.norm_gradient=exact"],
     "switchlora": ["--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1"],
