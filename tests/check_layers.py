@@ -24,7 +24,7 @@ ORDER = [
     ["optim"],
     ["methods/parts"],
     ["methods"],
-    ["methods/switchlora", "methods/galore"],
+    ["methods/switchlora", "methods/galore", "methods/muon"],
     ["train"],
     ["plan", "inference", "saving"],
     ["run", "convert"],

@@ -66,6 +66,20 @@ struct SquareRoot {
     }
 };
 
+template <class T>
+struct DivideByNorm {
+    T* x;
+    const double* squared_norm;
+    double least;
+    template <int n>
+    __device__ void operator()(std::int64_t at) const {
+        const auto factor = static_cast<Wide<T>>(1 / fmax(sqrt(*squared_norm), least));
+        auto chunk = load_chunk<n>(x + at);
+        for (int i = 0; i < n; ++i) chunk.x[i] = narrow<T>(factor * wide(chunk.x[i]));
+        store_chunk(x + at, chunk);
+    }
+};
+
 }  // namespace
 
 void scale_columns(const ColumnScaling& s) {
@@ -105,6 +119,15 @@ void square_root(Tensor x) {
     count_kernel(__func__);
     check_vector("vector of a square root", x, x.size());
     with_vector(x, [&]<class T>(T* values) { for_elements<T>(x.size(), false, SquareRoot<T>{values}); });
+}
+
+void divide_by_norm(Tensor x, Tensor squared_norm, double least) {
+    count_kernel(__func__);
+    check("squared norm", squared_norm, DType::f64, {1});
+    dispatch(x.dtype(), [&]<class T>() {
+        for_elements<T>(x.size(), aligned(x),
+                        DivideByNorm<T>{x.data<T>(), squared_norm.data<double>(), least});
+    });
 }
 
 }  // namespace switchyard::kernels

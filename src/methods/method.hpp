@@ -87,6 +87,8 @@ class Method {
     virtual std::optional<Refusal> refusal(Use) const { return std::nullopt; }
     /// What a user should know before the run (coverage of the bank, ...), one line each.
     virtual std::vector<std::string> notes(const Config&) const { return {}; }
+    /// Operations of the update in a step, over all ranks, beside AdamW's and what adapters count.
+    virtual double update_operations() const { return 0; }
     /// Bytes that this rank sends for reduction, update and after_gather in each of the first `steps` steps.
     virtual std::vector<Traffic> plan_traffic(const Optimizer&, std::int64_t steps) const;
 };

@@ -13,6 +13,7 @@
     X(dora)                   \
     X(sora)                   \
     X(galore)                 \
+    X(muon)                   \
     X(apollo)
 
 namespace switchyard {

@@ -36,11 +36,11 @@ class SegmentFiller {
     const std::vector<std::int64_t>& segments() const { return segments_; }
 
   private:
-    /// True if every owner has a block of rows and the block of the first owner fills a segment.
+    /// True if several owners have blocks of rows and the block of the first owner fills a segment.
     bool fills_segments(const BucketItem& item) const {
         const std::vector<int>& owner = *item.owner;
         return std::is_sorted(owner.begin(), owner.end()) &&
-               std::count(owner.begin(), owner.end(), 0) * item.width >= capacity_;
+               std::count(owner.begin(), owner.end(), 0) * item.width >= capacity_ && owner.back() != 0;
     }
     Place add(int owner, std::int64_t width) {
         internal_check(width <= capacity_, "a row of {} elements exceeds a bucket segment of {}", width,

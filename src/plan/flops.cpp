@@ -10,6 +10,7 @@ Flops flops_per_token(const FlopsModel& model) {
         flops.executed += x.cost.forward + x.cost.backward + (x.recomputed ? x.cost.forward : 0);
         flops.executed += (x.merges_per_step * x.cost.merge + x.cost.step) / model.tokens_per_step;
     }
+    flops.executed += model.update / model.tokens_per_step;
     const double head = 6 * model.vocab_size * model.hidden_size;
     const double attention =
         4 * model.attention_width * model.seq_len;  // forward of one layer, without a mask

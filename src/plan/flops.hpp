@@ -30,13 +30,14 @@ struct FlopsModel {
     double hidden_size = 0, vocab_size = 0, seq_len = 0;
     double recomputed_layers = 0;
     double tokens_per_step = 0;
+    double update = 0;  // products of the method's update, in a step
 };
 
 /// Per token of a training step. dense: 6 N + 12 L H D T, where N is the number of values in matrix products,
 /// as if every weight had a gradient and attention were not causal (Chowdhery et al. 2022, appendix B).
 /// executed: what this method needs. Frozen weights need no weight gradient; low-rank factors cost 6 r (m +
 /// n) + 2 r n or, merged, 4 r (m + n) and 2 m n r each time that a merged copy is formed; attention costs
-/// half, because of its mask; recomputation is included.
+/// half, because of its mask; recomputation and products of the update are included.
 struct Flops {
     double dense = 0, executed = 0;
 };

@@ -132,6 +132,7 @@ FlopsModel flops_model(TrainState& state) {
     model.seq_len = static_cast<double>(config.data.seq_len);
     model.recomputed_layers = m.recompute ? layers - 1 : 0;
     model.tokens_per_step = static_cast<double>(config.data.global_batch * config.data.seq_len);
+    model.update = state.method->update_operations();
     return model;
 }
 

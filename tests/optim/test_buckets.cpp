@@ -128,6 +128,19 @@ TEST_F(BucketsTest, SendAsManyBytesAsPlanned) {
     EXPECT_EQ(traffic.bytes[static_cast<int>(group)], 2 * planned);
 }
 
+/// Two matrices of two segments for each rank, in the order of the ranks: nobody waits for another's to begin.
+TEST_F(BucketsTest, MatricesOfOneOwnerFillSegmentsSideBySide) {
+    widths.assign(static_cast<std::size_t>(2 * ranks), 16);
+    owners.clear();
+    for (int i = 0; i < 2 * ranks; ++i) owners.push_back(std::vector<int>(12, i / 2));
+    EXPECT_EQ(bucket_bytes(items(), ranks, capacity, 4),
+              all_gather_bytes(static_cast<double>(4 * capacity * ranks * 4), ranks));
+    fill();
+    buckets().gather(comm, tensors, as(send, DType::f32), traffic, group);
+    EXPECT_EQ(num_wrong([&](int owner, std::size_t item, std::int64_t j) { return value(owner, item, j); }),
+              0);
+}
+
 TEST_F(BucketsTest, WholeSegmentsNeedNoCopy) {
     widths = {16};
     owners = {block_owners(comm, 12 * ranks).owner};  // two whole segments for each rank

@@ -33,7 +33,7 @@ std::vector<std::string> method(const std::string& name, std::vector<std::string
 }
 
 TEST(OptimizerTest, NormCountsReplicatedValuesOnce) {
-    for (const char* name : {"full", "lora", "switchlora", "galore"}) {
+    for (const char* name : {"full", "lora", "switchlora", "galore", "muon"}) {
         const Config config = tiny_config(method(name, {"--optim.clip_norm=0"}));
         const Topology one = testing::serial();
         TinyRun reference(config, one);

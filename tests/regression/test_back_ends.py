@@ -19,6 +19,7 @@ METHODS = {
     "lora": ["--method.name=lora"],
     # Without eps an element whose gradient is rounding noise would move by the full rate.
     "galore": ["--method.name=galore", "--method.update_interval=6", "--optim.eps=1e-4"],
+    "muon": ["--method.name=muon"],
     "apollo": ["--method.name=apollo", "--method.update_interval=6", "--optim.eps=1e-4"],
     "sora": ["--method.name=sora", "--method.threshold=9", "--method.sparsity=0.1"],
     "dora": ["--method.name=dora", "--method.norm_gradient=exact"],

@@ -105,7 +105,7 @@ class Export(unittest.TestCase):
         return self.folder / name if (self.folder / name).exists() else self.runs.export(kind, name, *options)
 
     def test_whole_weights_are_the_checkpoints_bits(self):
-        for kind in ("full", "full_tied", "galore", "apollo"):
+        for kind in ("full", "full_tied", "galore", "muon", "apollo"):
             exported = read_directory(self.once(kind, f"out_{kind}"))
             model, scales = read_checkpoint(self.runs.checkpoint(kind))
             self.assertEqual(scales, {})

@@ -24,6 +24,7 @@ KINDS = {
     "relora": ["--method.name=relora", "--method.rank=12", "--optim.lr=0.005", "--method.merge_interval=5", "--method.restart_warmup=1",
                "--run.dtype=f32"],
     "galore": ["--method.name=galore", "--method.rank=12", "--method.update_interval=4", *GQA, "--run.dtype=bf16"],
+    "muon": ["--method.name=muon", *GQA, "--run.dtype=bf16"],
     "apollo": ["--method.name=apollo", "--method.rank=12", *GQA, "--run.dtype=bf16"],
     "dora": ["--method.name=dora", "--method.rank=6", *GQA, "--optim.lr=0.005", "--run.dtype=f32"],
     "sora": ["--method.name=sora", "--method.rank=6", "--method.threshold=40", *GQA, "--optim.lr=0.005", "--run.dtype=f32"],

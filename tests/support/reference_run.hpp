@@ -2,7 +2,7 @@
 // and norms, whose gradients come from the dense model at the effective weights. Compared with the
 // whole state of
 // a run on any layout. Matrix: w; effective(); set_gradients(G of the effective weight); parts();
-// after_update(lr); derived().
+// after_update(lr); derived(). Or, without parts that AdamW trains: gradient, moment, move(clip, lr, decay).
 #pragma once
 
 #include <gtest/gtest.h>
@@ -17,6 +17,7 @@ template <class Matrix>
 struct ReferenceRun {
     using Trained = reference::Trained;
     using Array = reference::Array;
+    static constexpr bool moves_itself = requires(Matrix x) { x.move(1.0, 1.0, 0.0); };
 
     Config config;
     DenseModel model;
@@ -60,19 +61,27 @@ struct ReferenceRun {
         };
         for (auto& [name, x] : matrices) {
             x.set_gradients(gradients.at(name));
-            for (const auto& part : x.parts()) add_squares(*part.gradient);
+            if constexpr (moves_itself) {
+                add_squares(x.gradient);
+            } else {
+                for (const auto& part : x.parts()) add_squares(*part.gradient);
+            }
         }
         for (auto& [name, x] : dense) add_squares(gradients.at(name));
         grad_norm = std::sqrt(sum);
         const OptimConfig& o = config.optim;
         const double clip = std::min(1.0, o.clip_norm / grad_norm);
         for (auto& [name, x] : matrices) {
-            for (const auto& part : x.parts())
-                part.trained->update(*part.gradient, clip,
-                                     {o.lr, o.beta1, o.beta2, part.eps > 0 ? part.eps : o.eps,
-                                      part.decays ? o.weight_decay : 0},
-                                     {});
-            x.after_update(o.lr);
+            if constexpr (moves_itself) {
+                x.move(clip, o.lr, o.weight_decay);
+            } else {
+                for (const auto& part : x.parts())
+                    part.trained->update(*part.gradient, clip,
+                                         {o.lr, o.beta1, o.beta2, part.eps > 0 ? part.eps : o.eps,
+                                          part.decays ? o.weight_decay : 0},
+                                         {});
+                x.after_update(o.lr);
+            }
         }
         for (auto& [name, x] : dense)
             x.update(gradients.at(name), clip,
@@ -86,8 +95,13 @@ struct ReferenceRun {
         for (auto& [name, x] : matrices) {
             const std::string linear = name.substr(0, name.size() - 7);
             all["/model/" + name] = x.w;
-            for (const auto& [suffix, values] : x.derived()) all["/model/" + linear + suffix] = values;
-            for (const auto& part : x.parts()) put(all, linear + part.suffix, *part.trained, part.transposed);
+            if constexpr (moves_itself) {
+                all["/optimizer/" + name + "/m"] = x.moment;
+            } else {
+                for (const auto& [suffix, values] : x.derived()) all["/model/" + linear + suffix] = values;
+                for (const auto& part : x.parts())
+                    put(all, linear + part.suffix, *part.trained, part.transposed);
+            }
         }
         return all;
     }

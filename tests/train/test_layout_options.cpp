@@ -101,7 +101,7 @@ void expect_zero_padding(const std::string& name, Tensor t, std::int64_t rows, s
 }
 
 TEST(LayoutOptionsTest, PaddingStaysZero) {
-    for (const char* name : {"full", "lora", "switchlora", "relora", "dora", "galore", "apollo"})
+    for (const char* name : {"full", "lora", "switchlora", "relora", "dora", "galore", "muon", "apollo"})
         for (const char* sharded : {"false", "true"}) {
             std::vector<std::string> arguments{std::string("--method.name=") + name, "--data.seq_len=6",
                                                std::string("--parallel.shard_frozen=") + sharded};

@@ -100,7 +100,7 @@ TEST_P(Layouts, StepZeroIsBitIdentical) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, Layouts,
                          ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
-                                           "apollo"),
+                                           "muon", "apollo"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -89,6 +89,8 @@ std::vector<Case> cases() {
                 {"--method.name=galore", "--method.update_interval=3", "--optim.eps=1e-4",
                  std::string("--method.basis=") + basis},
                 dtype, tolerance);
+    for (const auto& [dtype, tolerance] : {std::pair{"f32", 5e-6}, {"bf16", 5e-4}, {"f64", 1e-11}})
+        add(fmt::format("muon_{}", dtype), {"--method.name=muon"}, dtype, tolerance);
     // The projections are drawn anew after step 9. Rank 12 is as wide as some stored weights on two tp ranks.
     const auto scaling = [&](const std::string& name, const char* dtype, double tolerance,
                              std::vector<std::string> more) {
@@ -253,7 +255,7 @@ TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
     const std::vector<std::vector<std::string>> methods{
         {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), merging("magnitude"),
         {"--method.name=dora"}, {"--method.name=sora", "--method.threshold=9"},
-        {"--method.name=galore"}, {"--method.name=apollo"}};
+        {"--method.name=galore"}, {"--method.name=muon"}, {"--method.name=apollo"}};
     const std::vector<Layout> layouts = layouts_on(world.size());
     for (std::size_t from = 0; from < methods.size(); ++from) {
         double expected = 0;

@@ -22,6 +22,12 @@ void scale_row(const From* from, const Factor* factors, To* to, std::int64_t n, 
     }
 }
 
+template <class T>
+void scale_block(T* x, std::int64_t n, Wide<T> factor) {
+#pragma omp simd
+    for (std::int64_t i = 0; i < n; ++i) x[i] = convert<T>(factor * load(x[i]));
+}
+
 }  // namespace
 
 void scale_columns(const ColumnScaling& s) {
@@ -66,6 +72,17 @@ void square_root(Tensor x) {
     check_vector("vector of a square root", x, x.size());
     with_vector(x, [&](auto* values) {
         for (std::int64_t i = 0; i < x.size(); ++i) values[i] = values[i] < 0 ? 0 : std::sqrt(values[i]);
+    });
+}
+
+void divide_by_norm(Tensor x, Tensor squared_norm, double least) {
+    count_kernel(__func__);
+    check("squared norm", squared_norm, DType::f64, {1});
+    const double factor = 1 / std::max(std::sqrt(*squared_norm.data<double>()), least);
+    dispatch(x.dtype(), [&]<class T>() {
+        for_blocks(x.size(), [&](std::int64_t begin, std::int64_t end) {
+            scale_block(x.data<T>() + begin, end - begin, static_cast<Wide<T>>(factor));
+        });
     });
 }
 
