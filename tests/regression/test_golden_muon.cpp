@@ -1,6 +1,7 @@
 // Ten steps of a tiny model with torch.optim.Muon in f64 (tests/golden/muon_f64.h5, made by
 // tools/make_golden_muon.py from the weights and tokens of llama_f64.h5): loss and gradient norm of every
-// step, and the weights of the linears after the last one. BACK ENDS: all
+// step, and the weights of the linears after the last one.
+// BACK ENDS: all
 #include <gtest/gtest.h>
 
 #include "support/golden_run.hpp"
