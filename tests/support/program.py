@@ -56,8 +56,7 @@ TINY = {
 # About half of the slots are frozen on one side at any step.
 SWITCHING = {"method.name": "switchlora", "method.rank": 6, "method.switch_interval": 6, "method.freeze_steps": 3}
 METHODS = {"full": {"method.name": "full"}, "lora": {"method.name": "lora", "method.rank": 6}, "switchlora": SWITCHING,
-           "galore": {"method.name": "galore", "method.rank": 6, "method.update_interval": 4, "optim.eps": 1e-4},
-           "muon": {"method.name": "muon"}}  # fmt: skip
+           "galore": {"method.name": "galore", "method.rank": 6, "method.update_interval": 4, "optim.eps": 1e-4}}  # fmt: skip
 
 
 def arguments(settings):
