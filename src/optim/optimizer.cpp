@@ -30,6 +30,11 @@ std::vector<DType> value_types(const std::deque<OwnedParameter>& all) {
     return types;
 }
 
+bool has_one_owner(const OwnedParameter& owned) {
+    const std::vector<int>& all = owned.owners().owner;
+    return std::adjacent_find(all.begin(), all.end(), std::not_equal_to<>()) == all.end();
+}
+
 void upload_list(std::span<const std::int32_t> list, Tensor memory) {
     kernels::upload(list.data(), memory);
 }
@@ -90,8 +95,13 @@ void Optimizer::add_group(const Comm& comm, bool slots, DType type) {
     }
     if (group.members.empty() || comm.size() == 1) return;
     // Sorted by width, because consecutive rows of one width fill the segments of all owners equally.
-    std::stable_sort(group.members.begin(), group.members.end(),
-                     [&](int a, int b) { return owned_[a].width() > owned_[b].width(); });
+    // Matrices of one owner come last: what is shared by all would wait for the fullest segment.
+    std::stable_sort(group.members.begin(), group.members.end(), [&](int a, int b) {
+        const auto key = [&](int i) {
+            return std::pair(!slots && has_one_owner(owned_[i]), -owned_[i].width());
+        };
+        return key(a) < key(b);
+    });
     for (int i : group.members) {
         group.gradients.push_back(owned_[i].parameter().gradient);
         group.values.push_back(owned_[i].parameter().value);
