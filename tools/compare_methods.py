@@ -32,10 +32,13 @@ RATES = {
     "dora": [0.003, 0.01],
     "sora": [0.003, 0.01],
     "galore": [0.01, 0.03],
+    "muon": [0.001, 0.003],
+    "apollo": [0.003, 0.01],
 }
 DENSE_RATES = [0.003, 0.01]
 # What happens every so many steps: key, how often in a run, and the shortest interval.
-INTERVALS = {"switchlora": ("switch_interval", 75, 10), "relora": ("merge_interval", 5, 1), "galore": ("update_interval", 8, 2)}
+INTERVALS = {"switchlora": ("switch_interval", 75, 10), "relora": ("merge_interval", 5, 1), "galore": ("update_interval", 8, 2),
+             "apollo": ("update_interval", 8, 1)}
 FIXED = {"switchlora": {"method.switch_ratio": "0.15"}, "relora": {"method.restart_warmup": "10"}}
 
 

@@ -322,7 +322,11 @@ MethodEntry apollo() {
                         .lr = 1e-2},
             .create = [](const Config& c) -> std::unique_ptr<Method> { return std::make_unique<Apollo>(c); },
             .resolve = resolve,
-            .check = check_low_rank};
+            .check = check_low_rank,
+            .guide = {.equation = "R = G P, s_i = |Adam(R)_i| / |R_i|, W -= lr (alpha diag(s) G + weight_decay W)",
+                      .source = "Zhu et al. 2024, arXiv 2412.05270",
+                      .use = "in place of full where memory for moments is short; every weight learns",
+                      .validated = "a reference of one process over 100 steps in f64 (1e-10)"}};
 }
 
 }  // namespace switchyard::methods

@@ -29,7 +29,7 @@ if re.search("Open MPI|OpenRTE", VERSION):
     MPIRUN += ["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
     MPIRUN += ["--mca", "btl_vader_single_copy_mechanism", "none"]
 ENVIRONMENT = {
-    **os.environ, "OMP_NUM_THREADS": "1", "CUDA_EMULATION_OPEN": "1000",
+    **os.environ, "OMP_NUM_THREADS": "1", "CUDA_EMULATION_OPEN": "5000",
     "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"
 }  # fmt: skip
 

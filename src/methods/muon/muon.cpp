@@ -297,7 +297,12 @@ MethodEntry muon() {
     return {.options = {.name = "muon",
                         .help = "whole weights moved along their orthogonalised momentum",
                         .options = {momentum, nesterov, iterations, scale}},
-            .create = [](const Config& c) -> std::unique_ptr<Method> { return std::make_unique<Muon>(c); }};
+            .create = [](const Config& c) -> std::unique_ptr<Method> { return std::make_unique<Muon>(c); },
+            .guide = {.equation = "B = mu B + (1 - mu) G, O = B with singular values near 1, W -= lr (scale O + "
+                                  "weight_decay W)",
+                      .source = "Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982",
+                      .use = "pretraining in place of full: half its optimizer state; every weight learns",
+                      .validated = "ten steps of torch.optim.Muon in f64 (1e-9)"}};
 }
 
 }  // namespace switchyard::methods
