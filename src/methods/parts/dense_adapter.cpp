@@ -36,12 +36,11 @@ void DenseAdapter::initialise(const ModelContext& context, const Linear& linear)
                              context.config.model.init_std);
     };
     if (!weight_.transposed) return fill(weight_.value);
-    Tensor drawn;
-    const Arena arena = allocate_scratch([&](Arena& a) {
-        drawn = a.take(MemoryClass::workspace, context.dtype, {out.padded, in.padded});
-    });
+    // There is no gradient yet: its memory serves.
+    const Tensor drawn = weight_.gradient.view(context.dtype, {out.padded, in.padded});
     fill(drawn);
     kernels::transpose(drawn, weight_.value);
+    kernels::zero(weight_.gradient);
 }
 
 void DenseAdapter::forward(const Linear&, Tensor x, Tensor y) {
