@@ -102,7 +102,7 @@ std::string meaning(TrafficGroup g) {
                                         "states of shards that change owner",
                                         "weights gathered over dp, about twice per block and micro-batch",
                                         "micro-batches, read once and sent within tp",
-                                        "sums and vectors of a method's own, once in a while"};
+                                        "sums and vectors of a method's own"};
     static_assert(std::size(texts) == num_traffic_groups);
     return texts[static_cast<int>(g)];
 }
