@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -117,7 +118,7 @@ class Experiment:
             self.dir.mkdir(parents=True, exist_ok=True)
             # The yardstick of step time: some steps of `full` just before, on the same core under the same load.
             beside = {"method.name": YARDSTICK, "run.steps": str(min(YARDSTICK_STEPS, self.args.steps)), "optim.warmup_steps": "1", "run.eval_interval": "0"}
-            subprocess.run(["rm", "-rf", slow], check=True)
+            shutil.rmtree(slow, ignore_errors=True)
             run_program(self.args.program, *self.words(beside, slow))
             with open(self.dir / "output.txt", "a", encoding="utf-8") as output:
                 code = run_program(self.args.program, *self.words(self.settings, self.dir), output=output).returncode
@@ -182,11 +183,11 @@ def main():
     sweep = [(m, lr, dense) for m in args.methods for lr in RATES[m] for dense in args.dense_rates]
     swept = rows_of([Experiment(args, m, lr, dense, 0) for m, lr, dense in sweep], args, rows)
     chosen = {}
-    for (method, lr, dense), row in zip(sweep, swept):
-        if row and float(row["val_loss"]) < float(chosen.get(method, (None, row | {"val_loss": "inf"}))[1]["val_loss"]):
-            chosen[method] = ((lr, dense), row)
-    for method in set(args.methods) - set(chosen):
-        sys.exit(f"{method}: no run of the sweep finished (messages above); nothing to compare")
+    for method in args.methods:
+        finished = [(rates, row) for (m, *rates), row in zip(sweep, swept) if m == method and row and float(row["val_loss"]) < float("inf")]
+        if not finished:
+            sys.exit(f"{method}: no run of the sweep finished (messages above); nothing to compare")
+        chosen[method] = min(finished, key=lambda found: float(found[1]["val_loss"]))
     repeats = [Experiment(args, m, *chosen[m][0], seed) for m in args.methods for seed in range(1, args.seeds)]
     repeated = rows_of(repeats, args, rows)
     best = {m: [chosen[m][1]] + [row for e, row in zip(repeats, repeated) if e.method == m and row] for m in args.methods}
