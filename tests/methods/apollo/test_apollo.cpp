@@ -6,6 +6,7 @@
 
 #include "core/processor.hpp"
 #include "reference/apollo.hpp"
+#include "reference/projected_side.hpp"
 #include "support/dense_model.hpp"
 #include "support/reference_run.hpp"
 
@@ -17,14 +18,6 @@ using reference::ScaledMatrix;
 using reference::Trained;
 using testing::tiny_config;
 using testing::TinyRun;
-
-/// Which dimension is projected: the published rules, or by the names of the linears that tp cuts along their
-/// output.
-bool projects_inputs(const std::string& rule, const std::string& name, int m, int n) {
-    if (rule == "std") return m >= n;
-    if (rule == "paper") return m > n;
-    return !name.ends_with("o_proj.weight") && !name.ends_with("down_proj.weight");
-}
 
 /// Uses the program's random streams, which are keyed by name and global index.
 struct Reference {
@@ -46,7 +39,7 @@ struct Reference {
                 continue;
             }
             ScaledMatrix x(rows, cols, static_cast<int>(option_integer(c.method, "rank")),
-                           projects_inputs(option_text(c.method, "projection"), name, rows, cols));
+                           reference::projects_inputs(option_text(c.method, "projection"), name, rows, cols));
             x.by_channel = option_text(c.method, "scale_by") == "channel";
             x.alpha = option_real(c.method, "alpha");
             x.growth = option_real(c.method, "growth_limit");

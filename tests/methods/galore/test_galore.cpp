@@ -7,6 +7,7 @@
 #include <numbers>
 
 #include "reference/galore.hpp"
+#include "reference/projected_side.hpp"
 #include "support/dense_model.hpp"
 #include "support/whole_state.hpp"
 
@@ -25,14 +26,6 @@ double learning_rate_factor(const Config& config, std::int64_t step) {
         (static_cast<double>(step) - warmup) / (static_cast<double>(config.run.steps) - warmup);
     const double low = config.optim.min_lr_ratio;
     return low + (1 - low) * (1 + std::cos(std::numbers::pi * progress)) / 2;
-}
-
-/// Which dimension is projected: the published rules, or by the names of the linears that tp cuts along their
-/// output.
-bool projects_inputs(const std::string& rule, const std::string& name, int m, int n) {
-    if (rule == "std") return m >= n;
-    if (rule == "paper") return m > n;
-    return !name.ends_with("o_proj.weight") && !name.ends_with("down_proj.weight");
 }
 
 /// Uses the program's random streams, which are keyed by name and global index.
@@ -67,7 +60,7 @@ struct Reference {
             }
             reference::ProjectedMatrix x(
                 rows, cols, static_cast<int>(option_integer(c.method, "rank")),
-                projects_inputs(option_text(c.method, "projection"), name, rows, cols));
+                reference::projects_inputs(option_text(c.method, "projection"), name, rows, cols));
             for (int i = 0; i < rows * cols; ++i) x.w[i] = value(i);
             run.matrices.emplace(name, std::move(x));
         }
