@@ -10,6 +10,7 @@
 #include "support/layouts.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
+#include "support/upload_sequence.hpp"
 #include "support/whole_state.hpp"
 
 namespace switchyard {
@@ -47,11 +48,7 @@ TEST(ApolloStepTest, GradientsAreDifferencesOfTheLoss) {
         const Topology one = testing::serial();
         TinyRun run(config, one);
         TrainState& s = run.state();
-        const BatchSource source = testing::synthetic_tokens(config);
-        Batch batch;
-        source(0, 1, batch);
-        kernels::upload(batch.tokens.data(), s.model.batch().tokens);
-        kernels::upload(batch.targets.data(), s.model.batch().targets);
+        testing::upload_sequence(s);
         const double scale = 1.0 / 4;
         const auto loss = [&] {
             s.model.evaluate();

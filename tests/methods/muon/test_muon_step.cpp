@@ -11,6 +11,7 @@
 #include "support/layouts.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
+#include "support/upload_sequence.hpp"
 
 namespace switchyard {
 namespace {
@@ -25,11 +26,7 @@ Config config_of(std::vector<std::string> arguments) {
 }
 
 std::vector<Values> gradients_of(TrainState& s) {
-    const BatchSource source = testing::synthetic_tokens(s.context.config);
-    Batch batch;
-    source(0, 1, batch);
-    kernels::upload(batch.tokens.data(), s.model.batch().tokens);
-    kernels::upload(batch.targets.data(), s.model.batch().targets);
+    testing::upload_sequence(s);
     s.optimizer.zero_gradients();
     s.model.forward(1.0);
     s.model.backward();
