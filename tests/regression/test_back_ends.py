@@ -33,18 +33,28 @@ METHODS = {
 TOLERANCE = {"f64": (1e-9, 1e-9), "f32": (1e-4, 1e-3)}
 
 
+def run_of(steps, *arguments, tp=1, start="-", end="-"):
+    """Words of tiny_state for one run."""
+    return [tp, start, steps, end, *arguments]
+
+
 class BackEnds(program.Test):
     @classmethod
     def setUpClass(cls):
         """Needs no tokens."""
 
-    def state(self, back_end, arguments, tp=1, start="-", steps=0, end="-", ranks=RANKS):
-        """[(step, loss, norm)] of the steps made."""
-        command = [*program.MPIRUN, "-n", ranks, program.BUILD / "tests" / PROGRAMS[back_end], tp, start, steps, end, *arguments]
-        result = subprocess.run([*map(str, command)], env=program.ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    def states(self, back_end, runs, ranks=RANKS):
+        """Of each of the runs, which one start makes one after another: [(step, loss, norm)] of the steps made."""
+        words = []
+        for run in runs:
+            words += [*(["+"] if words else []), *run]
+        command = [*program.MPIRUN, "-n", ranks, program.BUILD / "tests" / PROGRAMS[back_end], *words]
+        result = subprocess.run([*map(str, command)], env=program.ENVIRONMENT, capture_output=True, text=True, timeout=800)
         self.assertEqual(result.returncode, 0, f"{command}\n{result.stdout}{result.stderr}")
-        lines = [line.split() for line in result.stdout.splitlines()]
-        return [(int(step), float(loss), float(norm)) for step, loss, norm in lines]
+        parts = result.stdout.split("+\n")
+        self.assertEqual(len(parts), len(runs), result.stdout)
+        split = [[line.split() for line in part.splitlines()] for part in parts]
+        return [[(int(step), float(loss), float(norm)) for step, loss, norm in lines] for lines in split]
 
     def assert_close(self, runs, tolerances, what):
         first, other = runs
@@ -55,34 +65,35 @@ class BackEnds(program.Test):
                 self.assertLessEqual(abs(mine - its), tolerance * abs(mine), f"{what}, step {step}: {mine} and {its}")
 
     def test_the_same_numbers_on_every_factorisation(self):
-        for name, method in METHODS.items():
-            for tp in (t for t in (1, 2, 4) if RANKS % t == 0):
-                for dtype, steps in (("f64", 20), ("f32", 20)):
-                    arguments = [*method, f"--run.dtype={dtype}", f"--parallel.shard_frozen={'true' if tp == 2 else 'false'}"]
-                    runs = [self.state(b, arguments, tp, steps=steps) for b in ("first", "other")]
-                    self.assert_close(runs, TOLERANCE[dtype], f"{name}, {dtype}, tp {tp}")
+        cases = [(name, dtype, tp) for name in METHODS for tp in (1, 2, 4) if RANKS % tp == 0 for dtype in TOLERANCE]
+        runs = [run_of(20, *METHODS[name], f"--run.dtype={dtype}", f"--parallel.shard_frozen={'true' if tp == 2 else 'false'}", tp=tp)
+                for name, dtype, tp in cases]  # fmt: skip
+        for (name, dtype, tp), *both in zip(cases, *(self.states(back_end, runs) for back_end in PROGRAMS)):
+            self.assert_close(both, TOLERANCE[dtype], f"{name}, {dtype}, tp {tp}")
 
     def test_states_go_there_and_back_without_a_change(self):
         """In all types for one method; others store no value in another way."""
-        for name, method in METHODS.items():
-            for dtype in ("bf16", "f32", "f64") if name == "switchlora" else ("bf16",):
-                arguments = [*method, f"--run.dtype={dtype}", "--model.num_layers=1"]
-                begun, there, back, grown = (self.folder / f"{name}_{dtype}_{i}.h5" for i in range(4))
-                self.state("first", arguments, 2 if RANKS % 2 == 0 else 1, steps=7, end=begun)
-                self.state("other", arguments, 1, start=begun, end=there)
-                self.state("first", arguments, RANKS, start=there, end=back)
-                self.assert_identical(begun, there, recomputed=".row_scale")
-                self.assert_identical(begun, back, recomputed=".row_scale")
-                self.state("other", arguments, 1, start=begun, steps=2, end=grown)
-                self.state("first", arguments, 1, start=grown, end=back)
-                self.assert_identical(grown, back, recomputed=".row_scale")
+        cases = [(name, dtype) for name in METHODS for dtype in (("bf16", "f32", "f64") if name == "switchlora" else ("bf16",))]
+
+        def file(case, state):
+            return self.folder / f"{'_'.join(case)}_{state}.h5"
+
+        def moves(start, end, steps=0, tp=1):
+            return [run_of(steps, *METHODS[case[0]], f"--run.dtype={case[1]}", "--model.num_layers=1", tp=tp,
+                           start=file(case, start) if start else "-", end=file(case, end)) for case in cases]  # fmt: skip
+
+        self.states("first", moves(None, "begun", steps=7, tp=2 if RANKS % 2 == 0 else 1))
+        self.states("other", moves("begun", "there") + moves("begun", "grown", steps=2))
+        self.states("first", moves("there", "back", tp=RANKS) + moves("grown", "grown_back"))
+        for case in cases:
+            for mine, its in (("begun", "there"), ("begun", "back"), ("grown", "grown_back")):
+                self.assert_identical(file(case, mine), file(case, its), recomputed=".row_scale")
 
     def test_a_run_goes_on_with_the_same_numbers_on_the_other_back_end(self):
-        arguments = [*METHODS["switchlora"], "--run.dtype=f64"]
-        begun = self.folder / "begun.h5"
-        self.state("first", arguments, 1, steps=5, end=begun)
-        runs = [self.state(b, arguments, 1, start=begun, steps=10) for b in ("first", "other")]
-        self.assert_close(runs, TOLERANCE["f64"], "resumed")
+        arguments, begun = [*METHODS["switchlora"], "--run.dtype=f64"], self.folder / "begun.h5"
+        self.states("first", [run_of(5, *arguments, end=begun)])
+        both = [self.states(back_end, [run_of(10, *arguments, start=begun)])[0] for back_end in PROGRAMS]
+        self.assert_close(both, TOLERANCE["f64"], "resumed")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-// tiny_state TP FROM STEPS TO [--key=value...]: the tiny run of tests on the ranks it is started on. Loads
-// the state FROM
-// (-: step 0), makes STEPS steps, prints step, loss and gradient norm of each in full precision, and saves
-// the state in TO
-// (-: not at all). For comparison of back ends, whose programs differ in nothing else.
+// tiny_state TP FROM STEPS TO [--key=value...] [+ TP FROM STEPS TO ...]: tiny runs of tests, one after another, on
+// the ranks that it is started on. Each loads the state FROM (-: step 0), makes STEPS steps, prints step, loss and
+// gradient norm of each in full precision, and saves the state in TO (-: not at all); a line + follows each run but
+// the last. For comparison of back ends, whose programs differ in nothing else.
 #include <mpi.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "core/error.hpp"
@@ -32,8 +32,8 @@ void save(testing::TinyRun& run, const std::string& path) {
     writer.commit();
 }
 
-void run(const std::vector<std::string>& words) {
-    const Comm world = Comm::duplicate(MPI_COMM_WORLD);
+void run(const Comm& world, const std::vector<std::string>& words) {
+    require(words.size() >= 4, "usage: tiny_state TP FROM STEPS TO [--key=value...] [+ ...]");
     std::vector<std::string> arguments(words.begin() + 4, words.end());
     arguments.push_back("--parallel.tp=" + words[0]);
     const Topology topology = Topology::create(world, std::atoi(words[0].c_str()));
@@ -47,19 +47,27 @@ void run(const std::vector<std::string>& words) {
     if (words[3] != "-") save(run, words[3]);
 }
 
+void run_all(const std::vector<std::string>& words) {
+    const Comm world = Comm::duplicate(MPI_COMM_WORLD);
+    for (auto first = words.begin();; ) {
+        const auto last = std::find(first, words.end(), "+");
+        run(world, {first, last});
+        if (last == words.end()) return;
+        if (world.rank() == 0) print_result("+\n");
+        first = last + 1;
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
     MPI_Init(&argc, &argv);
-    const std::vector<std::string> words(argv + 1, argv + argc);
-    int status = 1;
-    if (words.size() >= 4) {
-        try {
-            run(words);
-            status = 0;
-        } catch (const std::exception& error) {
-            print_error("error: {}", error.what());
-        }
+    int status = 0;
+    try {
+        run_all({argv + 1, argv + argc});
+    } catch (const std::exception& error) {
+        print_error("error: {}", error.what());
+        status = 1;
     }
     if (status != 0) MPI_Abort(MPI_COMM_WORLD, status);
     MPI_Finalize();

@@ -27,7 +27,7 @@ VERSION = subprocess.run([*MPIRUN, "--version"], capture_output=True, text=True)
 HYDRA = "HYDRA" in VERSION  # of MPICH
 if re.search("Open MPI|OpenRTE", VERSION):
     MPIRUN += ["--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1"]
-    MPIRUN += ["--mca", "btl_vader_single_copy_mechanism", "none"]
+    MPIRUN += ["--mca", "btl_vader_single_copy_mechanism", "none", "--mca", "pml", "ob1"]  # named: no search of 0.2 s
 ENVIRONMENT = {
     **os.environ, "OMP_NUM_THREADS": "1", "CUDA_EMULATION_OPEN": "5000",
     "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"
