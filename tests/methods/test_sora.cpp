@@ -25,18 +25,20 @@ std::vector<std::string> arguments_of(std::vector<std::string> more) {
 
 constexpr int num_gates = 7 * 5;
 
-SoraMatrix matrix_of(const Config& config, int m, int n) {
+/// thresholds: of each step; empty: method.threshold.
+SoraMatrix matrix_of(const Config& config, int m, int n, const Array& thresholds = {}) {
     SoraMatrix x(m, n, 5, 4);
     x.share = option_real(config.method, "sparsity") / num_gates;
-    x.threshold = option_real(config.method, "threshold");
+    x.thresholds = thresholds;
+    if (thresholds.empty()) x.thresholds.assign(100, option_real(config.method, "threshold"));
     x.soft = option_text(config.method, "prox") == "soft";
     return x;
 }
 
-void expect_reference(const std::vector<std::string>& arguments, int steps) {
+void expect_reference(const std::vector<std::string>& arguments, int steps, const Array& thresholds = {}) {
     const Config config = tiny_config(arguments_of(arguments));
     const auto make = [&](const std::string& linear, int m, int n) {
-        SoraMatrix x = matrix_of(config, m, n);
+        SoraMatrix x = matrix_of(config, m, n, thresholds);
         const std::uint64_t stream = stream_key(config.run.seed, linear + ".lora_A");
         for (int i = 0; i < x.r * n; ++i)
             x.a.numbers[i].value = (2 * uniform(stream, i) - 1) / std::sqrt(static_cast<double>(n));
@@ -59,6 +61,29 @@ TEST(Sora, ShardedWeightsAndRecomputationEqualOneProcess) {
     expect_reference({"--method.threshold=2", "--method.sparsity=0.5", "--parallel.shard_frozen=true",
                       "--model.recompute=true"},
                      40);
+}
+
+TEST(Sora, StagesOfThresholdsEqualOneProcess) {
+    const std::vector<std::string> stages{"--method.sparsity=0.5", "--method.threshold_stages=3",
+                                          "--method.threshold_interval=9"};
+    for (const auto& [spacing, first, middle] : {std::tuple{"linear", "0", 2.0}, std::tuple{"geometric", "1", 2.0}}) {
+        Array thresholds(9, std::atof(first));
+        thresholds.insert(thresholds.end(), 9, middle);
+        thresholds.insert(thresholds.end(), 12, 4);  // the last stage has no end
+        std::vector<std::string> arguments = stages;
+        arguments.insert(arguments.end(),
+                         {fmt::format("--method.threshold_spacing={}", spacing),
+                          fmt::format("--method.threshold={}", first), "--method.threshold_last=4"});
+        expect_reference(arguments, 30, thresholds);
+    }
+}
+
+TEST(Sora, StagesThatCannotBeAreRefused) {
+    for (const std::vector<std::string>& wrong :
+         {std::vector<std::string>{"--method.threshold_stages=3"},
+          {"--method.threshold_stages=3", "--method.threshold_interval=9", "--method.threshold=0",
+           "--method.threshold_last=4", "--method.threshold_spacing=geometric"}})
+        EXPECT_THROW(validate_run(tiny_config(arguments_of(wrong)), 1), UserError);
 }
 
 std::vector<double> gates_of(TrainState& s) {

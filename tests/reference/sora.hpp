@@ -11,7 +11,8 @@ struct SoraMatrix {
     int m, n, r;
     double scale;
     double share = 0;          // lambda over the number of gates of all matrices
-    double threshold = 0;      // xi is this, times the rate if `soft`
+    Array thresholds;          // of each step; xi is this, times the rate if `soft`
+    std::size_t step = 0;
     bool soft = true;
     Array w;                   // (m, n)
     Trained a, b, gate;        // (r, n), B' (r, m), (r, 1)
@@ -48,7 +49,7 @@ struct SoraMatrix {
                 {".lora_gate", &gate, &d_gate, false, false, 1e-6}};
     }
     void after_update(double lr) {
-        const double xi = soft ? lr * threshold : threshold;
+        const double xi = (soft ? lr : 1) * thresholds.at(step++);
         for (int k = 0; k < r; ++k) {
             double& x = gate.value(k, 0);
             if (soft) {
