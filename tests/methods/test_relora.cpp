@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
+#include "core/processor.hpp"
 #include "methods/registry.hpp"
 #include "optim/schedule.hpp"
 #include "reference/relora.hpp"
@@ -160,10 +161,11 @@ void expect_reference(const std::vector<std::string>& arguments) {
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     const bool root = rank == 0;
     const std::vector<int> looks{1, 20, 40, 41, 45, 100};  // steps made
+    const int steps = backend::processor().is_gpu ? 45 : 100;  // emulated, it takes seconds for few
     std::vector<testing::WholeState> expected;
     if (root) {
         Reference reference(config);
-        for (int t = 0; t < 100; ++t) {
+        for (int t = 0; t < steps; ++t) {
             reference.step(t);
             if (std::count(looks.begin(), looks.end(), t + 1)) expected.push_back(reference.whole());
         }
@@ -173,7 +175,7 @@ void expect_reference(const std::vector<std::string>& arguments) {
         here.data.micro_batch = per_rank % 2 == 0 ? per_rank / 2 : 1;
         TinyRun run(here, topology);
         std::size_t look = 0;
-        for (int t = 1; t <= 100; ++t) {
+        for (int t = 1; t <= steps; ++t) {
             run.step();
             if (look == looks.size() || looks[look] != t) continue;
             SCOPED_TRACE(::testing::Message() << "after " << t << " steps");

@@ -4,7 +4,6 @@
 // dense weights.
 #include <gtest/gtest.h>
 
-#include "core/processor.hpp"
 #include "reference/apollo.hpp"
 #include "reference/projected_side.hpp"
 #include "support/dense_model.hpp"
@@ -111,10 +110,9 @@ Config config_of(std::vector<std::string> arguments) {
     return tiny_config(arguments);
 }
 
-/// Fewer steps where kernels may be emulated.
 void expect_reference(const std::vector<std::string>& arguments, int most_steps) {
     const Config config = config_of(arguments);
-    const int steps = backend::processor().is_gpu ? std::max(8, most_steps / 4) : most_steps;
+    const int steps = testing::reference_steps(most_steps);
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     const bool root = rank == 0;

@@ -3,7 +3,6 @@
 // weights, moments and norms. Wide, tall and square matrices.
 #include <gtest/gtest.h>
 
-#include "core/processor.hpp"
 #include "reference/muon.hpp"
 #include "support/dense_model.hpp"
 #include "support/reference_run.hpp"
@@ -30,9 +29,8 @@ void expect_reference(std::vector<std::string> arguments, int steps) {
     testing::expect_reference<MuonMatrix>(config, steps, make, 1e-10);
 }
 
-/// Emulated kernels take seconds for few steps.
 TEST(Muon, EqualsOneProcess) {
-    expect_reference({}, backend::processor().is_gpu ? 30 : 100);
+    expect_reference({}, 100);
 }
 
 /// An odd number of iterations leaves the result in other memory than an even one.

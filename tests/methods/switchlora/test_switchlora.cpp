@@ -9,6 +9,7 @@
 #include "methods/switchlora/switch_schedule.hpp"
 #include "reference/switchlora.hpp"
 #include "support/dense_model.hpp"
+#include "support/reference_steps.hpp"
 #include "support/whole_state.hpp"
 
 namespace switchyard {
@@ -189,8 +190,8 @@ void expect_products(TinyRun& run, Products expected) {
         EXPECT_EQ(linear->adapter()->merged(), expected == Products::merged) << linear->name();
 }
 
-void expect_reference(const std::vector<std::string>& arguments, int steps, Products products) {
-    const int interval = steps / 4;
+void expect_reference(const std::vector<std::string>& arguments, int most_steps, Products products) {
+    const int steps = testing::reference_steps(most_steps), interval = steps / 4;
     const Config config = tiny_config(arguments);
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
