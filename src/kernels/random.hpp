@@ -19,4 +19,8 @@ void fill_normal(Tensor, const Region&, std::uint64_t key, double std);
 /// Uniform in (-bound, bound).
 void fill_uniform(Tensor, const Region&, std::uint64_t key, double bound);
 
+/// x (rows, cols) += scale row_scale[i] z, z the numbers of fill_normal with std 1; the product is rounded to
+/// accumulate_type, the sum to x's type. row_scale (rows) in accumulate_type. Padding is left as it is.
+void add_normal(Tensor x, const Region&, std::uint64_t key, double scale, Tensor row_scale);
+
 }  // namespace switchyard::kernels

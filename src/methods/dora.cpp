@@ -32,69 +32,27 @@ class Dora : public LowRankMethod {
 
   private:
     static MagnitudeAdapter& of(const Adapted& x) { return static_cast<MagnitudeAdapter&>(*x.adapter); }
-    using Vector = Tensor (MagnitudeAdapter::*)() const;
     /// The norms of the rows of W + s B A of all matrices. Collective.
     void measure_norms();
-    /// rows_, so many more that the ranks of dp have equal shares of a sum.
-    std::int64_t rows_of_all() const;
-    /// A vector of each matrix <- its sum over the ranks that have a part of it, all matrices together.
-    void sum_parts(Vector, TrafficGroup) const;
 
     bool exact_;
     bool base_changed_ = true;  // since the norms of W were computed
-    bool sharded_ = false;
-    const Topology* topology_ = nullptr;
-    Traffic* traffic_ = nullptr;
-    std::int64_t rows_ = 0, cut_rows_ = 0;  // of all matrices; of row-parallel ones
-    Tensor reduce_;                         // shared: the vectors of all matrices, and work space of a sum
+    RowSums sums_;
 };
 
 void Dora::adapted(const ModelContext& context) {
-    topology_ = &context.topology;
-    traffic_ = &context.traffic;
-    sharded_ = context.config.parallel.shard_frozen && topology_->dp_size() > 1;
-    const Linear& linear = *adapted_.back().linear;
-    rows_ += linear.out().padded;
-    if (linear.split() == Split::row) cut_rows_ += linear.out().padded;
-    reduce_ =
-        context.arena.shared(context.accumulate(), {2 * rows_of_all() + 64 * topology_->world.size()});
-}
-
-std::int64_t Dora::rows_of_all() const {
-    const std::int64_t even = std::int64_t{16} * topology_->dp_size();
-    return (rows_ + even - 1) / even * even;
-}
-
-void Dora::sum_parts(Vector vector, TrafficGroup group) const {
-    const bool cut = topology_->tp_size() > 1;
-    if (!cut && !sharded_) return;
-    const Tensor all = reduce_.rows(0, rows_of_all()),
-                 work = reduce_.rows(all.size(), reduce_.size() - all.size());
-    kernels::zero(all.rows(rows_, all.size() - rows_));
-    kernels::RowBatch collect, distribute;
-    std::int64_t next[] = {0, cut_rows_};  // of rows that are cut over tp, which come first; of others
-    for (const Adapted& x : adapted_) {
-        const bool of_row = x.linear->split() == Split::row;
-        const Tensor own = (of(x).*vector)();
-        std::int64_t& first = next[of_row ? 0 : 1];
-        const Tensor place = all.rows(first, own.size());
-        first += own.size();
-        if (!of_row && !sharded_) continue;
-        const auto as_row = [](Tensor t) { return kernels::whole_rows(t.reshape({1, t.size()})); };
-        collect.copy(as_row(own), as_row(place));
-        distribute.copy(as_row(place), as_row(own));
-    }
-    collect.run();
-    if (cut) start_all_reduce(topology_->tp, all.rows(0, cut_rows_), work, *traffic_, group).wait();
-    if (sharded_) start_all_reduce(topology_->dp, all, work, *traffic_, group).wait();
-    distribute.run();
+    sums_.add(context, *adapted_.back().linear);
 }
 
 void Dora::measure_norms() {
-    for (const Adapted& x : adapted_) of(x).square_norms(*x.linear, base_changed_);
+    std::vector<Tensor> norms;
+    for (const Adapted& x : adapted_) {
+        of(x).norms().square(*x.linear, *x.adapter, base_changed_);
+        norms.push_back(of(x).norms().values());
+    }
     base_changed_ = false;
-    sum_parts(&MagnitudeAdapter::norms, TrafficGroup::values);
-    for (const Adapted& x : adapted_) of(x).take_roots();
+    sums_.run(norms, TrafficGroup::values);
+    for (const Adapted& x : adapted_) of(x).norms().take_roots();
 }
 
 void Dora::initialise(const ModelContext& context) {
@@ -112,7 +70,9 @@ void Dora::weights_changed(const ModelContext&, std::int64_t) {
 void Dora::reduce_gradients(Optimizer& optimizer) {
     for (const Adapted& x : adapted_) of(x).close_gradients();
     if (exact_) {
-        sum_parts(&MagnitudeAdapter::sums, TrafficGroup::gradients);
+        std::vector<Tensor> sums;
+        for (const Adapted& x : adapted_) sums.push_back(of(x).sums());
+        sums_.run(sums, TrafficGroup::gradients);
         for (const Adapted& x : adapted_) of(x).add_norm_gradient(*x.linear);
     }
     optimizer.reduce_gradients();
@@ -129,15 +89,8 @@ void Dora::update(Optimizer& optimizer, double lr_factor) {
 
 std::vector<Traffic> Dora::plan_traffic(const Optimizer& optimizer, std::int64_t steps) const {
     Traffic step = optimizer.plan_traffic();
-    const auto add = [&](TrafficGroup group) {
-        const auto element = static_cast<double>(size_of(reduce_.dtype()));
-        step.add(group, all_reduce_bytes(element * static_cast<double>(cut_rows_), topology_->tp_size()));
-        if (sharded_)
-            step.add(group, all_reduce_bytes(element * static_cast<double>(rows_of_all()),
-                                             topology_->dp_size()));
-    };
-    add(TrafficGroup::values);
-    if (exact_) add(TrafficGroup::gradients);
+    sums_.plan(step, TrafficGroup::values);
+    if (exact_) sums_.plan(step, TrafficGroup::gradients);
     return std::vector<Traffic>(static_cast<std::size_t>(steps), step);
 }
 

@@ -46,6 +46,29 @@ TEST_P(Random, SlicesHoldTheNumbersOfTheWhole) {
     }
 }
 
+TEST_P(Random, NoiseIsAddedToEachRowOfASlice) {
+    const std::int64_t global_cols = 211;
+    const std::uint64_t key = stream_key(5, "noise");
+    const DType wide = accumulate_type(GetParam());
+    for (Region r : {Region{global_cols, 0, 0, 6, 211}, {global_cols, 3, 1, 4, 200}, {global_cols, 12, 210, 1, 1}}) {
+        const std::int64_t rows = r.valid_rows + 2, cols = r.valid_cols + 3;
+        HostTensor x = HostTensor::normal(GetParam(), {rows, cols}, "weights");
+        HostTensor scale = HostTensor::normal(wide, {rows}, "scales");
+        const Values before = x.values();
+        kernels::add_normal(x, r, key, 0.75, scale);
+        for (std::int64_t i = 0; i < rows; ++i)
+            for (std::int64_t j = 0; j < cols; ++j) {
+                const std::int64_t at = i * cols + j;
+                const bool valid = i < r.valid_rows && j < r.valid_cols;
+                const auto index = static_cast<std::uint64_t>((r.row0 + i) * global_cols + r.col0 + j);
+                HostTensor noise(wide, {1}, {0.75 * scale.at(i) * switchyard::normal(key, index)});
+                const double sum = before[at] + noise.at(0);
+                HostTensor expected(GetParam(), {1}, {GetParam() == DType::f64 ? sum : static_cast<float>(sum)});
+                ASSERT_EQ(x.at(at), valid ? expected.at(0) : before[at]) << i << ", " << j;
+            }
+    }
+}
+
 TEST_P(Random, ARegionMayReachBeyondTheTensorOrBeEmpty) {
     HostTensor x(GetParam(), {2, 3}), y(GetParam(), {2, 3});
     kernels::fill_normal(x, {3, 0, 0, 100, 3}, 1, 1);

@@ -8,6 +8,25 @@
 
 namespace switchyard::testing {
 
+/// The mean loss of a run on one process over the batch of a step, at the weights as they are.
+inline double batch_loss(TinyRun& run, std::int64_t step) {
+    Transformer& model = run.state().model;
+    const BatchSource source = synthetic_tokens(run.config());
+    const std::int64_t count = run.config().data.global_batch;
+    Batch batch;
+    double sum = 0;
+    for (std::int64_t i = 0; i < count; ++i) {
+        source(step * count + i, 1, batch);
+        kernels::upload(batch.tokens.data(), model.batch().tokens);
+        kernels::upload(batch.targets.data(), model.batch().targets);
+        model.evaluate();
+        double one = 0;
+        kernels::download(model.loss(), &one);
+        sum += one;
+    }
+    return sum / static_cast<double>(count * run.config().data.seq_len);
+}
+
 class DenseModel {
   public:
     explicit DenseModel(Config config) : run_(as_dense(std::move(config)), serial_) {
@@ -33,23 +52,10 @@ class DenseModel {
         return gradients_;
     }
 
-    /// The mean loss over the batch of step 0.
-    double loss() {
-        TrainState& s = run_.state();
-        s.model.weights_changed();
-        const BatchSource source = synthetic_tokens(run_.config());
-        Batch batch;
-        double sum = 0;
-        for (std::int64_t i = 0; i < run_.config().data.global_batch; ++i) {
-            source(i, 1, batch);
-            kernels::upload(batch.tokens.data(), s.model.batch().tokens);
-            kernels::upload(batch.targets.data(), s.model.batch().targets);
-            s.model.evaluate();
-            double one = 0;
-            kernels::download(s.model.loss(), &one);
-            sum += one;
-        }
-        return sum / static_cast<double>(run_.config().data.global_batch * run_.config().data.seq_len);
+    /// The mean loss over the batch of a step.
+    double loss(std::int64_t step = 0) {
+        run_.state().model.weights_changed();
+        return batch_loss(run_, step);
     }
 
   private:

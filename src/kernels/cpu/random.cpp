@@ -20,21 +20,21 @@ T rounded(double x) {
         return convert<T>(static_cast<float>(x));
 }
 
-/// to[0 ... n) <- elements first ... first + n - 1; pair(p) gives the elements 2p and 2p + 1.
-template <class T, class Pair>
-void fill_row(T* to, std::uint64_t first, std::int64_t n, Pair pair) {
+/// put(to[j], element first + j) for j = 0 ... n - 1; pair(p) gives the elements 2p and 2p + 1.
+template <class T, class Pair, class Put>
+void for_row(T* to, std::uint64_t first, std::int64_t n, Pair pair, Put put) {
     if (n <= 0) return;
     const std::int64_t skipped = static_cast<std::int64_t>(first % 2), pairs = (n - skipped) / 2;
     const std::uint64_t first_pair = (first + 1) / 2;
-    if (skipped == 1) *to++ = rounded<T>(pair(first / 2).second);
+    if (skipped == 1) put(*to++, pair(first / 2).second);
 #pragma omp simd
     for (std::int64_t p = 0; p < pairs; ++p) {
         const std::pair<double, double> drawn = pair(first_pair + static_cast<std::uint64_t>(p));
-        to[2 * p] = rounded<T>(drawn.first);
-        to[2 * p + 1] = rounded<T>(drawn.second);
+        put(to[2 * p], drawn.first);
+        put(to[2 * p + 1], drawn.second);
     }
     if (n - skipped > 2 * pairs)
-        to[2 * pairs] = rounded<T>(pair(first_pair + static_cast<std::uint64_t>(pairs)).first);
+        put(to[2 * pairs], pair(first_pair + static_cast<std::uint64_t>(pairs)).first);
 }
 
 template <class Pair>
@@ -49,7 +49,8 @@ void fill_region(Tensor x, const Region& region, const Pair& pair) {
             T* row = x.data<T>() + i * cols;
             const std::int64_t filled = i < valid_rows ? std::clamp(valid, begin, end) : begin;
             const std::int64_t first = (region.row0 + i) * region.global_cols + region.col0 + begin;
-            fill_row(row + begin, static_cast<std::uint64_t>(first), filled - begin, pair);
+            for_row(row + begin, static_cast<std::uint64_t>(first), filled - begin, pair,
+                    [](T& to, double value) { to = rounded<T>(value); });
             std::fill(row + filled, row + end, T{});
         });
     });
@@ -70,6 +71,26 @@ void fill_uniform(Tensor x, const Region& region, std::uint64_t key, double boun
     fill_region(x, region, [=](std::uint64_t p) {
         const auto [even, odd] = uniform_pair(key, p);
         return std::pair(bound * (2 * even - 1), bound * (2 * odd - 1));
+    });
+}
+
+void add_normal(Tensor x, const Region& region, std::uint64_t key, double scale, Tensor row_scale) {
+    count_kernel(__func__);
+    check("row scale", row_scale, accumulate_type(x.dtype()), {x.dim(0)});
+    const std::int64_t cols = std::min(region.valid_cols, x.dim(1));
+    dispatch(x.dtype(), [&]<class T>() {
+        for_row_blocks(std::min(region.valid_rows, x.dim(0)), cols,
+                       [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+                           const std::int64_t first = (region.row0 + i) * region.global_cols + region.col0 + begin;
+                           const double std = scale * static_cast<double>(row_scale.data<Wide<T>>()[i]);
+                           for_row(
+                               x.data<T>() + i * x.dim(1) + begin, static_cast<std::uint64_t>(first), end - begin,
+                               [=](std::uint64_t p) {
+                                   const auto [even, odd] = normal_pair(key, p);
+                                   return std::pair(std * even, std * odd);
+                               },
+                               [](T& to, double noise) { to = convert<T>(load(to) + static_cast<Wide<T>>(noise)); });
+                       });
     });
 }
 

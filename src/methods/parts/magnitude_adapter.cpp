@@ -1,4 +1,3 @@
-// c_i^2 = |W_i|^2 + 2 s <(W A')_i, B_i> + s^2 B_i (A A') B_i', so that B A is never formed.
 #include "methods/parts/magnitude_adapter.hpp"
 
 #include "kernels/dots.hpp"
@@ -22,6 +21,7 @@ MagnitudeAdapter::MagnitudeAdapter(const ModelContext& context, const Linear& li
                                    double scale, bool exact)
     : LowRankAdapter(context, linear, low_rank, scale),
       scaled_b_(take_scaled(context, linear, low_rank)),
+      norms_(context, linear, low_rank),
       scaled_products_(context, a().value, a().gradient, {{.b = scaled_b_, .d_b = b().gradient, .scale = scale}}) {
     const Extent& out = linear.out();
     const DType wide = context.accumulate();
@@ -31,13 +31,9 @@ MagnitudeAdapter::MagnitudeAdapter(const ModelContext& context, const Linear& li
     magnitude_.tp_gradient = linear.split() == Split::column ? TpGradient::own : TpGradient::partial;
     const std::int64_t kept = linear.frozen_slice(context).kept, r = low_rank;
     row_scale_ = context.arena.take(MemoryClass::workspace, wide, {out.padded});
-    weight_norms_ = context.arena.take(MemoryClass::workspace, wide, {kept});
-    norms_ = context.arena.take(MemoryClass::workspace, wide, {out.padded});
     if (exact) sums_ = context.arena.take(MemoryClass::workspace, wide, {out.padded});
     y_ = context.arena.shared(context.dtype, {context.tokens(), out.padded});
-    wide_ = context.arena.shared(wide, {2 * r * kept + r * r});
     narrow_ = context.arena.shared(context.dtype, {2 * r * kept + r * r});
-    norm_copies_ = kept == out.padded ? context.topology.dp_size() : 1;
 }
 
 std::optional<kernels::EffectiveWeight> MagnitudeAdapter::effective_weight() {
@@ -58,52 +54,16 @@ Cost MagnitudeAdapter::cost(const Linear& linear) const {
                  n = static_cast<double>(linear.in().size);
     // d_x and, for the magnitude, y again; x A', d_y B and both gradients of the factors.
     Cost cost{.forward = 2 * m * n, .backward = 4 * m * n + 4 * r * (m + n), .merge = 2 * m * n * r};
-    const double products_with_a = 2 * m * n * r + 2 * r * r * (m + n);
-    cost.step = norm_copies_ * products_with_a;
-    if (!sums_.empty()) cost.step += norm_copies_ * 2 * products_with_a;
+    cost.step = (sums_.empty() ? 1 : 3) * norms_.cost(linear, low_rank());
     return cost;
 }
 
-kernels::RowPart MagnitudeAdapter::kept(const Linear& linear, Tensor factor) const {
-    const RowSlice& slice = linear.base().slice;
-    return {factor, kernels::Rows::range(0, low_rank()), slice.begin, slice.local};
-}
-
-MagnitudeAdapter::Rows MagnitudeAdapter::rows_through_a(const Linear& linear, double of_w,
-                                                        double of_product) {
-    const std::int64_t r = low_rank(), local = linear.base().slice.local;
-    const Tensor q = wide_.rows(0, r * local).reshape({r, local}),
-                 b_kept = wide_.rows(r * local, r * local).reshape({r, local}),
-                 a_a = wide_.rows(2 * r * local, r * r).reshape({r, r});
-    const Tensor a_value = a().value;
-    matmul({.a = a_value, .b = linear.base().local_rows().hi, .c = q, .op_b = Op::transpose, .alpha = of_w});
-    matmul({.a = a_value, .b = a_value, .c = a_a, .op_b = Op::transpose});
-    kernels::copy_rows(kept(linear, b().value), kernels::whole_rows(b_kept));
-    matmul({.a = a_a, .b = b_kept, .c = q, .alpha = of_product, .accumulate = true});
-    return {q, b_kept};
-}
-
-void MagnitudeAdapter::square_norms(const Linear& linear, bool base_changed) {
-    const RowSlice& slice = linear.base().slice;
-    if (slice.local < norms_.size()) kernels::zero(norms_);
-    if (slice.local == 0) return;
-    const Tensor of_weight = weight_norms_.rows(0, slice.local), out = norms_.rows(slice.begin, slice.local);
-    if (base_changed) kernels::row_squared_norms(linear.base().local_rows(), of_weight);
-    kernels::copy(of_weight, out);
-    const Rows rows = rows_through_a(linear, 2 * scale(), scale() * scale());
-    kernels::add_column_dots(rows.q, rows.b, 1, out);
-}
-
-void MagnitudeAdapter::take_roots() {
-    kernels::square_root(norms_);
-}
-
 void MagnitudeAdapter::magnitude_from_norms() {
-    kernels::copy(norms_, magnitude_.value);
+    kernels::copy(norms_.values(), magnitude_.value);
 }
 
 void MagnitudeAdapter::form_row_scale() {
-    kernels::divide(magnitude_.value, norms_, row_scale_);
+    kernels::divide(magnitude_.value, norms_.values(), row_scale_);
     kernels::scale_columns({.from = kernels::whole_rows(b().value),
                             .factors = row_scale_,
                             .to = kernels::whole_rows(scaled_b_)});
@@ -120,20 +80,20 @@ void MagnitudeAdapter::add_norm_gradient(const Linear& linear) {
     const RowSlice& slice = linear.base().slice;
     const std::int64_t r = low_rank(), local = slice.local;
     if (local == 0) return;
-    for (int power = 0; power < 2; ++power) kernels::divide(sums_, norms_, sums_);
+    for (int power = 0; power < 2; ++power) kernels::divide(sums_, norms_.values(), sums_);
     const Tensor factors = sums_.rows(slice.begin, local);
     // dB = s dV A'
-    const Rows rows = rows_through_a(linear, 1, scale());
+    const RowNorms::Rows rows = norms_.rows_through_a(linear, *this, 1, scale());
     kernels::scale_columns({.from = kernels::whole_rows(rows.q),
                             .factors = factors,
-                            .to = kept(linear, b().gradient),
+                            .to = RowNorms::kept(linear, b().gradient),
                             .scale = -scale(),
                             .accumulate = true});
     // dA = s B' dV, with s B' diag(factors) as `d`: d W + s (d B) A
     const Tensor d = narrow_.rows(0, r * local).reshape({r, local}),
                  b_kept = narrow_.rows(r * local, r * local).reshape({r, local}),
                  d_b = narrow_.rows(2 * r * local, r * r).reshape({r, r});
-    kernels::copy_rows(kept(linear, b().value), kernels::whole_rows(b_kept));
+    kernels::copy_rows(RowNorms::kept(linear, b().value), kernels::whole_rows(b_kept));
     kernels::scale_columns({.from = kernels::whole_rows(b_kept),
                             .factors = factors,
                             .to = kernels::whole_rows(d),
