@@ -14,7 +14,8 @@
     X(sora)                   \
     X(galore)                 \
     X(muon)                   \
-    X(apollo)
+    X(apollo)                 \
+    X(flatlora)
 
 namespace switchyard {
 
