@@ -1,5 +1,4 @@
 // LoRA (Hu et al. 2021): y = x (W + alpha/r B A)', W frozen at its initial value, A and B trained.
-#include "core/rng.hpp"
 #include "methods/low_rank_method.hpp"
 #include "methods/registry.hpp"
 
@@ -8,33 +7,15 @@ namespace {
 
 class Lora : public LowRankMethod {
   public:
-    void initialise(const ModelContext& context) override {
-        if (option_text(context.config.method, "init") == "plain") return initialise_plain(context);
-        for (const Adapted& x : adapted_) {  // as in the baseline of the SwitchLoRA paper, section 4.1
-            const FactorBounds bounds =
-                switchlora_bounds(x.linear->out().size, x.linear->in().size, x.adapter->low_rank());
-            for (Parameter* factor : x.adapter->parameters()) {
-                const double bound = factor == &x.adapter->a() ? bounds.a : bounds.b;
-                const std::uint64_t key = stream_key(context.config.run.seed, factor->shard.name);
-                for (std::int64_t slot = 0; slot < factor->value.dim(0); ++slot)
-                    fill_factor_row(*factor, factor->value.rows(slot, 1), slot, key, bound);
-            }
-            x.adapter->subtract_from_base(*x.linear);
-        }
-    }
+    void initialise(const ModelContext& context) override { initialise_as_asked(context); }
 };
 
 }  // namespace
 
 MethodEntry lora() {
-    const MethodOption init{.key = "init",
-                            .type = MethodOption::Type::text,
-                            .default_value = "plain",
-                            .help = "plain: A uniform, B zero; switchlora: both drawn as there",
-                            .choices = {"plain", "switchlora"}};
     return {.options = {.name = "lora",
                         .help = "low-rank factors beside frozen weights",
-                        .options = {rank_option(), alpha_option("32"), strategy_option(), init},
+                        .options = {rank_option(), alpha_option("32"), strategy_option(), init_option()},
                         .lr = 1e-3},
             .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<Lora>(); },
             .resolve = resolve_low_rank,

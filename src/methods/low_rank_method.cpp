@@ -61,7 +61,8 @@ HomeRule LowRankMethod::home_rule(const ModelContext& context, int side_number, 
 
 OwnershipPlan LowRankMethod::ownership(const ModelContext& context, const Parameter& parameter) {
     const auto [matrix, side] = find_factor(parameter);
-    if (matrix < 0) return Method::ownership(context, parameter);
+    if (matrix < 0 || adapted_[matrix].adapter->layout() == FactorLayout::long_rows)
+        return Method::ownership(context, parameter);
     const Comm& group = owner_group(context.topology, parameter.tp_gradient);
     const std::int64_t rows = parameter.value.dim(0);
     std::vector<int> slots(rows);
@@ -74,14 +75,31 @@ OwnershipPlan LowRankMethod::ownership(const ModelContext& context, const Parame
     return plan;
 }
 
+void LowRankMethod::draw(const ModelContext& context, const Adapted& x, Parameter& factor, double bound) {
+    const std::uint64_t key = stream_key(context.config.run.seed, factor.shard.name);
+    const Extent& width = &factor == &x.adapter->a() ? x.linear->in() : x.linear->out();
+    x.adapter->fill_slots(factor, [&](Tensor slots) {
+        const std::int64_t r = slots.dim(0);
+        kernels::fill_uniform(slots, {width.size, 0, width.begin, r, width.count}, key, bound);
+    });
+}
+
 void LowRankMethod::initialise_plain(const ModelContext& context) {
     for (const Adapted& x : adapted_) {
-        Parameter& a = x.adapter->a();
-        const std::uint64_t key = stream_key(context.config.run.seed, a.shard.name);
-        const double bound = 1 / std::sqrt(static_cast<double>(a.shard.global[1]));
-        for (std::int64_t slot = 0; slot < a.value.dim(0); ++slot)
-            fill_factor_row(a, a.value.rows(slot, 1), slot, key, bound);
+        const double bound = 1 / std::sqrt(static_cast<double>(x.linear->in().size));
+        draw(context, x, x.adapter->a(), bound);
         kernels::zero(x.adapter->b().value);
+    }
+}
+
+void LowRankMethod::initialise_as_asked(const ModelContext& context) {
+    if (option_text(context.config.method, "init") == "plain") return initialise_plain(context);
+    for (const Adapted& x : adapted_) {  // as in the baseline of the SwitchLoRA paper, section 4.1
+        const FactorBounds bounds =
+            switchlora_bounds(x.linear->out().size, x.linear->in().size, x.adapter->low_rank());
+        draw(context, x, x.adapter->a(), bounds.a);
+        draw(context, x, x.adapter->b(), bounds.b);
+        x.adapter->subtract_from_base(*x.linear);
     }
 }
 
@@ -144,6 +162,14 @@ MethodOption strategy_option() {
             .default_value = "auto",
             .help = "order of products; auto: merged where it has fewer operations, else unmerged",
             .choices = {"auto", "unmerged", "merged", "weight_gradient"}};
+}
+
+MethodOption init_option() {
+    return {.key = "init",
+            .type = MethodOption::Type::text,
+            .default_value = "plain",
+            .help = "plain: A uniform, B zero; switchlora: both drawn as there",
+            .choices = {"plain", "switchlora"}};
 }
 
 void fill_factor_row(const Parameter& factor, Tensor row, std::int64_t global_row, std::uint64_t key,

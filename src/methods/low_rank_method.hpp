@@ -1,5 +1,6 @@
 // LowRankMethod: the common part of all methods with a low-rank pair beside each frozen linear. On its own it
-// is plain LoRA. The slots of a pair are owned one by one and spread over the ranks (HomeRule).
+// is plain LoRA. The slots of a pair are owned one by one and spread over the ranks (HomeRule); factors that
+// lie by long rows are owned in blocks of these.
 #pragma once
 
 #include <array>
@@ -47,6 +48,8 @@ class LowRankMethod : public Method {
     std::pair<int, int> find_factor(const Parameter&) const;
     /// A ~ U(+-1/sqrt(n)), B = 0.
     void initialise_plain(const ModelContext&);
+    /// As method.init says (init_option()).
+    void initialise_as_asked(const ModelContext&);
     /// The rule that places the vectors of a side.
     static HomeRule home_rule(const ModelContext&, int side_number, const Comm& group, std::int64_t low_rank);
 
@@ -54,6 +57,8 @@ class LowRankMethod : public Method {
 
   private:
     void add(const ModelContext&, Linear&, LowRankAdapter&);
+    /// Uniform in (-bound, bound), from the factor's own stream.
+    static void draw(const ModelContext&, const Adapted&, Parameter& factor, double bound);
 
     std::map<std::pair<const Comm*, std::int64_t>, int> num_sides_;  // by owner group and width
 };
@@ -63,10 +68,11 @@ class LowRankMethod : public Method {
 MethodOption rank_option();
 MethodOption alpha_option(const std::string& default_value);
 MethodOption strategy_option();
+MethodOption init_option();
 void resolve_low_rank(Config&);
 void check_low_rank(const Config&);
 
-/// Fills one row of a factor (r, local width), uniform in (-bound, bound), from the factor's global stream,
+/// Fills one row of a factor in slots (r, local width), uniform in (-bound, bound), from the factor's global stream,
 /// whose rows are numbered by `global_row`.
 void fill_factor_row(const Parameter&, Tensor row, std::int64_t global_row, std::uint64_t key, double bound);
 

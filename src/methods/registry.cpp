@@ -15,6 +15,7 @@
     X(galore)                 \
     X(muon)                   \
     X(apollo)                 \
+    X(riemannian)             \
     X(flatlora)
 
 namespace switchyard {

@@ -78,6 +78,7 @@ void expect_golden_steps(TinyRun& run, const GoldenFile& model, const GoldenFile
         s.optimizer.decide_clip();
         const double norm = s.optimizer.gradient_norm(s.optimizer.scalars().read());
         EXPECT_NEAR(norm, norms[step], golden_tolerance * norms[step]) << "step " << step + 1;
+        s.method->before_update(s.optimizer, step);
         s.method->update(s.optimizer, 1.0);
         s.optimizer.gather_values();
         ++s.step;

@@ -19,10 +19,11 @@ class HookedMethod : public Method {
         return result;
     }
 
-    /// Called when the gradients of this rank are complete, when they are reduced to the owners, when all
-    /// ranks hold the updated vectors, and when the method has worked on these.
-    std::function<void()> before_reduction = [] {}, after_reduction = [] {}, before_switch = [] {},
-                          after_switch = [] {};
+    /// Called when the gradients of this rank are complete, when they are reduced to the owners, when the
+    /// method has prepared them for the update, when all ranks hold the updated vectors, and when the method
+    /// has worked on these.
+    std::function<void()> before_reduction = [] {}, after_reduction = [] {}, after_before_update = [] {},
+                          before_switch = [] {}, after_switch = [] {};
 
     GroupAdapters attach_group(const ModelContext& c, LinearGroup& g) override {
         return inner_->attach_group(c, g);
@@ -44,7 +45,10 @@ class HookedMethod : public Method {
         after_reduction();
     }
     void squared_gradient_norm(Optimizer& o) override { inner_->squared_gradient_norm(o); }
-    void before_update(Optimizer& o, std::int64_t step) override { inner_->before_update(o, step); }
+    void before_update(Optimizer& o, std::int64_t step) override {
+        inner_->before_update(o, step);
+        after_before_update();
+    }
     void update(Optimizer& o, double factor) override { inner_->update(o, factor); }
     MethodReport after_gather(Optimizer& o, std::int64_t step) override {
         before_switch();

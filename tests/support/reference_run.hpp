@@ -2,7 +2,7 @@
 // and norms, whose gradients come from the dense model at the effective weights. Compared with the
 // whole state of
 // a run on any layout. Matrix: w; effective(); set_gradients(G of the effective weight); parts();
-// after_update(lr); derived(). Or, without parts that AdamW trains: gradient, moment, move(clip, lr, decay).
+// before_update(), if it has one; after_update(lr); derived(). Or, without parts that AdamW trains: gradient, moment, move(clip, lr, decay).
 #pragma once
 
 #include <gtest/gtest.h>
@@ -76,6 +76,7 @@ struct ReferenceRun {
             if constexpr (moves_itself) {
                 x.move(clip, o.lr, o.weight_decay);
             } else {
+                if constexpr (requires { x.before_update(); }) x.before_update();
                 for (const auto& part : x.parts())
                     part.trained->update(*part.gradient, clip,
                                          {o.lr, o.beta1, o.beta2, part.eps > 0 ? part.eps : o.eps,

@@ -7,22 +7,33 @@ namespace switchyard {
 namespace {
 
 Parameter make_factor(const std::string& name, const Extent& extent, bool split, Tensor value,
-                      Tensor gradient) {
-    const std::int64_t low_rank = value.dim(0);
+                      Tensor gradient, FactorLayout layout) {
     Parameter p;
-    p.shard = {name, {low_rank, extent.size}, 0, extent.begin, low_rank, extent.count, 0};
+    if (layout == FactorLayout::slots) {
+        const std::int64_t low_rank = value.dim(0);
+        p.shard = {name, {low_rank, extent.size}, 0, extent.begin, low_rank, extent.count, 0};
+    } else {
+        const std::int64_t low_rank = value.dim(1);
+        p.shard = {name, {extent.size, low_rank}, extent.begin, 0, extent.count, low_rank, 0};
+    }
     p.value = value;
     p.gradient = gradient;
     p.tp_gradient = split ? TpGradient::own : TpGradient::partial;
     return p;
 }
 
-Tensor take_values(const ModelContext& context, std::int64_t slots, const Extent& extent) {
-    return context.arena.take(MemoryClass::trainable, context.dtype, {slots, extent.padded});
+Shape shape_of(std::int64_t slots, const Extent& extent, FactorLayout layout) {
+    return layout == FactorLayout::slots ? Shape{slots, extent.padded} : Shape{extent.padded, slots};
 }
 
-Tensor take_gradients(const ModelContext& context, std::int64_t slots, const Extent& extent) {
-    return context.arena.take(MemoryClass::gradients, context.accumulate(), {slots, extent.padded});
+Tensor take_values(const ModelContext& context, std::int64_t slots, const Extent& extent,
+                   FactorLayout layout = FactorLayout::slots) {
+    return context.arena.take(MemoryClass::trainable, context.dtype, shape_of(slots, extent, layout));
+}
+
+Tensor take_gradients(const ModelContext& context, std::int64_t slots, const Extent& extent,
+                      FactorLayout layout = FactorLayout::slots) {
+    return context.arena.take(MemoryClass::gradients, context.accumulate(), shape_of(slots, extent, layout));
 }
 
 /// dY' x of a linear, if the strategy needs it.
@@ -40,31 +51,73 @@ Tensor in_accumulate_type(const ModelContext& context, Tensor factor) {
 
 }  // namespace
 
+LowRankAdapter::Factors LowRankAdapter::take_factors(const ModelContext& context, const Linear& linear,
+                                                     std::int64_t low_rank, FactorLayout layout) {
+    Factors f;
+    f.a = take_values(context, low_rank, linear.in(), layout);
+    f.d_a = take_gradients(context, low_rank, linear.in(), layout);
+    f.b = take_values(context, low_rank, linear.out(), layout);
+    f.d_b = take_gradients(context, low_rank, linear.out(), layout);
+    return f;
+}
+
 LowRankAdapter::LowRankAdapter(const ModelContext& context, const Linear& linear, std::int64_t low_rank,
-                               double scale)
-    : LowRankAdapter(context, linear, take_values(context, low_rank, linear.in()),
-                     take_gradients(context, low_rank, linear.in()), scale,
-                     strategy_of(context, {&linear, 1})) {}
+                               double scale, FactorLayout layout)
+    : LowRankAdapter(context, linear, take_factors(context, linear, low_rank, layout), scale,
+                     strategy_of(context, {&linear, 1}), layout) {}
 
 LowRankAdapter::LowRankAdapter(const ModelContext& context, const Linear& linear, Tensor a, Tensor d_a,
                                double scale, Strategy strategy)
+    : LowRankAdapter(context, linear,
+                     {a, d_a, take_values(context, a.dim(0), linear.out()),
+                      take_gradients(context, a.dim(0), linear.out())},
+                     scale, strategy, FactorLayout::slots) {}
+
+LowRankAdapter::LowRankAdapter(const ModelContext& context, const Linear& linear, const Factors& f,
+                               double scale, Strategy strategy, FactorLayout layout)
     : scale_(scale),
       strategy_(strategy),
+      layout_(layout),
+      low_rank_(f.a.dim(layout == FactorLayout::slots ? 0 : 1)),
       replicas_(context.topology.dp_size()),
-      a_(make_factor(linear.name() + ".lora_A", linear.in(), linear.split() == Split::row, a, d_a)),
-      b_(make_factor(linear.name() + ".lora_B", linear.out(), linear.split() == Split::column,
-                     take_values(context, a.dim(0), linear.out()),
-                     take_gradients(context, a.dim(0), linear.out()))),
+      a_(make_factor(linear.name() + ".lora_A", linear.in(), linear.split() == Split::row, f.a, f.d_a,
+                     layout)),
+      b_(make_factor(linear.name() + ".lora_B", linear.out(), linear.split() == Split::column, f.b, f.d_b,
+                     layout)),
       weight_gradient_(take_weight_gradient(context, linear, strategy)),
-      products_(context, a, d_a, {{b_.value, b_.gradient, weight_gradient_, scale}}) {
-    b_.transposed = true;
-    const std::int64_t rows = linear.frozen_slice(context).kept, in = linear.in().padded;
-    const auto bytes = static_cast<std::int64_t>(kernels::frozen_scratch_bytes(rows, in, context.dtype));
-    merge_scratch_ = context.arena.shared(DType::i16, {(bytes + 1) / 2});
-    full_precision_ = context.arena.shared(context.accumulate(), {rows, in});
+      measuring_(context.arena.measuring()) {
+    if (layout == FactorLayout::slots)
+        products_ = std::make_unique<LowRankProducts>(
+            context, f.a, f.d_a,
+            std::vector<LowRankProducts::Output>{{f.b, f.d_b, weight_gradient_, scale}});
+    else
+        products_ = std::make_unique<LongRowProducts>(
+            context, LongRowProducts::Pair{f.a, f.d_a, f.b, f.d_b, weight_gradient_, scale});
+    (layout == FactorLayout::slots ? b_ : a_).transposed = true;
+    take_scratch(context, linear);
     if (weight_gradient_.empty()) return;
     wide_a_ = in_accumulate_type(context, a_.value);
     wide_b_ = in_accumulate_type(context, b_.value);
+}
+
+void LowRankAdapter::take_scratch(const ModelContext& context, const Linear& linear) {
+    const std::int64_t rows = linear.frozen_slice(context).kept, in = linear.in().padded;
+    const auto bytes = static_cast<std::int64_t>(kernels::frozen_scratch_bytes(rows, in, context.dtype));
+    if (layout_ == FactorLayout::slots) {
+        merge_scratch_ = context.arena.shared(DType::i16, {(bytes + 1) / 2});
+        full_precision_ = context.arena.shared(context.accumulate(), {rows, in});
+        return;
+    }
+    const std::int64_t compute = static_cast<std::int64_t>(size_of(context.dtype)),
+                       wide = static_cast<std::int64_t>(size_of(context.accumulate()));
+    const auto aligned = [](std::int64_t size) { return (size + 63) / 64 * 64; };
+    const std::int64_t size_a = low_rank_ * in, size_b = low_rank_ * linear.out().padded,
+                       begin_b = aligned(size_a * compute), rest = begin_b + aligned(size_b * compute);
+    const Tensor all = context.arena.shared(DType::u8, {rest + std::max(bytes, rows * in * wide)});
+    slots_a_ = all.view(context.dtype, {low_rank_, in});
+    slots_b_ = all.rows(begin_b, size_b * compute).view(context.dtype, {low_rank_, linear.out().padded});
+    merge_scratch_ = all.rows(rest, bytes);
+    full_precision_ = all.rows(rest, rows * in * wide).view(context.accumulate(), {rows, in});
 }
 
 SharedPairs make_shared_pairs(const ModelContext& context, std::span<const Linear> linears,
@@ -88,11 +141,11 @@ SharedPairs make_shared_pairs(const ModelContext& context, std::span<const Linea
 }
 
 void LowRankAdapter::forward(const Linear& linear, Tensor x, Tensor y) {
-    products_.forward({&linear, 1}, x, {&y, 1});
+    products_->forward({&linear, 1}, x, {&y, 1});
 }
 
 void LowRankAdapter::backward(const Linear& linear, Tensor x, Tensor d_y, Tensor d_x, Write write) {
-    products_.backward({&linear, 1}, x, {&d_y, 1}, d_x, write);
+    products_->backward({&linear, 1}, x, {&d_y, 1}, d_x, write);
 }
 
 Cost LowRankAdapter::cost(const Linear& linear) const {
@@ -103,19 +156,38 @@ Cost LowRankAdapter::cost(const Linear& linear) const {
 void LowRankAdapter::gradients_from_weight() {
     if (weight_gradient_.empty()) return;
     const Tensor& q = weight_gradient_;
+    const bool slots = layout_ == FactorLayout::slots;
+    using kernels::Op;
     if (b_.value.dtype() != wide_b_.dtype()) kernels::copy(b_.value, wide_b_);
-    kernels::matmul({.a = wide_b_, .b = q, .c = a_.gradient, .alpha = scale_, .accumulate = true});
+    kernels::matmul({.a = slots ? wide_b_ : q,
+                     .b = slots ? q : wide_b_,
+                     .c = a_.gradient,
+                     .op_a = slots ? Op::none : Op::transpose,
+                     .alpha = scale_,
+                     .accumulate = true});
     if (a_.value.dtype() != wide_a_.dtype()) kernels::copy(a_.value, wide_a_);
-    kernels::matmul({.a = wide_a_,
-                     .b = q,
+    kernels::matmul({.a = slots ? wide_a_ : q,
+                     .b = slots ? q : wide_a_,
                      .c = b_.gradient,
-                     .op_b = kernels::Op::transpose,
+                     .op_b = slots ? Op::transpose : Op::none,
                      .alpha = scale_,
                      .accumulate = true});
 }
 
+void LowRankAdapter::fill_slots(Parameter& factor, const std::function<void(Tensor slots)>& fill) {
+    if (layout_ == FactorLayout::slots) return fill(factor.value);
+    const Tensor slots = &factor == &a_ ? slots_a_ : slots_b_;
+    fill(slots);
+    kernels::transpose(slots, factor.value);
+}
+
 std::optional<kernels::EffectiveWeight> LowRankAdapter::effective_weight() {
-    return kernels::EffectiveWeight{{a_.value, b_.value, scale_}};
+    if (layout_ == FactorLayout::slots) return kernels::EffectiveWeight{{a_.value, b_.value, scale_}};
+    if (!measuring_) {
+        kernels::transpose(a_.value, slots_a_);
+        kernels::transpose(b_.value, slots_b_);
+    }
+    return kernels::EffectiveWeight{{slots_a_, slots_b_, scale_}};
 }
 
 void LowRankAdapter::merge(kernels::FrozenWeight base_rows, std::int64_t row0, Tensor out) {
@@ -128,7 +200,9 @@ void LowRankAdapter::subtract_from_base(Linear& linear) {
     if (count == 0) return;
     const Tensor value = full_precision_.rows(0, count);
     kernels::load_frozen(base.local_rows(), value);
-    kernels::form_in_order(value, {{a_.value, b_.value, -scale_, base.slice.begin}});
+    kernels::EffectiveWeight less = effective_weight()->from_row(base.slice.begin);
+    less.factors.scale = -scale_;
+    kernels::form_in_order(value, less);
     kernels::store_frozen(value, base.local_rows());
 }
 

@@ -63,4 +63,40 @@ void LowRankProducts::backward(std::span<const Linear> linears, Tensor x, std::s
     });
 }
 
+LongRowProducts::LongRowProducts(const ModelContext& context, const Pair& pair)
+    : pair_(pair), z_(context.arena.shared(context.dtype, {context.tokens(), pair.a.dim(1)})) {}
+
+void LongRowProducts::forward(std::span<const Linear> linears, Tensor x, std::span<const Tensor> y) {
+    const Linear& linear = linears.front();
+    matmul({.a = x, .b = linear.weight(), .c = y[0], .op_b = Op::transpose});
+    if (linear.adapter()->merged()) return;
+    matmul({.a = x, .b = pair_.a, .c = z_});
+    matmul({.a = z_,
+            .b = pair_.b,
+            .c = y[0],
+            .op_b = Op::transpose,
+            .alpha = pair_.scale,
+            .accumulate = true});
+}
+
+void LongRowProducts::backward(std::span<const Linear> linears, Tensor x, std::span<const Tensor> d_y,
+                               Tensor d_x, Write write) {
+    const Linear& linear = linears.front();
+    const Tensor d = d_y[0];
+    matmul({.a = d, .b = linear.weight(), .c = d_x, .accumulate = write == Write::accumulate});
+    if (!pair_.d_w.empty())
+        return matmul({.a = d, .b = x, .c = pair_.d_w, .op_a = Op::transpose, .accumulate = true});
+    matmul({.a = d, .b = pair_.b, .c = z_, .alpha = pair_.scale});
+    if (!linear.adapter()->merged())
+        matmul({.a = z_, .b = pair_.a, .c = d_x, .op_b = Op::transpose, .accumulate = true});
+    matmul({.a = x, .b = z_, .c = pair_.d_a, .op_a = Op::transpose, .accumulate = true});
+    matmul({.a = x, .b = pair_.a, .c = z_});
+    matmul({.a = d,
+            .b = z_,
+            .c = pair_.d_b,
+            .op_a = Op::transpose,
+            .alpha = pair_.scale,
+            .accumulate = true});
+}
+
 }  // namespace switchyard

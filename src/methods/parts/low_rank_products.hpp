@@ -36,4 +36,23 @@ class LowRankProducts : public SharedProducts {
     Tensor z_;  // (slots of all pairs, N), shared
 };
 
+/// The products of one linear whose factors lie by rows of their long dimension (FactorLayout::long_rows).
+class LongRowProducts : public SharedProducts {
+  public:
+    /// A' (in local, r) and B (out local, r) as their gradients; d_w as in LowRankProducts.
+    struct Pair {
+        Tensor a, d_a, b, d_b, d_w;
+        double scale = 1;
+    };
+    LongRowProducts(const ModelContext&, const Pair&);
+
+    /// Of one linear.
+    void forward(std::span<const Linear>, Tensor x, std::span<const Tensor> y) override;
+    void backward(std::span<const Linear>, Tensor x, std::span<const Tensor> d_y, Tensor d_x, Write) override;
+
+  private:
+    Pair pair_;
+    Tensor z_;  // (N, r), shared
+};
+
 }  // namespace switchyard

@@ -1,0 +1,235 @@
+// RANKS: 1 2 3 4
+// Riemannian preconditioned LoRA on every layout against a reference on one process (reference/riemannian.hpp)
+// over 100 steps in f64; gradients against differences; what a preconditioner must do: no difference between
+// (B, A) and (B c, A / c), plain gradients where the damping is large, and an error where it is too small.
+#include <gtest/gtest.h>
+
+#include "core/error.hpp"
+#include "methods/low_rank_method.hpp"
+#include "reference/riemannian.hpp"
+#include "support/dense_model.hpp"
+#include "support/reference_run.hpp"
+
+namespace switchyard {
+namespace {
+
+using reference::Array;
+using reference::RiemannianMatrix;
+using reference::Trained;
+using test::Values;
+using testing::tiny_config;
+using testing::TinyRun;
+
+std::vector<std::string> arguments_of(std::vector<std::string> more) {
+    more.insert(more.begin(), {"--method.name=riemannian", "--method.rank=5", "--method.alpha=4",
+                               "--model.init_std=0.2", "--model.num_layers=1", "--optim.lr=0.003",
+                               "--optim.eps=1e-4", "--optim.schedule=constant", "--optim.warmup_steps=0"});
+    return more;
+}
+
+bool on_one_rank() {
+    return Comm::duplicate(MPI_COMM_WORLD).size() == 1;
+}
+
+void expect_reference(const std::vector<std::string>& arguments, int steps) {
+    const Config config = tiny_config(arguments_of(arguments));
+    const bool both = option_text(config.method, "init") == "switchlora";
+    const auto make = [&](const std::string& linear, int m, int n) {
+        RiemannianMatrix x(m, n, 5, 4);
+        x.damping = option_real(config.method, "damping");
+        x.subtracts = both;
+        const FactorBounds bounds = switchlora_bounds(m, n, x.r);
+        const auto draw = [&](Trained& factor, const std::string& name, double bound) {
+            const std::uint64_t stream = stream_key(config.run.seed, linear + name);
+            for (int k = 0; k < x.r; ++k)
+                for (int j = 0; j < factor.rows; ++j)
+                    factor.value(j, k) = bound * (2 * uniform(stream, k * factor.rows + j) - 1);
+        };
+        draw(x.a, ".lora_A", both ? bounds.a : 1 / std::sqrt(static_cast<double>(n)));
+        if (both) draw(x.b, ".lora_B", bounds.b);
+        return x;
+    };
+    testing::expect_reference<RiemannianMatrix>(config, steps, make, 1e-10);
+}
+
+TEST(Riemannian, EqualsOneProcess) {
+    expect_reference({}, 100);
+}
+
+TEST(Riemannian, SmallDampingOfTwoDrawnFactorsEqualsOneProcess) {
+    expect_reference({"--method.init=switchlora", "--method.damping=1e-7"}, 40);
+}
+
+TEST(Riemannian, ShardedWeightsAndRecomputationEqualOneProcess) {
+    expect_reference({"--parallel.shard_frozen=true", "--model.recompute=true", "--method.strategy=unmerged"},
+                     40);
+}
+
+/// value or gradient of every factor, (valid rows of the long dimension, r).
+std::map<std::string, Values> factors_of(TrainState& s, Tensor Parameter::*part) {
+    std::map<std::string, Values> all;
+    for (Parameter* p : s.model.parameters())
+        if (p->role == ParameterRole::factor) {
+            Values& values = all[p->shard.name] = test::values_of(p->*part);
+            values.resize(static_cast<std::size_t>(p->shard.rows * p->shard.cols));
+        }
+    return all;
+}
+
+/// The gradients of all factors in a step, before or after the method's work on them.
+std::map<std::string, Values> gradients_of(TinyRun& run, bool preconditioned) {
+    std::map<std::string, Values> gradients;
+    auto& hooked = testing::HookedMethod::install(run.state());
+    (preconditioned ? hooked.after_before_update : hooked.after_reduction) = [&] {
+        gradients = factors_of(run.state(), &Parameter::gradient);
+    };
+    run.step();
+    return gradients;
+}
+
+/// A factor (long, r) <- f of it.
+void change_factors(TinyRun& run, const std::string& suffix, const std::function<double(double)>& f) {
+    for (Parameter* p : run.state().model.parameters())
+        if (p->shard.name.ends_with(suffix)) {
+            test::HostTensor values = test::host_copy(p->value);
+            for (std::int64_t i = 0; i < values.size(); ++i) values.set(i, f(values.at(i)));
+            kernels::upload(values.bytes(), p->value);
+        }
+    run.state().optimizer.masters_from_values();
+    run.state().weights_changed();
+}
+
+TEST(Riemannian, GradientsAreDifferencesOfTheLoss) {
+    if (!on_one_rank()) GTEST_SKIP() << "on one rank";
+    for (const char* strategy : {"unmerged", "merged", "weight_gradient"}) {
+        const Config config = tiny_config(arguments_of({std::string("--method.strategy=") + strategy}));
+        const Topology one = testing::serial();
+        TinyRun run(config, one);
+        run.losses(5);
+        TrainState& s = run.state();
+        const testing::WholeState at = testing::whole_state(s);
+        s.step = 0;
+        const std::map<std::string, Values> gradients = gradients_of(run, false);
+        testing::DenseModel dense(config);
+        std::map<std::string, RiemannianMatrix> matrices;
+        for (const Parameter* p : dense.parameters()) {
+            const std::string& name = p->shard.name;
+            dense.set(name, at.at("/model/" + name));
+            if (!name.ends_with("_proj.weight")) continue;
+            const std::string stem = "/model/" + name.substr(0, name.size() - 7);
+            RiemannianMatrix x(static_cast<int>(p->shard.rows), static_cast<int>(p->shard.cols), 5, 4);
+            x.w = at.at("/model/" + name);
+            for (int k = 0; k < x.r; ++k) {
+                for (int j = 0; j < x.n; ++j) x.a.value(j, k) = at.at(stem + ".lora_A")[k * x.n + j];
+                for (int i = 0; i < x.m; ++i) x.b.value(i, k) = at.at(stem + ".lora_B")[i * x.r + k];
+            }
+            dense.set(name, x.effective());
+            matrices.emplace(name, std::move(x));
+        }
+        for (auto& [name, x] : matrices) {
+            const std::string linear = name.substr(0, name.size() - 7);
+            const auto loss_with = [&] {
+                dense.set(name, x.effective());
+                return dense.loss();
+            };
+            testing::expect_differences(linear + ".lora_A", gradients.at(linear + ".lora_A"), x.a, false,
+                                        loss_with);
+            testing::expect_differences(linear + ".lora_B", gradients.at(linear + ".lora_B"), x.b, false,
+                                        loss_with);
+            dense.set(name, x.effective());
+        }
+    }
+}
+
+/// Scaled gradient descent moves B A by dB~ A + B dA~, the same for (B, A) and (B c, A / c). Its gradients
+/// without preconditioner differ by c^2.
+TEST(Riemannian, TheMoveOfTheProductDoesNotDependOnHowItIsShared) {
+    if (!on_one_rank()) GTEST_SKIP() << "on one rank";
+    const Config config = tiny_config(arguments_of({"--method.init=switchlora", "--method.damping=1e-12"}));
+    const Topology one = testing::serial();
+    std::map<std::string, Values> moves[2];
+    for (const bool preconditioned : {true, false}) {
+        for (const int scaled : {0, 1}) {
+            TinyRun run(config, one);
+            run.losses(3);
+            const double c = scaled == 1 ? 5 : 1;
+            change_factors(run, ".lora_B", [c](double x) { return c * x; });
+            change_factors(run, ".lora_A", [c](double x) { return x / c; });
+            const std::map<std::string, Values> factors = factors_of(run.state(), &Parameter::value);
+            const std::map<std::string, Values> gradients = gradients_of(run, preconditioned);
+            for (const auto& [name, d_a] : gradients) {
+                if (!name.ends_with(".lora_A")) continue;
+                const std::string b_name = name.substr(0, name.size() - 1) + "B";
+                const Values &a = factors.at(name), &b = factors.at(b_name), &d_b = gradients.at(b_name);
+                Values& move = moves[scaled][name];
+                move.clear();
+                for (std::size_t i = 0; i < b.size(); i += 5)
+                    for (std::size_t j = 0; j < a.size(); j += 5) {
+                        double sum = 0;
+                        for (std::size_t k = 0; k < 5; ++k) sum += d_b[i + k] * a[j + k] + b[i + k] * d_a[j + k];
+                        move.push_back(sum);
+                    }
+            }
+        }
+        for (const auto& [name, move] : moves[0]) {
+            double largest = 0, difference = 0;
+            for (std::size_t i = 0; i < move.size(); ++i) {
+                largest = std::max(largest, std::fabs(move[i]));
+                difference = std::max(difference, std::fabs(move[i] - moves[1].at(name)[i]));
+            }
+            EXPECT_GT(largest, 0) << name;
+            if (preconditioned) {
+                EXPECT_LE(difference, 1e-8 * largest) << name;
+            } else {
+                EXPECT_GE(difference, 0.5 * largest) << name << ": nothing to be compensated";
+            }
+        }
+    }
+}
+
+/// (gram + d I)^-1 is 1 / d for a large d; with B = 0 it is so for dA, which is 0, at any d.
+TEST(Riemannian, LargeDampingLeavesPlainGradients) {
+    if (!on_one_rank()) GTEST_SKIP() << "on one rank";
+    const Topology one = testing::serial();
+    const Config config = tiny_config(arguments_of({"--method.damping=1e8"}));
+    TinyRun plain(config, one), run(config, one);
+    const auto first = gradients_of(run, true);
+    for (const auto& [name, gradient] : first) {
+        for (const double x : gradient) {
+            EXPECT_TRUE(std::isfinite(x)) << name;
+            if (name.ends_with(".lora_A")) {
+                EXPECT_EQ(x, 0);
+            }
+        }
+    }
+    const auto expected = gradients_of(plain, false);
+    for (const auto& [name, gradient] : first)
+        for (std::size_t i = 0; i < gradient.size(); ++i)
+            EXPECT_NEAR(1e8 * gradient[i], expected.at(name)[i], 1e-7 * std::fabs(expected.at(name)[i])) << name;
+}
+
+/// One column of A is not 0 and very large: 2^40 + damping - 2^40 leaves nothing for the second pivot.
+TEST(Riemannian, TooSmallADampingIsAnError) {
+    const Config config = tiny_config(arguments_of({"--method.damping=1e-9"}));
+    testing::for_each_layout(config, [&](const Config& here, const Topology& topology) {
+        TinyRun run(here, topology);
+        for (Parameter* p : run.state().model.parameters()) {
+            if (p->shard.name != "model.layers.0.mlp.up_proj.lora_A") continue;
+            test::HostTensor values(DType::f64, p->value.shape());
+            for (int k = 0; k < 5; ++k) values.set(k, 0x1p20);
+            kernels::upload(values.bytes(), p->value);
+        }
+        run.state().weights_changed();
+        try {
+            run.step();
+            ADD_FAILURE() << "no error";
+        } catch (const AgreedError& error) {
+            EXPECT_NE(std::string(error.what()).find("A A' of model.layers.0.mlp.up_proj plus method.damping"),
+                      std::string::npos)
+                << error.what();
+        }
+    });
+}
+
+}  // namespace
+}  // namespace switchyard
