@@ -35,6 +35,7 @@ RATES = {
     "galore": [0.01, 0.03],
     "muon": [0.001, 0.003],
     "apollo": [0.003, 0.01],
+    "riemannian": [0.001, 0.003],
 }
 DENSE_RATES = [0.003, 0.01]
 # What happens every so many steps: key, how often in a run, and the shortest interval.

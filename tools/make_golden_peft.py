@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains a tiny LLaMA with PEFT's LoRA and DoRA in f64 for ten steps and records what Switchyard must reproduce to 1e-9.
+"""Trains a tiny LLaMA with PEFT's LoRA, DoRA and Riemannian preconditioner in f64 for ten steps and records what Switchyard must reproduce to 1e-9.
 
 Writes tests/golden/peft_f64.h5. Initial weights, tokens and model are those of llama_f64.h5 (tools/make_golden.py); factors A
 are drawn by Philox, B is zero. Embedding, head and norms are trained too, as Switchyard does. Layout: FILE_LAYOUT below.
@@ -15,16 +15,17 @@ import make_golden as base
 import numpy as np
 import peft
 import torch
+from peft.optimizers import create_riemannian_optimizer
 
 FILE_LAYOUT = """\
-attributes of /: low_rank, alpha, AdamW settings (key names of [optim]; decay acts on every tensor but the magnitudes), steps,
+attributes of /: low_rank, alpha, damping (of riemannian), AdamW settings (key names of [optim]; decay acts on every tensor but the magnitudes), steps,
   versions, command. Sizes, tokens, targets and initial weights: llama_f64.h5.
 /lora_A/<linear>      f64 (low_rank, in): before step 1; lora_B is zero, magnitudes are norms of rows.
-/<method>/loss        f64 (steps): mean cross-entropy before the update of that step; method: lora or dora.
+/<method>/loss        f64 (steps): mean cross-entropy before the update of that step; method: lora, dora or riemannian.
 /<method>/grad_norm   f64 (steps): global norm of all gradients before clipping.
 /<method>/final/<name>  f64: after the last step. <linear>.lora_A (low_rank, in), .lora_B (out, low_rank), .lora_magnitude (out)."""
 
-LOW_RANK, ALPHA = 4, 6.0
+LOW_RANK, ALPHA, DAMPING = 4, 6.0, 1e-2
 OPTIM = dict(base.OPTIM, lr=4e-3)
 
 
@@ -65,13 +66,16 @@ def own_name(name):
     return name.replace(".lora_magnitude_vector.default.weight", ".lora_magnitude")
 
 
-def train(dora):
-    model = adapted_model(dora)
+def train(method):
+    model = adapted_model(dora=method == "dora")
     trained = {own_name(name): p for name, p in model.named_parameters() if p.requires_grad}
     plain = [p for name, p in trained.items() if "magnitude" in name]
     decayed = [p for name, p in trained.items() if "magnitude" not in name]
-    optimizer = torch.optim.AdamW([dict(params=decayed), dict(params=plain, weight_decay=0.0)], lr=OPTIM["lr"],
-                                  betas=(OPTIM["beta1"], OPTIM["beta2"]), eps=OPTIM["eps"], weight_decay=OPTIM["weight_decay"])
+    rates = dict(lr=OPTIM["lr"], betas=(OPTIM["beta1"], OPTIM["beta2"]), eps=OPTIM["eps"], weight_decay=OPTIM["weight_decay"])
+    if method == "riemannian":
+        optimizer = create_riemannian_optimizer(model, torch.optim.AdamW, reg=DAMPING, **rates)
+    else:
+        optimizer = torch.optim.AdamW([dict(params=decayed), dict(params=plain, weight_decay=0.0)], **rates)
     tokens, targets = (torch.from_numpy(a).long() for a in base.batches())
     record = dict(loss=[], grad_norm=[])
     for step in range(base.STEPS):
@@ -96,7 +100,7 @@ def main():
     parser.add_argument("--output", type=pathlib.Path, default=default)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    records = {"lora": train(dora=False), "dora": train(dora=True)}
+    records = {method: train(method) for method in ("lora", "dora", "riemannian")}
     with h5py.File(arguments.output, "w", libver=("v110", "v110")) as file:
         file.attrs.update(OPTIM)
         file.attrs.update(low_rank=LOW_RANK, alpha=ALPHA, steps=base.STEPS)
@@ -104,6 +108,7 @@ def main():
         versions = f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}"
         for key, text in (("versions", versions), ("layout", FILE_LAYOUT), ("command", "python tools/make_golden_peft.py")):
             file.attrs[key] = np.bytes_(text)
+        file.attrs["damping"] = DAMPING
         for linear, value in initial_a().items():
             base.put(file, f"lora_A/{linear}", value)
         for method, record in records.items():

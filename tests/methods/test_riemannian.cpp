@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
+#include "core/processor.hpp"
 #include "methods/low_rank_method.hpp"
 #include "reference/riemannian.hpp"
 #include "support/dense_model.hpp"
@@ -53,16 +54,16 @@ void expect_reference(const std::vector<std::string>& arguments, int steps) {
 }
 
 TEST(Riemannian, EqualsOneProcess) {
-    expect_reference({}, 100);
+    expect_reference({}, backend::processor().is_gpu ? 30 : 100);
 }
 
 TEST(Riemannian, SmallDampingOfTwoDrawnFactorsEqualsOneProcess) {
-    expect_reference({"--method.init=switchlora", "--method.damping=1e-7"}, 40);
+    expect_reference({"--method.init=switchlora", "--method.damping=1e-7"}, 12);
 }
 
 TEST(Riemannian, ShardedWeightsAndRecomputationEqualOneProcess) {
     expect_reference({"--parallel.shard_frozen=true", "--model.recompute=true", "--method.strategy=unmerged"},
-                     40);
+                     12);
 }
 
 /// value or gradient of every factor, (valid rows of the long dimension, r).
@@ -87,6 +88,12 @@ std::map<std::string, Values> gradients_of(TinyRun& run, bool preconditioned) {
     return gradients;
 }
 
+double largest_of(const Values& values) {
+    double largest = 0;
+    for (const double x : values) largest = std::max(largest, std::fabs(x));
+    return largest;
+}
+
 /// A factor (long, r) <- f of it.
 void change_factors(TinyRun& run, const std::string& suffix, const std::function<double(double)>& f) {
     for (Parameter* p : run.state().model.parameters())
@@ -101,43 +108,45 @@ void change_factors(TinyRun& run, const std::string& suffix, const std::function
 
 TEST(Riemannian, GradientsAreDifferencesOfTheLoss) {
     if (!on_one_rank()) GTEST_SKIP() << "on one rank";
-    for (const char* strategy : {"unmerged", "merged", "weight_gradient"}) {
-        const Config config = tiny_config(arguments_of({std::string("--method.strategy=") + strategy}));
-        const Topology one = testing::serial();
-        TinyRun run(config, one);
-        run.losses(5);
-        TrainState& s = run.state();
-        const testing::WholeState at = testing::whole_state(s);
-        s.step = 0;
-        const std::map<std::string, Values> gradients = gradients_of(run, false);
-        testing::DenseModel dense(config);
-        std::map<std::string, RiemannianMatrix> matrices;
-        for (const Parameter* p : dense.parameters()) {
-            const std::string& name = p->shard.name;
-            dense.set(name, at.at("/model/" + name));
-            if (!name.ends_with("_proj.weight")) continue;
-            const std::string stem = "/model/" + name.substr(0, name.size() - 7);
-            RiemannianMatrix x(static_cast<int>(p->shard.rows), static_cast<int>(p->shard.cols), 5, 4);
-            x.w = at.at("/model/" + name);
-            for (int k = 0; k < x.r; ++k) {
-                for (int j = 0; j < x.n; ++j) x.a.value(j, k) = at.at(stem + ".lora_A")[k * x.n + j];
-                for (int i = 0; i < x.m; ++i) x.b.value(i, k) = at.at(stem + ".lora_B")[i * x.r + k];
-            }
-            dense.set(name, x.effective());
-            matrices.emplace(name, std::move(x));
+    const Config config = tiny_config(arguments_of({}));
+    const Topology one = testing::serial();
+    TinyRun run(config, one);
+    run.losses(5);
+    TrainState& s = run.state();
+    const testing::WholeState at = testing::whole_state(s);
+    s.step = 0;
+    const std::map<std::string, Values> gradients = gradients_of(run, false);
+    testing::DenseModel dense(config);
+    std::map<std::string, RiemannianMatrix> matrices;
+    for (const Parameter* p : dense.parameters()) {
+        const std::string& name = p->shard.name;
+        dense.set(name, at.at("/model/" + name));
+        if (!name.ends_with("_proj.weight")) continue;
+        const std::string stem = "/model/" + name.substr(0, name.size() - 7);
+        RiemannianMatrix x(static_cast<int>(p->shard.rows), static_cast<int>(p->shard.cols), 5, 4);
+        x.w = at.at("/model/" + name);
+        for (int k = 0; k < x.r; ++k) {
+            for (int j = 0; j < x.n; ++j) x.a.value(j, k) = at.at(stem + ".lora_A")[k * x.n + j];
+            for (int i = 0; i < x.m; ++i) x.b.value(i, k) = at.at(stem + ".lora_B")[i * x.r + k];
         }
-        for (auto& [name, x] : matrices) {
-            const std::string linear = name.substr(0, name.size() - 7);
-            const auto loss_with = [&] {
-                dense.set(name, x.effective());
-                return dense.loss();
-            };
-            testing::expect_differences(linear + ".lora_A", gradients.at(linear + ".lora_A"), x.a, false,
-                                        loss_with);
-            testing::expect_differences(linear + ".lora_B", gradients.at(linear + ".lora_B"), x.b, false,
-                                        loss_with);
+        dense.set(name, x.effective());
+        matrices.emplace(name, std::move(x));
+    }
+    for (const char* kind : {"q_proj", "up_proj", "down_proj"}) {  // of both splits; 24 x 24, 37 x 24, 24 x 37
+        const auto found = std::find_if(matrices.begin(), matrices.end(), [&](const auto& matrix) {
+            return matrix.first.find(kind) != std::string::npos;
+        });
+        auto& [name, x] = *found;
+        const std::string linear = name.substr(0, name.size() - 7);
+        const auto loss_with = [&] {
             dense.set(name, x.effective());
-        }
+            return dense.loss();
+        };
+        testing::expect_differences(linear + ".lora_A", gradients.at(linear + ".lora_A"), x.a, false,
+                                    loss_with);
+        testing::expect_differences(linear + ".lora_B", gradients.at(linear + ".lora_B"), x.b, false,
+                                    loss_with);
+        dense.set(name, x.effective());
     }
 }
 
@@ -172,11 +181,10 @@ TEST(Riemannian, TheMoveOfTheProductDoesNotDependOnHowItIsShared) {
             }
         }
         for (const auto& [name, move] : moves[0]) {
-            double largest = 0, difference = 0;
-            for (std::size_t i = 0; i < move.size(); ++i) {
-                largest = std::max(largest, std::fabs(move[i]));
+            const double largest = largest_of(move);
+            double difference = 0;
+            for (std::size_t i = 0; i < move.size(); ++i)
                 difference = std::max(difference, std::fabs(move[i] - moves[1].at(name)[i]));
-            }
             EXPECT_GT(largest, 0) << name;
             if (preconditioned) {
                 EXPECT_LE(difference, 1e-8 * largest) << name;
@@ -205,7 +213,7 @@ TEST(Riemannian, LargeDampingLeavesPlainGradients) {
     const auto expected = gradients_of(plain, false);
     for (const auto& [name, gradient] : first)
         for (std::size_t i = 0; i < gradient.size(); ++i)
-            EXPECT_NEAR(1e8 * gradient[i], expected.at(name)[i], 1e-7 * std::fabs(expected.at(name)[i])) << name;
+            EXPECT_NEAR(1e8 * gradient[i], expected.at(name)[i], 1e-7 * largest_of(expected.at(name))) << name;
 }
 
 /// One column of A is not 0 and very large: 2^40 + damping - 2^40 leaves nothing for the second pivot.

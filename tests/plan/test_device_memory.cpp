@@ -73,7 +73,8 @@ TEST_P(DeviceMemory, IsWhatThePlanSays) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, DeviceMemory,
-                         ::testing::Values("full", "lora", "switchlora", "relora", "galore", "muon", "apollo"),
+                         ::testing::Values("full", "lora", "switchlora", "relora", "galore", "muon", "apollo",
+                                           "riemannian"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -21,6 +21,7 @@ METHODS = {
     "galore": ["--method.name=galore", "--method.update_interval=6", "--optim.eps=1e-4"],
     "muon": ["--method.name=muon"],
     "apollo": ["--method.name=apollo", "--method.update_interval=6", "--optim.eps=1e-4"],
+    "riemannian": ["--method.name=riemannian", "--method.alpha=6", "--optim.eps=1e-4", "--optim.lr=0.004"],
     "sora": ["--method.name=sora", "--method.threshold=9", "--method.sparsity=0.1"],
     "dora": ["--method.name=dora", "--method.norm_gradient=exact"],
     "switchlora": ["--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1"],

@@ -1,4 +1,4 @@
-// Ten steps of a tiny model with PEFT's LoRA and DoRA in f64 (tests/golden/peft_f64.h5, made by
+// Ten steps of a tiny model with PEFT's LoRA, DoRA and Riemannian preconditioner in f64 (tests/golden/peft_f64.h5, made by
 // tools/make_golden_peft.py from the weights and tokens of llama_f64.h5): loss and gradient norm of every
 // step, and what is trained beside the weights after the last one.
 // BACK ENDS: all
@@ -11,15 +11,20 @@ namespace {
 
 using testing::GoldenFile;
 
-/// The factor (r, m) or (r, n) as the file has it: B is (m, r) there.
+/// The transpose of values (rows, cols).
+std::vector<double> turned(const std::vector<double>& values, std::int64_t rows, std::int64_t cols) {
+    std::vector<double> result(values.size());
+    for (std::int64_t i = 0; i < rows; ++i)
+        for (std::int64_t j = 0; j < cols; ++j) result[j * rows + i] = values[i * cols + j];
+    return result;
+}
+/// A factor as the file has it, A (r, n) or B (m, r), and back.
 std::vector<double> as_stored(const Parameter& p) {
     const std::vector<double> values = testing::valid_part(p.shard, p.value);
-    if (!p.transposed) return values;
-    std::vector<double> turned(values.size());
-    for (std::int64_t i = 0; i < p.shard.rows; ++i)
-        for (std::int64_t j = 0; j < p.shard.cols; ++j)
-            turned[j * p.shard.rows + i] = values[i * p.shard.cols + j];
-    return turned;
+    return p.transposed ? turned(values, p.shard.rows, p.shard.cols) : values;
+}
+std::vector<double> as_kept(const Parameter& p, const std::vector<double>& stored) {
+    return p.transposed ? turned(stored, p.shard.cols, p.shard.rows) : stored;
 }
 
 class GoldenPeft : public ::testing::TestWithParam<const char*> {};
@@ -29,11 +34,12 @@ TEST_P(GoldenPeft, TenStepsEqualPeft) {
     const GoldenFile model(SWITCHYARD_SOURCE_DIR "/tests/golden/llama_f64.h5"),
         adapters(SWITCHYARD_SOURCE_DIR "/tests/golden/peft_f64.h5");
     const Topology topology = Topology::imaginary(1, 1, 0);
-    testing::TinyRun run(testing::golden_config(model, adapters,
-                                                {"--method.name=" + method,
-                                                 fmt::format("--method.rank={}", adapters.number("low_rank")),
-                                                 fmt::format("--method.alpha={}", adapters.number("alpha"))}),
-                         topology);
+    std::vector<std::string> keys{"--method.name=" + method,
+                                  fmt::format("--method.rank={}", adapters.number("low_rank")),
+                                  fmt::format("--method.alpha={}", adapters.number("alpha"))};
+    if (method == "riemannian")
+        keys.push_back(fmt::format("--method.damping={}", adapters.number("damping")));
+    testing::TinyRun run(testing::golden_config(model, adapters, keys), topology);
     TrainState& s = run.state();
     testing::set_golden_weights(s, model);
     s.method->initialise(s.context);
@@ -41,7 +47,7 @@ TEST_P(GoldenPeft, TenStepsEqualPeft) {
         const std::string& name = p->shard.name;
         if (name.ends_with(".lora_A"))
             testing::set_valid_part(p->shard, p->value,
-                                    adapters.read<double>("/lora_A/" + name.substr(0, name.size() - 7)));
+                                    as_kept(*p, adapters.read<double>("/lora_A/" + name.substr(0, name.size() - 7))));
     }
     testing::expect_golden_steps(run, model, adapters, "/" + method, [](int) {});
     for (Parameter* p : s.model.parameters())
@@ -52,7 +58,7 @@ TEST_P(GoldenPeft, TenStepsEqualPeft) {
         }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, GoldenPeft, ::testing::Values("lora", "dora"),
+INSTANTIATE_TEST_SUITE_P(Methods, GoldenPeft, ::testing::Values("lora", "dora", "riemannian"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -99,6 +99,10 @@ std::vector<Case> cases() {
     };
     for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-10}})
         scaling("channel", dtype, tolerance, {"--method.rank=12", "--method.projection=paper"});
+    for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-11}})
+        add(fmt::format("riemannian_{}", dtype),
+            {"--method.name=riemannian", "--method.alpha=6", "--optim.eps=1e-4", "--optim.lr=0.004"}, dtype,
+            tolerance);
     scaling("tensor", "f32", 2e-5, {"--method.scale_by=tensor", "--optim.lr=0.001"});
     return all;
 }
@@ -255,7 +259,8 @@ TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
     const std::vector<std::vector<std::string>> methods{
         {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), merging("magnitude"),
         {"--method.name=dora"}, {"--method.name=sora", "--method.threshold=9"},
-        {"--method.name=galore"}, {"--method.name=muon"}, {"--method.name=apollo"}};
+        {"--method.name=galore"}, {"--method.name=muon"}, {"--method.name=apollo"},
+        {"--method.name=riemannian"}};
     const std::vector<Layout> layouts = layouts_on(world.size());
     for (std::size_t from = 0; from < methods.size(); ++from) {
         double expected = 0;
