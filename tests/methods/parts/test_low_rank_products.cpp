@@ -28,15 +28,22 @@ HostTensor random(DType dtype, Shape shape, const std::string& name, std::int64_
 /// Three linears of one input with a pair each, and what they compute in one pass forward and backward.
 class Group {
   public:
-    Group(DType dtype, std::int64_t tokens, bool shared)
-        : config_(tiny_config({"--run.dtype=" + std::string(name_of(dtype)), "--data.global_batch=1",
+    Group(DType dtype, std::int64_t tokens, bool shared, FactorLayout layout = FactorLayout::slots)
+        : layout_(layout),
+          config_(tiny_config({"--run.dtype=" + std::string(name_of(dtype)), "--data.global_batch=1",
                                "--data.seq_len=" + std::to_string(tokens)})),
           topology_(testing::serial()),
           group_(Split::column, whole(in),
                  {{"q", whole(widths[0])}, {"k", whole(widths[1])}, {"v", whole(widths[2])}}) {
         const auto build = [&](Arena& arena) {
             const ModelContext context{config_, topology_, arena, traffic_, dtype, 1, tokens};
-            SharedPairs made = make_shared_pairs(context, group_.linears(), low_rank, scale);
+            SharedPairs made;
+            if (layout == FactorLayout::slots)
+                made = make_shared_pairs(context, group_.linears(), low_rank, scale);
+            else
+                for (const Linear& linear : group_.linears())
+                    made.pairs.push_back(
+                        std::make_unique<LowRankAdapter>(context, linear, low_rank, scale, layout));
             pairs_.clear();
             for (const auto& pair : made.pairs) pairs_.push_back(pair.get());
             GroupAdapters adapters;
@@ -46,8 +53,13 @@ class Group {
         };
         arena_ = allocate_scratch(build);
         for (std::int64_t i = 0; i < num_linears; ++i) {
-            kernels::copy(random(dtype, {low_rank, in}, "A", i), pairs_[i]->a().value);
-            kernels::copy(random(dtype, {low_rank, widths[i]}, "B", i), pairs_[i]->b().value);
+            const auto draw = [&](Parameter& factor, std::int64_t width, const char* name) {
+                pairs_[i]->fill_slots(factor, [&](Tensor slots) {
+                    kernels::copy(random(dtype, {low_rank, width}, name, i), slots);
+                });
+            };
+            draw(pairs_[i]->a(), in, "A");
+            draw(pairs_[i]->b(), widths[i], "B");
             weights_.push_back(random(dtype, {widths[i], in}, "W", i));
             x_ = random(dtype, {tokens, in}, "x", 0);
             y_.emplace_back(dtype, Shape{tokens, widths[i]});
@@ -66,8 +78,8 @@ class Group {
         std::map<std::string, Values> all{{"d_x", d_x_.values()}};
         for (std::int64_t i = 0; i < num_linears; ++i) {
             all[fmt::format("y{}", i)] = y_[i].values();
-            all[fmt::format("dA{}", i)] = values_of(pairs_[i]->a().gradient);
-            all[fmt::format("dB{}", i)] = values_of(pairs_[i]->b().gradient);
+            all[fmt::format("dA{}", i)] = slots_of(pairs_[i]->a().gradient);
+            all[fmt::format("dB{}", i)] = slots_of(pairs_[i]->b().gradient);
         }
         return all;
     }
@@ -80,8 +92,8 @@ class Group {
         std::map<std::string, Values> all;
         for (std::int64_t i = 0; i < num_linears; ++i) {
             const std::int64_t m = widths[i];
-            const Values w = weights_[i].values(), a = values_of(pairs_[i]->a().value),
-                         b = values_of(pairs_[i]->b().value), d_y = d_y_[i].values();
+            const Values w = weights_[i].values(), a = slots_of(pairs_[i]->a().value),
+                         b = slots_of(pairs_[i]->b().value), d_y = d_y_[i].values();
             const double s = pairs_[i]->merged() ? 0 : scale;
             const Values z = reference::product({n, low_rank, in}, 1, {x, in, 1}, {a, 1, in});
             const Values d_z = reference::product({n, low_rank, m}, scale, {d_y, m, 1}, {b, 1, m});
@@ -99,14 +111,16 @@ class Group {
         return all;
     }
     std::vector<LowRankAdapter*>& pairs() { return pairs_; }
-
-  private:
-    static Values values_of(Tensor t) {
-        const HostTensor wide(DType::f64, t.shape());
-        kernels::copy(t, wide);
+    /// A factor or its gradient, slot by slot.
+    Values slots_of(Tensor t) const {
+        const bool turned = layout_ == FactorLayout::long_rows;
+        const HostTensor wide(DType::f64, turned ? Shape{t.dim(1), t.dim(0)} : t.shape());
+        turned ? kernels::transpose(t, wide) : kernels::copy(t, wide);
         return wide.values();
     }
 
+  private:
+    FactorLayout layout_;
     Config config_;
     Topology topology_;
     Traffic traffic_;
@@ -144,6 +158,26 @@ TEST(LowRankProducts, FollowTheEquations) {
             const auto values = together.compute();
             expect_equal(values, together.expected(), tolerance);
             expect_equal(Group(dtype, tokens, false).compute(), values, tolerance);
+        }
+}
+
+/// Here the linears of a group choose by themselves: with few tokens the narrow ones are merged.
+TEST(LowRankProducts, AreTheSameOfFactorsByLongRows) {
+    for (std::int64_t tokens : {unmerged_tokens, merged_tokens})
+        for (const auto& [dtype, tolerance] :
+             {std::pair{DType::f64, 1e-13}, std::pair{DType::f32, 1e-5}, std::pair{DType::bf16, 3e-2}}) {
+            SCOPED_TRACE(fmt::format("{} tokens, {}", tokens, name_of(dtype)));
+            Group by_rows(dtype, tokens, false, FactorLayout::long_rows), by_slots(dtype, tokens, false);
+            ASSERT_EQ(by_rows.pairs()[0]->merged(), tokens == merged_tokens);
+            expect_equal(by_rows.compute(), by_rows.expected(), tolerance);
+            for (std::size_t i = 0; i < num_linears; ++i) {
+                LowRankAdapter &pair = *by_rows.pairs()[i], &other = *by_slots.pairs()[i];
+                EXPECT_EQ(by_rows.slots_of(pair.a().value), by_slots.slots_of(other.a().value));
+                EXPECT_EQ(pair.low_rank(), low_rank);
+                const kernels::LowRankFactors factors = pair.effective_weight()->factors;
+                EXPECT_TRUE(test::same_bits(factors.a, other.a().value));
+                EXPECT_TRUE(test::same_bits(factors.b_transposed, other.b().value));
+            }
         }
 }
 
