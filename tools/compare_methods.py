@@ -36,6 +36,7 @@ RATES = {
     "muon": [0.001, 0.003],
     "apollo": [0.003, 0.01],
     "riemannian": [0.001, 0.003],
+    "flatlora": [0.001, 0.003],
 }
 DENSE_RATES = [0.003, 0.01]
 # What happens every so many steps: key, how often in a run, and the shortest interval.

@@ -216,7 +216,7 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, Plans,
                          ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
-                                           "muon", "apollo", "riemannian"),
+                                           "muon", "apollo", "riemannian", "flatlora"),
                          [](const auto& info) { return std::string(info.param); });
 
 /// Sizes that divide by 1 to 4: width 48 everywhere (a multiple of 16: no padding), 48 tokens in the

@@ -103,6 +103,10 @@ std::vector<Case> cases() {
         add(fmt::format("riemannian_{}", dtype),
             {"--method.name=riemannian", "--method.alpha=6", "--optim.eps=1e-4", "--optim.lr=0.004"}, dtype,
             tolerance);
+    for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-10}})
+        add(fmt::format("flatlora_{}", dtype),
+            {"--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"}, dtype,
+            tolerance);
     scaling("tensor", "f32", 2e-5, {"--method.scale_by=tensor", "--optim.lr=0.001"});
     return all;
 }
@@ -260,7 +264,7 @@ TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
         {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), merging("magnitude"),
         {"--method.name=dora"}, {"--method.name=sora", "--method.threshold=9"},
         {"--method.name=galore"}, {"--method.name=muon"}, {"--method.name=apollo"},
-        {"--method.name=riemannian"}};
+        {"--method.name=riemannian"}, {"--method.name=flatlora", "--method.noise=0.5"}};
     const std::vector<Layout> layouts = layouts_on(world.size());
     for (std::size_t from = 0; from < methods.size(); ++from) {
         double expected = 0;
