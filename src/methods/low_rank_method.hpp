@@ -72,8 +72,8 @@ MethodOption init_option();
 void resolve_low_rank(Config&);
 void check_low_rank(const Config&);
 
-/// Fills one row of a factor in slots (r, local width), uniform in (-bound, bound), from the factor's global stream,
-/// whose rows are numbered by `global_row`.
+/// Fills one row of a factor in slots (r, local width), uniform in (-bound, bound), from the factor's global
+/// stream, whose rows are numbered by `global_row`.
 void fill_factor_row(const Parameter&, Tensor row, std::int64_t global_row, std::uint64_t key, double bound);
 
 /// Bounds of the SwitchLoRA initialisation (arXiv 2406.06564, eq. 3): std[A] and std[B] times sqrt(3).

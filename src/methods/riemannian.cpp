@@ -39,8 +39,8 @@ class Riemannian : public LowRankMethod {
     double damping_;
     FactorGrams grams_;
     const Topology* topology_ = nullptr;
-    Tensor defects_;      // (2 pairs) f64: those of cut factors, then the others
-    Tensor worst_;        // (1) f64 of the step's scalars: the largest of them
+    Tensor defects_;  // (2 pairs) f64: those of cut factors, then the others
+    Tensor worst_;    // (1) f64 of the step's scalars: the largest of them
     int worst_slot_ = 0;
     std::vector<kernels::DividedRows> divided_;
 };
@@ -119,23 +119,25 @@ MethodEntry riemannian() {
     const MethodOption damping{.key = "damping",
                                .type = MethodOption::Type::real,
                                .default_value = "0.01",
-                               .help = "added to the diagonals of B' B and A A' (PEFT 0.01; published runs "
-                                       "1e-7 to 100)",
+                               .help =
+                                   "added to the diagonals of B' B and A A' (PEFT 0.01; published runs "
+                                   "1e-7 to 100)",
                                .minimum = 1e-12,
                                .maximum = 1e9};
-    return {.options = {.name = "riemannian",
-                        .help = "low-rank factors whose gradients are preconditioned by each other",
-                        .options = {rank_option(), alpha_option("32"), strategy_option(), init_option(), damping},
-                        .lr = 8e-4},
-            .create = [](const Config& config) -> std::unique_ptr<Method> {
-                return std::make_unique<Riemannian>(config);
-            },
-            .resolve = resolve_low_rank,
-            .check = check,
-            .guide = {.equation = "as lora; AdamW of (B' B + damping I)^-1 dA and dB (A A' + damping I)^-1",
-                      .source = "Zhang & Pilanci 2024, arXiv 2402.02347",
-                      .use = "adapting a trained model (run.init_from) where A and B differ much in size",
-                      .validated = "ten steps of PEFT's preconditioner in f64 (1e-9)"}};
+    return {
+        .options = {.name = "riemannian",
+                    .help = "low-rank factors whose gradients are preconditioned by each other",
+                    .options = {rank_option(), alpha_option("32"), strategy_option(), init_option(), damping},
+                    .lr = 8e-4},
+        .create = [](const Config& config) -> std::unique_ptr<Method> {
+            return std::make_unique<Riemannian>(config);
+        },
+        .resolve = resolve_low_rank,
+        .check = check,
+        .guide = {.equation = "as lora; AdamW of (B' B + damping I)^-1 dA and dB (A A' + damping I)^-1",
+                  .source = "Zhang & Pilanci 2024, arXiv 2402.02347",
+                  .use = "adapting a trained model (run.init_from) where A and B differ much in size",
+                  .validated = "ten steps of PEFT's preconditioner in f64 (1e-9)"}};
 }
 
 }  // namespace switchyard::methods

@@ -102,7 +102,8 @@ TEST(SolveRows, GivesBackWhatWasMultiplied) {
             const Values before_1 = first.values(), before_2 = second.values();
             const Tensor all = factors;
             const std::vector<kernels::DividedRows> items{
-                {all.rows(0, 1).reshape({r, r}), kernels::whole_rows(first, kernels::Rows::range(2, rows - 3))},
+                {all.rows(0, 1).reshape({r, r}),
+                 kernels::whole_rows(first, kernels::Rows::range(2, rows - 3))},
                 {all.rows(1, 1).reshape({r, r}), kernels::whole_rows(second, kernels::Rows::range(0, 0))},
                 {all.rows(1, 1).reshape({r, r}), kernels::whole_rows(second, kernels::Rows::listed(listed))}};
             kernels::solve_rows(items);

@@ -1,7 +1,8 @@
 // RANKS: 1 2 3 4
-// Riemannian preconditioned LoRA on every layout against a reference on one process (reference/riemannian.hpp)
-// over 100 steps in f64; gradients against differences; what a preconditioner must do: no difference between
-// (B, A) and (B c, A / c), plain gradients where the damping is large, and an error where it is too small.
+// Riemannian preconditioned LoRA on every layout against a reference on one process
+// (reference/riemannian.hpp) over 100 steps in f64; gradients against differences; what a preconditioner must
+// do: no difference between (B, A) and (B c, A / c), plain gradients where the damping is large, and an error
+// where it is too small.
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
@@ -132,7 +133,8 @@ TEST(Riemannian, GradientsAreDifferencesOfTheLoss) {
         dense.set(name, x.effective());
         matrices.emplace(name, std::move(x));
     }
-    for (const char* kind : {"q_proj", "up_proj", "down_proj"}) {  // of both splits; 24 x 24, 37 x 24, 24 x 37
+    for (const char* kind :
+         {"q_proj", "up_proj", "down_proj"}) {  // of both splits; 24 x 24, 37 x 24, 24 x 37
         const auto found = std::find_if(matrices.begin(), matrices.end(), [&](const auto& matrix) {
             return matrix.first.find(kind) != std::string::npos;
         });
@@ -175,7 +177,8 @@ TEST(Riemannian, TheMoveOfTheProductDoesNotDependOnHowItIsShared) {
                 for (std::size_t i = 0; i < b.size(); i += 5)
                     for (std::size_t j = 0; j < a.size(); j += 5) {
                         double sum = 0;
-                        for (std::size_t k = 0; k < 5; ++k) sum += d_b[i + k] * a[j + k] + b[i + k] * d_a[j + k];
+                        for (std::size_t k = 0; k < 5; ++k)
+                            sum += d_b[i + k] * a[j + k] + b[i + k] * d_a[j + k];
                         move.push_back(sum);
                     }
             }
@@ -213,7 +216,8 @@ TEST(Riemannian, LargeDampingLeavesPlainGradients) {
     const auto expected = gradients_of(plain, false);
     for (const auto& [name, gradient] : first)
         for (std::size_t i = 0; i < gradient.size(); ++i)
-            EXPECT_NEAR(1e8 * gradient[i], expected.at(name)[i], 1e-7 * largest_of(expected.at(name))) << name;
+            EXPECT_NEAR(1e8 * gradient[i], expected.at(name)[i], 1e-7 * largest_of(expected.at(name)))
+                << name;
 }
 
 /// One column of A is not 0 and very large: 2^40 + damping - 2^40 leaves nothing for the second pivot.
@@ -232,8 +236,9 @@ TEST(Riemannian, TooSmallADampingIsAnError) {
             run.step();
             ADD_FAILURE() << "no error";
         } catch (const AgreedError& error) {
-            EXPECT_NE(std::string(error.what()).find("A A' of model.layers.0.mlp.up_proj plus method.damping"),
-                      std::string::npos)
+            EXPECT_NE(
+                std::string(error.what()).find("A A' of model.layers.0.mlp.up_proj plus method.damping"),
+                std::string::npos)
                 << error.what();
         }
     });

@@ -1,6 +1,6 @@
-// Riemannian preconditioned LoRA on one process in plain double arrays, from arXiv 2402.02347: W_eff = W + s B A,
-// and AdamW of (B' B + d I)^-1 dA and dB (A A' + d I)^-1, both with the factors before the update. The gradients
-// of the effective weights are arguments.
+// Riemannian preconditioned LoRA on one process in plain double arrays, from arXiv 2402.02347: W_eff = W + s
+// B A, and AdamW of (B' B + d I)^-1 dA and dB (A A' + d I)^-1, both with the factors before the update. The
+// gradients of the effective weights are arguments.
 #pragma once
 
 #include <algorithm>
@@ -9,8 +9,8 @@
 
 namespace switchyard::reference {
 
-/// The solution x of x (f' f + damping I) = each row of g, for f (rows, r) and g (any, r), by elimination with
-/// pivots.
+/// The solution x of x (f' f + damping I) = each row of g, for f (rows, r) and g (any, r), by elimination
+/// with pivots.
 inline Array divided_by_gram(const Trained& f, double damping, const Array& g) {
     const int r = f.cols, count = static_cast<int>(g.size()) / r;
     std::vector<Array> table(r, Array(r + count));  // the symmetric matrix, then a column for each row of g
@@ -43,8 +43,8 @@ struct RiemannianMatrix {
     int m, n, r;
     double scale, damping = 0;
     bool subtracts = false;  // s B A of the start from W, so that the map stays what W was
-    Array w;                // (m, n)
-    Trained a, b;           // A' (n, r), B (m, r)
+    Array w;                 // (m, n)
+    Trained a, b;            // A' (n, r), B (m, r)
     Array d_a, d_b;
 
     RiemannianMatrix(int m, int n, int r, double alpha)

@@ -1,6 +1,6 @@
-// Ten steps of a tiny model with PEFT's LoRA, DoRA and Riemannian preconditioner in f64 (tests/golden/peft_f64.h5, made by
-// tools/make_golden_peft.py from the weights and tokens of llama_f64.h5): loss and gradient norm of every
-// step, and what is trained beside the weights after the last one.
+// Ten steps of a tiny model with PEFT's LoRA, DoRA and Riemannian preconditioner in f64
+// (tests/golden/peft_f64.h5, made by tools/make_golden_peft.py from the weights and tokens of llama_f64.h5):
+// loss and gradient norm of every step, and what is trained beside the weights after the last one.
 // BACK ENDS: all
 #include <gtest/gtest.h>
 
@@ -46,8 +46,9 @@ TEST_P(GoldenPeft, TenStepsEqualPeft) {
     for (Parameter* p : s.model.parameters()) {
         const std::string& name = p->shard.name;
         if (name.ends_with(".lora_A"))
-            testing::set_valid_part(p->shard, p->value,
-                                    as_kept(*p, adapters.read<double>("/lora_A/" + name.substr(0, name.size() - 7))));
+            testing::set_valid_part(
+                p->shard, p->value,
+                as_kept(*p, adapters.read<double>("/lora_A/" + name.substr(0, name.size() - 7))));
     }
     testing::expect_golden_steps(run, model, adapters, "/" + method, [](int) {});
     for (Parameter* p : s.model.parameters())

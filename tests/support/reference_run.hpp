@@ -1,8 +1,8 @@
 // A run of a method on one process, with matrices of tests/reference (Matrix) beside dense embedding, head
 // and norms, whose gradients come from the dense model at the effective weights. Compared with the
-// whole state of
-// a run on any layout. Matrix: w; effective(); set_gradients(G of the effective weight); parts();
-// before_update(), if it has one; after_update(lr); derived(). Or, without parts that AdamW trains: gradient, moment, move(clip, lr, decay).
+// whole state of a run on any layout. Matrix: w; effective(); set_gradients(G of the effective weight);
+// parts(); before_update(), if it has one; after_update(lr); derived(). Or, without parts that AdamW trains:
+// gradient, moment, move(clip, lr, decay).
 #pragma once
 
 #include <gtest/gtest.h>

@@ -1,5 +1,6 @@
 // A thread factors a matrix, or solves a few rows at a time, which lie in its scratch element by element so
-// that the innermost loop runs over rows. Both triangles are there, so every access is along a row of U or U'.
+// that the innermost loop runs over rows. Both triangles are there, so every access is along a row of U or
+// U'.
 #include "kernels/cholesky.hpp"
 
 #include <cmath>

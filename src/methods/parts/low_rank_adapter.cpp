@@ -88,8 +88,7 @@ LowRankAdapter::LowRankAdapter(const ModelContext& context, const Linear& linear
       measuring_(context.arena.measuring()) {
     if (layout == FactorLayout::slots)
         products_ = std::make_unique<LowRankProducts>(
-            context, f.a, f.d_a,
-            std::vector<LowRankProducts::Output>{{f.b, f.d_b, weight_gradient_, scale}});
+            context, f.a, f.d_a, std::vector<LowRankProducts::Output>{{f.b, f.d_b, weight_gradient_, scale}});
     else
         products_ = std::make_unique<LongRowProducts>(
             context, LongRowProducts::Pair{f.a, f.d_a, f.b, f.d_b, weight_gradient_, scale});

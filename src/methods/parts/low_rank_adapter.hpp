@@ -1,5 +1,5 @@
-// LowRankAdapter: y = x (W + s B A)' with W frozen (Hu et al. 2021). Its Strategy says in which order products
-// are formed.
+// LowRankAdapter: y = x (W + s B A)' with W frozen (Hu et al. 2021). Its Strategy says in which order
+// products are formed.
 #pragma once
 
 #include <functional>
@@ -20,8 +20,7 @@ class LowRankAdapter : public Adapter {
     LowRankAdapter(const ModelContext&, const Linear&, std::int64_t low_rank, double scale,
                    FactorLayout = FactorLayout::slots);
     /// A pair in slots whose A and its gradient (r, in padded) are rows of tensors of a group.
-    LowRankAdapter(const ModelContext&, const Linear&, Tensor a, Tensor d_a, double scale,
-                   Strategy);
+    LowRankAdapter(const ModelContext&, const Linear&, Tensor a, Tensor d_a, double scale, Strategy);
 
     void forward(const Linear&, Tensor x, Tensor y) override;
     void backward(const Linear&, Tensor x, Tensor d_y, Tensor d_x, Write) override;
@@ -36,8 +35,8 @@ class LowRankAdapter : public Adapter {
     double scale() const { return scale_; }
     std::int64_t low_rank() const { return low_rank_; }
     FactorLayout layout() const { return layout_; }
-    /// The factor <- values that `fill` puts into a tensor whose rows are slots, (r, width): the factor itself
-    /// or shared memory.
+    /// The factor <- values that `fill` puts into a tensor whose rows are slots, (r, width): the factor
+    /// itself or shared memory.
     void fill_slots(Parameter& factor, const std::function<void(Tensor slots)>& fill);
 
     /// Sum over the micro-batches of a step of dY' x, (out padded, in padded) in accumulate type; empty but

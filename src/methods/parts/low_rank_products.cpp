@@ -49,8 +49,7 @@ void LowRankProducts::backward(std::span<const Linear> linears, Tensor x, std::s
         const bool accumulate = write == Write::accumulate || i > 0;
         matmul({.a = d_y[i], .b = linears[i].weight(), .c = d_x, .accumulate = accumulate});
         if (!output.d_w.empty())
-            return matmul(
-                {.a = d_y[i], .b = x, .c = output.d_w, .op_a = Op::transpose, .accumulate = true});
+            return matmul({.a = d_y[i], .b = x, .c = output.d_w, .op_a = Op::transpose, .accumulate = true});
         matmul({.a = output.b, .b = d_y[i], .c = z, .op_b = Op::transpose, .alpha = output.scale});
     });
     if (!outputs_.front().d_w.empty()) return;
@@ -71,12 +70,8 @@ void LongRowProducts::forward(std::span<const Linear> linears, Tensor x, std::sp
     matmul({.a = x, .b = linear.weight(), .c = y[0], .op_b = Op::transpose});
     if (linear.adapter()->merged()) return;
     matmul({.a = x, .b = pair_.a, .c = z_});
-    matmul({.a = z_,
-            .b = pair_.b,
-            .c = y[0],
-            .op_b = Op::transpose,
-            .alpha = pair_.scale,
-            .accumulate = true});
+    matmul(
+        {.a = z_, .b = pair_.b, .c = y[0], .op_b = Op::transpose, .alpha = pair_.scale, .accumulate = true});
 }
 
 void LongRowProducts::backward(std::span<const Linear> linears, Tensor x, std::span<const Tensor> d_y,
@@ -91,12 +86,8 @@ void LongRowProducts::backward(std::span<const Linear> linears, Tensor x, std::s
         matmul({.a = z_, .b = pair_.a, .c = d_x, .op_b = Op::transpose, .accumulate = true});
     matmul({.a = x, .b = z_, .c = pair_.d_a, .op_a = Op::transpose, .accumulate = true});
     matmul({.a = x, .b = pair_.a, .c = z_});
-    matmul({.a = d,
-            .b = z_,
-            .c = pair_.d_b,
-            .op_a = Op::transpose,
-            .alpha = pair_.scale,
-            .accumulate = true});
+    matmul(
+        {.a = d, .b = z_, .c = pair_.d_b, .op_a = Op::transpose, .alpha = pair_.scale, .accumulate = true});
 }
 
 }  // namespace switchyard
