@@ -57,6 +57,17 @@ TINY = {
 SWITCHING = {"method.name": "switchlora", "method.rank": 6, "method.switch_interval": 6, "method.freeze_steps": 3}
 METHODS = {"full": {"method.name": "full"}, "lora": {"method.name": "lora", "method.rank": 6}, "switchlora": SWITCHING,
            "galore": {"method.name": "galore", "method.rank": 6, "method.update_interval": 4, "optim.eps": 1e-4}}  # fmt: skip
+# Where METHODS is too few: something happens every fourth step where something happens at all.
+EVERY_METHOD = {
+    **METHODS,
+    "relora": {"method.name": "relora", "method.rank": 6, "method.merge_interval": 4, "method.restart_warmup": 1},
+    "dora": {"method.name": "dora", "method.rank": 6},
+    "sora": {"method.name": "sora", "method.rank": 6, "method.threshold": 9},
+    "muon": {"method.name": "muon"},
+    "apollo": {"method.name": "apollo", "method.rank": 6, "method.update_interval": 4, "optim.eps": 1e-4},
+    "riemannian": {"method.name": "riemannian", "method.rank": 6},
+    "flatlora": {"method.name": "flatlora", "method.rank": 6, "method.noise": 0.5},
+}  # fmt: skip
 
 
 def arguments(settings):
