@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """An interrupted and resumed run equals the uninterrupted one, bit for bit: numbers of every step and the last checkpoint.
 
---ranks=1: each method in f32 and bf16, interrupted by SIGUSR1, by kill -9 and by run.stop_step. --ranks=2: by SIGUSR1, on
+--ranks=1: each method in f32 or bf16, interrupted by SIGUSR1, by kill -9 and by run.stop_step. --ranks=2: by SIGUSR1, on
 dp 2 and on tp 2, and the change from one to the other. The step at which the signal arrives is left to chance; the
 reference run ends at the same step.
 """
