@@ -6,13 +6,10 @@ are drawn by Philox, B is zero. Embedding, head and norms are trained too, as Sw
 
   .venv-torch/bin/python tools/make_golden_peft.py       (tools/torch_venv.sh --with-transformers, and peft)
 """
-import argparse
-import pathlib
 import sys
 
-import h5py
+import golden_method as golden
 import make_golden as base
-import numpy as np
 import peft
 import torch
 from peft.optimizers import create_riemannian_optimizer
@@ -76,52 +73,25 @@ def train(method):
         optimizer = create_riemannian_optimizer(model, torch.optim.AdamW, reg=DAMPING, **rates)
     else:
         optimizer = torch.optim.AdamW([dict(params=decayed), dict(params=plain, weight_decay=0.0)], **rates)
-    tokens, targets = (torch.from_numpy(a).long() for a in base.batches())
-    record = dict(loss=[], grad_norm=[])
-    for step in range(base.STEPS):
-        logits = model(input_ids=tokens[step]).logits
-        loss = torch.nn.functional.cross_entropy(logits.reshape(-1, base.MODEL["vocab_size"]), targets[step].reshape(-1),
+
+    def loss_of(tokens, targets):
+        logits = model(input_ids=tokens).logits
+        return torch.nn.functional.cross_entropy(logits.reshape(-1, base.MODEL["vocab_size"]), targets.reshape(-1),
                                                  ignore_index=-1)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = np.sqrt(sum(p.grad.square().sum().item() for p in trained.values()))
-        for p in trained.values():
-            p.grad.mul_(min(1.0, OPTIM["clip_norm"] / norm))
-        optimizer.step()
-        record["loss"].append(loss.item())
-        record["grad_norm"].append(norm)
-    record["final"] = {name: p.detach().numpy() for name, p in trained.items()}
+
+    record = golden.record_steps(loss_of, trained.values(), [optimizer], OPTIM["clip_norm"])
+    record["final"] = {name: p.detach().numpy() for name, p in trained.items() if "lora" in name}
     return record
 
 
-def main():
-    default = pathlib.Path(__file__).resolve().parent.parent / "tests/golden/peft_f64.h5"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=pathlib.Path, default=default)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    records = {method: train(method) for method in ("lora", "dora", "riemannian")}
-    with h5py.File(arguments.output, "w", libver=("v110", "v110")) as file:
-        file.attrs.update(OPTIM)
-        file.attrs.update(low_rank=LOW_RANK, alpha=ALPHA, steps=base.STEPS)
-        import transformers
-        versions = f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}"
-        for key, text in (("versions", versions), ("layout", FILE_LAYOUT), ("command", "python tools/make_golden_peft.py")):
-            file.attrs[key] = np.bytes_(text)
-        file.attrs["damping"] = DAMPING
-        for linear, value in initial_a().items():
-            base.put(file, f"lora_A/{linear}", value)
-        for method, record in records.items():
-            base.put(file, f"{method}/loss", np.array(record["loss"]))
-            base.put(file, f"{method}/grad_norm", np.array(record["grad_norm"]))
-            for name, value in record["final"].items():
-                if "lora" in name:
-                    base.put(file, f"{method}/final/{name}", value)
-            print(method, "loss", *(f"{x:.4f}" for x in record["loss"]), " norm", *(f"{x:.3f}" for x in record["grad_norm"]))
-    size = arguments.output.stat().st_size
-    print(f"{arguments.output}: {size} bytes")
-    return 0 if size < 200_000 else 1
+def fill(file):
+    for linear, value in initial_a().items():
+        base.put(file, f"lora_A/{linear}", value)
+    for method in ("lora", "dora", "riemannian"):
+        golden.put_record(file, method, train(method))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import transformers
+    sys.exit(golden.write_golden("peft", __doc__, dict(OPTIM, low_rank=LOW_RANK, alpha=ALPHA, damping=DAMPING),
+                                 f", transformers {transformers.__version__}, peft {peft.__version__}", FILE_LAYOUT, fill))

@@ -14,6 +14,7 @@ struct MethodReport {
     std::int64_t moments_reset = 0;     // vectors, over all ranks
     double residual = 0;                // max |W_eff before - after| / max |W_eff| of the sampled matrix
     std::string residual_of;            // name of that matrix; empty: nothing was changed
+    std::vector<std::string> kept;      // matrices that could not be changed in their turn, wholly or in part
     /// Terms of the objective besides the task's loss (a penalty, a distillation term): name and value as
     /// minimised in this step. The same on all ranks.
     std::vector<std::pair<std::string, double>> objective;

@@ -58,6 +58,7 @@ ordered_json step_record(const StepFigures& x, const RunScale& scale) {
         record["residual"] = x.result.method.residual;
         record["residual_of"] = x.result.method.residual_of;
     }
+    if (!x.result.method.kept.empty()) record["kept"] = x.result.method.kept;
     return record;
 }
 

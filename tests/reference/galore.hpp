@@ -1,8 +1,9 @@
 // GaLore on one process in plain double arrays: algorithm 2 of arXiv 2403.03507 with decoupled decay, whose
-// bases follow the gradient by subspace iteration or are drawn. It knows nothing of ranks or of the program;
-// the gradients of the weights and of the dense parameters are arguments.
+// bases follow the gradient by subspace iteration, are its singular vectors, or are drawn. It knows nothing of
+// ranks or of the program; the gradients of the weights and of the dense parameters are arguments.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -29,6 +30,47 @@ inline Array gram_schmidt(Array a, int rows, int r) {
             for (int i = 0; i < rows; ++i) a[i * r + j] /= std::sqrt(square);
         }
     return a;
+}
+
+/// Eigenvectors of the r largest eigenvalues of a symmetric matrix (n, n), as columns (n, r), by Jacobi's
+/// rotations; each has its largest element positive.
+inline Array leading_eigenvectors(Array a, int n, int r) {
+    Array vectors(n * n, 0.0);
+    for (int i = 0; i < n; ++i) vectors[i * n + i] = 1;
+    double beside = 1, whole = 1;
+    for (int sweep = 0; sweep < 60 && beside > 1e-40 * whole; ++sweep) {
+        for (int p = 0; p < n; ++p)
+            for (int q = p + 1; q < n; ++q) {
+                if (a[p * n + q] == 0) continue;
+                const double tangent = [&] {
+                    const double x = (a[q * n + q] - a[p * n + p]) / (2 * a[p * n + q]);
+                    return (x < 0 ? -1 : 1) / (std::fabs(x) + std::hypot(1, x));
+                }();
+                const double c = 1 / std::hypot(1, tangent), s = c * tangent;
+                const auto turn = [&](double& x, double& y) {
+                    const double old = x;
+                    x = c * old - s * y;
+                    y = s * old + c * y;
+                };
+                for (int i = 0; i < n; ++i) turn(a[i * n + p], a[i * n + q]);
+                for (int i = 0; i < n; ++i) turn(a[p * n + i], a[q * n + i]);
+                for (int i = 0; i < n; ++i) turn(vectors[i * n + p], vectors[i * n + q]);
+            }
+        beside = whole = 0;
+        for (int i = 0; i < n; ++i)
+            for (int j = 0; j < n; ++j) (i == j ? whole : beside) += a[i * n + j] * a[i * n + j];
+    }
+    std::vector<int> order(n);
+    for (int i = 0; i < n; ++i) order[i] = i;
+    std::sort(order.begin(), order.end(), [&](int i, int j) { return a[i * n + i] > a[j * n + j]; });
+    Array result(n * r);
+    for (int k = 0; k < r; ++k) {
+        double largest = 0;
+        for (int i = 0; i < n; ++i)
+            if (std::fabs(vectors[i * n + order[k]]) > std::fabs(largest)) largest = vectors[i * n + order[k]];
+        for (int i = 0; i < n; ++i) result[i * r + k] = vectors[i * n + order[k]] * (largest < 0 ? -1 : 1);
+    }
+    return result;
 }
 
 /// W (m, n), of which the input (n) or the output (m) is projected by the columns of Q.
@@ -63,6 +105,15 @@ struct ProjectedMatrix {
                 for (int j = 0; j < r; ++j) result[p * r + j] += g[at(i, p)] * range[i * r + j];
         return result;
     }
+    /// The leading singular vectors of G on the projected side: (projected, r).
+    Array singular_vectors(const Array& g) const {
+        const int p = projected();
+        Array gram(p * p, 0.0);
+        for (int k = 0; k < kept(); ++k)
+            for (int i = 0; i < p; ++i)
+                for (int j = 0; j < p; ++j) gram[i * p + j] += g[at(k, i)] * g[at(k, j)];
+        return leading_eigenvectors(std::move(gram), p, r);
+    }
     void update(const Array& projected_gradient, double clip, double alpha, AdamWRates rates) {
         const double lr = rates.lr, decay = rates.weight_decay;
         rates.lr = -1, rates.weight_decay = 0;  // the value becomes the direction
@@ -92,7 +143,9 @@ struct GaloreRun {
     AdamWRates rates{};  // lr: the peak, of projected matrices
     double alpha = 0, dense_lr = 0, clip_norm = 0, grad_norm = 0;
     int interval = 1;
-    bool follows = true;
+    bool follows = true, singular = false;  // how bases change; neither: they are drawn
+    bool together = false;                  // singular: all in one step, or in turns, in this order
+    std::vector<std::string> order;
     /// Columns of a drawn basis (projected, r), number k of a matrix.
     std::function<Array(const std::string&, const ProjectedMatrix&, int k)> draw;
 
@@ -100,6 +153,12 @@ struct GaloreRun {
         for (auto& [name, x] : matrices) x.q = gram_schmidt(draw(name, x, 0), x.projected(), x.r);
     }
     void step(int t, const std::map<std::string, Array>& gradients, double lr_factor) {
+        if (singular)
+            for (std::size_t j = 0; j < order.size(); ++j) {
+                const int turn = together ? 0 : static_cast<int>(j) * interval / static_cast<int>(order.size());
+                ProjectedMatrix& x = matrices.at(order[j]);
+                if (t % interval == turn) x.q = x.singular_vectors(gradients.at(order[j]));
+            }
         std::map<std::string, Array> projected;
         double sum = 0;
         for (auto& [name, x] : matrices) {
@@ -122,6 +181,7 @@ struct GaloreRun {
         now.lr = rates.lr * lr_factor;
         for (auto& [name, x] : matrices) {
             x.update(projected[name], clip, alpha, now);
+            if (singular) continue;
             if (!follows) {
                 if ((t + 1) % interval == 0)
                     x.q = gram_schmidt(draw(name, x, (t + 1) / interval), x.projected(), x.r);

@@ -67,6 +67,7 @@ void expect_golden_steps(TinyRun& run, const GoldenFile& model, const GoldenFile
                                                  [](std::int32_t t) { return t >= 0; });
         const double scale = 1.0 / static_cast<double>(valid_targets);
         s.optimizer.zero_gradients();
+        s.method->begin_step(s.step);
         s.model.forward(scale);
         double loss = 0;
         kernels::download(s.model.loss(), &loss);
@@ -81,6 +82,8 @@ void expect_golden_steps(TinyRun& run, const GoldenFile& model, const GoldenFile
         s.method->before_update(s.optimizer, step);
         s.method->update(s.optimizer, 1.0);
         s.optimizer.gather_values();
+        MethodReport report = s.method->after_gather(s.optimizer, s.step);
+        s.method->end_step(s.optimizer.scalars().read(), report);
         ++s.step;
         s.weights_changed();
     }

@@ -62,8 +62,12 @@ void ProjectedAdapter::forward(const Linear& linear, Tensor x, Tensor y) {
 
 void ProjectedAdapter::backward(const Linear& linear, Tensor x, Tensor d_y, Tensor d_x, Write write) {
     const Tensor kept = of_inputs() ? d_y : x, projected = of_inputs() ? x : d_y;
-    matmul({.a = projected, .b = basis_, .c = z_});
-    matmul({.a = kept, .b = z_, .c = direction_.gradient, .op_a = Op::transpose, .accumulate = true});
+    if (whole_.empty()) {
+        matmul({.a = projected, .b = basis_, .c = z_});
+        matmul({.a = kept, .b = z_, .c = direction_.gradient, .op_a = Op::transpose, .accumulate = true});
+    } else {
+        matmul({.a = kept, .b = projected, .c = whole_, .op_a = Op::transpose, .accumulate = true});
+    }
     if (following_) {
         matmul({.a = kept, .b = direction_.value, .c = z_});
         matmul({.a = projected, .b = z_, .c = image_, .op_a = Op::transpose, .accumulate = true});
@@ -73,10 +77,10 @@ void ProjectedAdapter::backward(const Linear& linear, Tensor x, Tensor d_y, Tens
 
 Cost ProjectedAdapter::cost(const Linear& linear) const {
     const double r = static_cast<double>(basis_.dim(1)), m = static_cast<double>(linear.out().size),
-                 n = static_cast<double>(linear.in().size), projection = 2 * r * (m + n);
-    return {.forward = 2 * m * n,
-            .backward = 2 * m * n + (1 + followed_) * projection,
-            .step = copies_ * 2 * m * n * r};
+                 n = static_cast<double>(linear.in().size), projection = 2 * r * (m + n), product = 2 * m * n;
+    return {.forward = product,
+            .backward = product + (1 + followed_ - wholes_) * projection + wholes_ * product,
+            .step = product * (copies_ * r + wholes_ * (r + static_cast<double>(projected_.size)))};
 }
 
 void ProjectedAdapter::absorb(const Linear& linear, double scale, double base) const {

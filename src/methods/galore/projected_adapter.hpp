@@ -28,13 +28,22 @@ class ProjectedAdapter : public Adapter {
     /// (projected local, r) in accumulate type, or empty.
     Tensor image() const { return image_; }
     const Extent& projected() const { return projected_; }
+    /// True if tp cuts the projected dimension.
+    bool cut() const { return direction_.tp_gradient == TpGradient::partial; }
+    /// The shape of G, or of G', whose rows are not projected: (kept local, projected local).
+    Shape whole_shape() const { return {kept_.padded, projected_.padded}; }
     /// How the gradients of the tp ranks combine in tensors of the projected dimension.
     TpGradient tp_of_projected() const;
 
     /// While true, backward() also adds G' U (or G U) to image(), where U is the value of direction().
     void follow_range(bool on) { following_ = on; }
-    /// Number of following steps in each step on average, for the cost.
+    /// While not empty, (kept local, projected local) in accumulate type: backward() adds G (or G') to it, and
+    /// nothing to the direction's gradient.
+    void accumulate_whole(Tensor gradient) { whole_ = gradient; }
+    /// Number of steps that follow a range, or that take a basis from a whole gradient, in each step on
+    /// average, for the cost.
     void set_followed(double steps) { followed_ = steps; }
+    void set_whole(double steps) { wholes_ = steps; }
 
     /// W = base W + scale N Q' (or scale Q N') on this rank's rows of the stored base.
     void absorb(const Linear&, double scale, double base) const;
@@ -45,9 +54,10 @@ class ProjectedAdapter : public Adapter {
     Projected side_;
     Extent kept_, projected_;
     bool following_ = false;
-    double followed_ = 0, copies_ = 1;  // copies_: ranks that update the same rows of the base
+    double followed_ = 0, wholes_ = 0;
+    double copies_ = 1;  // ranks that update the same rows of the base
     Parameter direction_;
-    Tensor basis_, image_;
+    Tensor basis_, image_, whole_;
     Tensor z_;        // (N, r), shared
     Tensor scratch_;  // bytes, shared: factors slot by slot in accumulate type, then the kernel's own
 };

@@ -10,30 +10,29 @@
 #include "kernels/reductions.hpp"
 #include "kernels/transfer.hpp"
 #include "methods/galore/cholesky.hpp"
-#include "model/extent.hpp"
 
 namespace switchyard {
 namespace {
 
 constexpr std::int64_t buffer_elements = std::int64_t{1} << 20;
 
-/// The rows of a block distribution that this rank owns.
-RowSlice own_block(const Comm& group, std::int64_t rows) {
+}  // namespace
+
+RowSlice TallMatrices::owned_by(int rank, const Comm& group, std::int64_t rows) {
     const std::int64_t block = (rows + group.size() - 1) / group.size(),
-                       begin = std::min(rows, group.rank() * block);
+                       begin = std::min(rows, rank * block);
     return {.begin = begin, .kept = block, .local = std::min(block, rows - begin)};
 }
 
-}  // namespace
-
 void TallMatrices::expect(const Comm& group, std::int64_t rows) {
-    most_rows_ = std::max(most_rows_, own_block(group, rows).kept);
+    most_rows_ = std::max(most_rows_, owned_by(group.rank(), group, rows).kept);
     if (std::find(groups_.begin(), groups_.end(), &group) == groups_.end()) groups_.push_back(&group);
 }
 
 void TallMatrices::allocate(const ModelContext& context, std::int64_t count, std::int64_t low_rank) {
     topology_ = &context.topology;
     traffic_ = &context.traffic;
+    count_ = count;
     low_rank_ = low_rank;
     const auto take = [&](DType dtype, Shape shape) {
         return context.arena.take(MemoryClass::workspace, dtype, shape);
@@ -57,7 +56,7 @@ void TallMatrices::allocate(const ModelContext& context, std::int64_t count, std
 }
 
 std::int64_t TallMatrices::capacity(const Comm& group) const {
-    return std::max(low_rank_, buffer_elements / group.size());
+    return std::max({low_rank_, most_columns_, buffer_elements / group.size()});
 }
 
 std::vector<TallMatrices::Sent> TallMatrices::by_group(std::span<const TallMatrix> matrices) const {
@@ -71,7 +70,7 @@ std::vector<TallMatrices::Sent> TallMatrices::by_group(std::span<const TallMatri
             if (x.group != group) continue;
             sent.owners.push_back(block_owners(*group, x.values.dim(0)).owner);
             sent.tensors.push_back(x.values);
-            sent.items.push_back({low_rank_, &sent.owners.back()});
+            sent.items.push_back({x.values.dim(1), &sent.owners.back()});
         }
         if (sent.tensors.empty()) all.pop_back();
     }
@@ -95,8 +94,8 @@ void TallMatrices::gather(std::span<const TallMatrix> matrices) const {
             .gather(*sent.group, sent.tensors, send_, *traffic_, TrafficGroup::other);
 }
 
-Tensor TallMatrices::owned(const TallMatrix& x) const {
-    const RowSlice own = own_block(*x.group, x.values.dim(0));
+Tensor TallMatrices::owned(const TallMatrix& x) {
+    const RowSlice own = owned_by(x.group->rank(), *x.group, x.values.dim(0));
     return own.local == 0 ? Tensor{} : x.values.rows(own.begin, own.local);
 }
 
@@ -170,7 +169,7 @@ void TallMatrices::measure(const TallMatrix& q, Tensor result) {
     kernels::max_abs(gram, result);
 }
 
-double TallMatrices::sent_bytes(std::span<const TallMatrix> matrices) const {
+double TallMatrices::gather_bytes(std::span<const TallMatrix> matrices) const {
     double bytes = 0;
     for (const Sent& sent : by_group(matrices))
         bytes += bucket_bytes(sent.items, sent.group->size(), capacity(*sent.group),
@@ -179,7 +178,7 @@ double TallMatrices::sent_bytes(std::span<const TallMatrix> matrices) const {
 }
 
 double TallMatrices::sum_bytes(std::span<const TallMatrix> matrices) const {
-    return sent_bytes(matrices);
+    return gather_bytes(matrices);  // as many each way
 }
 
 double TallMatrices::gram_bytes(std::int64_t count) const {
@@ -193,7 +192,7 @@ double TallMatrices::gram_bytes(std::int64_t count) const {
 }
 
 double TallMatrices::orthonormalise_bytes(std::span<const TallMatrix> to) const {
-    return gram_bytes(static_cast<std::int64_t>(to.size())) + sent_bytes(to);
+    return gram_bytes(static_cast<std::int64_t>(to.size())) + gather_bytes(to);
 }
 
 double TallMatrices::measure_bytes() const {

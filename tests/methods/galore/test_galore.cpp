@@ -42,6 +42,8 @@ struct Reference {
         run.alpha = option_real(c.method, "alpha");
         run.interval = static_cast<int>(option_integer(c.method, "update_interval"));
         run.follows = option_text(c.method, "basis") == "subspace";
+        run.singular = option_text(c.method, "basis") == "svd";
+        run.together = option_boolean(c.method, "refresh_together");
         run.draw = [this](const std::string& name, const reference::ProjectedMatrix& x, int k) {
             Array columns(x.projected() * x.r);
             const std::uint64_t stream = key(name + " basis " + std::to_string(k));
@@ -62,6 +64,7 @@ struct Reference {
                 rows, cols, static_cast<int>(option_integer(c.method, "rank")),
                 reference::projects_inputs(option_text(c.method, "projection"), name, rows, cols));
             for (int i = 0; i < rows * cols; ++i) x.w[i] = value(i);
+            run.order.push_back(name);
             run.matrices.emplace(name, std::move(x));
         }
         run.start();
@@ -95,8 +98,9 @@ struct Reference {
             if (!x.range.empty()) all["/method/" + linear + "/range"] = x.range;
             range = range || !x.range.empty();
         }
-        changed = changed || (run.follows ? steps >= 2 && (steps - 2) % run.interval == 0
-                                          : steps % run.interval == 0);
+        changed = changed || (run.follows    ? steps >= 2 && (steps - 2) % run.interval == 0
+                              : run.singular ? false  // measured in their own step
+                                             : steps % run.interval == 0);
         const auto count = static_cast<double>(run.matrices.size());
         Array& table = all["/method/refresh"] = {changed ? count : 0.0, range ? 1.0 : 0.0};
         table.resize(table.size() + run.matrices.size(), range ? 1.0 : 0.0);
@@ -204,11 +208,23 @@ TEST(GaloreTest, RandomBasesAndShardedWeightsEqualOneProcess) {
                      100);
 }
 
+/// The singular vectors of the paper, matrix after matrix (seven in the seven steps of an interval, then two
+/// at a time), and all at once.
+TEST(GaloreTest, SingularVectorsEqualOneProcess) {
+    expect_reference({"--method.basis=svd"}, 100);
+    expect_reference({"--method.basis=svd", "--method.update_interval=4", "--parallel.shard_frozen=true"}, 20);
+    expect_reference({"--method.basis=svd", "--method.refresh_together=true", "--optim.dense_lr=0.004"}, 20);
+}
+
 /// Here some gradients are partial over tp and their bases are cut. Square matrices, and k and v with fewer
 /// rows than columns.
 TEST(GaloreTest, PublishedProjectionsEqualOneProcess) {
     expect_reference({"--method.projection=std", "--method.update_interval=2"}, 20);
     expect_reference({"--method.projection=paper", "--parallel.shard_frozen=true"}, 20);
+    for (const char* projection : {"std", "paper"})
+        expect_reference({std::string("--method.projection=") + projection, "--method.basis=svd",
+                          "--method.refresh_together=true", "--method.update_interval=5"},
+                         20);
 }
 
 }  // namespace
