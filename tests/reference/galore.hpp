@@ -37,11 +37,11 @@ inline Array gram_schmidt(Array a, int rows, int r) {
 inline Array leading_eigenvectors(Array a, int n, int r) {
     Array vectors(n * n, 0.0);
     for (int i = 0; i < n; ++i) vectors[i * n + i] = 1;
-    double beside = 1, whole = 1;
-    for (int sweep = 0; sweep < 60 && beside > 1e-40 * whole; ++sweep) {
+    double beside = 1, whole = 0;
+    for (int sweep = 0; sweep < 60 && beside > 1e-36 * whole; ++sweep) {
         for (int p = 0; p < n; ++p)
             for (int q = p + 1; q < n; ++q) {
-                if (a[p * n + q] == 0) continue;
+                if (std::fabs(a[p * n + q]) < 1e-20 * std::sqrt(whole)) continue;
                 const double tangent = [&] {
                     const double x = (a[q * n + q] - a[p * n + p]) / (2 * a[p * n + q]);
                     return (x < 0 ? -1 : 1) / (std::fabs(x) + std::hypot(1, x));
