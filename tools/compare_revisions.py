@@ -41,7 +41,8 @@ SETTINGS = [
     "--data.global_batch=12", "--data.micro_batch=1", "--optim.lr=0.003", "--optim.dense_lr=0.001", "--optim.warmup_steps=4",
     "--optim.weight_decay=0.1", "--optim.clip_norm=0.5", "--run.steps=40", "--run.save_interval=20",
 ]  # fmt: skip
-COMPARED = ("loss", "grad_norm", "lr", "val_loss", "residual", "residual_of", "vectors_switched", "moments_reset")
+COMPARED = ("loss", "grad_norm", "lr", "val_loss", "residual", "residual_of", "vectors_switched", "moments_reset",
+            "kept")
 
 
 def steps_of(run):

@@ -184,7 +184,10 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
                 "--model.num_layers=3"};
             if (method == "galore") {
                 arguments.insert(arguments.end(), {"--method.update_interval=3", "--method.rank=5"});
-                arguments.push_back(std::string("--method.basis=") + (ring ? "subspace" : "random"));
+                arguments.push_back(std::string("--method.basis=") + (recompute ? "svd"
+                                                                      : ring    ? "subspace"
+                                                                                : "random"));
+                arguments.push_back(std::string("--method.refresh_together=") + text(ring));
                 arguments.push_back(std::string("--method.projection=") + (rotate ? "local" : "std"));
             }
             if (method == "apollo") {

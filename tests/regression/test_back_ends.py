@@ -19,6 +19,7 @@ METHODS = {
     "lora": ["--method.name=lora"],
     # Without eps an element whose gradient is rounding noise would move by the full rate.
     "galore": ["--method.name=galore", "--method.update_interval=6", "--optim.eps=1e-4"],
+    "galore_svd": ["--method.name=galore", "--method.update_interval=6", "--method.basis=svd", "--optim.eps=1e-4"],
     "muon": ["--method.name=muon"],
     "apollo": ["--method.name=apollo", "--method.update_interval=6", "--optim.eps=1e-4"],
     "riemannian": ["--method.name=riemannian", "--method.alpha=6", "--optim.eps=1e-4", "--optim.lr=0.004"],

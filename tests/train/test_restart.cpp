@@ -89,6 +89,10 @@ std::vector<Case> cases() {
                 {"--method.name=galore", "--method.update_interval=3", "--optim.eps=1e-4",
                  std::string("--method.basis=") + basis},
                 dtype, tolerance);
+    for (const auto& [dtype, tolerance] : {std::pair{"bf16", 2e-3}, {"f64", 1e-10}})  // two or three turns a step
+        add(fmt::format("galore_svd_{}", dtype),
+            {"--method.name=galore", "--method.update_interval=3", "--optim.eps=1e-4", "--method.basis=svd"},
+            dtype, tolerance);
     for (const auto& [dtype, tolerance] : {std::pair{"f32", 5e-6}, {"bf16", 5e-4}, {"f64", 1e-11}})
         add(fmt::format("muon_{}", dtype), {"--method.name=muon"}, dtype, tolerance);
     // The projections are drawn anew after step 9. Rank 12 is as wide as some stored weights on two tp ranks.

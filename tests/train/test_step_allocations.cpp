@@ -26,6 +26,7 @@ const std::vector<std::vector<std::string>> methods{
     {"--method.name=relora", "--method.rank=6", "--method.merge_interval=2", "--method.restart_warmup=1",
      "--method.reset=random"},
     {"--method.name=galore", "--method.rank=6", "--method.update_interval=2"},
+    {"--method.name=galore", "--method.rank=6", "--method.update_interval=2", "--method.basis=svd"},
     {"--method.name=muon"},
     {"--method.name=apollo", "--method.rank=6", "--method.update_interval=2"},
     {"--method.name=riemannian", "--method.rank=6"},

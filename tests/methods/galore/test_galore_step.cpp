@@ -11,6 +11,7 @@
 #include "support/grad_check.hpp"
 #include "support/hooked_method.hpp"
 #include "support/layouts.hpp"
+#include "support/serial_losses.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/whole_state.hpp"
 #include "support/tiny_run.hpp"
@@ -132,10 +133,46 @@ std::vector<Values> projected_state(TrainState& s) {
     return all;
 }
 
-/// Steps 0 and 5 take the range of the gradient, steps 1 and 6 the bases.
+/// With whole gradients the basis of a step is that of its own gradient: with as many columns as the projected
+/// dimension has, nothing of the gradient is lost, and the run is that with this basis from the start.
+TEST(GaloreStepTest, FullRankSingularVectorsRotateTheGradientOfTheirOwnStep) {
+    const std::vector<std::string> common{"--method.rank=24", "--method.update_interval=1000",
+                                          "--optim.eps=1e-4"};
+    const auto with = [&](std::vector<std::string> more) {
+        more.insert(more.end(), common.begin(), common.end());
+        return config_of(more);
+    };
+    const Config full = tiny_config({"--method.name=full", "--model.num_layers=1", "--data.seq_len=4"});
+    testing::for_each_layout(
+        with({"--method.basis=svd", "--method.refresh_together=true"}),
+        [&](const Config& here, const Topology& topology) {
+            TinyRun run(here, topology);
+            Config fixed = with({"--method.basis=random"}), dense = full;
+            fixed.parallel.tp = dense.parallel.tp = here.parallel.tp;
+            TinyRun expected(fixed, topology);
+            std::vector<StepResult> results;
+            results.push_back(run.step());
+            EXPECT_NEAR(results[0].grad_norm, TinyRun(dense, topology).step().grad_norm, 1e-12);
+            for (Linear* linear : run.state().model.linears())
+                for (Linear* other : expected.state().model.linears())
+                    if (other->name() == linear->name())
+                        kernels::copy(adapter_of(*linear).basis(), adapter_of(*other).basis());
+            for (int t = 1; t < 8; ++t) results.push_back(run.step());
+            for (int t = 0; t < 8; ++t) {
+                const StepResult b = expected.step();
+                EXPECT_NEAR(results[t].loss, b.loss, 1e-12 * b.loss) << "step " << t;
+                EXPECT_NEAR(results[t].grad_norm, b.grad_norm, 1e-11 * b.grad_norm) << "step " << t;
+            }
+        });
+}
+
+/// Subspace iteration takes the range of the gradient in steps 0 and 5, the bases in steps 1 and 6; of seven
+/// matrices in five steps, each step refreshes one or two.
 TEST(GaloreStepTest, AGradientThatIsNotFiniteReachesNoBasis) {
-    for (const int bad_step : {0, 1, 5, 6})
-        testing::for_each_layout(config_of({}), [&](const Config& here, const Topology& topology) {
+    for (const auto& [basis, bad_step] : {std::pair{"subspace", 0}, {"subspace", 1}, {"subspace", 5},
+                                          {"subspace", 6}, {"svd", 0}, {"svd", 5}})
+        testing::for_each_layout(config_of({std::string("--method.basis=") + basis}), [&](const Config& here,
+                                                                                          const Topology& topology) {
             TinyRun run(here, topology);
             TrainState& s = run.state();
             run.losses(bad_step);
@@ -149,25 +186,36 @@ TEST(GaloreStepTest, AGradientThatIsNotFiniteReachesNoBasis) {
 }
 
 TEST(GaloreStepTest, TheHostWaitsOnceMoreInAStepThatChangesBases) {
-    for (const char* basis : {"subspace", "random"})
+    for (const char* basis : {"subspace", "svd", "random"})
         testing::for_each_layout(
             config_of({std::string("--method.basis=") + basis}),
             [&](const Config& here, const Topology& topology) {
                 TinyRun run(here, topology);
-                const bool follows = basis == std::string("subspace");
+                const bool follows = basis == std::string("subspace"), whole = basis == std::string("svd");
                 count_calls(true);
                 for (int t = 0; t < 12; ++t) {
                     const MethodReport report = run.step().method;
                     const StepCalls calls = calls_of_last_step();
-                    const bool changes = follows ? t % 5 <= 1 : (t + 1) % 5 == 0;
+                    bool changes = follows ? t % 5 <= 1 : (t + 1) % 5 == 0;
+                    int turns = 0;  // matrices that take singular vectors, each solved by one rank
+                    if (whole) {
+                        changes = false;
+                        for (int j = 0; j < 7; ++j) {
+                            if (j * 5 / 7 != t % 5) continue;
+                            ++turns;
+                            changes = changes || j % topology.world.size() == topology.world.rank();
+                        }
+                    }
                     EXPECT_EQ(calls.total(Call::host_read), changes ? 2 : 1) << basis << ", step " << t;
+                    EXPECT_TRUE(report.kept.empty()) << basis << ", step " << t;
                     if (t > 6) {
                         EXPECT_EQ(calls.total(Call::allocation), 0) << basis << ", step " << t;
                     }
                     // Reported by the step that uses them first.
                     const bool changed = t == 0 || (follows ? t % 5 == 2 : t % 5 == 0);
-                    EXPECT_EQ(report.vectors_switched, changed ? 7 * 6 : 0) << basis << ", step " << t;
-                    EXPECT_EQ(report.residual_of.empty(), !changed) << basis << ", step " << t;
+                    const int matrices = t == 0 ? 7 : whole ? turns : changed ? 7 : 0;  // at 0 all are drawn
+                    EXPECT_EQ(report.vectors_switched, matrices * 6) << basis << ", step " << t;
+                    EXPECT_EQ(report.residual_of.empty(), matrices == 0) << basis << ", step " << t;
                     EXPECT_LT(report.residual, 1e-13);
                 }
                 count_calls(false);
@@ -205,6 +253,63 @@ TEST(GaloreStepTest, ARefreshKeepsMoreOfTheGradient) {
     }
     EXPECT_GT(squares[2], 1.5 * squares[0]);
     EXPECT_GT(squares[4], 2 * squares[0]);  // 6 of 24 directions, drawn: a quarter on average
+    Config best = config;
+    best.method.options.at("basis") = "svd";
+    best.method.options.at("refresh_together") = "true";
+    TinyRun whole(best, one);
+    whole.step();
+    double sum = 0;
+    for (Linear* linear : whole.state().model.linears())
+        for (double x : test::values_of(adapter_of(*linear).direction().gradient)) sum += x * x;
+    EXPECT_GT(sum, 2 * squares[0]);  // of the same gradient
+}
+
+/// With a head of zeros no gradient reaches the blocks: bases stay, the report names their matrices, and the
+/// run goes on.
+TEST(GaloreStepTest, AMatrixWithoutAGradientKeepsItsBasis) {
+    for (const char* basis : {"subspace", "svd"})
+        testing::for_each_layout(
+            config_of({std::string("--method.basis=") + basis, "--method.refresh_together=true",
+                       "--optim.lr=0", "--optim.weight_decay=0"}),
+            [&](const Config& here, const Topology& topology) {
+                TinyRun run(here, topology);
+                TrainState& s = run.state();
+                const auto is_head = [](const Parameter* p) { return p->shard.name == "lm_head.weight"; };
+                const auto parameters = s.model.parameters();
+                const auto head = std::find_if(parameters.begin(), parameters.end(), is_head);
+                ASSERT_NE(head, parameters.end());
+                kernels::zero((*head)->value);
+                s.optimizer.masters_from_values();
+                const std::vector<Values> before = projected_state(s);
+                std::vector<std::string> names;
+                for (Linear* linear : s.model.linears()) names.push_back(linear->name());
+                const bool whole = basis == std::string("svd");
+                for (int t = 0; t < 2; ++t) {
+                    const StepResult result = run.step();
+                    const bool turn = t == (whole ? 0 : 1);
+                    EXPECT_EQ(result.method.kept, turn ? names : std::vector<std::string>{}) << basis << t;
+                    EXPECT_GT(result.grad_norm, 0);  // of the head
+                    EXPECT_EQ(projected_state(s), before) << basis << t;
+                }
+            });
+}
+
+/// Eight tokens: no gradient has more than eight singular vectors. The others of a basis are the old one's.
+TEST(GaloreStepTest, AGradientOfFewTokensIsCompletedAlikeOnEveryLayout) {
+    const Config config = config_of({"--method.basis=svd", "--method.refresh_together=true", "--data.seq_len=2",
+                                     "--data.global_batch=4", "--method.rank=12", "--optim.eps=1e-4",
+                                     "--method.update_interval=2"});
+    const std::vector<double> expected = testing::serial_losses(config, 6);
+    testing::for_each_layout(config, [&](const Config& here, const Topology& topology) {
+        TinyRun run(here, topology);
+        for (int t = 0; t < 6; ++t) {
+            const StepResult result = run.step();
+            EXPECT_NEAR(result.loss, expected[t], 1e-10 * expected[t]) << "step " << t;
+            EXPECT_EQ(result.method.kept.size(), t % 2 == 0 ? 7 : 0) << "step " << t;
+            if (t > 0 && t % 2 == 0) { EXPECT_LE(result.method.vectors_switched, 7 * 8) << "step " << t; }
+            EXPECT_LT(result.method.residual, 1e-13);
+        }
+    });
 }
 
 }  // namespace
