@@ -15,7 +15,7 @@ def initial_weights():
 
 def record_steps(loss_of, trained, optimizers, clip_norm, step=None):
     """loss_of(tokens, targets); trained: parameters whose gradients are measured and clipped together; step(): updates
-    (default: every optimizer's), and may return another norm of the gradients than that of `trained`."""
+    (default: every optimizer's), and may return a norm of the gradients to be recorded in place of that of `trained`."""
     tokens, targets = (torch.from_numpy(a).long() for a in base.batches())
     record = dict(loss=[], grad_norm=[])
     for i in range(base.STEPS):
