@@ -16,6 +16,7 @@
     X(muon)                   \
     X(apollo)                 \
     X(riemannian)             \
+    X(melora)                 \
     X(flatlora)
 
 namespace switchyard {

@@ -1,6 +1,7 @@
 // Files of plain low-rank products have no description, only factors and scale.
 #include "train/stored_linear.hpp"
 
+#include <algorithm>
 #include <sstream>
 
 #include "core/error.hpp"
@@ -17,7 +18,7 @@ std::set<std::string> parts_of(const CheckpointReader& reader, const std::string
     std::istringstream words(reader.text(weight, description));
     std::set<std::string> parts;
     for (std::string word; words >> word;) parts.insert(word);
-    const std::set<std::string> known{"lora_A", "lora_B", "lora_gate", "row_scale"};
+    const std::set<std::string> known{"lora_A", "lora_B", "minis", "lora_gate", "row_scale"};
     for (const std::string& part : parts)
         require(
             part != "none",
@@ -42,6 +43,13 @@ StoredLinear stored_linear(const CheckpointReader& reader, const std::string& li
     if (parts.contains("lora_A") && reader.has(a)) {
         result.low_rank = reader.shape(a)[0];
         result.scale = reader.real(a, "scale");
+        const Shape shape = reader.shape(weight);
+        if (parts.contains("minis"))
+            result.minis = reader.integer(a, "minis", 1, std::min(shape[0], shape[1]));
+        require(shape[0] % result.minis == 0 && shape[1] % result.minis == 0,
+                "checkpoint `{}` says that {} has {} minis (they do not divide its {}); the file is damaged, or "
+                "another program wrote it",
+                reader.path(), a, result.minis, shape.text());
     }
     result.gate = parts.contains("lora_gate");
     result.row_scale = parts.contains("row_scale");

@@ -2,6 +2,8 @@
 // (kernels/frozen_weight.hpp), as datasets and attributes beside /model/<linear>.weight. The file describes
 // itself, so readers of weights need no method.
 //   .lora_A (r, n), .lora_B (m, r), attribute `scale`    product, compute type of the run
+//   attribute `minis` of .lora_A                          k: the product is k blocks on the diagonal, the columns
+//                                                         of block i of A with the rows of block i of B
 //   .lora_gate (r)                                        gate of its slots
 //   .row_scale (m)                                        factor of each row of the sum
 //   .lora_magnitude (m)                                   if there: row_scale is it over the norm of the row
@@ -21,13 +23,14 @@ namespace switchyard {
 
 struct StoredLinear {
     std::int64_t low_rank = 0;  // 0: there is no product
+    std::int64_t minis = 1;     // blocks of the product
     double scale = 1, base = 1;
     bool gate = false, row_scale = false;
     bool magnitude = false;  // the row scale gives the rows of the sum the norms that a vector holds
 
     bool alone() const { return low_rank == 0 && base == 1 && !row_scale; }
     /// True for the weight plus a low-rank product, which is what a LoRA file can hold.
-    bool plain_product() const { return low_rank > 0 && base == 1 && !gate && !row_scale; }
+    bool plain_product() const { return low_rank > 0 && minis == 1 && base == 1 && !gate && !row_scale; }
     /// True for such a product with a gate: B may have its factors, without the closed slots.
     bool gated_product() const { return low_rank > 0 && base == 1 && gate && !row_scale; }
     /// True for such a sum whose rows have the norms of a vector, which is what PEFT's DoRA holds.

@@ -67,6 +67,25 @@ void WeightReader::read(const Shard& part, Tensor out) const {
     kernels::copy(wide, out);
 }
 
+namespace {
+
+/// to (k r, w) <- 0, and in block i of its rows those columns of factor (r, w) that belong to mini i: `size`
+/// columns of the whole factor, of which column 0 here is number `first`.
+void spread_blocks(Tensor factor, std::int64_t size, std::int64_t first, std::int64_t count, Tensor to) {
+    const std::int64_t r = factor.dim(0);
+    kernels::zero(to);
+    kernels::RowBatch batch;
+    for (std::int64_t at = 0; at < count;) {
+        const std::int64_t mini = (first + at) / size, width = std::min(count - at, (mini + 1) * size - first - at);
+        batch.copy({factor, kernels::Rows::range(0, r), at, width},
+                   {to, kernels::Rows::range(mini * r, r), at, width});
+        at += width;
+    }
+    batch.run();
+}
+
+}  // namespace
+
 void WeightReader::form_effective(const Shard& part, Tensor out) const {
     const std::string name = stem(part.name);
     const StoredLinear stored = stored_linear(reader_, name);
@@ -77,21 +96,29 @@ void WeightReader::form_effective(const Shard& part, Tensor out) const {
     // these are cut over dp alone, if at all.
     const int replica_rows = part.cols < part.global[1] ? topology.tp_rank() : part.replica;
     kernels::EffectiveWeight effective{.base = stored.base};
-    Tensor b;
+    Tensor a, b, turned_b;
     const Arena arena = allocate_scratch([&](Arena& arena) {
         const auto take = [&](Shape shape) {
             return arena.take(MemoryClass::workspace, context_.accumulate(), shape);
         };
-        if (r > 0) effective.factors = {take({r, cols}), take({r, rows}), stored.scale};
+        const std::int64_t slots = stored.minis * r;
+        if (r > 0) effective.factors = {take({slots, cols}), take({slots, rows}), stored.scale};
         if (r > 0) b = take({rows, r});
+        if (stored.minis > 1) a = take({r, cols}), turned_b = take({r, rows});
         if (stored.gate) effective.gate = take({r});
         if (stored.row_scale) effective.row_scale = take({rows});
     });
     if (r > 0) {
+        const bool blocks = stored.minis > 1;
         factor({name + ".lora_A", {r, part.global[1]}, 0, part.col0, r, part.cols, topology.dp_rank()},
-               effective.factors.a);
+               blocks ? a : effective.factors.a);
         factor({name + ".lora_B", {part.global[0], r}, part.row0, 0, part.rows, r, replica_rows}, b);
-        kernels::transpose(b, effective.factors.b_transposed);
+        kernels::transpose(b, blocks ? turned_b : effective.factors.b_transposed);
+        if (blocks) {
+            spread_blocks(a, part.global[1] / stored.minis, part.col0, part.cols, effective.factors.a);
+            spread_blocks(turned_b, part.global[0] / stored.minis, part.row0, part.rows,
+                          effective.factors.b_transposed);
+        }
     }
     if (stored.gate) read({name + ".lora_gate", {r}, 0, 0, r, 1, 0}, effective.gate);
     if (stored.row_scale)
