@@ -194,6 +194,9 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
                 arguments.push_back(std::string("--method.scale_by=") + (ring ? "channel" : "tensor"));
                 arguments.push_back(std::string("--method.projection=") + (rotate ? "local" : "std"));
             }
+            if (method == "melora" && ring)
+                arguments.insert(arguments.end(), {"--method.minis=4", "--method.minis_mlp=4", "--method.rank=3",
+                                                   "--model.ffn_size=36"});
             if (method == "muon" && ring) arguments.push_back("--method.iterations=2");
             if (method == "dora" && ring) arguments.push_back("--method.norm_gradient=exact");
             if (switches) {  // more than a lap of the ring in ten steps
@@ -219,7 +222,7 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, Plans,
                          ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
-                                           "muon", "apollo", "riemannian", "flatlora"),
+                                           "muon", "apollo", "riemannian", "melora", "flatlora"),
                          [](const auto& info) { return std::string(info.param); });
 
 /// Sizes that divide by 1 to 4: width 48 everywhere (a multiple of 16: no padding), 48 tokens in the

@@ -23,6 +23,7 @@ METHODS = {
     "muon": ["--method.name=muon"],
     "apollo": ["--method.name=apollo", "--method.update_interval=6", "--optim.eps=1e-4"],
     "riemannian": ["--method.name=riemannian", "--method.alpha=6", "--optim.eps=1e-4", "--optim.lr=0.004"],
+    "melora": ["--method.name=melora", "--method.alpha=6", "--optim.eps=1e-4", "--optim.lr=0.004"],
     "flatlora": ["--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"],
     "sora": ["--method.name=sora", "--method.threshold=9", "--method.sparsity=0.1"],
     "dora": ["--method.name=dora", "--method.norm_gradient=exact"],

@@ -183,6 +183,24 @@ class Export(unittest.TestCase):
             difference = np.abs(merged[module + ".weight"] - expected).max()
             self.assertLessEqual(difference, 16 * EPS * np.abs(expected).max(), module)
 
+    def test_minis_are_merged_where_they_belong(self):
+        """MELoRA: the columns of block i of A with the rows of block i of B, and nothing beside the diagonal."""
+        model, scales = read_checkpoint(self.runs.checkpoint("melora"))
+        merged = read_directory(self.runs.export("melora", "out_melora"))
+        for module, scale in scales.items():
+            a, b = (model[f"{module}.{part}"].astype(np.float64) for part in ("lora_A", "lora_B"))
+            weight = model[module + ".weight"].astype(np.float64)
+            (m, _), (_, n), k = b.shape, a.shape, 4
+            product = np.zeros((m, n))
+            for i in range(k):
+                rows, columns = slice(i * m // k, (i + 1) * m // k), slice(i * n // k, (i + 1) * n // k)
+                product[rows, columns] = scale * b[rows] @ a[:, columns]
+            self.assertGreater(np.abs(product).max(), 1e-4)
+            difference = np.abs(merged[module + ".weight"] - (weight + product)).max()
+            self.assertLessEqual(difference, 1.01 * EPS * np.abs(merged[module + ".weight"]).max(), module)
+        self.expect_error("export", self.runs.checkpoint("melora"), "none", "--adapters", output="none",
+                          says=["trained by method.name = melora", "PEFT has no adapter of minis"])  # fmt: skip
+
     def test_closed_slots_are_left_out(self):
         """SoRA: the adapter has the slots with open gates, B times the gate, and gives the weights of the whole product."""
         model, scales = read_checkpoint(self.runs.checkpoint("sora"))

@@ -76,7 +76,7 @@ class Transformers(unittest.TestCase):
         return difference
 
     def test_logits_of_whole_and_merged_weights(self):
-        for kind in ("full", "full_tied", "switch", "switch_tied", "lora", "dora", "sora", "riemannian", "flatlora"):
+        for kind in ("full", "full_tied", "switch", "switch_tied", "lora", "dora", "sora", "riemannian", "melora", "flatlora"):
             with self.subTest(kind):
                 folder = self.runs.export(kind, f"out_{kind}", "--max_shard_size=300KB")
                 model = self.load(folder)
