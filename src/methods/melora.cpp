@@ -1,6 +1,6 @@
 // MELoRA (Ren et al. 2024, arXiv 2402.17263): k pairs of rank r beside each frozen W, each on its own inputs
-// and outputs: y = x (W + alpha/r blockdiag(B_1 A_1, ..., B_k A_k))'. As many parameters as LoRA of rank r, and
-// an update of rank k r.
+// and outputs: y = x (W + alpha/r blockdiag(B_1 A_1, ..., B_k A_k))'. As many parameters as LoRA of rank r,
+// and an update of rank k r.
 #include <cmath>
 #include <numeric>
 
@@ -24,9 +24,9 @@ class Melora : public Method {
     std::unique_ptr<Adapter> attach(const ModelContext& context, Linear& linear) override {
         const MethodConfig& method = context.config.method;
         const std::int64_t low_rank = option_integer(method, "rank");
-        auto adapter = std::make_unique<MiniAdapter>(
-            context, linear, low_rank, option_integer(method, key_of(linear)),
-            option_real(method, "alpha") / static_cast<double>(low_rank));
+        auto adapter =
+            std::make_unique<MiniAdapter>(context, linear, low_rank, option_integer(method, key_of(linear)),
+                                          option_real(method, "alpha") / static_cast<double>(low_rank));
         adapted_.push_back({&linear, adapter.get()});
         return adapter;
     }
@@ -131,10 +131,12 @@ MethodEntry melora() {
     return {.options = {.name = "melora",
                         .help = "several low-rank pairs on the diagonal beside each frozen weight",
                         .options = {rank, alpha_option("16"),
-                                    minis_option("minis", "pairs of a matrix of the attention; auto: 2, if "
-                                                          "it divides the dimensions"),
-                                    minis_option("minis_mlp", "pairs of a matrix of the MLP; auto: as minis, "
-                                                              "or the next divisor of the dimensions")},
+                                    minis_option("minis",
+                                                 "pairs of a matrix of the attention; auto: 2, if "
+                                                 "it divides the dimensions"),
+                                    minis_option("minis_mlp",
+                                                 "pairs of a matrix of the MLP; auto: as minis, "
+                                                 "or the next divisor of the dimensions")},
                         .lr = 4e-4},
             .create = [](const Config&) -> std::unique_ptr<Method> { return std::make_unique<Melora>(); },
             .resolve = resolve,

@@ -47,8 +47,8 @@ StoredLinear stored_linear(const CheckpointReader& reader, const std::string& li
         if (parts.contains("minis"))
             result.minis = reader.integer(a, "minis", 1, std::min(shape[0], shape[1]));
         require(shape[0] % result.minis == 0 && shape[1] % result.minis == 0,
-                "checkpoint `{}` says that {} has {} minis (they do not divide its {}); the file is damaged, or "
-                "another program wrote it",
+                "checkpoint `{}` says that {} has {} minis (they do not divide its {}); the file is damaged, "
+                "or another program wrote it",
                 reader.path(), a, result.minis, shape.text());
     }
     result.gate = parts.contains("lora_gate");

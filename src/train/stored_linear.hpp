@@ -2,8 +2,8 @@
 // (kernels/frozen_weight.hpp), as datasets and attributes beside /model/<linear>.weight. The file describes
 // itself, so readers of weights need no method.
 //   .lora_A (r, n), .lora_B (m, r), attribute `scale`    product, compute type of the run
-//   attribute `minis` of .lora_A                          k: the product is k blocks on the diagonal, the columns
-//                                                         of block i of A with the rows of block i of B
+//   attribute `minis` of .lora_A                          k: the product is k blocks on the diagonal, columns
+//                                                         of block i of A with rows of block i of B
 //   .lora_gate (r)                                        gate of its slots
 //   .row_scale (m)                                        factor of each row of the sum
 //   .lora_magnitude (m)                                   if there: row_scale is it over the norm of the row

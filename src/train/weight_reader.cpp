@@ -76,7 +76,8 @@ void spread_blocks(Tensor factor, std::int64_t size, std::int64_t first, std::in
     kernels::zero(to);
     kernels::RowBatch batch;
     for (std::int64_t at = 0; at < count;) {
-        const std::int64_t mini = (first + at) / size, width = std::min(count - at, (mini + 1) * size - first - at);
+        const std::int64_t mini = (first + at) / size,
+                           width = std::min(count - at, (mini + 1) * size - first - at);
         batch.copy({factor, kernels::Rows::range(0, r), at, width},
                    {to, kernels::Rows::range(mini * r, r), at, width});
         at += width;

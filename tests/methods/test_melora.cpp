@@ -1,7 +1,6 @@
 // RANKS: 1 2 3 4
-// MELoRA on every layout against a reference on one process (reference/melora.hpp) over 100 steps in f64, where
-// tp cuts between minis and where it cuts them; central differences; no sum over tp for whole minis; and the
-// weights that others read from a checkpoint.
+// MELoRA on every layout against a reference on one process (reference/melora.hpp) over 100 steps in f64,
+// where tp cuts between minis and where it cuts them; central differences; no sum over tp for whole minis.
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
@@ -18,13 +17,13 @@ using test::Values;
 using testing::tiny_config;
 using testing::TinyRun;
 
-/// 4 minis: 12 heads of 2 in blocks of 24 / tp, minis of 6, which tp = 3 cuts; 48 feed-forward elements in blocks
-/// of 48 / tp, minis of 12.
+/// 4 minis: 12 heads of 2 in blocks of 24 / tp, minis of 6, which tp = 3 cuts; 48 feed-forward elements in
+/// blocks of 48 / tp, minis of 12.
 std::vector<std::string> arguments_of(std::vector<std::string> more) {
-    more.insert(more.begin(), {"--method.name=melora", "--method.rank=3", "--method.minis=4",
-                               "--method.alpha=4", "--model.ffn_size=48", "--model.init_std=0.2",
-                               "--model.num_layers=1", "--optim.lr=0.003", "--optim.eps=1e-4",
-                               "--optim.schedule=constant", "--optim.warmup_steps=0"});
+    more.insert(more.begin(),
+                {"--method.name=melora", "--method.rank=3", "--method.minis=4", "--method.alpha=4",
+                 "--model.ffn_size=48", "--model.init_std=0.2", "--model.num_layers=1", "--optim.lr=0.003",
+                 "--optim.eps=1e-4", "--optim.schedule=constant", "--optim.warmup_steps=0"});
     return more;
 }
 
@@ -40,7 +39,9 @@ MeloraMatrix matrix_of(const Config& config, const std::string& linear, int m, i
 
 void expect_reference(const std::vector<std::string>& arguments, int steps) {
     const Config config = tiny_config(arguments_of(arguments));
-    const auto make = [&](const std::string& linear, int m, int n) { return matrix_of(config, linear, m, n); };
+    const auto make = [&](const std::string& linear, int m, int n) {
+        return matrix_of(config, linear, m, n);
+    };
     testing::expect_reference<MeloraMatrix>(config, steps, make, 1e-10);
 }
 
@@ -80,7 +81,8 @@ TEST(Melora, GradientsAreDifferencesOfTheLoss) {
         dense.set(name, at.at("/model/" + name));
         if (!name.ends_with("_proj.weight")) continue;
         const std::string linear = name.substr(0, name.size() - 7), stem = "/model/" + linear;
-        MeloraMatrix x = matrix_of(config, linear, static_cast<int>(p->shard.rows), static_cast<int>(p->shard.cols));
+        MeloraMatrix x =
+            matrix_of(config, linear, static_cast<int>(p->shard.rows), static_cast<int>(p->shard.cols));
         x.w = at.at("/model/" + name);
         for (int i = 0; i < x.r * x.n; ++i) x.a.numbers[i].value = at.at(stem + ".lora_A")[i];
         for (int i = 0; i < x.m * x.r; ++i) x.b.numbers[i].value = at.at(stem + ".lora_B")[i];

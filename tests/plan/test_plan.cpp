@@ -195,8 +195,8 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
                 arguments.push_back(std::string("--method.projection=") + (rotate ? "local" : "std"));
             }
             if (method == "melora" && ring)
-                arguments.insert(arguments.end(), {"--method.minis=4", "--method.minis_mlp=4", "--method.rank=3",
-                                                   "--model.ffn_size=36"});
+                arguments.insert(arguments.end(), {"--method.minis=4", "--method.minis_mlp=4",
+                                                   "--method.rank=3", "--model.ffn_size=36"});
             if (method == "muon" && ring) arguments.push_back("--method.iterations=2");
             if (method == "dora" && ring) arguments.push_back("--method.norm_gradient=exact");
             if (switches) {  // more than a lap of the ring in ten steps

@@ -1,5 +1,5 @@
-// MELoRA on one process in plain double arrays, from arXiv 2402.17263: W_eff = W + s blockdiag(B_1 A_1, ...). The
-// gradients of the effective weights are arguments.
+// MELoRA on one process in plain double arrays, from arXiv 2402.17263: W_eff = W + s blockdiag(B_1 A_1, ...).
+// The gradients of the effective weights are arguments.
 #pragma once
 
 #include "reference/trained_part.hpp"
@@ -9,8 +9,8 @@ namespace switchyard::reference {
 struct MeloraMatrix {
     int m, n, r, minis;
     double scale;
-    Array w;         // (m, n)
-    Trained a, b;    // (r, n): columns of block i are A_i; (m, r): rows of block i are B_i
+    Array w;       // (m, n)
+    Trained a, b;  // (r, n): columns of block i are A_i; (m, r): rows of block i are B_i
     Array d_a, d_b;
 
     MeloraMatrix(int m, int n, int r, double alpha, int minis)

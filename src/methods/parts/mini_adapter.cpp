@@ -14,7 +14,8 @@ namespace {
 using kernels::matmul;
 using kernels::Op;
 
-/// The rows of the other factor that belong to the minis of `cut`, if its blocks end where minis do; else all.
+/// The rows of the other factor that belong to the minis of `cut`, if its blocks end where minis do; else
+/// all.
 Extent rows_of_minis(const Extent& cut, const Extent& other, std::int64_t minis) {
     const std::int64_t of_cut = cut.size / minis, of_other = other.size / minis;
     if (cut.padded % of_cut != 0) return other;
@@ -185,7 +186,8 @@ void MiniAdapter::merge(kernels::FrozenWeight base_rows, std::int64_t row0, Tens
         done = std::max(done, until);
     };
     for (const Part& part : parts_) {
-        const std::int64_t first = std::max(row0, part.y_column), last = std::min(end, part.y_column + part.out);
+        const std::int64_t first = std::max(row0, part.y_column),
+                           last = std::min(end, part.y_column + part.out);
         if (first >= last) continue;
         form(first, {});
         const Tensor a = slots_a_.rows(0, low_rank_),

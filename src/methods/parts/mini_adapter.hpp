@@ -1,6 +1,7 @@
-// MiniAdapter: y = x (W + s blockdiag(B_1 A_1, ..., B_k A_k))' with W (m, n) frozen, A_i (r, n/k) and B_i (m/k, r)
-// (MELoRA, Ren et al. 2024, arXiv 2402.17263). Files have A (r, n), whose columns of block i are A_i, and B (m,
-// r). Both lie by long rows, so that the factors of a mini are consecutive rows. Products run merged.
+// MiniAdapter: y = x (W + s blockdiag(B_1 A_1, ..., B_k A_k))' with W (m, n) frozen, A_i (r, n/k) and B_i
+// (m/k, r) (MELoRA, Ren et al. 2024, arXiv 2402.17263). Files have A (r, n), whose columns of block i are
+// A_i, and B (m, r). Both lie by long rows, so that the factors of a mini are consecutive rows. Products run
+// merged.
 //
 // A mini ties outputs to inputs: where tp cuts the weight between minis, the factor of the other dimension is
 // cut with it, and nothing is summed over tp. Where it cuts a mini, that factor is whole on all ranks.
@@ -48,14 +49,14 @@ class MiniAdapter : public Adapter {
 
     std::int64_t minis_, low_rank_;
     double scale_;
-    bool measuring_;           // there is no memory
+    bool measuring_;  // there is no memory
     Extent rows_of_a_, rows_of_b_;
     Extent in_, out_;
     std::vector<Part> parts_;
-    Parameter a_, b_;          // A' (rows_of_a_, r), B (rows_of_b_, r)
+    Parameter a_, b_;               // A' (rows_of_a_, r), B (rows_of_b_, r)
     Tensor x_part_, d_y_part_, z_;  // shared: (N, widest part) flat, and (N, r)
-    /// Shared: slots of all parts, (parts r, in) and (parts r, out) flat, with room for one part more; (r, most
-    /// rows of A') flat; work space of a merge.
+    /// Shared: slots of all parts, (parts r, in) and (parts r, out) flat, with room for one part more; (r,
+    /// most rows of A') flat; work space of a merge.
     Tensor slots_a_, slots_b_, turned_, merge_scratch_;
 };
 
