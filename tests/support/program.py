@@ -66,6 +66,7 @@ EVERY_METHOD = {
     "muon": {"method.name": "muon"},
     "apollo": {"method.name": "apollo", "method.rank": 6, "method.update_interval": 4, "optim.eps": 1e-4},
     "riemannian": {"method.name": "riemannian", "method.rank": 6},
+    "melora": {"method.name": "melora", "method.rank": 3},
     "flatlora": {"method.name": "flatlora", "method.rank": 6, "method.noise": 0.5},
 }  # fmt: skip
 
