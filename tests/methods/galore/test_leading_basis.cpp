@@ -1,5 +1,6 @@
 // Eigenvectors of dense matrices against Jacobi's rotations, however their eigenvalues lie, and bases of
 // gradients that have too few singular vectors, or none.
+// BACK ENDS: cpu. Numbers of the host alone.
 #include <gtest/gtest.h>
 
 #include <omp.h>
