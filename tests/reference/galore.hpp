@@ -1,6 +1,6 @@
 // GaLore on one process in plain double arrays: algorithm 2 of arXiv 2403.03507 with decoupled decay, whose
-// bases follow the gradient by subspace iteration, are its singular vectors, or are drawn. It knows nothing of
-// ranks or of the program; the gradients of the weights and of the dense parameters are arguments.
+// bases follow the gradient by subspace iteration, are its singular vectors, or are drawn. It knows nothing
+// of ranks or of the program; the gradients of the weights and of the dense parameters are arguments.
 #pragma once
 
 #include <algorithm>
@@ -67,7 +67,8 @@ inline Array leading_eigenvectors(Array a, int n, int r) {
     for (int k = 0; k < r; ++k) {
         double largest = 0;
         for (int i = 0; i < n; ++i)
-            if (std::fabs(vectors[i * n + order[k]]) > std::fabs(largest)) largest = vectors[i * n + order[k]];
+            if (std::fabs(vectors[i * n + order[k]]) > std::fabs(largest))
+                largest = vectors[i * n + order[k]];
         for (int i = 0; i < n; ++i) result[i * r + k] = vectors[i * n + order[k]] * (largest < 0 ? -1 : 1);
     }
     return result;
@@ -155,7 +156,8 @@ struct GaloreRun {
     void step(int t, const std::map<std::string, Array>& gradients, double lr_factor) {
         if (singular)
             for (std::size_t j = 0; j < order.size(); ++j) {
-                const int turn = together ? 0 : static_cast<int>(j) * interval / static_cast<int>(order.size());
+                const int turn =
+                    together ? 0 : static_cast<int>(j) * interval / static_cast<int>(order.size());
                 ProjectedMatrix& x = matrices.at(order[j]);
                 if (t % interval == turn) x.q = x.singular_vectors(gradients.at(order[j]));
             }

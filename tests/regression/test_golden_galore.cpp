@@ -16,8 +16,8 @@ using testing::GoldenFile;
 TEST(GoldenGalore, TenStepsEqualGaloreTorch) {
     const GoldenFile model(SWITCHYARD_SOURCE_DIR "/tests/golden/llama_f64.h5"),
         recorded(SWITCHYARD_SOURCE_DIR "/tests/golden/galore_f64.h5");
-    std::vector<std::string> keys{"--method.name=galore", "--method.basis=svd", "--method.refresh_together=true",
-                                  "--method.projection=std",
+    std::vector<std::string> keys{"--method.name=galore", "--method.basis=svd",
+                                  "--method.refresh_together=true", "--method.projection=std",
                                   fmt::format("--optim.dense_lr={}", recorded.number("dense_lr"))};
     for (const char* key : {"rank", "alpha", "update_interval"})
         keys.push_back(fmt::format("--method.{}={}", key, recorded.number(key)));
@@ -35,9 +35,9 @@ TEST(GoldenGalore, TenStepsEqualGaloreTorch) {
         const auto& adapter = dynamic_cast<ProjectedAdapter&>(*linear->adapter());
         test::Values basis = test::values_of(adapter.basis());
         basis.resize(static_cast<std::size_t>(adapter.projected().size * adapter.basis().dim(1)));
-        EXPECT_LT(testing::deviation(basis, recorded.read<double>("/svd/final/" + linear->name() +
-                                                                  ".projector")),
-                  testing::golden_tolerance)
+        EXPECT_LT(
+            testing::deviation(basis, recorded.read<double>("/svd/final/" + linear->name() + ".projector")),
+            testing::golden_tolerance)
             << linear->name();
     }
 }

@@ -89,7 +89,7 @@ std::vector<Case> cases() {
                 {"--method.name=galore", "--method.update_interval=3", "--optim.eps=1e-4",
                  std::string("--method.basis=") + basis},
                 dtype, tolerance);
-    for (const auto& [dtype, tolerance] : {std::pair{"bf16", 2e-3}, {"f64", 1e-10}})  // two or three turns a step
+    for (const auto& [dtype, tolerance] : {std::pair{"bf16", 2e-3}, {"f64", 1e-10}})  // 2 or 3 turns a step
         add(fmt::format("galore_svd_{}", dtype),
             {"--method.name=galore", "--method.update_interval=3", "--optim.eps=1e-4", "--method.basis=svd"},
             dtype, tolerance);

@@ -26,8 +26,8 @@ struct Matrix {
     Linear* linear = nullptr;
     ProjectedAdapter* adapter = nullptr;
     const Comm *kept_owners = nullptr, *projected_owners = nullptr;
-    bool has_range = false;    // the direction's value is a basis of the range of R
-    std::int64_t buffer = 0;   // which of the memory for whole gradients is its
+    bool has_range = false;   // the direction's value is a basis of the range of R
+    std::int64_t buffer = 0;  // which of the memory for whole gradients is its
 
     TallMatrix gradient() const { return {adapter->direction().gradient, kept_owners}; }
     TallMatrix direction() const { return {adapter->direction().value, kept_owners}; }
@@ -131,15 +131,15 @@ class Galore : public Method {
     int world_rank_ = 0;
     Traffic* traffic_ = nullptr;
     DType dtype_ = DType::f32;
-    std::int64_t step_ = 0;       // the step that is being made
-    bool has_range_ = false;      // of the last step: Work::range was done
-    std::int64_t unproved_ = 0;   // bases that the last step changed
-    bool loaded_ = false;         // bases are at the owners of their rows alone
+    std::int64_t step_ = 0;            // the step that is being made
+    bool has_range_ = false;           // of the last step: Work::range was done
+    std::int64_t unproved_ = 0;        // bases that the last step changed
+    bool loaded_ = false;              // bases are at the owners of their rows alone
     const Matrix* sampled_ = nullptr;  // its basis was measured in this step
     std::vector<std::int64_t> due_;    // matrices that take singular vectors in this step,
     std::vector<std::int64_t> kept_;   // and how many columns of their bases stayed
     int threads_ = 1, world_size_ = 1;
-    Tensor residual_;             // (1) f64 of the step's scalars
+    Tensor residual_;  // (1) f64 of the step's scalars
     int residual_slot_ = 0;
     std::vector<kernels::AdamWRows> directions_;
     kernels::AdamWSettings rates_;  // of this step
@@ -400,8 +400,8 @@ void Galore::visit_state(StateIo& io, Optimizer&) {
         Matrix& x = matrices_[i];
         x.has_range = table[i + 2] != 0;
         const Extent& rows = x.adapter->projected();
-        visit_rows(io, "/projector", x,
-                   {"", {rows.size, low_rank_}, rows.begin, 0, rows.count, low_rank_}, x.basis());
+        visit_rows(io, "/projector", x, {"", {rows.size, low_rank_}, rows.begin, 0, rows.count, low_rank_},
+                   x.basis());
         if (has_range_) visit_rows(io, "/range", x, x.adapter->direction().shard, x.direction());
     }
     if (io.loading()) loaded_ = true;
@@ -467,8 +467,9 @@ MethodEntry galore() {
     const MethodOption basis{.key = "basis",
                              .type = Type::text,
                              .default_value = "subspace",
-                             .help = "follows the gradient by subspace iteration, is its leading singular "
-                                     "vectors, or is drawn",
+                             .help =
+                                 "follows the gradient by subspace iteration, is its leading singular "
+                                 "vectors, or is drawn",
                              .choices = {"subspace", "svd", "random"}};
     const MethodOption together{.key = "refresh_together",
                                 .type = Type::boolean,
@@ -484,8 +485,9 @@ MethodEntry galore() {
             .guide = {.equation = "R = G Q, W -= lr (alpha Adam(R) Q' + weight_decay W), Q orthonormal",
                       .source = "Zhao et al. 2024, arXiv 2403.03507",
                       .use = "pretraining on few ranks or a slow network; every weight learns",
-                      .validated = "ten steps of galore-torch in f64 with svd (1e-9); a reference of one process over "
-                                   "100 steps in f64 (1e-10)"}};
+                      .validated =
+                          "ten steps of galore-torch in f64 with svd (1e-9); a reference of one process over "
+                          "100 steps in f64 (1e-10)"}};
 }
 
 }  // namespace switchyard::methods

@@ -44,8 +44,7 @@ std::int64_t leading_basis(std::span<double> gram, std::int64_t stride, std::int
         for (std::int64_t j = 0; j < n; ++j)
             if (!std::isfinite(gram[i * stride + j])) return r;
     LeadingEigen eigen = leading_eigen(gram, stride, n, r);
-    const double smallest =
-        static_cast<double>(n) * std::numeric_limits<double>::epsilon() * eigen.values[0];
+    const double smallest = static_cast<double>(n) * std::numeric_limits<double>::epsilon() * eigen.values[0];
     std::int64_t count = 0;
     while (count < r && eigen.values[count] > smallest) ++count;
     if (count == 0) return r;

@@ -37,8 +37,8 @@ class ProjectedAdapter : public Adapter {
 
     /// While true, backward() also adds G' U (or G U) to image(), where U is the value of direction().
     void follow_range(bool on) { following_ = on; }
-    /// While not empty, (kept local, projected local) in accumulate type: backward() adds G (or G') to it, and
-    /// nothing to the direction's gradient.
+    /// While not empty, (kept local, projected local) in accumulate type: backward() adds G (or G') to it,
+    /// and nothing to the direction's gradient.
     void accumulate_whole(Tensor gradient) { whole_ = gradient; }
     /// Number of steps that follow a range, or that take a basis from a whole gradient, in each step on
     /// average, for the cost.

@@ -21,12 +21,12 @@ constexpr std::int64_t chunk_elements = std::int64_t{1} << 20;
 
 /// What is needed for a moment.
 struct SingularBases::Work {
-    Tensor problems;   // f64, flat: (gradients), each a Gram matrix and then a basis
-    Tensor chunk;      // f64, flat: rows of a gradient
-    Tensor received;   // accumulate type, flat: rows of the other tp ranks' columns
-    Tensor gathered;   // compute type, flat: the parts of a basis that tp cuts
-    Tensor sum;        // bytes: scratch of the sum of Gram matrices
-    Tensor basis;      // accumulate type, flat: this rank's rows of a basis
+    Tensor problems;  // f64, flat: (gradients), each a Gram matrix and then a basis
+    Tensor chunk;     // f64, flat: rows of a gradient
+    Tensor received;  // accumulate type, flat: rows of the other tp ranks' columns
+    Tensor gathered;  // compute type, flat: the parts of a basis that tp cuts
+    Tensor sum;       // bytes: scratch of the sum of Gram matrices
+    Tensor basis;     // accumulate type, flat: this rank's rows of a basis
     std::int64_t bytes = 0;
 };
 
@@ -90,9 +90,9 @@ std::vector<Tensor> SingularBases::shared_rows(const WholeGradient& x, const Wor
     std::vector<Tensor> send, received;
     for (int p = 0; p < tp.size(); ++p) {
         send.push_back(part(p));
-        received.push_back(count == 0 ? Tensor(nullptr, wide_, {0})
-                                      : at.received.rows(p * count * columns, count * columns)
-                                            .reshape({count, columns}));
+        received.push_back(
+            count == 0 ? Tensor(nullptr, wide_, {0})
+                       : at.received.rows(p * count * columns, count * columns).reshape({count, columns}));
     }
     start_exchange(tp, send, received, *traffic_, TrafficGroup::other).wait();
     received[static_cast<std::size_t>(tp.rank())] = send[static_cast<std::size_t>(tp.rank())];
@@ -149,8 +149,10 @@ void SingularBases::distribute(std::span<const WholeGradient> gradients) const {
 }
 
 TallMatrix SingularBases::basis(std::int64_t i, const WholeGradient& x) const {
-    return {bases_.rows(i, 1).reshape({width_ * low_rank_}).rows(0, padded(x) * low_rank_).reshape(
-                {padded(x), low_rank_}),
+    return {bases_.rows(i, 1)
+                .reshape({width_ * low_rank_})
+                .rows(0, padded(x) * low_rank_)
+                .reshape({padded(x), low_rank_}),
             &topology_->world};
 }
 
@@ -182,8 +184,7 @@ std::vector<std::int64_t> SingularBases::solve(std::span<const WholeGradient> gr
         const WholeGradient& x = gradients[order[k]];
         const Tensor gram = square_of(static_cast<std::int64_t>(k), x);
         add_gram(x, at, gram);
-        if (world.size() > 1)
-            start_all_reduce(world, gram, at.sum, *traffic_, TrafficGroup::other).wait();
+        if (world.size() > 1) start_all_reduce(world, gram, at.sum, *traffic_, TrafficGroup::other).wait();
         collect_basis(x, at, basis_of(static_cast<std::int64_t>(k), x));
     }
     std::int64_t first = 0, count = 0;
@@ -203,9 +204,9 @@ std::vector<std::int64_t> SingularBases::solve(std::span<const WholeGradient> gr
                 const std::size_t i = order[static_cast<std::size_t>(first + k)];
                 const WholeGradient& x = gradients[i];
                 double* gram = host_.data() + static_cast<std::size_t>(k) * elements;
-                kept[i] = static_cast<std::uint64_t>(leading_basis(
-                    {gram, elements}, padded(x), x.size, low_rank_,
-                    {gram + width_ * width_, static_cast<std::size_t>(padded(x) * low_rank_)}));
+                kept[i] = static_cast<std::uint64_t>(
+                    leading_basis({gram, elements}, padded(x), x.size, low_rank_,
+                                  {gram + width_ * width_, static_cast<std::size_t>(padded(x) * low_rank_)}));
             });
         failure.rethrow();
         for (std::int64_t k = 0; k < count; ++k) {

@@ -9,12 +9,12 @@ namespace switchyard {
 
 /// The gradient G of a matrix, or G', so that its rows are not projected.
 struct WholeGradient {
-    Tensor values;        // (kept padded, projected padded) in accumulate type: this rank's part of the sum
-    Tensor basis;         // (projected padded, r) in compute type: Q as it is
-    Tensor projected;     // (kept padded, r) in accumulate type: R of the step
+    Tensor values;          // (kept padded, projected padded) in accumulate type: this rank's part of the sum
+    Tensor basis;           // (projected padded, r) in compute type: Q as it is
+    Tensor projected;       // (kept padded, r) in accumulate type: R of the step
     std::int64_t size = 0;  // of the whole projected dimension
-    bool cut = false;     // tp cuts the projected dimension; if not, it cuts the other one
-    int solver = 0;       // the rank of the world that solves
+    bool cut = false;       // tp cuts the projected dimension; if not, it cuts the other one
+    int solver = 0;         // the rank of the world that solves
 };
 
 class SingularBases {
@@ -61,10 +61,10 @@ class SingularBases {
     TallMatrices* tall_ = nullptr;
     DType dtype_ = DType::f32, wide_ = DType::f32;
     std::int64_t count_ = 0, low_rank_ = 0;
-    std::int64_t width_ = 0, kept_ = 0;        // the largest padded(); the most rows of a gradient
+    std::int64_t width_ = 0, kept_ = 0;         // the largest padded(); the most rows of a gradient
     std::int64_t received_ = 0, gathered_ = 0;  // elements of the largest exchange over tp and old basis
-    Tensor bases_;    // (count, width r) compute type
-    Tensor scratch_;  // bytes, shared
+    Tensor bases_;                              // (count, width r) compute type
+    Tensor scratch_;                            // bytes, shared
     std::vector<double> host_;
 };
 

@@ -12,7 +12,7 @@
 namespace switchyard {
 namespace {
 
-constexpr std::int64_t block = 64;            // columns or rows that one thread works on
+constexpr std::int64_t block = 64;               // columns or rows that one thread works on
 constexpr std::int64_t worth_threads = 1 << 18;  // numbers of a matrix
 
 /// T = H A H', tridiagonal. H_k = 1 - tau_k v_k v_k' acts on elements k + 1 ... n - 1; v_k replaces those of
@@ -101,7 +101,9 @@ class Rotated {
         }
         waiting_.clear();
     }
-    const double* row(std::int64_t i) const { return rows_.data() + i * n_; }
+    const double* row(std::int64_t i) const {
+        return rows_.data() + i * n_;
+    }
 
   private:
     std::int64_t n_;

@@ -1,6 +1,6 @@
-// TallMatrices: matrices whose rows are spread over ranks in blocks are summed to the owners of their rows and
-// distributed; those of r columns are orthonormalised. Gram matrices are summed over the world in f64 and solved on
-// the host, all in one read; every rank solves the same ones and gets the same bits.
+// TallMatrices: matrices whose rows are spread over ranks in blocks are summed to the owners of their rows
+// and distributed; those of r columns are orthonormalised. Gram matrices are summed over the world in f64 and
+// solved on the host, all in one read; every rank solves the same ones and gets the same bits.
 #pragma once
 
 #include <algorithm>

@@ -108,7 +108,7 @@ struct Reference {
         return all;
     }
     static void put(Array& values, const std::vector<reference::AdamWNumber>& numbers, int rows, int cols,
-                    bool transposed, double reference::AdamWNumber::* member) {
+                    bool transposed, double reference::AdamWNumber::*member) {
         values.resize(numbers.size());
         for (int i = 0; i < rows; ++i)
             for (int j = 0; j < cols; ++j)
@@ -214,7 +214,8 @@ TEST(GaloreTest, RandomBasesAndShardedWeightsEqualOneProcess) {
 /// at a time), and all at once.
 TEST(GaloreTest, SingularVectorsEqualOneProcess) {
     expect_reference({"--method.basis=svd"}, 100);
-    expect_reference({"--method.basis=svd", "--method.update_interval=4", "--parallel.shard_frozen=true"}, 10);
+    expect_reference({"--method.basis=svd", "--method.update_interval=4", "--parallel.shard_frozen=true"},
+                     10);
     expect_reference({"--method.basis=svd", "--method.refresh_together=true", "--optim.dense_lr=0.004"}, 20);
 }
 

@@ -13,9 +13,9 @@
 #include "support/layouts.hpp"
 #include "support/serial_losses.hpp"
 #include "support/temporary_directory.hpp"
-#include "support/whole_state.hpp"
 #include "support/tiny_run.hpp"
 #include "support/upload_sequence.hpp"
+#include "support/whole_state.hpp"
 
 namespace switchyard {
 namespace {
@@ -133,8 +133,9 @@ std::vector<Values> projected_state(TrainState& s) {
     return all;
 }
 
-/// With whole gradients the basis of a step is that of its own gradient: with as many columns as the projected
-/// dimension has, nothing of the gradient is lost, and the run is that with this basis from the start.
+/// With whole gradients the basis of a step is that of its own gradient: with as many columns as the
+/// projected dimension has, nothing of the gradient is lost, and the run is that with this basis from the
+/// start.
 TEST(GaloreStepTest, FullRankSingularVectorsRotateTheGradientOfTheirOwnStep) {
     const std::vector<std::string> common{"--method.rank=24", "--method.update_interval=1000",
                                           "--optim.eps=1e-4"};
@@ -169,20 +170,25 @@ TEST(GaloreStepTest, FullRankSingularVectorsRotateTheGradientOfTheirOwnStep) {
 /// Subspace iteration takes the range of the gradient in steps 0 and 5, the bases in steps 1 and 6; of seven
 /// matrices in five steps, each step refreshes one or two.
 TEST(GaloreStepTest, AGradientThatIsNotFiniteReachesNoBasis) {
-    for (const auto& [basis, bad_step] : {std::pair{"subspace", 0}, {"subspace", 1}, {"subspace", 5},
-                                          {"subspace", 6}, {"svd", 0}, {"svd", 5}})
-        testing::for_each_layout(config_of({std::string("--method.basis=") + basis}), [&](const Config& here,
-                                                                                          const Topology& topology) {
-            TinyRun run(here, topology);
-            TrainState& s = run.state();
-            run.losses(bad_step);
-            const std::vector<Values> before = projected_state(s);
-            kernels::fill(s.model.parameters().back()->value, NAN);
-            EXPECT_THROW(run.step(), NotFinite);
-            std::vector<Values> after = projected_state(s);
-            ASSERT_EQ(after.size(), before.size());
-            for (std::size_t i = 0; i < before.size(); ++i) EXPECT_EQ(after[i], before[i]) << i;
-        });
+    for (const auto& [basis, bad_step] : {std::pair{"subspace", 0},
+                                          {"subspace", 1},
+                                          {"subspace", 5},
+                                          {"subspace", 6},
+                                          {"svd", 0},
+                                          {"svd", 5}})
+        testing::for_each_layout(config_of({std::string("--method.basis=") + basis}),
+                                 [&](const Config& here, const Topology& topology) {
+                                     TinyRun run(here, topology);
+                                     TrainState& s = run.state();
+                                     run.losses(bad_step);
+                                     const std::vector<Values> before = projected_state(s);
+                                     kernels::fill(s.model.parameters().back()->value, NAN);
+                                     EXPECT_THROW(run.step(), NotFinite);
+                                     std::vector<Values> after = projected_state(s);
+                                     ASSERT_EQ(after.size(), before.size());
+                                     for (std::size_t i = 0; i < before.size(); ++i)
+                                         EXPECT_EQ(after[i], before[i]) << i;
+                                 });
 }
 
 TEST(GaloreStepTest, TheHostWaitsOnceMoreInAStepThatChangesBases) {
@@ -296,9 +302,9 @@ TEST(GaloreStepTest, AMatrixWithoutAGradientKeepsItsBasis) {
 
 /// Eight tokens: no gradient has more than eight singular vectors. The others of a basis are the old one's.
 TEST(GaloreStepTest, AGradientOfFewTokensIsCompletedAlikeOnEveryLayout) {
-    const Config config = config_of({"--method.basis=svd", "--method.refresh_together=true", "--data.seq_len=2",
-                                     "--data.global_batch=4", "--method.rank=12", "--optim.eps=1e-4",
-                                     "--method.update_interval=2"});
+    const Config config = config_of({"--method.basis=svd", "--method.refresh_together=true",
+                                     "--data.seq_len=2", "--data.global_batch=4", "--method.rank=12",
+                                     "--optim.eps=1e-4", "--method.update_interval=2"});
     const std::vector<double> expected = testing::serial_losses(config, 6);
     testing::for_each_layout(config, [&](const Config& here, const Topology& topology) {
         TinyRun run(here, topology);
@@ -306,7 +312,9 @@ TEST(GaloreStepTest, AGradientOfFewTokensIsCompletedAlikeOnEveryLayout) {
             const StepResult result = run.step();
             EXPECT_NEAR(result.loss, expected[t], 1e-10 * expected[t]) << "step " << t;
             EXPECT_EQ(result.method.kept.size(), t % 2 == 0 ? 7 : 0) << "step " << t;
-            if (t > 0 && t % 2 == 0) { EXPECT_LE(result.method.vectors_switched, 7 * 8) << "step " << t; }
+            if (t > 0 && t % 2 == 0) {
+                EXPECT_LE(result.method.vectors_switched, 7 * 8) << "step " << t;
+            }
             EXPECT_LT(result.method.residual, 1e-13);
         }
     });

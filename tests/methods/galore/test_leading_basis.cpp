@@ -2,7 +2,6 @@
 // gradients that have too few singular vectors, or none.
 // BACK ENDS: cpu. Numbers of the host alone.
 #include <gtest/gtest.h>
-
 #include <omp.h>
 
 #include <algorithm>
@@ -65,7 +64,9 @@ void expect_eigenvectors(const Values& a, std::int64_t n, std::int64_t r) {
     const double tolerance = 30 * static_cast<double>(n) * 0x1p-53;
     for (std::int64_t k = 0; k < r; ++k) {
         const double* x = eigen.vectors.data() + k * n;
-        if (k > 0) { EXPECT_LE(eigen.values[k], eigen.values[k - 1]); }
+        if (k > 0) {
+            EXPECT_LE(eigen.values[k], eigen.values[k - 1]);
+        }
         for (std::int64_t i = 0; i < n; ++i) {
             double sum = -eigen.values[k] * x[i];
             for (std::int64_t j = 0; j < n; ++j) sum += a[i * n + j] * x[j];
@@ -129,8 +130,7 @@ TEST(LeadingBasisTest, AreTheLeadingSingularVectorsWithTheirLargestElementPositi
     constexpr std::int64_t m = 30, n = 14, r = 6, stride = 16;
     const Values gram = gram_of(normals("g", m * n), m, n);
     Values apart(stride * stride, NAN), basis(n * r, NAN);
-    for (std::int64_t i = 0; i < n; ++i)
-        std::copy_n(gram.begin() + i * n, n, apart.begin() + i * stride);
+    for (std::int64_t i = 0; i < n; ++i) std::copy_n(gram.begin() + i * n, n, apart.begin() + i * stride);
     EXPECT_EQ(leading_basis(apart, stride, n, r, basis), 0);
     const Values expected = reference::leading_eigenvectors(gram, n, r);
     for (std::int64_t i = 0; i < n * r; ++i) EXPECT_NEAR(basis[i], expected[i], 1e-12) << i;
