@@ -103,13 +103,13 @@ std::vector<Case> cases() {
     };
     for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-10}})
         scaling("channel", dtype, tolerance, {"--method.rank=12", "--method.projection=paper"});
-    for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-11}})
+    for (const auto& [dtype, tolerance] : {std::pair{"bf16", 2e-3}, {"f64", 1e-11}})
         for (const char* name : {"riemannian", "melora"})  // minis of 12, which some layouts cut
             add(fmt::format("{}_{}", name, dtype),
                 {std::string("--method.name=") + name, "--method.alpha=6", "--optim.eps=1e-4",
                  "--optim.lr=0.004"},
                 dtype, tolerance);
-    for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-10}})
+    for (const auto& [dtype, tolerance] : {std::pair{"bf16", 2e-3}, {"f64", 1e-10}})
         add(fmt::format("flatlora_{}", dtype),
             {"--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"}, dtype,
             tolerance);
