@@ -6,10 +6,10 @@
 
 #include <numbers>
 
-#include "core/processor.hpp"
 #include "reference/galore.hpp"
 #include "reference/projected_side.hpp"
 #include "support/dense_model.hpp"
+#include "support/reference_steps.hpp"
 #include "support/whole_state.hpp"
 
 namespace switchyard {
@@ -158,9 +158,9 @@ Config config_of(std::vector<std::string> arguments) {
     return tiny_config(arguments);
 }
 
-void expect_reference(const std::vector<std::string>& arguments, int steps) {
+void expect_reference(const std::vector<std::string>& arguments, int most_steps) {
     const Config config = config_of(arguments);
-    if (backend::processor().is_gpu) steps = std::min(steps, 30);  // what 100 add is not of a back end
+    const int steps = testing::reference_steps(most_steps);
     int rank = 0;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     const bool root = rank == 0;
