@@ -84,7 +84,7 @@ std::vector<Case> cases() {
     add("relora_random_f64", merging("random"), "f64", 1e-11);
     // The files are written between a range and the basis that follows it, and between other steps.
     for (const char* basis : {"subspace", "random"})
-        for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-10}})
+        for (const auto& [dtype, tolerance] : {std::pair{"bf16", 2e-3}, {"f64", 1e-10}})
             add(fmt::format("galore_{}_{}", basis, dtype),
                 {"--method.name=galore", "--method.update_interval=3", "--optim.eps=1e-4",
                  std::string("--method.basis=") + basis},
@@ -93,7 +93,7 @@ std::vector<Case> cases() {
         add(fmt::format("galore_svd_{}", dtype),
             {"--method.name=galore", "--method.update_interval=3", "--optim.eps=1e-4", "--method.basis=svd"},
             dtype, tolerance);
-    for (const auto& [dtype, tolerance] : {std::pair{"f32", 5e-6}, {"bf16", 5e-4}, {"f64", 1e-11}})
+    for (const auto& [dtype, tolerance] : {std::pair{"bf16", 5e-4}, {"f64", 1e-11}})
         add(fmt::format("muon_{}", dtype), {"--method.name=muon"}, dtype, tolerance);
     // The projections are drawn anew after step 9. Rank 12 is as wide as some stored weights on two tp ranks.
     const auto scaling = [&](const std::string& name, const char* dtype, double tolerance,
@@ -101,7 +101,7 @@ std::vector<Case> cases() {
         more.insert(more.end(), {"--method.name=apollo", "--method.update_interval=9", "--optim.eps=1e-4"});
         add("apollo_" + name + "_" + dtype, std::move(more), dtype, tolerance);
     };
-    for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-10}})
+    for (const auto& [dtype, tolerance] : {std::pair{"bf16", 2e-3}, {"f64", 1e-10}})
         scaling("channel", dtype, tolerance, {"--method.rank=12", "--method.projection=paper"});
     for (const auto& [dtype, tolerance] : {std::pair{"bf16", 2e-3}, {"f64", 1e-11}})
         for (const char* name : {"riemannian", "melora"})  // minis of 12, which some layouts cut
