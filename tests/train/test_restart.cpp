@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
+#include "core/processor.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "saving/checkpoints.hpp"
 #include "support/temporary_directory.hpp"
@@ -281,6 +282,8 @@ TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
             expected = run.step().loss;  // of the first batch under the weights of step 7
         });
         for (std::size_t to = 0; to < methods.size(); ++to) {
+            // Emulated, each is a source once and a target once; every pair takes most of a minute.
+            if (backend::processor().is_gpu && to != (from + 1) % methods.size()) continue;
             const Layout& layout = layouts[(1 + from + to) % layouts.size()];
             launch(methods[to], layout, [&](TinyRun& run) {
                 TrainState& s = run.state();
