@@ -18,7 +18,9 @@ class Dora : public LowRankMethod {
 
     void initialise(const ModelContext&) override;
     void weights_changed(const ModelContext&, std::int64_t step) override;
-    void visit_function(StateIo& io) override { base_changed_ = base_changed_ || io.loading(); }
+    void visit_function(StateIo& io) override {
+        if (io.loading()) norms_.base_changed();
+    }
     void reduce_gradients(Optimizer&) override;
     void update(Optimizer&, double lr_factor) override;
     std::vector<Traffic> plan_traffic(const Optimizer&, std::int64_t steps) const override;
@@ -32,38 +34,25 @@ class Dora : public LowRankMethod {
 
   private:
     static MagnitudeAdapter& of(const Adapted& x) { return static_cast<MagnitudeAdapter&>(*x.adapter); }
-    /// The norms of the rows of W + s B A of all matrices. Collective.
-    void measure_norms();
 
     bool exact_;
-    bool base_changed_ = true;  // since the norms of W were computed
-    RowSums sums_;
+    AllRowNorms norms_;
 };
 
 void Dora::adapted(const ModelContext& context) {
-    sums_.add(context, *adapted_.back().linear);
-}
-
-void Dora::measure_norms() {
-    std::vector<Tensor> norms;
-    for (const Adapted& x : adapted_) {
-        of(x).norms().square(*x.linear, *x.adapter, base_changed_);
-        norms.push_back(of(x).norms().values());
-    }
-    base_changed_ = false;
-    sums_.run(norms, TrafficGroup::values);
-    for (const Adapted& x : adapted_) of(x).norms().take_roots();
+    const Adapted& x = adapted_.back();
+    norms_.add(context, *x.linear, *x.adapter, of(x).norms());
 }
 
 void Dora::initialise(const ModelContext& context) {
     initialise_plain(context);
-    base_changed_ = true;
-    measure_norms();
+    norms_.base_changed();
+    norms_.measure();
     for (const Adapted& x : adapted_) of(x).magnitude_from_norms();
 }
 
 void Dora::weights_changed(const ModelContext&, std::int64_t) {
-    measure_norms();
+    norms_.measure();
     for (const Adapted& x : adapted_) of(x).form_row_scale();
 }
 
@@ -72,7 +61,7 @@ void Dora::reduce_gradients(Optimizer& optimizer) {
     if (exact_) {
         std::vector<Tensor> sums;
         for (const Adapted& x : adapted_) sums.push_back(of(x).sums());
-        sums_.run(sums, TrafficGroup::gradients);
+        norms_.sums().run(sums, TrafficGroup::gradients);
         for (const Adapted& x : adapted_) of(x).add_norm_gradient(*x.linear);
     }
     optimizer.reduce_gradients();
@@ -89,8 +78,8 @@ void Dora::update(Optimizer& optimizer, double lr_factor) {
 
 std::vector<Traffic> Dora::plan_traffic(const Optimizer& optimizer, std::int64_t steps) const {
     Traffic step = optimizer.plan_traffic();
-    sums_.plan(step, TrafficGroup::values);
-    if (exact_) sums_.plan(step, TrafficGroup::gradients);
+    norms_.plan(step);
+    if (exact_) norms_.sums().plan(step, TrafficGroup::gradients);
     return std::vector<Traffic>(static_cast<std::size_t>(steps), step);
 }
 

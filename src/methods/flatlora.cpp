@@ -35,12 +35,9 @@ class NoisyAdapter : public LowRankAdapter {
                             std_, norms_.values().rows(row0, out.dim(0)));
     }
     Cost cost(const Linear& linear) const override {
-        const double r = static_cast<double>(low_rank()), m = static_cast<double>(linear.out().size),
-                     n = static_cast<double>(linear.in().size);
-        return {.forward = 2 * m * n,
-                .backward = 2 * m * n + 4 * r * (m + n),
-                .merge = 2 * m * n * r,
-                .step = norms_.cost(linear, low_rank())};
+        Cost cost = cost_of_merged(linear, low_rank());
+        cost.step = norms_.cost(linear, low_rank());
+        return cost;
     }
 
     RowNorms& norms() { return norms_; }
@@ -71,9 +68,11 @@ class FlatLora : public LowRankMethod {
     }
     void initialise(const ModelContext& context) override {
         initialise_plain(context);
-        base_changed_ = true;
+        norms_.base_changed();
     }
-    void visit_function(StateIo& io) override { base_changed_ = base_changed_ || io.loading(); }
+    void visit_function(StateIo& io) override {
+        if (io.loading()) norms_.base_changed();
+    }
     /// The function is that of W'.
     void weights_changed(const ModelContext&, std::int64_t) override {
         for (const Adapted& x : adapted_) of(x).set_noise(0, 0);
@@ -85,7 +84,10 @@ class FlatLora : public LowRankMethod {
     std::unique_ptr<LowRankAdapter> make_adapter(const ModelContext& context, const Linear& linear) override {
         return std::make_unique<NoisyAdapter>(context, linear, low_rank(context), scale(context));
     }
-    void adapted(const ModelContext& context) override { sums_.add(context, *adapted_.back().linear); }
+    void adapted(const ModelContext& context) override {
+        const Adapted& x = adapted_.back();
+        norms_.add(context, *x.linear, *x.adapter, of(x).norms());
+    }
 
   private:
     static NoisyAdapter& of(const Adapted& x) { return static_cast<NoisyAdapter&>(*x.adapter); }
@@ -99,32 +101,23 @@ class FlatLora : public LowRankMethod {
     bool per_replica_;
     std::int64_t steps_;
     std::uint64_t seed_;
-    bool base_changed_ = true;  // since the norms of W were computed
-    std::string replica_;       // in the names of streams
+    std::string replica_;  // in the names of streams
     Transformer* model_ = nullptr;
-    RowSums sums_;
+    AllRowNorms norms_;
 };
 
 void FlatLora::begin_step(std::int64_t step) {
     LowRankMethod::begin_step(step);
-    std::vector<Tensor> norms;
-    for (const Adapted& x : adapted_) {
-        of(x).norms().square(*x.linear, *x.adapter, base_changed_);
-        norms.push_back(of(x).norms().values());
-    }
-    base_changed_ = false;
-    sums_.run(norms, TrafficGroup::values);
-    for (const Adapted& x : adapted_) {
-        of(x).norms().take_roots();
+    norms_.measure();
+    for (const Adapted& x : adapted_)
         of(x).set_noise(stream_key(seed_, fmt::format("{}.weight noise {}{}", x.linear->name(), step, replica_)),
                         noise_of(step) / std::sqrt(static_cast<double>(x.linear->in().size)));
-    }
     model_->weights_changed();
 }
 
 std::vector<Traffic> FlatLora::plan_traffic(const Optimizer& optimizer, std::int64_t steps) const {
     Traffic step = optimizer.plan_traffic();
-    sums_.plan(step, TrafficGroup::values);
+    norms_.plan(step);
     return std::vector<Traffic>(static_cast<std::size_t>(steps), step);
 }
 

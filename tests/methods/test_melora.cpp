@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
-#include "core/processor.hpp"
 #include "reference/melora.hpp"
 #include "support/dense_model.hpp"
 #include "support/reference_run.hpp"
@@ -46,7 +45,7 @@ void expect_reference(const std::vector<std::string>& arguments, int steps) {
 }
 
 TEST(Melora, EqualsOneProcess) {
-    expect_reference({}, backend::processor().is_gpu ? 30 : 100);
+    expect_reference({}, 100);
 }
 
 /// 5461 in small: no number of minis but 1 divides 37.

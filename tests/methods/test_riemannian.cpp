@@ -6,7 +6,6 @@
 #include <gtest/gtest.h>
 
 #include "core/error.hpp"
-#include "core/processor.hpp"
 #include "methods/low_rank_method.hpp"
 #include "reference/riemannian.hpp"
 #include "support/dense_model.hpp"
@@ -55,7 +54,7 @@ void expect_reference(const std::vector<std::string>& arguments, int steps) {
 }
 
 TEST(Riemannian, EqualsOneProcess) {
-    expect_reference({}, backend::processor().is_gpu ? 30 : 100);
+    expect_reference({}, 100);
 }
 
 TEST(Riemannian, SmallDampingOfTwoDrawnFactorsEqualsOneProcess) {

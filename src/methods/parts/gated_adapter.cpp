@@ -23,9 +23,7 @@ std::optional<kernels::EffectiveWeight> GatedAdapter::effective_weight() {
 }
 
 Cost GatedAdapter::cost(const Linear& linear) const {
-    const double r = static_cast<double>(low_rank()), m = static_cast<double>(linear.out().size),
-                 n = static_cast<double>(linear.in().size);
-    return {.forward = 2 * m * n, .backward = 2 * m * n + 4 * r * (m + n), .merge = 2 * m * n * r};
+    return cost_of_merged(linear, low_rank());
 }
 
 void GatedAdapter::close_gradients() {

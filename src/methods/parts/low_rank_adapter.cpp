@@ -2,6 +2,7 @@
 #include "methods/parts/low_rank_adapter.hpp"
 
 #include "kernels/elementwise.hpp"
+#include "methods/parts/places.hpp"
 
 namespace switchyard {
 namespace {
@@ -107,16 +108,14 @@ void LowRankAdapter::take_scratch(const ModelContext& context, const Linear& lin
         full_precision_ = context.arena.shared(context.accumulate(), {rows, in});
         return;
     }
-    const std::int64_t compute = static_cast<std::int64_t>(size_of(context.dtype)),
-                       wide = static_cast<std::int64_t>(size_of(context.accumulate()));
-    const auto aligned = [](std::int64_t size) { return (size + 63) / 64 * 64; };
-    const std::int64_t size_a = low_rank_ * in, size_b = low_rank_ * linear.out().padded,
-                       begin_b = aligned(size_a * compute), rest = begin_b + aligned(size_b * compute);
-    const Tensor all = context.arena.shared(DType::u8, {rest + std::max(bytes, rows * in * wide)});
-    slots_a_ = all.view(context.dtype, {low_rank_, in});
-    slots_b_ = all.rows(begin_b, size_b * compute).view(context.dtype, {low_rank_, linear.out().padded});
-    merge_scratch_ = all.rows(rest, bytes);
-    full_precision_ = all.rows(rest, rows * in * wide).view(context.accumulate(), {rows, in});
+    const std::int64_t wide = rows * in * static_cast<std::int64_t>(size_of(context.accumulate()));
+    take_shared(context.arena, [&](Places& places) {
+        slots_a_ = places.take(context.dtype, {low_rank_, in});
+        slots_b_ = places.take(context.dtype, {low_rank_, linear.out().padded});
+        const Tensor either = places.take(DType::u8, {std::max(bytes, wide)});
+        merge_scratch_ = either.rows(0, bytes);
+        full_precision_ = either.rows(0, wide).view(context.accumulate(), {rows, in});
+    });
 }
 
 SharedPairs make_shared_pairs(const ModelContext& context, std::span<const Linear> linears,

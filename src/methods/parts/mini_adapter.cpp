@@ -7,6 +7,8 @@
 #include "kernels/elementwise.hpp"
 #include "kernels/random.hpp"
 #include "kernels/rows.hpp"
+#include "methods/parts/places.hpp"
+#include "methods/parts/strategy.hpp"
 
 namespace switchyard {
 namespace {
@@ -31,22 +33,6 @@ Parameter make_factor(const ModelContext& context, const std::string& name, cons
     p.gradient = context.arena.take(MemoryClass::gradients, context.accumulate(), {rows.padded, low_rank});
     p.tp_gradient = cut ? TpGradient::own : TpGradient::partial;
     return p;
-}
-
-/// Lays out pieces of one request for shared memory: lay_out(piece) calls piece(dtype, shape) for each.
-template <class LayOut>
-void take_shared(Arena& arena, const LayOut& lay_out) {
-    const auto pass = [&](Tensor all) {
-        std::int64_t used = 0;
-        lay_out([&](DType dtype, Shape shape) {
-            const std::int64_t size = shape.size() * static_cast<std::int64_t>(size_of(dtype)), begin = used;
-            used += (size + 63) / 64 * 64;
-            return all.shape().rank() == 0 ? Tensor{} : all.rows(begin, size).view(dtype, shape);
-        });
-        return used;
-    };
-    const std::int64_t bytes = pass({});
-    pass(arena.shared(DType::u8, {bytes}));
 }
 
 }  // namespace
@@ -103,16 +89,16 @@ void MiniAdapter::take_memory(const ModelContext& context, const Linear& linear)
     const std::int64_t rows = linear.frozen_slice(context).kept;
     const auto scratch =
         static_cast<std::int64_t>(kernels::frozen_scratch_bytes(rows, in_.padded, context.dtype));
-    take_shared(context.arena, [&](const auto& piece) {
-        x_part_ = piece(context.dtype, {n * widest_in});
-        d_y_part_ = piece(context.dtype, {n * widest_out});
-        z_ = piece(context.dtype, {n, r});
+    take_shared(context.arena, [&](Places& places) {
+        x_part_ = places.take(context.dtype, {n * widest_in});
+        d_y_part_ = places.take(context.dtype, {n * widest_out});
+        z_ = places.take(context.dtype, {n, r});
     });
-    take_shared(context.arena, [&](const auto& piece) {
-        slots_a_ = piece(context.dtype, {slots, in_.padded});
-        slots_b_ = piece(context.dtype, {slots * out_.padded + r * widest_out});
-        turned_ = piece(context.dtype, {r * std::max(rows_of_a_.padded, widest_in)});
-        merge_scratch_ = piece(DType::u8, {scratch});
+    take_shared(context.arena, [&](Places& places) {
+        slots_a_ = places.take(context.dtype, {slots, in_.padded});
+        slots_b_ = places.take(context.dtype, {slots * out_.padded + r * widest_out});
+        turned_ = places.take(context.dtype, {r * std::max(rows_of_a_.padded, widest_in)});
+        merge_scratch_ = places.take(DType::u8, {scratch});
     });
 }
 
@@ -199,9 +185,7 @@ void MiniAdapter::merge(kernels::FrozenWeight base_rows, std::int64_t row0, Tens
 }
 
 Cost MiniAdapter::cost(const Linear& linear) const {
-    const double r = static_cast<double>(low_rank_), m = static_cast<double>(linear.out().size),
-                 n = static_cast<double>(linear.in().size);
-    return {.forward = 2 * m * n, .backward = 2 * m * n + 4 * r * (m + n), .merge = 2 * m * n * r};
+    return cost_of_merged(linear, low_rank_);
 }
 
 void MiniAdapter::draw_a(std::uint64_t key, double bound) {

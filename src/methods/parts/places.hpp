@@ -1,7 +1,7 @@
 // What a method needs for a moment lies in scratch that others use too (Arena::shared()), as one piece.
 #pragma once
 
-#include "core/tensor.hpp"
+#include "core/arena.hpp"
 
 namespace switchyard {
 
@@ -21,5 +21,14 @@ class Places {
     Tensor bytes_;
     std::int64_t taken_ = 0;
 };
+
+/// lay_out(places) takes its tensors from shared memory of their size; it is called twice.
+template <class LayOut>
+void take_shared(Arena& arena, const LayOut& lay_out) {
+    Places sizes;
+    lay_out(sizes);
+    Places memory(arena.shared(DType::u8, {sizes.taken()}));
+    lay_out(memory);
+}
 
 }  // namespace switchyard

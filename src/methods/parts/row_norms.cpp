@@ -105,4 +105,21 @@ void RowSums::plan(Traffic& traffic, TrafficGroup group) const {
         traffic.add(group, all_reduce_bytes(element * static_cast<double>(even_rows()), topology_->dp_size()));
 }
 
+void AllRowNorms::add(const ModelContext& context, const Linear& linear, LowRankAdapter& adapter,
+                      RowNorms& norms) {
+    pairs_.push_back({&linear, &adapter, &norms});
+    sums_.add(context, linear);
+}
+
+void AllRowNorms::measure() {
+    std::vector<Tensor> values;
+    for (const Pair& x : pairs_) {
+        x.norms->square(*x.linear, *x.adapter, base_changed_);
+        values.push_back(x.norms->values());
+    }
+    base_changed_ = false;
+    sums_.run(values, TrafficGroup::values);
+    for (const Pair& x : pairs_) x.norms->take_roots();
+}
+
 }  // namespace switchyard

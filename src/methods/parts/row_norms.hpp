@@ -64,4 +64,28 @@ class RowSums {
     Tensor memory_;                         // shared: the vectors of all matrices, and work space of a sum
 };
 
+/// The norms of the pairs of all matrices.
+class AllRowNorms {
+  public:
+    /// In the order of the forward pass; before memory is allocated. All stay where they are.
+    void add(const ModelContext&, const Linear&, LowRankAdapter&, RowNorms&);
+    /// W is another one than in the last measure().
+    void base_changed() { base_changed_ = true; }
+    /// values() of each <- c. Collective.
+    void measure();
+    /// Adds what measure() sends.
+    void plan(Traffic& traffic) const { sums_.plan(traffic, TrafficGroup::values); }
+    const RowSums& sums() const { return sums_; }
+
+  private:
+    struct Pair {
+        const Linear* linear;
+        LowRankAdapter* adapter;
+        RowNorms* norms;
+    };
+    std::vector<Pair> pairs_;
+    RowSums sums_;
+    bool base_changed_ = true;
+};
+
 }  // namespace switchyard

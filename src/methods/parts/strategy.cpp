@@ -42,4 +42,9 @@ Cost cost_of(Strategy strategy, double m, double n, double r, double replicas) {
     return {.forward = dense, .backward = 2 * dense, .merge = dense * r, .step = 2 * dense * r * replicas};
 }
 
+Cost cost_of_merged(const Linear& linear, std::int64_t low_rank) {
+    return cost_of(Strategy::merged, static_cast<double>(linear.out().size),
+                   static_cast<double>(linear.in().size), static_cast<double>(low_rank), 1);
+}
+
 }  // namespace switchyard

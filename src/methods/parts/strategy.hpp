@@ -30,4 +30,7 @@ bool merging_pays(std::span<const Linear>, std::int64_t tokens_per_step);
 /// which forms dA and dB from its own Q.
 Cost cost_of(Strategy, double m, double n, double r, double replicas);
 
+/// Under Strategy::merged.
+Cost cost_of_merged(const Linear&, std::int64_t low_rank);
+
 }  // namespace switchyard
