@@ -91,6 +91,13 @@ inline float exp2_device(float x) {
     return power < 0x1p-126f ? 0 : power;
 }
 
+/// Operation::combine over groups of `lanes` lanes (a power of two) of a whole warp, on all of them: pairs at
+/// distance lanes / 2, ..., 2, 1.
+template <class Operation, class T>
+T combine_lanes(T value, int lanes, const emulation::Where& where = emulation::Where::current()) {
+    return emulation::combine_as<Operation>(value, static_cast<unsigned>(lanes), where);
+}
+
 /// d (16 x 8) += a (16 x 16) b (16 x 8), bf16 with f32 sums, by one warp; fragments as PTX lays them out for
 /// mma.m16n8k16: a holds rows g, g + 8 and columns 2t, 2t + 8 of group g = lane / 4, t = lane % 4.
 inline void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
@@ -161,6 +168,13 @@ __device__ inline float exp2_device(float x) {
     float power;
     asm("ex2.approx.ftz.f32 %0,%1;" : "=f"(power) : "f"(x));
     return power;
+}
+
+template <class Operation, class T>
+__device__ T combine_lanes(T value, int lanes) {
+    for (int distance = lanes / 2; distance > 0; distance /= 2)
+        value = Operation::combine(value, __shfl_xor_sync(all_lanes, value, distance));
+    return value;
 }
 
 __device__ inline void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {

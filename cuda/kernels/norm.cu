@@ -40,8 +40,7 @@ struct WarpSums {
 /// in turns: what one call reads, the next call does not overwrite.
 template <class X>
 __device__ X team_sum(X x, int team, X* of_warps) {
-    for (int distance = (team < warp_size ? team : warp_size) / 2; distance > 0; distance /= 2)
-        x += __shfl_xor_sync(cuda::all_lanes, x, distance);
+    x = cuda::combine_lanes<Addition>(x, team < warp_size ? team : warp_size);
     if (team <= warp_size) return x;
     const int thread = static_cast<int>(threadIdx.x), warps = team / warp_size;
     if (thread % warp_size == 0) of_warps[thread / warp_size] = x;

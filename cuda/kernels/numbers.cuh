@@ -69,12 +69,17 @@ inline int block_threads(std::int64_t work, int most = 256) {
     return static_cast<int>(rounded < most ? rounded : most);
 }
 
+struct Addition {
+    template <class T>
+    __device__ static T combine(T a, T b) {
+        return a + b;
+    }
+};
+
 /// The sum over the lanes of a warp, on all of them: pairs at distance 16, 8, 4, 2, 1.
 template <class T>
 __device__ inline T warp_sum(T x) {
-    for (int distance = cuda::warp_size / 2; distance > 0; distance /= 2)
-        x += __shfl_xor_sync(cuda::all_lanes, x, distance);
-    return x;
+    return cuda::combine_lanes<Addition>(x, cuda::warp_size);
 }
 
 }  // namespace switchyard::kernels

@@ -49,8 +49,7 @@ struct WarpValues {
 /// Combines the values of all threads of the block, for thread 0.
 template <class Operation>
 __device__ typename Operation::Value combine_block(typename Operation::Value value) {
-    for (int distance = cuda::warp_size / 2; distance > 0; distance /= 2)
-        value = Operation::combine(value, __shfl_xor_sync(cuda::all_lanes, value, distance));
+    value = cuda::combine_lanes<Operation>(value, cuda::warp_size);
     const int warps = static_cast<int>(blockDim.x) / cuda::warp_size, thread = static_cast<int>(threadIdx.x);
     if (warps == 1) return value;
     auto& shared = cuda::block_memory<WarpValues<typename Operation::Value>>();

@@ -47,6 +47,10 @@ void synchronize_warp(unsigned mask, const Where&);
 /// All live lanes of `mask` meet. Returns the value that lane `source` brought. Of memory accesses it orders
 /// nothing, nor do the following ones.
 std::uint64_t shuffle(unsigned mask, std::uint64_t value, unsigned source, const char* name, const Where&);
+/// All lanes of the warp meet: `combine` of the values of each group of `lanes` lanes, on all of them, pairs at
+/// distance lanes / 2, ..., 1. As many shuffles would make it, in one meeting.
+std::uint64_t combine(std::uint64_t value, unsigned lanes, std::uint64_t (*combine)(std::uint64_t, std::uint64_t),
+                      const Where&);
 /// The lanes of `mask` that brought true.
 unsigned ballot(unsigned mask, bool value, const char* name, const Where&);
 void multiply(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], const Where&);
@@ -66,13 +70,30 @@ void enqueue_work(cudaStream_t, std::function<void()> work);
 bool is_device_memory(const void* start, std::size_t bytes);
 
 template <class T>
-T shuffle_as(unsigned mask, T value, unsigned source, const char* name, const Where& where) {
+std::uint64_t bits_of(const T& value) {
     static_assert(sizeof(T) <= 8);
     std::uint64_t bits = 0;
     std::memcpy(&bits, &value, sizeof value);
-    bits = shuffle(mask, bits, source, name, where);
+    return bits;
+}
+template <class T>
+T value_of(std::uint64_t bits) {
+    T value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+template <class T>
+T shuffle_as(unsigned mask, T value, unsigned source, const char* name, const Where& where) {
+    return value_of<T>(shuffle(mask, bits_of(value), source, name, where));
+}
+
+template <class Operation, class T>
+T combine_as(T value, unsigned lanes, const Where& where) {
+    return value_of<T>(combine(
+        bits_of(value), lanes,
+        [](std::uint64_t a, std::uint64_t b) { return bits_of(Operation::combine(value_of<T>(a), value_of<T>(b))); },
+        where));
 }
 
 }  // namespace emulation

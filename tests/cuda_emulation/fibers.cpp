@@ -1,4 +1,4 @@
-// The scheduler: CUDA threads of a block are fibers, drawn at random between meeting points.
+// The scheduler: between meeting points CUDA threads of a block are drawn at random.
 #include "fibers.hpp"
 
 #include <boost/context/fiber.hpp>
@@ -20,22 +20,38 @@ namespace {
 
 namespace context = boost::context;
 
+/// A stack on which CUDA threads run one after the other. A thread that waits keeps its worker; one that ends
+/// gives it to a thread that has not begun, so those that never wait cost no switch. ThreadSanitizer takes a
+/// worker for a thread: with it each serves one.
+struct Worker;
 struct Fiber : Thread {
-    context::fiber fiber;
-    void *tsan = nullptr, *asan = nullptr;
+    Worker* worker = nullptr;  // none: not begun, or done
+    void* tsan = nullptr;
     const char* waits_for = nullptr;
     Where where;
     bool done = false;
+};
+struct Worker {
+    context::fiber fiber;  // where it went away
+    Fiber* thread = nullptr;
+    const void* stack = nullptr;
+    std::size_t stack_bytes = 0;
+    void* asan = nullptr;
 };
 Fiber fibers[most_threads];
 unsigned live[most_threads / warp_lanes];
 Fiber *ready[most_threads], *at_barrier[most_threads];
 unsigned num_ready = 0, num_at_barrier = 0, live_threads = 0;
 unsigned barriers = 0;  // that the block has passed
-context::fiber scheduler;
-void *scheduler_tsan = nullptr, *scheduler_asan = nullptr;
-const void* scheduler_stack = nullptr;
-std::size_t scheduler_stack_bytes = 0;
+const std::function<void()>* body_of_launch = nullptr;
+
+// Never destroyed: at the end of the process workers still wait.
+Worker* const workers = new Worker[most_threads];
+Worker* idle[most_threads];
+unsigned num_workers = 0, num_idle = 0;
+Worker host;  // the thread of the process
+Worker *running = &host, *previous = &host;
+void* host_tsan = nullptr;
 char start_of_block, end_of_launch;  // all blocks add to the end what they did
 
 /// Threads as ThreadSanitizer knows them. A new one costs it half a millisecond, so a later launch takes
@@ -75,23 +91,29 @@ void make_ready(Fiber& f) {
     ready[num_ready++] = &f;
 }
 
-void to_scheduler(bool for_ever = false) {
-    Fiber& me = current();
-    if (__sanitizer_start_switch_fiber)
-        __sanitizer_start_switch_fiber(for_ever ? nullptr : &me.asan, scheduler_stack, scheduler_stack_bytes);
-    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(scheduler_tsan, 1);  // 1: no order follows from it
-    if (for_ever) return;
-    scheduler = std::move(scheduler).resume();
-    if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(me.asan, nullptr, nullptr);
+void* tsan_of(const Worker& worker) {
+    return worker.thread ? worker.thread->tsan : host_tsan;
 }
 
-void resume(Fiber& f) {
-    self = &f;
-    if (__sanitizer_start_switch_fiber)
-        __sanitizer_start_switch_fiber(&scheduler_asan, stack_start(f.number), stack_length(f.number));
-    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(f.tsan, 1);
-    f.fiber = std::move(f.fiber).resume();
-    if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(scheduler_asan, nullptr, nullptr);
+/// Before the process goes on in `next`; `keep`: where the one that goes away keeps what AddressSanitizer knows.
+void announce(Worker& next, void** keep) {
+    previous = running, running = &next, self = next.thread;
+    if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(keep, next.stack, next.stack_bytes);
+    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(tsan_of(next), 1);  // 1: no order follows from it
+}
+
+/// In a worker that goes on, which came from `from`.
+void arrive(context::fiber&& from) {
+    previous->fiber = std::move(from);
+    const bool from_host = previous == &host;
+    if (__sanitizer_finish_switch_fiber)
+        __sanitizer_finish_switch_fiber(running->asan, from_host ? &host.stack : nullptr,
+                                        from_host ? &host.stack_bytes : nullptr);
+}
+
+void go_to(Worker& next) {
+    announce(next, &running->asan);
+    arrive(std::move(next.fiber).resume());
 }
 
 void open_barrier_if_full() {
@@ -104,33 +126,7 @@ void open_barrier_if_full() {
     num_at_barrier = 0;
 }
 
-void start(Fiber& f, unsigned block, const std::function<void()>& body) {
-    const unsigned i = static_cast<unsigned>(&f - fibers);
-    f.thread = {i}, f.block = {block}, f.number = i, f.lane = i % warp_lanes, f.done = false,
-    f.waits_for = nullptr;
-    live[i / warp_lanes] |= 1u << f.lane;
-    if (with_thread_sanitizer()) f.tsan = known_threads.take();
-    struct Keep {
-        void deallocate(context::stack_context&) noexcept {}
-    };
-    context::stack_context all;
-    all.size = stack_length(i), all.sp = stack_start(i) + stack_length(i);
-    f.fiber = context::fiber(
-        std::allocator_arg, context::preallocated(all.sp, all.size, all), Keep{}, [&](context::fiber&& from) {
-            scheduler = std::move(from);
-            if (__sanitizer_finish_switch_fiber)
-                __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
-            acquire(&start_of_block);
-            body();
-            release(&end_of_launch);
-            current().done = true;
-            to_scheduler(true);
-            return std::move(scheduler);
-        });
-    make_ready(f);
-}
-
-[[noreturn]] void stuck(unsigned block) {
+[[noreturn]] void stuck() {
     const Fiber* before = nullptr;  // one line for all threads in a row that wait at one place
     for (unsigned i = 0; i < launched.threads.x; ++i) {
         const Fiber& f = fibers[i];
@@ -141,29 +137,98 @@ void start(Fiber& f, unsigned block, const std::function<void()>& body) {
         before = &f;
     }
     error(Where::current(), "block %u: no thread can go on (a barrier or collective that not all reach)",
-          block);
+          fibers[0].block.x);
 }
 
-void run_block(unsigned block, const std::function<void()>& body) {
+Fiber& draw_ready() {
+    if (num_ready == 0) stuck();
+    const unsigned i = draw(num_ready);
+    Fiber& next = *ready[i];
+    ready[i] = ready[--num_ready];
+    return next;
+}
+
+void note_exit(Fiber& f) {
+    f.done = true, f.worker = nullptr;
+    --live_threads;
+    live[f.number / warp_lanes] &= ~(1u << f.lane);
+    lane_exits(f.number / warp_lanes, f.lane);
+    check_copies(f.number);
+    open_barrier_if_full();
+}
+
+Worker& worker_of(Fiber&);
+
+/// What a worker does: CUDA threads, one after the other. Returns only under ThreadSanitizer.
+context::fiber work(Worker& me) {
+    for (;;) {
+        acquire(&start_of_block);
+        (*body_of_launch)();
+        release(&end_of_launch);
+        Fiber& ended = *me.thread;
+        note_exit(ended);
+        Fiber* const next = live_threads > 0 ? &draw_ready() : nullptr;
+        if (with_thread_sanitizer()) {
+            Worker& other = next ? worker_of(*next) : host;
+            announce(other, nullptr);
+            return std::move(other.fiber);
+        }
+        if (next && !next->worker) {
+            self = me.thread = next, next->worker = &me;
+            continue;
+        }
+        idle[num_idle++] = &me;
+        go_to(next ? *next->worker : host);
+    }
+}
+
+Worker& new_worker() {
+    const unsigned i = num_workers++;
+    Worker& worker = workers[i];
+    worker.stack = stack_start(i), worker.stack_bytes = stack_length(i);
+    struct Keep {
+        void deallocate(context::stack_context&) noexcept {}
+    };
+    context::stack_context all;
+    all.size = stack_length(i), all.sp = stack_start(i) + stack_length(i);
+    worker.fiber = context::fiber(std::allocator_arg, context::preallocated(all.sp, all.size, all), Keep{},
+                                  [&worker](context::fiber&& from) {
+                                      arrive(std::move(from));
+                                      return work(worker);
+                                  });
+    return worker;
+}
+
+Worker& worker_of(Fiber& f) {
+    if (!f.worker) {
+        f.worker = num_idle > 0 ? idle[--num_idle] : &new_worker();
+        f.worker->thread = &f;
+    }
+    return *f.worker;
+}
+
+/// The calling CUDA thread waits, another one goes on.
+void give_way() {
+    Fiber& next = draw_ready();
+    if (&next != self) go_to(worker_of(next));
+}
+
+void run_block(unsigned block) {
     live_threads = launched.threads.x, barriers = 0;
     provide_block(live_threads, launched.shared_bytes);
     reset_warps(live_threads);
+    if (with_thread_sanitizer()) num_workers = 0;
     release(&start_of_block);
-    for (unsigned i = 0; i < launched.threads.x; ++i) start(fibers[i], block, body);
-    while (live_threads > 0) {
-        if (num_ready == 0) stuck(block);
-        const unsigned i = draw(num_ready);
-        Fiber& next = *ready[i];
-        ready[i] = ready[--num_ready];
-        resume(next);
-        if (!next.done) continue;
-        --live_threads;
-        live[next.number / warp_lanes] &= ~(1u << next.lane);
-        lane_exits(next.number / warp_lanes, next.lane);
-        check_copies(next.number);
-        open_barrier_if_full();
-        if (with_thread_sanitizer()) known_threads.give_back(next.tsan);
+    for (unsigned i = 0; i < launched.threads.x; ++i) {
+        Fiber& f = fibers[i];
+        f.thread = {i}, f.block = {block}, f.number = i, f.lane = i % warp_lanes, f.done = false;
+        live[i / warp_lanes] |= 1u << f.lane;
+        if (with_thread_sanitizer()) f.tsan = known_threads.take();
+        make_ready(f);
     }
+    go_to(worker_of(draw_ready()));
+    if (with_thread_sanitizer())
+        for (unsigned i = 0; i < launched.threads.x; ++i) known_threads.give_back(fibers[i].tsan);
 }
 
 std::uint64_t seed_of_environment() {
@@ -196,7 +261,7 @@ void trap(const Where& where) {
 
 void wait_for_others(const char* waits_for, const Where& where) {
     current().waits_for = waits_for, current().where = where;
-    to_scheduler();
+    give_way();
 }
 
 void make_ready(unsigned lane) {
@@ -231,7 +296,7 @@ void barrier(const Where& where) {
     at_barrier[num_at_barrier++] = &current();
     current().waits_for = "__syncthreads", current().where = where;
     open_barrier_if_full();
-    to_scheduler();
+    give_way();
     acquire(place);
 }
 
@@ -246,8 +311,9 @@ void run_kernel(std::int64_t blocks, int threads, std::size_t shared_bytes,
                 const std::function<void()>& body) {
     explain_faults();
     launched = {{static_cast<unsigned>(blocks)}, {static_cast<unsigned>(threads)}, shared_bytes};
-    if (__tsan_get_current_fiber) scheduler_tsan = __tsan_get_current_fiber();
-    for (unsigned block = 0; block < launched.blocks.x; ++block) run_block(block, body);
+    body_of_launch = &body;
+    if (__tsan_get_current_fiber) host_tsan = __tsan_get_current_fiber();
+    for (unsigned block = 0; block < launched.blocks.x; ++block) run_block(block);
     acquire(&end_of_launch);
     known_threads.end_of_launch();
     end_of_blocks();

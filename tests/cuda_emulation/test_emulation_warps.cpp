@@ -34,6 +34,26 @@ TEST(EmulatedWarp, ShufflesGiveTheValueOfTheOtherLane) {
     }
 }
 
+struct Uneven {
+    static unsigned combine(unsigned a, unsigned b) {
+        return 3 * a + b;
+    }
+};
+
+TEST(EmulatedWarp, CombinedLanesAreWhatShufflesMakeOfThem) {
+    for (const int lanes : {1, 2, 8, 32}) {
+        std::vector<unsigned> together(64), shuffled(64);
+        emulation::run_kernel(1, 64, 0, [&] {
+            unsigned x = thread() * thread();
+            together[thread()] = combine_lanes<Uneven>(x, lanes);
+            for (int distance = lanes / 2; distance > 0; distance /= 2)
+                x = Uneven::combine(x, __shfl_xor_sync(all_lanes, x, distance));
+            shuffled[thread()] = x;
+        });
+        EXPECT_EQ(together, shuffled) << lanes;
+    }
+}
+
 TEST(EmulatedWarp, BallotHasTheLanesThatSayYes) {
     std::vector<unsigned> all(32), some(32);
     emulation::run_kernel(1, 32, 0, [&] {

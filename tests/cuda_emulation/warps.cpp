@@ -14,6 +14,7 @@ struct Meeting {
     const char* operation = nullptr;
     Where where;
     std::uint64_t values[warp_lanes];
+    unsigned lanes[warp_lanes];
     float d[warp_lanes][4];
     std::uint32_t a[warp_lanes][4], b[warp_lanes][2];
 };
@@ -131,6 +132,31 @@ std::uint64_t shuffle(unsigned mask, std::uint64_t value, unsigned source, const
     if (!(m.arrived >> (source % warp_lanes) & 1u))
         error(where, "lane %u reads lane %u, which does not take part in %s", self->lane, source, name);
     const std::uint64_t result = m.values[source % warp_lanes];
+    leave(m);
+    return result;
+}
+
+std::uint64_t combine(std::uint64_t value, unsigned lanes, std::uint64_t (*combine)(std::uint64_t, std::uint64_t),
+                      const Where& where) {
+    if (!std::has_single_bit(lanes) || lanes > warp_lanes)
+        error(where, "combine_lanes of %u lanes, which is no power of two up to %u", lanes, warp_lanes);
+    Meeting& m = join(~0u, "combine_lanes", where);
+    m.values[self->lane] = value;
+    m.lanes[self->lane] = lanes;
+    if (m.complete) {
+        if (m.arrived != ~0u) error(where, "combine_lanes by a part of a warp (%08x)", m.arrived);
+        for (unsigned lane = 0; lane < warp_lanes; ++lane)
+            if (m.lanes[lane] != lanes)
+                error(where, "lane %u combines %u lanes, lane %u %u", lane, m.lanes[lane], self->lane, lanes);
+        for (unsigned distance = lanes / 2; distance > 0; distance /= 2) {
+            std::uint64_t before[warp_lanes];
+            for (unsigned lane = 0; lane < warp_lanes; ++lane) before[lane] = m.values[lane];
+            for (unsigned lane = 0; lane < warp_lanes; ++lane)
+                m.values[lane] = combine(before[lane], before[lane ^ distance]);
+        }
+    }
+    await(m);
+    const std::uint64_t result = m.values[self->lane];
     leave(m);
     return result;
 }
