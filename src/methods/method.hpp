@@ -73,6 +73,9 @@ class Method {
     virtual void update(Optimizer& optimizer, double lr_factor) { optimizer.update(lr_factor); }
     /// For a switch, merge, reset, threshold or rotation: all ranks hold the updated vectors.
     virtual MethodReport after_gather(Optimizer&, std::int64_t /*step*/) { return {}; }
+    /// Called when the host has read the step's scalars, before loss and norm are judged: a method that knows
+    /// why they are not finite throws here. The same on all ranks.
+    virtual void diagnose(std::span<const double> /*scalars*/) {}
     /// Called when the host has read the step's scalars (Optimizer::scalars()); completes and judges the
     /// report of after_gather().
     virtual void end_step(std::span<const double> /*scalars*/, MethodReport&) {}

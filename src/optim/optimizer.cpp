@@ -184,10 +184,11 @@ void Optimizer::gather_values() {
         group.values_in.gather(*group.comm, group.values, send_, context_.traffic, TrafficGroup::values);
 }
 
-void Optimizer::measure_gradients() {
+void Optimizer::measure_gradients(const std::function<void()>& replace) {
     std::vector<kernels::RowPart> gradients;
     for (const OwnedParameter& owned : owned_) gradients.push_back(owned.owned_gradient());
     kernels::squared_norms(gradients, sums_);
+    replace();
     kernels::weighted_sum(sums_, weights_, squared_norm());
     norm_of_ranks_.combine(squared_norm(), kernels::Combine::sum, context_.traffic);
 }

@@ -34,13 +34,16 @@ class Optimizer {
     /// Reduces gradients to the current owners, summed over their group in rank order.
     void reduce_gradients();
     /// squared_norm() <- sum of squares over the whole model. Replicated values count once, and the bits are
-    /// the same on all ranks. Collective.
-    void measure_gradients();
+    /// the same on all ranks. Collective. `replace` is called between squared_norms() and their sum: a method
+    /// may put other numbers in their places. What is not finite should stay so.
+    void measure_gradients(const std::function<void()>& replace = [] {});
     /// (1) f64 in back-end memory; one of scalars().
     Tensor squared_norm() const { return scalars_.slots(norm_slot_); }
     /// (1) f64 in back-end memory, after measure_gradients(): the sum of squares of those rows of a
     /// gradient that this rank owns.
     Tensor squared_norm_of(int parameter) const { return sums_.rows(parameter, 1); }
+    /// (parameters) f64: those of all, in the order of owned().
+    Tensor squared_norms() const { return sums_; }
     /// clip() <- the clip coefficient for squared_norm(), and whether that and `loss` (1) f64, if given, are
     /// finite. If they are not, update() has no effect.
     void decide_clip(Tensor loss = {});

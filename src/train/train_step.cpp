@@ -128,6 +128,7 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
     const std::span<const double> scalars = s.optimizer.scalars().read();  // the host waits nowhere else
     result.loss = scale * scalars[s.loss_slot];
     result.grad_norm = s.optimizer.gradient_norm(scalars);
+    s.method->diagnose(scalars);
     require_finite(s, result.loss, result.grad_norm);
     s.method->end_step(scalars, result.method);
     ++s.step;

@@ -209,6 +209,17 @@ TEST_P(OwnedState, IsTheMethodsToUpdate) {
         << "AdamW needs all of it, as wide as the value";
 }
 
+TEST_P(OwnedState, HasTheNormThatTheMethodSays) {
+    State state(GetParam(), topology_);
+    Optimizer& optimizer = state.optimizer();
+    optimizer.measure_gradients([&] {
+        EXPECT_EQ(host(optimizer.squared_norms()), std::vector<double>{0});
+        kernels::fill(optimizer.squared_norms(), topology_.world.rank() + 2);
+    });
+    const int ranks = topology_.world.size();
+    EXPECT_EQ(host(optimizer.squared_norm()), std::vector<double>{2.0 * ranks + ranks * (ranks - 1) / 2});
+}
+
 constexpr std::int64_t same = OwnershipPlan::as_gradient;
 INSTANTIATE_TEST_SUITE_P(Kinds, OwnedState,
                          ::testing::Values(Kind{"projected", DType::f32, true, true, same, same},

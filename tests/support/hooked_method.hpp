@@ -56,6 +56,7 @@ class HookedMethod : public Method {
         after_switch();
         return report;
     }
+    void diagnose(std::span<const double> scalars) override { inner_->diagnose(scalars); }
     void end_step(std::span<const double> scalars, MethodReport& report) override {
         inner_->end_step(scalars, report);
     }
