@@ -8,8 +8,7 @@
 #include "core/error.hpp"
 #include "methods/low_rank_method.hpp"
 #include "reference/riemannian.hpp"
-#include "support/dense_model.hpp"
-#include "support/reference_run.hpp"
+#include "support/factor_differences.hpp"
 
 namespace switchyard {
 namespace {
@@ -66,23 +65,12 @@ TEST(Riemannian, ShardedWeightsAndRecomputationEqualOneProcess) {
                      12);
 }
 
-/// value or gradient of every factor, (valid rows of the long dimension, r).
-std::map<std::string, Values> factors_of(TrainState& s, Tensor Parameter::*part) {
-    std::map<std::string, Values> all;
-    for (Parameter* p : s.model.parameters())
-        if (p->role == ParameterRole::factor) {
-            Values& values = all[p->shard.name] = test::values_of(p->*part);
-            values.resize(static_cast<std::size_t>(p->shard.rows * p->shard.cols));
-        }
-    return all;
-}
-
 /// The gradients of all factors in a step, before or after the method's work on them.
 std::map<std::string, Values> gradients_of(TinyRun& run, bool preconditioned) {
     std::map<std::string, Values> gradients;
     auto& hooked = testing::HookedMethod::install(run.state());
     (preconditioned ? hooked.after_before_update : hooked.after_reduction) = [&] {
-        gradients = factors_of(run.state(), &Parameter::gradient);
+        gradients = testing::factors_of(run.state(), &Parameter::gradient);
     };
     run.step();
     return gradients;
@@ -108,47 +96,7 @@ void change_factors(TinyRun& run, const std::string& suffix, const std::function
 
 TEST(Riemannian, GradientsAreDifferencesOfTheLoss) {
     if (!on_one_rank()) GTEST_SKIP() << "on one rank";
-    const Config config = tiny_config(arguments_of({}));
-    const Topology one = testing::serial();
-    TinyRun run(config, one);
-    run.losses(5);
-    TrainState& s = run.state();
-    const testing::WholeState at = testing::whole_state(s);
-    s.step = 0;
-    const std::map<std::string, Values> gradients = gradients_of(run, false);
-    testing::DenseModel dense(config);
-    std::map<std::string, RiemannianMatrix> matrices;
-    for (const Parameter* p : dense.parameters()) {
-        const std::string& name = p->shard.name;
-        dense.set(name, at.at("/model/" + name));
-        if (!name.ends_with("_proj.weight")) continue;
-        const std::string stem = "/model/" + name.substr(0, name.size() - 7);
-        RiemannianMatrix x(static_cast<int>(p->shard.rows), static_cast<int>(p->shard.cols), 5, 4);
-        x.w = at.at("/model/" + name);
-        for (int k = 0; k < x.r; ++k) {
-            for (int j = 0; j < x.n; ++j) x.a.value(j, k) = at.at(stem + ".lora_A")[k * x.n + j];
-            for (int i = 0; i < x.m; ++i) x.b.value(i, k) = at.at(stem + ".lora_B")[i * x.r + k];
-        }
-        dense.set(name, x.effective());
-        matrices.emplace(name, std::move(x));
-    }
-    for (const char* kind :
-         {"q_proj", "up_proj", "down_proj"}) {  // of both splits; 24 x 24, 37 x 24, 24 x 37
-        const auto found = std::find_if(matrices.begin(), matrices.end(), [&](const auto& matrix) {
-            return matrix.first.find(kind) != std::string::npos;
-        });
-        auto& [name, x] = *found;
-        const std::string linear = name.substr(0, name.size() - 7);
-        const auto loss_with = [&] {
-            dense.set(name, x.effective());
-            return dense.loss();
-        };
-        testing::expect_differences(linear + ".lora_A", gradients.at(linear + ".lora_A"), x.a, false,
-                                    loss_with);
-        testing::expect_differences(linear + ".lora_B", gradients.at(linear + ".lora_B"), x.b, false,
-                                    loss_with);
-        dense.set(name, x.effective());
-    }
+    testing::expect_factor_differences(tiny_config(arguments_of({})));
 }
 
 /// Scaled gradient descent moves B A by dB~ A + B dA~, the same for (B, A) and (B c, A / c). Its gradients
@@ -165,7 +113,7 @@ TEST(Riemannian, TheMoveOfTheProductDoesNotDependOnHowItIsShared) {
             const double c = scaled == 1 ? 5 : 1;
             change_factors(run, ".lora_B", [c](double x) { return c * x; });
             change_factors(run, ".lora_A", [c](double x) { return x / c; });
-            const std::map<std::string, Values> factors = factors_of(run.state(), &Parameter::value);
+            const std::map<std::string, Values> factors = testing::factors_of(run.state(), &Parameter::value);
             const std::map<std::string, Values> gradients = gradients_of(run, preconditioned);
             for (const auto& [name, d_a] : gradients) {
                 if (!name.ends_with(".lora_A")) continue;

@@ -2,7 +2,7 @@
 // and norms, whose gradients come from the dense model at the effective weights. Compared with the
 // whole state of a run on any layout. Matrix: w; effective(); set_gradients(G of the effective weight);
 // parts(); before_update(), if it has one; after_update(lr); derived(). Or, without parts that AdamW trains:
-// gradient, moment, move(clip, lr, decay).
+// gradient, whose norm counts; move(clip, lr, decay); moment, or state(linear) by the names of a checkpoint.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -97,7 +97,9 @@ struct ReferenceRun {
         for (auto& [name, x] : matrices) {
             const std::string linear = name.substr(0, name.size() - 7);
             all["/model/" + name] = x.w;
-            if constexpr (moves_itself) {
+            if constexpr (requires { x.state(linear); }) {
+                for (const auto& [path, values] : x.state(linear)) all[path] = values;
+            } else if constexpr (moves_itself) {
                 all["/optimizer/" + name + "/m"] = x.moment;
             } else {
                 for (const auto& [suffix, values] : x.derived()) all["/model/" + linear + suffix] = values;
