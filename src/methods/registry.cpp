@@ -17,7 +17,8 @@
     X(apollo)                 \
     X(riemannian)             \
     X(melora)                 \
-    X(flatlora)
+    X(flatlora)               \
+    X(loft)
 
 namespace switchyard {
 
