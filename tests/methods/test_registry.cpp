@@ -23,9 +23,9 @@ Config resolved(const std::vector<std::string>& arguments) {
 
 TEST(ResolveAuto, EachMethodNamesItsRates) {
     const std::map<std::string, double> lr{
-        {"full", 1e-3}, {"lora", 1e-3}, {"switchlora", 1e-2}, {"relora", 1e-3},
-        {"dora", 1e-3}, {"sora", 8e-4}, {"galore", 1e-2}, {"muon", 1e-3},
-        {"apollo", 1e-2}, {"riemannian", 8e-4}, {"melora", 4e-4}, {"flatlora", 1e-3}};
+        {"full", 1e-3},   {"lora", 1e-3},     {"switchlora", 1e-2}, {"relora", 1e-3}, {"dora", 1e-3},
+        {"sora", 8e-4},   {"galore", 1e-2},   {"muon", 1e-3},       {"apollo", 1e-2}, {"riemannian", 8e-4},
+        {"melora", 4e-4}, {"flatlora", 1e-3}, {"loft", 1e-3}};
     for (const MethodOptions& method : method_options()) {
         const Config config = resolved({"--method.name=" + method.name});
         ASSERT_TRUE(lr.contains(method.name)) << method.name << " has no rate in this test";
@@ -52,7 +52,8 @@ TEST(ResolveAuto, LeavesNothingToResolve) {
         EXPECT_EQ(once.find("lr = auto"), std::string::npos);
         EXPECT_EQ(once.find("rank = auto"), std::string::npos);
         if (config.method.options.contains("rank")) {
-            EXPECT_EQ(option_integer(config.method, "rank"), config.model.hidden_size / 4);
+            const std::int64_t most = method.name == "loft" ? 16 : config.model.hidden_size;
+            EXPECT_EQ(option_integer(config.method, "rank"), std::min(most, config.model.hidden_size / 4));
         }
     }
 }

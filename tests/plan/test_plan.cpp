@@ -209,7 +209,8 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
                 arguments.insert(arguments.end(), {"--method.merge_interval=2", "--method.restart_warmup=1"});
                 arguments.push_back(std::string("--method.reset=") + (ring ? "magnitude" : "random"));
             }
-            if ((method == "lora" || method == "riemannian" || switches || merges) && many)
+            if ((method == "lora" || method == "riemannian" || method == "loft" || switches || merges) &&
+                many)
                 arguments.push_back(std::string("--method.strategy=") +
                                     (narrow ? "weight_gradient" : "unmerged"));
             std::string what;
@@ -222,7 +223,7 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, Plans,
                          ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
-                                           "muon", "apollo", "riemannian", "melora", "flatlora"),
+                                           "muon", "apollo", "riemannian", "melora", "flatlora", "loft"),
                          [](const auto& info) { return std::string(info.param); });
 
 /// Sizes that divide by 1 to 4: width 48 everywhere (a multiple of 16: no padding), 48 tokens in the

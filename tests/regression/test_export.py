@@ -115,7 +115,7 @@ class Export(unittest.TestCase):
                 self.assertEqual(exported[name].tobytes(), values.tobytes(), name)
 
     def test_factors_are_merged_in_full_precision(self):
-        for kind in ("switch", "switch_tied", "lora", "relora", "riemannian", "flatlora", "switch_bf16"):
+        for kind in ("switch", "switch_tied", "lora", "relora", "riemannian", "flatlora", "loft", "switch_bf16"):
             exported = read_directory(self.once(kind, f"out_{kind}"))
             model, scales = read_checkpoint(self.runs.checkpoint(kind))
             self.assertEqual(len(scales), 14)
@@ -135,7 +135,7 @@ class Export(unittest.TestCase):
                 self.assertLessEqual(difference.max(), 1.01 * EPS * np.abs(values).max(), name)
 
     def test_adapters(self):
-        for kind in ("lora", "relora", "riemannian", "flatlora", "switch", "switch_bf16"):
+        for kind in ("lora", "relora", "riemannian", "flatlora", "loft", "switch", "switch_bf16"):
             folder = self.once(kind, f"adapters_{kind}", "--adapters")
             self.assertEqual(sorted(p.name for p in folder.iterdir()), ["adapter", "base"])
             model, scales = read_checkpoint(self.runs.checkpoint(kind))

@@ -31,6 +31,7 @@ KINDS = {
     "riemannian": ["--method.name=riemannian", "--method.rank=12", "--optim.lr=0.005", "--run.dtype=f32"],
     "melora": ["--method.name=melora", "--method.rank=4", "--method.minis=4", *GQA, "--optim.lr=0.005", "--run.dtype=f32"],
     "flatlora": ["--method.name=flatlora", "--method.rank=12", "--method.noise=0.5", "--optim.lr=0.005", "--run.dtype=f32"],
+    "loft": ["--method.name=loft", "--method.rank=12", "--optim.lr=0.005", "--run.dtype=f32"],
     "switch_bf16": [*SWITCHING, *GQA, "--run.dtype=bf16"],
 }  # fmt: skip
 

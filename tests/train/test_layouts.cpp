@@ -23,12 +23,11 @@ std::vector<std::string> method_arguments(const std::string& method) {
     if (method == "relora")  // three merges; with a larger alpha and rate, rounding grows from step to step
         return {"--method.name=relora", "--method.merge_interval=6", "--method.restart_warmup=2",
                 "--method.alpha=6", "--optim.lr=0.004"};
-    if (method == "galore")
-        return {"--method.name=galore", "--method.update_interval=7", "--optim.eps=1e-4"};
-    if (method == "apollo")
-        return {"--method.name=apollo", "--method.update_interval=7", "--optim.eps=1e-4"};
+    if (method == "galore") return {"--method.name=galore", "--method.update_interval=7", "--optim.eps=1e-4"};
+    if (method == "apollo") return {"--method.name=apollo", "--method.update_interval=7", "--optim.eps=1e-4"};
     if (method == "riemannian" || method == "melora")  // at a larger rate rounding grows, as for relora
         return {"--method.name=" + method, "--method.alpha=6", "--optim.eps=1e-4", "--optim.lr=0.004"};
+    if (method == "loft") return {"--method.name=loft", "--optim.eps=1e-4", "--optim.lr=0.004"};
     if (method == "flatlora")
         return {"--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"};
     if (method != "switchlora") return {"--method.name=" + method};
@@ -108,7 +107,7 @@ TEST_P(Layouts, StepZeroIsBitIdentical) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, Layouts,
                          ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
-                                           "muon", "apollo", "riemannian", "melora", "flatlora"),
+                                           "muon", "apollo", "riemannian", "melora", "flatlora", "loft"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

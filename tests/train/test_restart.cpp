@@ -53,8 +53,12 @@ std::vector<std::string> switching(const char* order) {
 
 /// Merges after steps 6 and 12: the second is made by the resumed run.
 std::vector<std::string> merging(const char* reset) {
-    return {"--method.name=relora",       "--method.merge_interval=6", "--method.restart_warmup=2",
-            "--method.prune_ratio=0.8",   "--method.alpha=6",          "--optim.lr=0.004",
+    return {"--method.name=relora",
+            "--method.merge_interval=6",
+            "--method.restart_warmup=2",
+            "--method.prune_ratio=0.8",
+            "--method.alpha=6",
+            "--optim.lr=0.004",
             std::string("--method.reset=") + reset};
 }
 
@@ -114,6 +118,9 @@ std::vector<Case> cases() {
         add(fmt::format("flatlora_{}", dtype),
             {"--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"}, dtype,
             tolerance);
+    for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-10}})
+        add(fmt::format("loft_{}", dtype), {"--method.name=loft", "--optim.eps=1e-4", "--optim.lr=0.004"},
+            dtype, tolerance);
     scaling("tensor", "f32", 2e-5, {"--method.scale_by=tensor", "--optim.lr=0.001"});
     return all;
 }
@@ -268,10 +275,13 @@ std::int64_t non_zero_moments(const std::string& path) {
 
 TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
     const std::vector<std::vector<std::string>> methods{
-        {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), merging("magnitude"),
-        {"--method.name=dora"}, {"--method.name=sora", "--method.threshold=9"},
-        {"--method.name=galore"}, {"--method.name=muon"}, {"--method.name=apollo"},
-        {"--method.name=riemannian"}, {"--method.name=melora"}, {"--method.name=flatlora", "--method.noise=0.5"}};
+        {"--method.name=full"},   {"--method.name=lora"},
+        switching("ring"),        merging("magnitude"),
+        {"--method.name=dora"},   {"--method.name=sora", "--method.threshold=9"},
+        {"--method.name=galore"}, {"--method.name=muon"},
+        {"--method.name=apollo"}, {"--method.name=riemannian"},
+        {"--method.name=melora"}, {"--method.name=flatlora", "--method.noise=0.5"},
+        {"--method.name=loft"}};
     const std::vector<Layout> layouts = layouts_on(world.size());
     for (std::size_t from = 0; from < methods.size(); ++from) {
         double expected = 0;
