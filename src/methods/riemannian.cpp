@@ -4,9 +4,8 @@
 // published code takes the updated A for B. The gradient's norm and its clipping are those of dA and dB.
 #include "core/error.hpp"
 #include "kernels/cholesky.hpp"
-#include "kernels/reductions.hpp"
-#include "kernels/transfer.hpp"
 #include "methods/low_rank_method.hpp"
+#include "methods/parts/cholesky_defects.hpp"
 #include "methods/parts/factor_grams.hpp"
 #include "methods/registry.hpp"
 
@@ -39,25 +38,21 @@ class Riemannian : public LowRankMethod {
     double damping_;
     FactorGrams grams_;
     const Topology* topology_ = nullptr;
-    Tensor defects_;  // (2 pairs) f64: those of cut factors, then the others
-    Tensor worst_;    // (1) f64 of the step's scalars: the largest of them
-    int worst_slot_ = 0;
+    CholeskyDefects defects_;  // (2 pairs): of cut factors, then of the others
     std::vector<kernels::DividedRows> divided_;
 };
 
 void Riemannian::allocate(const ModelContext& context, Transformer&, Optimizer& optimizer) {
     topology_ = &context.topology;
     grams_.allocate(context);
-    defects_ = context.arena.take(MemoryClass::workspace, DType::f64, {2 * grams_.num_pairs()});
-    worst_slot_ = optimizer.scalars().take();
-    worst_ = optimizer.scalars().slots(worst_slot_);
+    defects_.allocate(context.arena, optimizer.scalars(), 2 * grams_.num_pairs());
 }
 
 void Riemannian::before_update(Optimizer& optimizer, std::int64_t) {
     const std::int64_t pairs = grams_.num_pairs();
     for (const Which which : {Which::cut, Which::whole}) {
         const Tensor factors = grams_.form(which);
-        kernels::cholesky(factors, damping_, defects_.rows(which == Which::cut ? 0 : pairs, pairs));
+        kernels::cholesky(factors, damping_, defects_.of(which == Which::cut ? 0 : pairs, pairs));
         divided_.clear();
         for (std::int64_t i = 0; i < pairs; ++i) {
             const int partner = optimizer.index_of(&grams_.partner(i, which));
@@ -67,24 +62,21 @@ void Riemannian::before_update(Optimizer& optimizer, std::int64_t) {
         }
         kernels::solve_rows(divided_);
     }
-    kernels::max_abs(defects_, worst_);
+    defects_.find_worst();
 }
 
 /// All ranks have the same Gram matrices, so the verdict is the same.
 void Riemannian::end_step(std::span<const double> scalars, MethodReport&) {
-    if (scalars[static_cast<std::size_t>(worst_slot_)] == 0) return;
-    std::vector<double> defects(static_cast<std::size_t>(defects_.size()));
-    kernels::download(defects_, defects.data());
-    std::size_t first = 0;
-    while (first + 1 < defects.size() && defects[first] == 0) ++first;
-    const std::size_t pair = first % adapted_.size();
-    const Which which = first < adapted_.size() ? Which::cut : Which::whole;
-    const bool of_a = &grams_.partner(static_cast<std::int64_t>(pair), which) == &adapted_[pair].adapter->b();
+    const std::int64_t bad = defects_.first_bad(scalars), pairs = grams_.num_pairs();
+    if (bad < 0) return;
+    const Adapted& x = adapted_[static_cast<std::size_t>(bad % pairs)];
+    const Which which = bad < pairs ? Which::cut : Which::whole;
+    const bool of_a = &grams_.partner(bad % pairs, which) == &x.adapter->b();
     fail<AgreedError>(
         "{} of {} plus method.damping = {} is not positive definite (its gradient cannot be preconditioned: "
         "the factors are very large or their vectors dependent, and the damping is below the rounding); "
         "resume from the last checkpoint with a larger method.damping or a smaller optim.lr",
-        of_a ? "A A'" : "B' B", adapted_[pair].linear->name(), damping_);
+        of_a ? "A A'" : "B' B", x.linear->name(), damping_);
 }
 
 double Riemannian::update_operations() const {

@@ -96,7 +96,7 @@ void change_factors(TinyRun& run, const std::string& suffix, const std::function
 
 TEST(Riemannian, GradientsAreDifferencesOfTheLoss) {
     if (!on_one_rank()) GTEST_SKIP() << "on one rank";
-    testing::expect_factor_differences(tiny_config(arguments_of({})));
+    testing::expect_factor_differences(tiny_config(arguments_of({})), 4);
 }
 
 /// Scaled gradient descent moves B A by dB~ A + B dA~, the same for (B, A) and (B c, A / c). Its gradients

@@ -18,11 +18,10 @@ inline std::map<std::string, test::Values> factors_of(TrainState& s, Tensor Para
     return all;
 }
 
-/// Of three matrices after five steps, on one process. Both factors have learned by then, and gradients are
-/// those before anything is done to them.
-inline void expect_factor_differences(const Config& config) {
+/// Of three matrices after five steps, on one process; s = alpha / rank. Both factors have learned by then,
+/// and gradients are those before anything is done to them.
+inline void expect_factor_differences(const Config& config, double alpha) {
     const auto r = static_cast<int>(option_integer(config.method, "rank"));
-    const double alpha = option_real(config.method, "alpha");
     const Topology one = serial();
     TinyRun run(config, one);
     run.losses(5);

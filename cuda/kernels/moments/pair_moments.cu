@@ -1,5 +1,6 @@
-// A block takes some rows of a factor one after the other, with the map of coordinates and a row's matrix in
-// shared memory in f64; a thread has some elements of each product. The order of every sum is fixed.
+// Two launches for all parameters: step counters, then rows. A block takes some rows of a factor one after
+// the other, with the map of coordinates and a row's matrix in shared memory in f64; a thread has some
+// elements of each product. The order of every sum is fixed.
 #include "core/call_counts.hpp"
 #include "cuda/kernels/chunks.cuh"
 #include "cuda/kernels/row_places.cuh"
@@ -78,7 +79,18 @@ __device__ void with_state(DType type, const F& f) {
 }
 
 template <class Items>
-__global__ void __launch_bounds__(256) advance_rows(const Items __grid_constant__ items, const double* clip) {
+__global__ void advance_counters(const Items __grid_constant__ items, const double* clip) {
+    if (clip[1] == 0) return;
+    for (int i = static_cast<int>(threadIdx.x); i < items.count; i += static_cast<int>(blockDim.x)) {
+        const Moments& x = items.item[i];
+        const double step = ++*x.step;
+        x.corrections[0] = 1 / (1 - pow(x.beta1, step));
+        x.corrections[1] = 1 / (1 - pow(x.beta2, step));
+    }
+}
+
+template <class Items>
+__global__ void advance_rows(const Items __grid_constant__ items, const double* clip) {
     if (clip[1] == 0) return;
     const int index = items.index(), thread = static_cast<int>(threadIdx.x),
               threads = static_cast<int>(blockDim.x);
@@ -87,11 +99,6 @@ __global__ void __launch_bounds__(256) advance_rows(const Items __grid_constant_
                        end = std::min(begin + rows_of_block, x.rows);
     auto& at = cuda::block_memory<RowWork>();
     const int r = x.r;
-    if (begin == 0 && thread == 0) {
-        const double step = ++*x.step;
-        x.corrections[0] = 1 / (1 - pow(x.beta1, step));
-        x.corrections[1] = 1 / (1 - pow(x.beta2, step));
-    }
     for (int i = thread; i < r * r; i += threads) at.map[i / r][i % r] = x.map[i];
     for (std::int64_t row = begin; row < end; ++row) {
         with_state(x.type, [&]<class T>() { load_row<T>(x, row, clip[0], at); });
@@ -162,13 +169,15 @@ void advance_pair_moments(std::span<const PairMoments> parameters, Tensor clip) 
         list.add({p.m.raw(), p.v.raw(), RowPlaces(p.gradient), p.map.data<const double>(),
                   p.corrections.data<double>(), p.step.data<std::int32_t>(), rows, p.beta1, p.beta2,
                   p.m.dtype(), static_cast<int>(r)},
-                 std::max<std::int64_t>(1, cuda::ceil_div(rows, rows_of_block)));  // one for the counter
+                 cuda::ceil_div(rows, rows_of_block));
         most_elements = std::max(most_elements, r * r);
     }
     const auto* clip_data = clip.data<const double>();
     list.for_launches([&](const auto& items, std::int64_t blocks) {
-        cuda::launch({blocks, block_threads(most_elements), sizeof(RowWork)},
-                     advance_rows<std::decay_t<decltype(items)>>, items, clip_data);
+        using Items = std::decay_t<decltype(items)>;
+        cuda::launch({1, block_threads(items.count)}, advance_counters<Items>, items, clip_data);
+        cuda::launch({blocks, block_threads(most_elements), sizeof(RowWork)}, advance_rows<Items>, items,
+                     clip_data);
     });
 }
 

@@ -73,7 +73,7 @@ TEST(Loft, ShardedWeightsAndRecomputationEqualOneProcess) {
 
 TEST(Loft, GradientsAreDifferencesOfTheLoss) {
     if (!on_one_rank()) GTEST_SKIP() << "on one rank";
-    testing::expect_factor_differences(tiny_config(arguments_of({})));
+    testing::expect_factor_differences(tiny_config(arguments_of({})), 5);
 }
 
 /// The largest difference between the weights of LoFT at full rank and of AdamW after 12 steps, by the
@@ -215,7 +215,7 @@ std::string refusal_of(const std::vector<std::string>& arguments) {
     return "";
 }
 
-TEST(Loft, SaysWhyItsRankIsLimitedAndItsProductHasNoFactor) {
+TEST(Loft, SaysWhyItsRankIsLimited) {
     const std::vector<std::string> sizes{"--method.name=loft", "--model.hidden_size=48",
                                          "--model.ffn_size=48"};
     const auto with = [&](std::vector<std::string> more) {
@@ -224,8 +224,6 @@ TEST(Loft, SaysWhyItsRankIsLimitedAndItsProductHasNoFactor) {
     };
     EXPECT_EQ(with({"--method.rank=32"}), "");
     EXPECT_NE(with({"--method.rank=33"}).find("grow with the square of the rank"), std::string::npos);
-    EXPECT_NE(with({"--method.rank=8", "--method.alpha=16"}).find("method.alpha = 16 is not method.rank = 8"),
-              std::string::npos);
     EXPECT_EQ(option_integer(tiny_config({"--method.name=loft", "--model.hidden_size=240"}).method, "rank"),
               16);
 }
