@@ -60,9 +60,10 @@ TEST(Loft, EqualsOneProcess) {
     expect_reference({}, backend::processor().is_gpu ? 30 : 100);
 }
 
+/// A factor of 70 rows moves in two parts where one rank has them all.
 TEST(Loft, TwoDrawnFactorsWithOtherDampingsEqualOneProcess) {
-    expect_reference({"--method.init=switchlora", "--method.damping_a=1e-3", "--method.damping_b=0.1",
-                      "--method.eps=1e-3"},
+    expect_reference({"--model.ffn_size=70", "--method.init=switchlora", "--method.damping_a=1e-3",
+                      "--method.damping_b=0.1", "--method.eps=1e-3"},
                      12);
 }
 
