@@ -98,6 +98,10 @@ class Optimizer {
     /// Copies a bucket's list into the memory that keeps it.
     using PlaceList = std::function<void(std::span<const std::int32_t> list, Tensor memory)>;
     void rebuild(Group&, const PlaceList&);
+    /// Memory for the blocks of codes that tp ranks share.
+    void take_end_maxima();
+    /// One all-gather over tp for all of them, so that a block has one scale on every layout.
+    void code_shared_blocks();
 
     ModelContext context_;
     std::deque<OwnedParameter> owned_;
@@ -111,6 +115,9 @@ class Optimizer {
                    // on this rank
     RankValues norm_of_ranks_;
     std::vector<kernels::AdamWRows> updates_;
+    Tensor end_maxima_, maxima_of_ranks_;  // (n), (P, n) accumulate type, over tp; empty: no block is shared
+    std::vector<std::int64_t> first_maximum_;  // by parameter
+    std::vector<kernels::SharedBlocks> shared_;
 };
 
 }  // namespace switchyard

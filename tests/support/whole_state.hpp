@@ -31,6 +31,7 @@ inline WholeState whole_state(TrainState& state) {
         const Shape shape = reader.shape(dataset.path);
         const DType dtype = dataset.dtype == "i64"   ? DType::i64
                             : dataset.dtype == "i32" ? DType::i32
+                            : dataset.dtype == "u8"  ? DType::u8
                             : dataset.dtype == "f32" ? DType::f32
                                                      : DType::f64;
         const test::HostTensor values(dtype, shape);

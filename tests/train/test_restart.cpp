@@ -114,6 +114,11 @@ std::vector<Case> cases() {
         add(fmt::format("flatlora_{}", dtype),
             {"--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"}, dtype,
             tolerance);
+    // Every row is less than a block, which all tp ranks share.
+    const std::vector<std::string> coded{"--optim.state_bits=8", "--optim.min_8bit_size=0"};
+    std::vector<std::string> coded_ring = switching("ring");
+    coded_ring.insert(coded_ring.end(), coded.begin(), coded.end());
+    add("coded_ring_f64", coded_ring, "f64", 1e-10);
     scaling("tensor", "f32", 2e-5, {"--method.scale_by=tensor", "--optim.lr=0.001"});
     return all;
 }
