@@ -87,6 +87,9 @@ TEST_P(CodedMoments, LossesAndCodesAreThoseOfOneProcess) {
 /// One process writes; a layout reads, writes the same, and goes on as the process does; and the reverse.
 TEST_P(CodedMoments, FilesGoFromLayoutToLayoutWithoutAChange) {
     const bool is_gpu = backend::processor().is_gpu;
+    const std::string method = GetParam();
+    if (is_gpu && method != "switchlora" && method != "apollo")
+        GTEST_SKIP() << "a method with slots and one with moments of its own width show it";
     const Config config = is_gpu ? tiny_config([] {
         std::vector<std::string> all = arguments_of(GetParam());
         all.push_back("--optim.min_8bit_size=0");
@@ -182,7 +185,6 @@ TEST(CodedMomentsTest, AreForPairsOfMomentsOfLargeTensorsAlone) {
     testing::for_each_layout(
         wide_config("muon"), [&](const Config& here, const Topology& topology) {
             TinyRun run(here, topology);
-            run.step();
             for (const OwnedParameter& owned : run.state().optimizer.owned()) {
                 const Parameter& p = owned.parameter();
                 EXPECT_EQ(owned.coded(), p.role == ParameterRole::embedding || p.role == ParameterRole::head)
