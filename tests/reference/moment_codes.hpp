@@ -10,7 +10,7 @@
 namespace switchyard::reference {
 
 /// The 256 values, ascending.
-inline std::vector<float> code_map(bool has_signs) {
+inline std::vector<float> make_code_map(bool has_signs) {
     std::vector<float> map{0, 1};
     for (int i = 0; i < 7; ++i) {
         const int parts = has_signs ? 1 << i : 2 << i;
@@ -24,12 +24,16 @@ inline std::vector<float> code_map(bool has_signs) {
     std::sort(map.begin(), map.end());
     return map;
 }
+inline const std::vector<float>& code_map(bool has_signs) {
+    static const std::vector<float> maps[] = {make_code_map(false), make_code_map(true)};
+    return maps[has_signs];
+}
 
 /// The nearest code, of two the smaller one; a negative number has none whose value is 0.
 inline int code_of(const std::vector<float>& map, double x) {
-    int best = 0;
-    for (int code = 1; code < 256; ++code)
-        if (std::fabs(x - map[code]) < std::fabs(x - map[best])) best = code;
+    const auto above = static_cast<int>(std::lower_bound(map.begin(), map.end(), x) - map.begin());
+    int best = std::min(above, 255);
+    if (above > 0 && x - map[above - 1] <= map[best] - x) best = above - 1;
     return x < 0 && map[best] == 0 ? best - 1 : best;
 }
 
@@ -40,17 +44,17 @@ struct CodedBlock {
     T scale = 0;
     std::vector<T> next;
 
-    CodedBlock(std::size_t n, bool has_signs) : codes(n), next(n), map_(code_map(has_signs)) {}
-    T value(std::size_t i) const { return static_cast<T>(map_[codes[i]]) * scale; }
+    CodedBlock(std::size_t n, bool has_signs) : codes(n), next(n), map_(&code_map(has_signs)) {}
+    T value(std::size_t i) const { return static_cast<T>((*map_)[codes[i]]) * scale; }
     void encode() {
         scale = 0;
         for (T x : next) scale = std::max(scale, std::fabs(x));
         for (std::size_t i = 0; i < codes.size(); ++i)
-            codes[i] = static_cast<std::uint8_t>(code_of(map_, scale > 0 ? next[i] / scale : T{0}));
+            codes[i] = static_cast<std::uint8_t>(code_of(*map_, scale > 0 ? next[i] / scale : T{0}));
     }
 
   private:
-    std::vector<float> map_;
+    const std::vector<float>* map_;
 };
 
 /// One step of both moments with the clipped gradients of a block: numbers first, then codes.

@@ -8,6 +8,9 @@
 #include "core/processor.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "methods/registry.hpp"
+#include "reference/moment_codes.hpp"
+#include "reference/switchlora.hpp"
+#include "support/dense_model.hpp"
 #include "support/serial_losses.hpp"
 #include "support/whole_state.hpp"
 
@@ -180,6 +183,101 @@ INSTANTIATE_TEST_SUITE_P(Methods, CodedMoments,
                          ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
                                            "muon", "apollo", "riemannian", "melora", "flatlora"),
                          [](const auto& info) { return std::string(info.param); });
+
+/// Moments of a row, block by block, become what their codes stand for.
+void round_moments(reference::Trained& x) {
+    const auto round = [&](int first, int end, double reference::AdamWNumber::*moment, bool has_signs) {
+        reference::CodedBlock<double> block(static_cast<std::size_t>(end - first), has_signs);
+        for (int i = first; i < end; ++i) block.next[i - first] = x.numbers[i].*moment;
+        block.encode();
+        for (int i = first; i < end; ++i) x.numbers[i].*moment = block.value(i - first);
+    };
+    for (int row = 0; row < x.rows; ++row)
+        for (int column = 0; column < x.cols; column += 256) {
+            const int first = row * x.cols + column, end = row * x.cols + std::min(x.cols, column + 256);
+            round(first, end, &reference::AdamWNumber::m, true);
+            round(first, end, &reference::AdamWNumber::v, false);
+        }
+}
+
+/// AdamW in doubles whose moments are rounded after each step.
+TEST(CodedMomentsTest, AreThoseOfAReferenceOfOneProcess) {
+    const Config config = wide_config("full", {"--model.ffn_size=37", "--optim.schedule=constant",
+                                               "--optim.warmup_steps=0", "--optim.dense_lr=0.004"});
+    const int num_steps = backend::processor().is_gpu ? 2 : 5;
+    int rank = 0;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    std::map<std::string, reference::Trained> trained;
+    if (rank == 0) {
+        testing::DenseModel model([&] {
+            Config wide = config;
+            wide.optim.state_bits = "32";
+            return wide;
+        }());
+        for (Parameter* p : model.parameters()) {
+            reference::Trained& x = trained[p->shard.name] = {static_cast<int>(p->shard.rows),
+                                                              static_cast<int>(p->shard.cols)};
+            const test::Values values = test::values_of(p->value);
+            const auto stride = static_cast<int>(values.size()) / static_cast<int>(p->value.dim(0));
+            for (int i = 0; i < x.rows * x.cols; ++i)
+                x.numbers[i].value = values[static_cast<std::size_t>(i / x.cols * stride + i % x.cols)];
+        }
+        const OptimConfig& o = config.optim;
+        for (int t = 0; t < num_steps; ++t) {
+            for (auto& [name, x] : trained) {
+                test::Values values;
+                for (const auto& number : x.numbers) values.push_back(number.value);
+                model.set(name, values);
+            }
+            const auto& gradients = model.gradients();
+            double sum = 0;
+            for (auto& [name, x] : trained)
+                for (double g : gradients.at(name)) sum += g * g;
+            const double clip = std::min(1.0, o.clip_norm / std::sqrt(sum));
+            for (auto& [name, x] : trained) {
+                x.update(gradients.at(name), clip,
+                         {o.lr, o.beta1, o.beta2, o.eps, x.cols == 1 ? 0 : o.weight_decay}, {});
+                if (x.cols > 1 && x.rows * x.cols >= o.min_8bit_size) round_moments(x);
+            }
+        }
+    }
+    testing::for_each_layout(config, [&](const Config& here, const Topology& topology) {
+        TinyRun run(here, topology);
+        run.losses(num_steps);
+        const testing::WholeState state = testing::whole_state(run.state());
+        if (rank != 0) return;
+        for (const auto& [name, x] : trained) {
+            test::Values value, m, v;
+            for (const auto& number : x.numbers)
+                value.push_back(number.value), m.push_back(number.m), v.push_back(number.v);
+            const auto expect = [&](const std::string& path, const test::Values& expected,
+                                    const test::Values& actual) {
+                ASSERT_EQ(actual.size(), expected.size()) << path;
+                double largest = 0;
+                for (double number : expected) largest = std::max(largest, std::fabs(number));
+                for (std::size_t i = 0; i < actual.size(); ++i)
+                    ASSERT_NEAR(actual[i], expected[i], 1e-10 * largest) << path << " " << i;
+            };
+            expect(name, value, state.at("/model/" + name));
+            for (const auto& [moment, numbers] : {std::pair{"m", &m}, {"v", &v}}) {
+                const std::string path = "/optimizer/" + name + "/" + moment;
+                if (state.contains(path)) {
+                    expect(path, *numbers, state.at(path));
+                    continue;
+                }
+                const test::Values &codes = state.at(path + "_codes"), &scales = state.at(path + "_scales");
+                const std::vector<float>& map = reference::code_map(moment == std::string("m"));
+                test::Values decoded;
+                const int blocks = (x.cols + 255) / 256;
+                for (int i = 0; i < x.rows * x.cols; ++i)
+                    decoded.push_back(map[static_cast<std::size_t>(codes[static_cast<std::size_t>(i)])] *
+                                      scales[static_cast<std::size_t>(i / x.cols * blocks +
+                                                                      i % x.cols / 256)]);
+                expect(path, *numbers, decoded);
+            }
+        }
+    });
+}
 
 TEST(CodedMomentsTest, AreForPairsOfMomentsOfLargeTensorsAlone) {
     testing::for_each_layout(
