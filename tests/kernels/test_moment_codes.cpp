@@ -274,6 +274,46 @@ std::vector<Layout> layouts() {
 }
 INSTANTIATE_TEST_SUITE_P(Layouts, CodedAdamW, ::testing::ValuesIn(layouts()));
 
+/// With both betas 0 the moments are g and g^2: numbers at the middle between two codes and beside it, in
+/// blocks whose largest magnitude is 1.
+template <class T>
+void expect_bounds(DType dtype) {
+    std::vector<T> numbers;
+    const auto add = [&](T x) {
+        for (const T y : {x, std::nextafter(x, T{2}), std::nextafter(x, T{-2})}) {
+            if (numbers.size() % code_block == 0) numbers.push_back(1);
+            numbers.push_back(y);
+        }
+    };
+    for (int code = 0; code < 255; ++code) {
+        add(kernels::code_bound<T>(code, true));
+        add(std::sqrt(kernels::code_bound<T>(code, false)));
+    }
+    const auto width = static_cast<std::int64_t>(numbers.size());
+    const Layout l{dtype, true, {0}, width, 0, 0, width, 1};
+    State s(l);
+    for (std::int64_t j = 0; j < width; ++j)
+        s.gradient.set(j, static_cast<double>(numbers[static_cast<std::size_t>(j)]));
+    kernels::AdamWRows rows = s.view(l);
+    rows.settings.beta1 = rows.settings.beta2 = 0;
+    kernels::adamw({&rows, 1}, clip_of(1, 1));
+    for (std::int64_t begin = 0; begin < width; begin += code_block) {
+        const std::vector<T> g(numbers.begin() + begin, numbers.begin() + std::min(width, begin + code_block));
+        reference::CodedBlock<T> m(g.size(), true), v(g.size(), false);
+        reference::step_codes(m, v, g, 0, 0);
+        EXPECT_EQ(m.scale, 1);
+        for (std::size_t j = 0; j < g.size(); ++j) {
+            ASSERT_EQ(s.m.at(begin + static_cast<std::int64_t>(j)), m.codes[j]) << g[j];
+            ASSERT_EQ(s.v.at(begin + static_cast<std::int64_t>(j)), v.codes[j]) << g[j] * g[j];
+        }
+    }
+}
+
+TEST(CodedAdamWBounds, NumbersAtAndBesideAMiddleHaveTheNearestCodes) {
+    expect_bounds<float>(DType::f32);
+    expect_bounds<double>(DType::f64);
+}
+
 /// Columns of a whole state, cut into `parts` of equal widths, as over tp ranks.
 class SharedBlocks : public ::testing::TestWithParam<std::pair<int, int>> {};  // parts, width of one
 
