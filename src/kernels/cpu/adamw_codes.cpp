@@ -6,26 +6,19 @@
 
 #include "core/call_counts.hpp"
 #include "kernels/cpu/adamw_factors.hpp"
+#include "kernels/cpu/code_table.hpp"
 #include "kernels/cpu/row_items.hpp"
 
 namespace switchyard::kernels {
 namespace {
 
-/// The map of one moment.
-template <class T, bool has_signs>
-struct Map {
-    static constexpr int zero = zero_code(has_signs);
-    static constexpr std::array<float, num_codes> value = [] {
-        std::array<float, num_codes> all{};
-        for (int code = 0; code < num_codes; ++code) all[code] = code_value(code, has_signs);
-        return all;
-    }();
-    static constexpr std::array<T, num_codes - 1> bound = [] {
-        std::array<T, num_codes - 1> all{};
-        for (int code = 0; code + 1 < num_codes; ++code) all[code] = code_bound<T>(code, has_signs);
-        return all;
-    }();
-};
+/// Of one moment.
+template <bool has_signs>
+constexpr std::array<float, num_codes> code_values = [] {
+    std::array<float, num_codes> all{};
+    for (int code = 0; code < num_codes; ++code) all[code] = code_value(code, has_signs);
+    return all;
+}();
 
 /// The moments of one block after a step.
 template <class T>
@@ -54,9 +47,8 @@ template <class T>
 #pragma omp simd
     for (std::int64_t j = 0; j < n; ++j) {
         const T g = f.clip * gradient[j];
-        next.m[j] = f.beta1 * (static_cast<T>(Map<T, true>::value[m[j]]) * m_scale) + f.one_minus_beta1 * g;
-        next.v[j] =
-            f.beta2 * (static_cast<T>(Map<T, false>::value[v[j]]) * v_scale) + f.one_minus_beta2 * g * g;
+        next.m[j] = f.beta1 * (static_cast<T>(code_values<true>[m[j]]) * m_scale) + f.one_minus_beta1 * g;
+        next.v[j] = f.beta2 * (static_cast<T>(code_values<false>[v[j]]) * v_scale) + f.one_minus_beta2 * g * g;
     }
 }
 
@@ -85,11 +77,9 @@ template <class T, class Value>
 
 template <bool has_signs, class T>
 [[gnu::noinline]] void encode(const T* x, T scale, std::uint8_t* codes, std::int64_t n) {
-    using M = Map<T, has_signs>;
     const T divisor = scale > 0 ? scale : 1;  // all are zero then
 #pragma omp simd
-    for (std::int64_t j = 0; j < n; ++j)
-        codes[j] = static_cast<std::uint8_t>(nearest_code(x[j] / divisor, M::bound.data(), M::zero));
+    for (std::int64_t j = 0; j < n; ++j) codes[j] = CodeTable<T, has_signs>::nearest(x[j] / divisor);
 }
 
 /// One parameter and the addresses of its tensors.
