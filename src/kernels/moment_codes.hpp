@@ -1,7 +1,7 @@
-// Codes of 8 bits for AdamW's moments (Dettmers et al. 2022, arXiv 2110.02861, "dynamic tree quantisation", with
-// the blocks and maps of bitsandbytes). A block of 256 neighbours of a row has one scale, its largest magnitude;
-// a number is the value of its code times the scale. Blocks are counted from column 0 of the whole row, so that
-// they are the same however tp cuts it.
+// Codes of 8 bits for AdamW's moments (Dettmers et al. 2022, arXiv 2110.02861, "dynamic tree quantisation",
+// with the blocks and maps of bitsandbytes). A block of 256 neighbours of a row has one scale, its largest
+// magnitude; a number is the value of its code times the scale. Blocks are counted from column 0 of the whole
+// row, so that they are the same however tp cuts it.
 #pragma once
 
 #include <bit>
@@ -19,8 +19,8 @@ constexpr int zero_code(bool has_signs) {
 }
 
 /// The value of a code, ascending with it: 10^(d - 6) times the means of neighbours among 2^d + 1 (without
-/// signs 2^(d + 1) + 1) numbers at equal distances from 0.1 to 1, d = 0 ... 6, with both signs or positive; 0;
-/// and 1. Rounded to f32. -1 is not among them.
+/// signs 2^(d + 1) + 1) numbers at equal distances from 0.1 to 1, d = 0 ... 6, with both signs or positive;
+/// 0; and 1. Rounded to f32. -1 is not among them.
 constexpr float code_value(int code, bool has_signs) {
     const int zero = zero_code(has_signs);
     if (code == zero) return 0;
@@ -45,8 +45,8 @@ constexpr T code_bound(int code, bool has_signs) {
     return bound;
 }
 
-/// The code with the value nearest to x (|x| <= 1; of two the smaller code), but none of value 0 for a negative
-/// number, as in bitsandbytes. bound (255): code_bound() of each code.
+/// The code with the value nearest to x (|x| <= 1; of two the smaller code), but none of value 0 for a
+/// negative number, as in bitsandbytes. bound (255): code_bound() of each code.
 template <class T>
 constexpr int nearest_code(T x, const T* bound, int zero) {
     int code = x > bound[127] ? 128 : 0;

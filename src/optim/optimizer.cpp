@@ -285,9 +285,25 @@ Traffic Optimizer::plan_traffic(const std::map<int, std::vector<int>>& other_own
         traffic.add(TrafficGroup::values, bytes(*group.value_table, false, group.type));
     }
     if (!maxima_of_ranks_.empty())
-        traffic.add(TrafficGroup::other, all_gather_bytes(static_cast<double>(maxima_of_ranks_.bytes()),
-                                                          context_.tp_size()));
+        traffic.add(TrafficGroup::other,
+                    all_gather_bytes(static_cast<double>(maxima_of_ranks_.bytes()), context_.tp_size()));
     return traffic;
+}
+
+std::vector<std::string> Optimizer::notes() const {
+    if (context_.config.optim.state_bits == "32") return {};
+    int tensors = 0;
+    double others = 0, all = 0;
+    for (const OwnedParameter& owned : owned_) {
+        const auto elements = static_cast<double>(owned.capacity() * (owned.m_width() + owned.v_width()));
+        all += elements;
+        if (owned.m_width() != owned.v_width()) ++tensors, others += elements;
+    }
+    if (tensors == 0) return {};
+    return {fmt::format(
+        "optim.state_bits = {} is for pairs of moments of one shape, and the method keeps other ones for {} "
+        "tensors: these stay at 32 bits, {:.0f} % of the moments' elements here",
+        context_.config.optim.state_bits, tensors, all > 0 ? 100 * others / all : 0)};
 }
 
 double Optimizer::move_bytes(const RowMove& move) const {

@@ -73,6 +73,8 @@ class Optimizer {
     /// Bytes that this rank sends per step, with the current owners or with `other_owners`.
     Traffic plan_traffic(const std::map<int, std::vector<int>>& other_owners = {}) const;
 
+    /// What a user should know before the run: moments that optim.state_bits does not reach.
+    std::vector<std::string> notes() const;
     /// Bytes that this rank sends for a move.
     double move_bytes(const RowMove&) const;
 

@@ -1,5 +1,5 @@
-// Moments of AdamW as codes of 8 bits, written from the definition of bitsandbytes (create_dynamic_map() and its
-// blockwise Adam): number by number, in the arithmetic of T.
+// Moments of AdamW as codes of 8 bits, written from the definition of bitsandbytes (create_dynamic_map() and
+// its blockwise Adam): number by number, in the arithmetic of T.
 #pragma once
 
 #include <algorithm>

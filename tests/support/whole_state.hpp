@@ -14,18 +14,9 @@ namespace switchyard::testing {
 
 using WholeState = std::map<std::string, test::Values>;
 
-/// Collective, by way of a checkpoint file; rank 0 gets the values, the others none.
-inline WholeState whole_state(TrainState& state) {
-    const Comm& world = state.context.topology.world;
-    std::unique_ptr<test::TemporaryDirectory> directory;
-    if (world.rank() == 0) directory = std::make_unique<test::TemporaryDirectory>();
-    const std::string path = broadcast(world, directory ? directory->file("state.h5") : "");
-    CheckpointWriter writer(world, path);
-    StateIo io(writer);
-    state.visit(io);
-    writer.commit();
+/// Of a checkpoint file; for one rank.
+inline WholeState stored_state(const std::string& path) {
     WholeState all;
-    if (world.rank() != 0) return all;
     const CheckpointReader reader(Comm{}, path);
     for (const DatasetInfo& dataset : file_contents(path).datasets) {
         const Shape shape = reader.shape(dataset.path);
@@ -40,6 +31,19 @@ inline WholeState whole_state(TrainState& state) {
         all[dataset.path] = values.values();
     }
     return all;
+}
+
+/// Collective, by way of a checkpoint file; rank 0 gets the values, the others none.
+inline WholeState whole_state(TrainState& state) {
+    const Comm& world = state.context.topology.world;
+    std::unique_ptr<test::TemporaryDirectory> directory;
+    if (world.rank() == 0) directory = std::make_unique<test::TemporaryDirectory>();
+    const std::string path = broadcast(world, directory ? directory->file("state.h5") : "");
+    CheckpointWriter writer(world, path);
+    StateIo io(writer);
+    state.visit(io);
+    writer.commit();
+    return world.rank() == 0 ? stored_state(path) : WholeState{};
 }
 
 }  // namespace switchyard::testing

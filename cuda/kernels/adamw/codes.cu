@@ -1,9 +1,8 @@
-// A warp takes a block of codes, whose moments stay in its registers between decoding and encoding. The maps are
-// in shared memory, where each thread block forms them. Compiled without contraction of a b + c, so that
+// A warp takes a block of codes, whose moments stay in its registers between decoding and encoding. The maps
+// are in shared memory, where each thread block forms them. Compiled without contraction of a b + c, so that
 // moments and codes have the CPU's bits.
-#include "cuda/kernels/adamw/codes.cuh"
-
 #include "core/call_counts.hpp"
+#include "cuda/kernels/adamw/codes.cuh"
 #include "cuda/kernels/row_places.cuh"
 #include "kernels/moment_codes.hpp"
 
@@ -11,7 +10,8 @@ namespace switchyard::kernels {
 namespace {
 
 constexpr int threads = 256, warps = threads / cuda::warp_size;
-constexpr int of_lane = static_cast<int>(code_block) / cuda::warp_size;  // neighbours are in neighbouring lanes
+constexpr int of_lane =
+    static_cast<int>(code_block) / cuda::warp_size;  // neighbours are in neighbouring lanes
 
 /// Values and bounds of both maps.
 template <class T>
@@ -79,9 +79,7 @@ struct Block {
     T m[of_lane], v[of_lane];
 
     __device__ Block(const Job& job, std::int64_t r, std::int64_t number)
-        : row(r),
-          scale(r * job.blocks + number),
-          lane(static_cast<int>(threadIdx.x) % cuda::warp_size) {
+        : row(r), scale(r * job.blocks + number), lane(static_cast<int>(threadIdx.x) % cuda::warp_size) {
         const CodeBlock columns = local_block(job.whole_column, job.width, number);
         begin = columns.begin, n = static_cast<int>(columns.end - columns.begin);
     }
@@ -227,24 +225,22 @@ __global__ void __launch_bounds__(threads)
     for_share(share, job.rows * job.blocks, blockIdx.x - jobs.first_block[index], [&](std::int64_t i) {
         const std::int64_t row = i / job.blocks, number = i - row * job.blocks;
         if constexpr (std::is_same_v<T, float>) {
-            if (job.value_type == DType::bf16)
-                return update_one<T, bf16>(job, maps, clip[0], row, number);
+            if (job.value_type == DType::bf16) return update_one<T, bf16>(job, maps, clip[0], row, number);
         }
         update_one<T, T>(job, maps, clip[0], row, number);
     });
 }
 
 template <class T, class Jobs>
-__global__ void __launch_bounds__(threads) code_ends(const Jobs __grid_constant__ jobs, const double* clip,
-                                                     Share share, MaximaOfRanks maxima) {
+__global__ void __launch_bounds__(threads)
+    code_ends(const Jobs __grid_constant__ jobs, const double* clip, Share share, MaximaOfRanks maxima) {
     if (clip[1] == 0) return;
     const Maps<T>& maps = form_maps<T>();
     const int index = jobs.index();
     const Job& job = jobs.item[index];
     const std::int64_t ends = job.blocks > 1 ? 2 : 1;
-    for_share(share, job.rows * ends, blockIdx.x - jobs.first_block[index], [&](std::int64_t i) {
-        code_end<T>(job, maps, clip[0], i / ends, i % ends == 1, maxima);
-    });
+    for_share(share, job.rows * ends, blockIdx.x - jobs.first_block[index],
+              [&](std::int64_t i) { code_end<T>(job, maps, clip[0], i / ends, i % ends == 1, maxima); });
 }
 
 /// start<T>(jobs of a launch, grid, share) for all jobs, which have one type; blocks_of(job): of codes.

@@ -48,7 +48,8 @@ template <class T>
     for (std::int64_t j = 0; j < n; ++j) {
         const T g = f.clip * gradient[j];
         next.m[j] = f.beta1 * (static_cast<T>(code_values<true>[m[j]]) * m_scale) + f.one_minus_beta1 * g;
-        next.v[j] = f.beta2 * (static_cast<T>(code_values<false>[v[j]]) * v_scale) + f.one_minus_beta2 * g * g;
+        next.v[j] =
+            f.beta2 * (static_cast<T>(code_values<false>[v[j]]) * v_scale) + f.one_minus_beta2 * g * g;
     }
 }
 
@@ -120,10 +121,10 @@ struct Block {
         m_scale = x.m_scale.data<T>() + row * job.blocks + b;
         v_scale = x.v_scale.data<T>() + row * job.blocks + b;
         const bool one_step = x.step.size() == 1;
-        factors = factors_of<T>(
-            x.settings, job.clip,
-            one_step ? job.common : corrections(x.settings, x.step.data<std::int32_t>()[row]),
-            !x.frozen.empty() && x.frozen.data<std::int32_t>()[row] != 0);
+        factors =
+            factors_of<T>(x.settings, job.clip,
+                          one_step ? job.common : corrections(x.settings, x.step.data<std::int32_t>()[row]),
+                          !x.frozen.empty() && x.frozen.data<std::int32_t>()[row] != 0);
     }
     void advance_to(Moments<T>& next, const Job& job) const {
         advance(next, m, v, *m_scale, *v_scale, job.gradient.at<const T>(row, begin), factors, n);

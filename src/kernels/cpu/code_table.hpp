@@ -1,6 +1,6 @@
-// Private to the CPU kernels: nearest_code() by one lookup, with the same bits. The leading bits of a number choose
-// an entry, which holds the code of the lowest number with these bits; adding the other bits carries into the
-// code if they are above the bound that lies there, of which there is one at most.
+// Private to the CPU kernels: nearest_code() by one lookup, with the same bits. The leading bits of a number
+// choose an entry, which holds the code of the lowest number with these bits; adding the other bits carries
+// into the code if they are above the bound that lies there, of which there is one at most.
 #pragma once
 
 #include <array>
@@ -26,7 +26,7 @@ class CodeTable {
 
   private:
     static constexpr int mantissa = sizeof(T) == 4 ? 23 : 52;
-    static constexpr int shift = mantissa - (has_signs ? 6 : 7);  // numbers of a share differ by less than codes
+    static constexpr int shift = mantissa - (has_signs ? 6 : 7);  // shares are narrower than codes
     static constexpr Bits mask = (Bits{1} << shift) - 1;
     static constexpr Index least = std::bit_cast<Bits>(T(1e-7)) >> shift;  // all below have one share
     static constexpr Index shares = (std::bit_cast<Bits>(T{1}) >> shift) - least + 1;
