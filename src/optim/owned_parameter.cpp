@@ -22,6 +22,14 @@ bool is_range(const std::vector<std::int32_t>& rows) {
         if (rows[i] != rows[i - 1] + 1) return false;
     return true;
 }
+/// Codes <- that of zero, which is no zero byte.
+void clear_codes(Tensor codes, bool has_signs) {
+    const std::int64_t width = codes.dim(1), at_once = std::max<std::int64_t>((1 << 20) / width, 1);
+    const std::vector<std::uint8_t> zeros(static_cast<std::size_t>(at_once * width),
+                                          static_cast<std::uint8_t>(kernels::zero_code(has_signs)));
+    for (std::int64_t row = 0; row < codes.dim(0); row += at_once)
+        kernels::upload(zeros.data(), codes.rows(row, std::min(at_once, codes.dim(0) - row)));
+}
 kernels::Rows range_of(const std::vector<std::int32_t>& rows) {
     return kernels::Rows::range(rows.empty() ? 0 : rows[0], static_cast<std::int64_t>(rows.size()));
 }
@@ -298,6 +306,7 @@ void OwnedParameter::visit_moment(StateIo& io, const std::string& path, const Mo
         if (shard.cols < shard.global_cols()) d.replica = context.tp_rank();
     }
     if (!coded_) return visit_rows(io, path, d, moment.values, context.accumulate());
+    if (!io.saving() && d.cols < width) clear_codes(moment.values, &moment == &m_);  // padding is in no file
     visit_rows(io, path + "_codes", d, moment.values, DType::u8);
     // Of the ranks that share a block, the one with its first column writes the scale; all read it.
     const auto blocks_before = [](std::int64_t column) {
