@@ -46,7 +46,7 @@ target_compile_options(switchyard_backend_cuda PRIVATE
 set_property(TARGET switchyard_backend_cuda PROPERTY CUDA_COMPILER_LAUNCHER
   ${PROJECT_SOURCE_DIR}/tools/keep_ptxas_report.sh ${CMAKE_CUDA_COMPILER_LAUNCHER})
 # What must have the CPU's bits: no contraction of a b + c on the device either.
-foreach(name random frozen/frozen_weight frozen/in_order)
+foreach(name random adamw/codes frozen/frozen_weight frozen/in_order)
   set_source_files_properties(${PROJECT_SOURCE_DIR}/cuda/kernels/${name}.cu PROPERTIES COMPILE_OPTIONS "-fmad=false")
 endforeach()
 

@@ -16,7 +16,7 @@ ORDER = [
     ["comm"],
     ["config"],
     ["kernels"],
-    ["core/cpu", "comm/cpu", "kernels/cpu", "kernels/cpu/attention", "cuda", "cuda/kernels", "cuda/kernels/attention", "cuda/kernels/attention/cudnn", "cuda/kernels/frozen", "cuda/kernels/moments", "cuda/comm"],  # back ends: nothing includes them
+    ["core/cpu", "comm/cpu", "kernels/cpu", "kernels/cpu/attention", "cuda", "cuda/kernels", "cuda/kernels/adamw", "cuda/kernels/attention", "cuda/kernels/attention/cudnn", "cuda/kernels/frozen", "cuda/kernels/moments", "cuda/comm"],  # back ends: nothing includes them
     ["io/files"],
     ["io/tokens", "io/checkpoint", "io/run"],
     ["io/hugging_face"],

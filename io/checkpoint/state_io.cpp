@@ -27,8 +27,11 @@ void transpose(const std::byte* in, std::byte* out, std::int64_t rows, std::int6
 /// out (cols, rows) <- in (rows, cols)
 void transpose(const std::byte* in, std::byte* out, std::int64_t rows, std::int64_t cols,
                std::size_t element_bytes) {
-    internal_check(element_bytes == 4 || element_bytes == 8, "transpose of {}-byte values", element_bytes);
-    (element_bytes == 4 ? transpose<std::uint32_t> : transpose<std::uint64_t>)(in, out, rows, cols);
+    internal_check(element_bytes == 1 || element_bytes == 4 || element_bytes == 8,
+                   "transpose of {}-byte values", element_bytes);
+    (element_bytes == 1   ? transpose<std::uint8_t>
+     : element_bytes == 4 ? transpose<std::uint32_t>
+                          : transpose<std::uint64_t>)(in, out, rows, cols);
 }
 
 /// Memory that grows when needed and keeps its pages from one dataset to the next. Contents are lost when it
@@ -82,7 +85,7 @@ RowPlace columns_of(const RowPlace& place, std::int64_t first, std::int64_t coun
 
 /// Whether every rank of the world outside the group holds the same as one in it.
 bool shared(const DistributedRows& d, int ranks) {
-    return d.group->size() < ranks && d.rows * d.cols == d.global.size();
+    return d.overlaps || (d.group->size() < ranks && d.rows * d.cols == d.global.size());
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ struct DistributedRows {
     std::int64_t rows = 0, cols = 1;  // its valid extent
     bool transposed = false;          // the dataset holds the transpose
     int replica = 0;
+    bool overlaps = false;  // loading: ranks of other groups want some of the same values
 };
 
 /// Where the `cols` values of a held row lie when they are saved, and where they go when they are loaded. The

@@ -64,6 +64,8 @@ struct OptimConfig {
     double clip_norm = 1.0;    // 0: no clipping
     double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
     std::string gradient_dtype = "f32";
+    std::string state_bits = "32";      // of a moment: 32, 8
+    std::int64_t min_8bit_size = 4096;  // elements of a tensor
 };
 
 struct RunConfig {

@@ -195,6 +195,10 @@ void add_optim_keys(std::vector<Key>& keys) {
     add("optim.eps", &O::eps, above(0), {"", "added to the root of AdamW's second moment"});
     add("optim.gradient_dtype", &O::gradient_dtype, one_of({"f32", "bf16"}),
         {"", "number format in which gradients travel: f32 or bf16"});
+    add("optim.state_bits", &O::state_bits, one_of({"32", "8"}),
+        {"bits", "of a moment of AdamW: 32 or, as codes with a scale for each block of 256, 8"});
+    add("optim.min_8bit_size", &O::min_8bit_size, integer(0),
+        {"elements", "of a tensor from which on 8 bits are used; smaller ones keep 32"});
 }
 
 void add_run_keys(std::vector<Key>& keys) {

@@ -4,6 +4,7 @@
 
 #include "kernels/adamw.hpp"
 #include "kernels/checks.hpp"
+#include "kernels/moment_codes.hpp"
 #include "kernels/rows.hpp"
 
 namespace switchyard::kernels {
@@ -71,18 +72,31 @@ inline RowPart part_of(const AdamWRows& rows, Tensor tensor) {
     return {tensor, rows.rows, rows.column, rows.m.dim(1)};
 }
 
+/// Scales of moments that are codes, and maxima of blocks that ranks share.
+inline void check_codes(const AdamWRows& rows, DType wide) {
+    const std::int64_t count = rows.m.dim(0), width = rows.m.dim(1);
+    const Shape scales{count, num_code_blocks(rows.whole_column, width)};
+    internal_check(rows.whole_column >= 0, "codes from column {} on", rows.whole_column);
+    check("scales of m", rows.m_scale, wide, scales);
+    check("scales of v", rows.v_scale, wide, scales);
+    if (!rows.end_maxima.empty()) check("maxima of shared blocks", rows.end_maxima, wide, {count, 4});
+}
+
 /// One parameter with rows; with a master or, for a direction alone, without.
 inline void check_rows(const AdamWRows& rows, bool with_master) {
     internal_check(rows.m.shape().rank() == 2 && rows.gradient.shape().rank() == 2,
                    "AdamW on {} with gradient {}", rows.m.shape(), rows.gradient.shape());
     const std::int64_t count = rows.m.dim(0);
+    const DType wide = rows.coded() ? rows.m_scale.dtype() : rows.m.dtype();
     check("moment", rows.v, rows.m.dtype(), rows.m.shape());
-    if (with_master) check("master", rows.master, rows.m.dtype(), rows.m.shape());
+    if (rows.coded()) check_codes(rows, wide);
+    if (with_master) check("master", rows.master, wide, rows.m.shape());
     internal_check(with_master || rows.master.empty(), "a direction with a master {}", rows.master.shape());
-    check_dtype("gradient", rows.gradient, rows.m.dtype());
+    internal_check(with_master || rows.end_maxima.empty(), "a direction with blocks that ranks share");
+    check_dtype("gradient", rows.gradient, wide);
     check_shape("value", rows.value, rows.gradient.shape());
-    internal_check(accumulate_type(rows.value.dtype()) == rows.m.dtype(), "value is {}, its moments {}",
-                   name_of(rows.value.dtype()), name_of(rows.m.dtype()));
+    internal_check(accumulate_type(rows.value.dtype()) == wide, "value is {}, its moments {}",
+                   name_of(rows.value.dtype()), name_of(wide));
     check_dtype("step counters", rows.step, DType::i32);
     internal_check(rows.step.size() == 1 || rows.step.size() == count, "{} step counters for {} rows",
                    rows.step.size(), count);
@@ -90,6 +104,20 @@ inline void check_rows(const AdamWRows& rows, bool with_master) {
     internal_check(rows.rows.count == count, "{} rows of a gradient for {} of the state", rows.rows.count,
                    count);
     check_part(part_of(rows, rows.gradient));
+}
+
+/// Rows with shared blocks, and the maxima of all ranks.
+inline void check_shared(const SharedBlocks& shared, Tensor maxima) {
+    const AdamWRows& rows = shared.rows;
+    internal_check(rows.coded() && !rows.end_maxima.empty() && maxima.shape().rank() == 2,
+                   "shared blocks of {} with maxima {}", rows.m.shape(), maxima.shape());
+    check_rows(rows, true);
+    check_dtype("maxima of ranks", maxima, rows.m_scale.dtype());
+    internal_check(shared.first >= 0 && shared.first + rows.end_maxima.size() <= maxima.dim(1) &&
+                       rows.whole_column % rows.m.dim(1) == 0 &&
+                       rows.whole_column / rows.m.dim(1) < maxima.dim(0),
+                   "maxima {} from {} on for {} rows of {} from column {} on", maxima.shape(), shared.first,
+                   rows.m.dim(0), rows.m.dim(1), rows.whole_column);
 }
 
 }  // namespace switchyard::kernels

@@ -164,6 +164,14 @@ void Relora::restart(Optimizer& optimizer, std::int64_t number) {
 
 void Relora::prune(Optimizer& optimizer, std::int64_t restart) {
     if (reset_ == "random") return prune_at_random(optimizer, restart);
+    if (reset_ == "zero") {
+        kernels::RowBatch zeroed;
+        for_each_factor(optimizer, [&](const OwnedParameter& owned) {
+            const kernels::Rows owned_here = kernels::Rows::range(0, owned.num_rows());
+            for (const Tensor& part : owned.moments()) zeroed.zero(kernels::whole_rows(part, owned_here));
+        });
+        return zeroed.run();
+    }
     std::vector<kernels::RowPart> moments;
     for_each_factor(optimizer, [&](const OwnedParameter& owned) {
         const kernels::AdamWRows state = owned.adamw_rows({});
@@ -171,10 +179,7 @@ void Relora::prune(Optimizer& optimizer, std::int64_t restart) {
             moments.push_back({moment, kernels::Rows::range(0, owned.num_rows()), 0,
                                owned.parameter().shard.cols});
     });
-    if (reset_ == "magnitude") return prune_smallest(moments);
-    kernels::RowBatch zeroed;
-    for (const kernels::RowPart& moment : moments) zeroed.zero(moment);
-    zeroed.run();
+    prune_smallest(moments);
 }
 
 void Relora::prune_smallest(const std::vector<kernels::RowPart>& moments) {
@@ -267,6 +272,11 @@ void check(const Config& config) {
             "learning rate would never reach its schedule); use a shorter one, or raise "
             "method.merge_interval",
             warmup, interval);
+    const std::string& reset = option_text(config.method, "reset");
+    require(config.optim.state_bits == "32" || reset == "zero",
+            "method.reset = {} with optim.state_bits = {} (it keeps some moments by their numbers, of which "
+            "there are codes only); use method.reset = zero, or optim.state_bits = 32",
+            reset, config.optim.state_bits);
 }
 
 }  // namespace

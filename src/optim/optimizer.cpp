@@ -62,6 +62,7 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
         send_ = take(context.accumulate(), buffer);
         received_ = take(context.accumulate(), buffer);
     }
+    take_end_maxima();
     clip_ = take(DType::f64, 2);
     sums_ = take(DType::f64, static_cast<std::int64_t>(owned_.size()));
     weights_ = take(DType::f64, static_cast<std::int64_t>(owned_.size()));
@@ -75,6 +76,35 @@ Optimizer::Optimizer(const ModelContext& context, const std::vector<Parameter*>&
         weights.push_back(elsewhere ? 0 : 1);
     }
     kernels::upload(weights.data(), weights_);
+}
+
+void Optimizer::take_end_maxima() {
+    std::int64_t all = 0;
+    const auto of = [](const OwnedParameter& owned) {
+        return owned.shares_blocks() ? 4 * owned.capacity() : 0;
+    };
+    for (const OwnedParameter& owned : owned_) all += of(owned);
+    if (all == 0) return;
+    const auto take = [&](Shape shape) {
+        return context_.arena.take(MemoryClass::workspace, context_.accumulate(), shape);
+    };
+    end_maxima_ = take({all});
+    maxima_of_ranks_ = take({context_.tp_size(), all});
+    std::int64_t next = 0;
+    for (OwnedParameter& owned : owned_) {
+        first_maximum_.push_back(next);
+        if (!owned.shares_blocks()) continue;
+        owned.keep_end_maxima(end_maxima_.rows(next, of(owned)).reshape({owned.capacity(), 4}));
+        next += of(owned);
+    }
+}
+
+void Optimizer::code_shared_blocks() {
+    if (end_maxima_.empty()) return;
+    start_all_gather(context_.topology.tp, end_maxima_, maxima_of_ranks_, context_.traffic,
+                     TrafficGroup::other)
+        .wait();
+    kernels::code_shared_blocks(shared_, maxima_of_ranks_, clip_);
 }
 
 void Optimizer::add_group(const Comm& comm, bool slots, DType type) {
@@ -214,14 +244,19 @@ void Optimizer::update(double lr_factor, const Adjust& adjust) {
     const OptimConfig& optim = context_.config.optim;
     const double dense_lr = optim.dense_lr > 0 ? optim.dense_lr : optim.lr;
     updates_.clear();
-    for (OwnedParameter& owned : owned_) {
+    shared_.clear();
+    for (std::size_t i = 0; i < owned_.size(); ++i) {
+        OwnedParameter& owned = owned_[i];
         const double lr = lr_factor * (owned.parameter().of_linear() ? optim.lr : dense_lr);
         const bool decays = optim.decay_norms || owned.parameter().role != ParameterRole::norm;
         kernels::AdamWSettings settings{lr, optim.beta1, optim.beta2, optim.eps,
                                         decays ? optim.weight_decay : 0};
-        if (adjust(owned, settings) && owned.num_rows() > 0) updates_.push_back(owned.adamw_rows(settings));
+        if (!adjust(owned, settings) || owned.num_rows() == 0) continue;
+        updates_.push_back(owned.adamw_rows(settings));
+        if (owned.shares_blocks()) shared_.push_back({updates_.back(), first_maximum_[i]});
     }
     kernels::adamw(updates_, clip_);
+    code_shared_blocks();
 }
 
 RowMoves Optimizer::plan_moves(const std::vector<RowMove>& moves, kernels::StepLists& lists) {
@@ -250,7 +285,26 @@ Traffic Optimizer::plan_traffic(const std::map<int, std::vector<int>>& other_own
         traffic.add(TrafficGroup::gradients, bytes(*group.gradient_table, true, gradient_dtype(context_)));
         traffic.add(TrafficGroup::values, bytes(*group.value_table, false, group.type));
     }
+    if (!maxima_of_ranks_.empty())
+        traffic.add(TrafficGroup::other,
+                    all_gather_bytes(static_cast<double>(maxima_of_ranks_.bytes()), context_.tp_size()));
     return traffic;
+}
+
+std::vector<std::string> Optimizer::notes() const {
+    if (context_.config.optim.state_bits == "32") return {};
+    int tensors = 0;
+    double others = 0, all = 0;
+    for (const OwnedParameter& owned : owned_) {
+        const auto elements = static_cast<double>(owned.capacity() * (owned.m_width() + owned.v_width()));
+        all += elements;
+        if (owned.m_width() != owned.v_width()) ++tensors, others += elements;
+    }
+    if (tensors == 0) return {};
+    return {fmt::format(
+        "optim.state_bits = {} is for pairs of moments of one shape, and the method keeps other ones for {} "
+        "tensors: these stay at 32 bits, {:.0f} % of the moments' elements here",
+        context_.config.optim.state_bits, tensors, all > 0 ? 100 * others / all : 0)};
 }
 
 double Optimizer::move_bytes(const RowMove& move) const {

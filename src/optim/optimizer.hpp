@@ -76,6 +76,8 @@ class Optimizer {
     /// Bytes that this rank sends per step, with the current owners or with `other_owners`.
     Traffic plan_traffic(const std::map<int, std::vector<int>>& other_owners = {}) const;
 
+    /// What a user should know before the run: moments that optim.state_bits does not reach.
+    std::vector<std::string> notes() const;
     /// Bytes that this rank sends for a move.
     double move_bytes(const RowMove&) const;
 
@@ -101,6 +103,10 @@ class Optimizer {
     /// Copies a bucket's list into the memory that keeps it.
     using PlaceList = std::function<void(std::span<const std::int32_t> list, Tensor memory)>;
     void rebuild(Group&, const PlaceList&);
+    /// Memory for the blocks of codes that tp ranks share.
+    void take_end_maxima();
+    /// One all-gather over tp for all of them, so that a block has one scale on every layout.
+    void code_shared_blocks();
 
     ModelContext context_;
     std::deque<OwnedParameter> owned_;
@@ -114,6 +120,9 @@ class Optimizer {
                    // on this rank
     RankValues norm_of_ranks_;
     std::vector<kernels::AdamWRows> updates_;
+    Tensor end_maxima_, maxima_of_ranks_;  // (n), (P, n) accumulate type, over tp; empty: no block is shared
+    std::vector<std::int64_t> first_maximum_;  // by parameter
+    std::vector<kernels::SharedBlocks> shared_;
 };
 
 }  // namespace switchyard

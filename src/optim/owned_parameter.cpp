@@ -7,6 +7,7 @@
 
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
+#include "kernels/moment_codes.hpp"
 #include "kernels/transfer.hpp"
 
 namespace switchyard {
@@ -20,6 +21,14 @@ bool is_range(const std::vector<std::int32_t>& rows) {
     for (std::size_t i = 1; i < rows.size(); ++i)
         if (rows[i] != rows[i - 1] + 1) return false;
     return true;
+}
+/// Codes <- that of zero, which is no zero byte.
+void clear_codes(Tensor codes, bool has_signs) {
+    const std::int64_t width = codes.dim(1), at_once = std::max<std::int64_t>((1 << 20) / width, 1);
+    const std::vector<std::uint8_t> zeros(static_cast<std::size_t>(at_once * width),
+                                          static_cast<std::uint8_t>(kernels::zero_code(has_signs)));
+    for (std::int64_t row = 0; row < codes.dim(0); row += at_once)
+        kernels::upload(zeros.data(), codes.rows(row, std::min(at_once, codes.dim(0) - row)));
 }
 kernels::Rows range_of(const std::vector<std::int32_t>& rows) {
     return kernels::Rows::range(rows.empty() ? 0 : rows[0], static_cast<std::int64_t>(rows.size()));
@@ -46,8 +55,7 @@ OwnedParameter::OwnedParameter(const ModelContext& context, Parameter& parameter
     const std::int64_t capacity = plan.capacity;
     const auto take = [&](DType type, Shape shape) { return arena.take(MemoryClass::moments, type, shape); };
     if (has_master_) master_ = aliased_ ? as_matrix(parameter.value) : take(dtype, {capacity, width_});
-    if (m_width_ > 0) m_ = take(dtype, {capacity, m_width_});
-    if (v_width_ > 0) v_ = take(dtype, {capacity, v_width_});
+    take_moments(context, capacity);
     step_ = take(DType::i32, {step_per_row_ ? capacity : 1});
     if (step_per_row_) frozen_ = take(DType::i32, {capacity});
     stored_list_ = take(DType::i32, {capacity});
@@ -60,6 +68,32 @@ OwnedParameter::OwnedParameter(const ModelContext& context, Parameter& parameter
         index_[row] = static_cast<std::int32_t>(count_++);
     }
     if (!arena.measuring()) refresh();
+}
+
+std::int64_t OwnedParameter::whole_width(bool apart, std::int64_t width) const {
+    return apart || width != width_ ? width : parameter_->shard.global_cols();
+}
+
+void OwnedParameter::take_moments(const ModelContext& context, std::int64_t capacity) {
+    const OptimConfig& optim = context.config.optim;
+    const std::int64_t whole = whole_width(m_apart_, m_width_), width = m_width_;
+    coded_ = optim.state_bits == "8" && width > 1 && width == v_width_ &&
+             parameter_->shard.global[0] * whole >= optim.min_8bit_size;
+    if (coded_ && width < whole) {  // so on all tp ranks, each of which has `width` columns of the row
+        whole_column_ = context.tp_rank() * width;
+        shares_blocks_ = width % kernels::code_block != 0;
+        internal_check(parameter_->shard.cols == 0 || parameter_->shard.col0 == whole_column_,
+                       "{}: columns from {} on, not {}", parameter_->shard.name, parameter_->shard.col0,
+                       whole_column_);
+    }
+    for (const auto& [moment, columns] : {std::pair{&m_, m_width_}, {&v_, v_width_}}) {
+        const auto take = [&](DType type, std::int64_t number) {
+            return context.arena.take(MemoryClass::moments, type, {capacity, number});
+        };
+        if (columns > 0) moment->values = take(coded_ ? DType::u8 : context.accumulate(), columns);
+        if (coded_)
+            moment->scales = take(context.accumulate(), kernels::num_code_blocks(whole_column_, columns));
+    }
 }
 
 std::vector<std::int32_t> OwnedParameter::held_rows() const {
@@ -96,10 +130,16 @@ std::vector<std::int32_t> OwnedParameter::stored(std::span<const std::int32_t> r
     return storage;
 }
 
-std::vector<Tensor> OwnedParameter::travelling() const {
+std::vector<Tensor> OwnedParameter::moments() const {
     std::vector<Tensor> parts;
-    if (m_width_ > 0) parts.push_back(m_);
-    if (v_width_ > 0) parts.push_back(v_);
+    for (const Moment* moment : {&m_, &v_})
+        for (const Tensor& part : {moment->values, moment->scales})
+            if (part.shape().rank() > 0) parts.push_back(part);
+    return parts;
+}
+
+std::vector<Tensor> OwnedParameter::travelling() const {
+    std::vector<Tensor> parts = moments();
     if (step_per_row_) parts.push_back(step_.reshape({step_.dim(0), 1}));
     return parts;
 }
@@ -212,55 +252,87 @@ kernels::AdamWRows OwnedParameter::adamw_rows(const kernels::AdamWSettings& sett
 kernels::AdamWRows OwnedParameter::state_rows(const kernels::AdamWSettings& settings) const {
     const auto owned = [this](Tensor state) { return state.empty() ? Tensor{} : state.rows(0, count_); };
     return {.master = owned(master_),
-            .m = owned(m_),
-            .v = owned(v_),
+            .m = owned(m_.values),
+            .v = owned(v_.values),
             .step = step_per_row_ ? step_.rows(0, count_) : step_,
             .frozen = step_per_row_ ? frozen_.rows(0, count_) : Tensor{},
             .gradient = as_matrix(parameter_->gradient),
             .value = as_matrix(parameter_->value),
             .rows = stored_rows_,
-            .settings = settings};
+            .settings = settings,
+            .m_scale = owned(m_.scales),
+            .v_scale = owned(v_.scales),
+            .whole_column = whole_column_,
+            .end_maxima = owned(end_maxima_)};
 }
 
-void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
+/// The checkpoint's view of the rows of this rank, whose columns are those of the value.
+DistributedRows OwnedParameter::held_part() const {
     const Shard& shard = parameter_->shard;
-    const bool transposed = parameter_->transposed;
     DistributedRows d;
     d.group = owners_.group;
     d.held = held_rows();
-    d.global = transposed ? Shape{shard.global[1], shard.global[0]} : shard.global;
+    d.transposed = parameter_->transposed;
+    d.global = d.transposed ? Shape{shard.global[1], shard.global[0]} : shard.global;
     d.row0 = shard.row0;
     d.col0 = shard.col0;
     d.rows = shard.rows;
     d.cols = shard.cols;
-    d.transposed = transposed;
     d.replica = shard.replica;
-    const auto access = [&](const RowPlace& place, DType dtype) { return RowAccess{dtype, place, place}; };
-    const auto rows_of = [&](Tensor state) {
-        return [this, state, cols = d.cols](std::int32_t row) {
-            return kernels::RowPart{state, kernels::Rows::range(index_[row], 1), 0, cols};
-        };
+    return d;
+}
+
+void OwnedParameter::visit_rows(StateIo& io, const std::string& path, const DistributedRows& d, Tensor state,
+                                DType stored) const {
+    const RowPlace place = [this, state, cols = d.cols](std::int32_t row) {
+        return kernels::RowPart{state, kernels::Rows::range(index_[row], 1), 0, cols};
     };
-    const DType wide = context.accumulate();
+    io.rows(path, d, {stored, place, place});
+}
+
+void OwnedParameter::visit_moment(StateIo& io, const std::string& path, const ModelContext& context,
+                                  const Moment& moment, std::int64_t width, bool apart) const {
+    if (width == 0) return;
+    const Shard& shard = parameter_->shard;
+    DistributedRows d = held_part();
+    const auto global = [&](std::int64_t columns) {
+        return d.transposed ? Shape{columns, shard.global[0]} : Shape{shard.global[0], columns};
+    };
+    if (apart || width != width_) {  // then every column is valid, and none is cut over tp
+        d.cols = width;
+        d.global = global(width);
+        d.col0 = 0;
+        // Where the value's columns are cut, all tp ranks hold the same moments.
+        if (shard.cols < shard.global_cols()) d.replica = context.tp_rank();
+    }
+    if (!coded_) return visit_rows(io, path, d, moment.values, context.accumulate());
+    if (!io.saving() && d.cols < width) clear_codes(moment.values, &moment == &m_);  // padding is in no file
+    visit_rows(io, path + "_codes", d, moment.values, DType::u8);
+    // Of the ranks that share a block, the one with its first column writes the scale; all read it.
+    const auto blocks_before = [](std::int64_t column) {
+        return (column + kernels::code_block - 1) / kernels::code_block;
+    };
+    const std::int64_t end = blocks_before(d.col0 + d.cols), local = whole_column_ / kernels::code_block,
+                       begin = io.saving() ? blocks_before(d.col0) : d.col0 / kernels::code_block;
+    d.global = global(blocks_before(whole_width(apart, width)));
+    d.overlaps = shares_blocks_;
+    d.cols = d.cols == 0 ? 0 : end - begin;
+    d.col0 = begin;
+    const RowPlace place = [this, state = moment.scales, first = begin - local,
+                            cols = d.cols](std::int32_t row) {
+        return kernels::RowPart{state, kernels::Rows::range(index_[row], 1), first, cols};
+    };
+    io.rows(path + "_scales", d, {context.accumulate(), place, place});
+}
+
+void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
+    DistributedRows d = held_part();
+    const RowPlace master = [this, cols = d.cols](std::int32_t row) { return master_part(row, cols); };
     if (parameter_->stored)
-        io.rows("/model/" + shard.name, d,
-                access([this, cols = d.cols](std::int32_t row) { return master_part(row, cols); }, wide));
+        io.rows("/model/" + parameter_->shard.name, d, {context.accumulate(), master, master});
     const std::string base = "/optimizer/" + parameter_->name_of_moments();
-    const DistributedRows of_value = d;
-    const auto visit_moment = [&](const char* name, std::int64_t width, bool apart, Tensor moment) {
-        if (width == 0) return;
-        d = of_value;
-        if (apart || width != width_) {  // then every column is valid, and none is cut over tp
-            d.cols = width;
-            d.global = transposed ? Shape{width, shard.global[0]} : Shape{shard.global[0], width};
-            d.col0 = 0;
-            // Where the value's columns are cut, all tp ranks hold the same moments.
-            if (shard.cols < shard.global_cols()) d.replica = context.tp_rank();
-        }
-        io.rows(base + name, d, access(rows_of(moment), wide));
-    };
-    visit_moment("/m", m_width_, m_apart_, m_);
-    visit_moment("/v", v_width_, v_apart_, v_);
+    visit_moment(io, base + "/m", context, m_, m_width_, m_apart_);
+    visit_moment(io, base + "/v", context, v_, v_width_, v_apart_);
 
     if (!step_per_row_) {
         std::int32_t common = 0;
@@ -273,12 +345,12 @@ void OwnedParameter::visit_state(StateIo& io, const ModelContext& context) {
     }
     // A tensor with one counter per slot is the same on all tp ranks of a cut factor, so the first of them
     // writes it.
-    d.global = {shard.global[0]};
+    d.global = {parameter_->shard.global[0]};
     d.cols = 1;
     d.col0 = 0;
     d.transposed = false;
     if (parameter_->tp_gradient == TpGradient::own) d.replica = context.tp_rank();
-    io.rows(base + "/step", d, access(rows_of(step_.reshape({step_.size(), 1})), DType::i32));
+    visit_rows(io, base + "/step", d, step_.reshape({step_.size(), 1}), DType::i32);
 }
 
 }  // namespace switchyard

@@ -27,6 +27,12 @@ struct OwnershipPlan {
     std::int64_t m_width = as_gradient, v_width = as_gradient;
 };
 
+/// A moment of the owned rows: (storage, width), numbers of accumulate type or codes with their scales
+/// (kernels/moment_codes.hpp). Empty: the moment is not kept.
+struct Moment {
+    Tensor values, scales;
+};
+
 class OwnedParameter {
   public:
     OwnedParameter(const ModelContext&, Parameter&, OwnershipPlan);
@@ -36,6 +42,8 @@ class OwnedParameter {
     bool step_per_row() const { return step_per_row_; }
     /// The largest number of rows that leave or arrive on this rank at a time.
     std::int64_t most_moving() const { return most_moving_; }
+    /// The largest number of rows that this rank may own at a time.
+    std::int64_t capacity() const { return static_cast<std::int64_t>(row_of_.size()); }
     /// The number of rows that this rank owns.
     std::int64_t num_rows() const { return count_; }
     std::int64_t width() const { return width_; }
@@ -43,10 +51,17 @@ class OwnedParameter {
     /// Width of the first moment; 0: none.
     std::int64_t m_width() const { return m_width_; }
     std::int64_t v_width() const { return v_width_; }
+    /// True if moments are codes of 8 bits: where optim.state_bits asks for it, for the pair of moments of a
+    /// tensor that has several columns and enough elements.
+    bool coded() const { return coded_; }
+    /// True if blocks of codes go on at other tp ranks, which hold other columns of the same rows.
+    bool shares_blocks() const { return shares_blocks_; }
+    /// Memory for the maxima of these blocks: (capacity, 4).
+    void keep_end_maxima(Tensor memory) { end_maxima_ = memory; }
     bool mine(std::int32_t row) const { return owners_.owner[row] == owners_.group->rank(); }
 
     /// State of one owned row: (1, width), in accumulate type or, without a master, the value itself; moments
-    /// (1, their width); step (1) i32, or the common counter.
+    /// (1, their width), numbers or codes; step (1) i32, or the common counter.
     Tensor master(std::int32_t row) const {
         return has_master_ ? master_.rows(index_[row], 1) : as_matrix(parameter_->value).rows(row, 1);
     }
@@ -54,14 +69,16 @@ class OwnedParameter {
         if (!has_master_) return {as_matrix(parameter_->value), kernels::Rows::range(row, 1), 0, columns};
         return {master_, kernels::Rows::range(index_[row], 1), 0, columns};
     }
-    Tensor m(std::int32_t row) const { return m_.rows(index_[row], 1); }
-    Tensor v(std::int32_t row) const { return v_.rows(index_[row], 1); }
+    Tensor m(std::int32_t row) const { return m_.values.rows(index_[row], 1); }
+    Tensor v(std::int32_t row) const { return v_.values.rows(index_[row], 1); }
     Tensor step(std::int32_t row) const { return step_per_row_ ? step_.rows(index_[row], 1) : step_; }
 
     /// Storage places of those of `rows` that this rank owns, in the given order.
     std::vector<std::int32_t> stored(std::span<const std::int32_t> rows) const;
     /// (storage, width).
     Tensor masters() const { return master_; }
+    /// The tensors (storage, .) of both moments. Moments are zero where all of these are.
+    std::vector<Tensor> moments() const;
     /// The tensors (storage, .) that are sent when a row changes owner: moments, and the counter of a slot.
     std::vector<Tensor> travelling() const;
     /// Running `batch` sets moments and step counters of those of `rows` that this rank owns to 0.
@@ -101,6 +118,14 @@ class OwnedParameter {
   private:
     Tensor as_matrix(Tensor t) const { return t.reshape({t.dim(0), t.size() / t.dim(0)}); }
     std::vector<std::int32_t> held_rows() const;  // ascending
+    void take_moments(const ModelContext&, std::int64_t capacity);
+    /// Columns of the whole row of a moment.
+    std::int64_t whole_width(bool apart, std::int64_t width) const;
+    DistributedRows held_part() const;
+    void visit_rows(StateIo&, const std::string& path, const DistributedRows&, Tensor state,
+                    DType stored) const;
+    void visit_moment(StateIo&, const std::string& path, const ModelContext&, const Moment&,
+                      std::int64_t width, bool apart) const;
 
     /// Moves within the storage that fill the places of rows that left.
     struct Gaps {
@@ -120,7 +145,10 @@ class OwnedParameter {
     std::vector<std::int32_t> index_;       // row -> storage place; -1: not owned here
     std::vector<std::int32_t> row_of_;      // storage place -> row
     std::vector<std::int32_t> frozen_now_;  // the content of frozen_ for the owned rows
-    Tensor master_, m_, v_, step_, frozen_, stored_list_, sorted_list_;
+    std::int64_t whole_column_ = 0;         // where the columns of coded moments begin in the whole row
+    bool coded_ = false, shares_blocks_ = false;
+    Moment m_, v_;
+    Tensor master_, step_, frozen_, stored_list_, sorted_list_, end_maxima_;
     kernels::Rows stored_rows_,
         sorted_rows_;  // rows of the parameter, in the order of their storage and in ascending order
 };

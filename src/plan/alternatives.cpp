@@ -27,6 +27,7 @@ std::vector<Change> changes(const Config& config) {
         {"parallel.tp", std::to_string(2 * tp)},
         {"data.micro_batch", std::to_string(2 * size)},
         {"optim.gradient_dtype", config.optim.gradient_dtype == "f32" ? "bf16" : "f32"},
+        {"optim.state_bits", config.optim.state_bits == "32" ? "8" : "32"},
     };
     if (tp % 2 == 0) all.push_back({"parallel.tp", std::to_string(tp / 2)});
     if (size % 2 == 0) all.push_back({"data.micro_batch", std::to_string(size / 2)});

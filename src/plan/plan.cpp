@@ -156,6 +156,7 @@ Plan make_plan(const Config& config, int ranks, int rank, std::int64_t steps) {
         plan.tokens_per_step = model.tokens_per_step;
         plan.checkpoint_bytes = checkpoint_bytes(x.state);
         plan.notes = x.state.method->notes(config);
+        for (const std::string& note : x.state.optimizer.notes()) plan.notes.push_back(note);
         plan.rank = plan_rank(x, steps);
     }
     plan.pinned_bytes = static_cast<double>(backend::pinned_bytes(ranks));

@@ -38,7 +38,7 @@ struct Plan {
     Flops flops_per_token;
     double tokens_per_step = 0;
     std::uint64_t checkpoint_bytes = 0;  // datasets only; a file has a little more
-    std::vector<std::string> notes;      // the method's
+    std::vector<std::string> notes;      // the method's and the optimizer's
 };
 
 /// The configuration must be validated and resolved. `steps`: the number of steps whose traffic is planned.

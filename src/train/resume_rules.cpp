@@ -140,7 +140,8 @@ void check_same_model(const Config& stored, const std::string& path, const Confi
 
 void check_same_method(const Config& stored, const std::string& path, const Config& requested) {
     for (const ConfigChange& change : compare_configs(stored, requested, method_options())) {
-        const bool of_state = change.key.starts_with("method.") || change.key == "run.dtype";
+        const bool of_state = change.key.starts_with("method.") || change.key == "run.dtype" ||
+                              change.key == "optim.state_bits" || change.key == "optim.min_8bit_size";
         require(
             !of_state,
             "checkpoint `{}` has {} = {} and this run {} (run.init_state = all takes the state of optimizer "

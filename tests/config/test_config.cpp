@@ -179,6 +179,8 @@ TEST(Parse, KeysAreTheContractsNames) {
                              "optim.beta2",
                              "optim.eps",
                              "optim.gradient_dtype",
+                             "optim.state_bits",
+                             "optim.min_8bit_size",
                              "run.dir",
                              "run.steps",
                              "run.stop_step",
@@ -421,6 +423,7 @@ TEST(ParseError, UnknownChoice) {
                           {"optim.schedule = 'cosin'", "cosine, wsd, constant", "mean 'cosine'"});
     expect_argument_error("--run.dtype=fp32", {"run.dtype = 'fp32'", "f32, bf16, f64", "mean 'f32'"});
     expect_argument_error("--optim.gradient_dtype=f64", {"optim.gradient_dtype = 'f64'", "f32, bf16"});
+    expect_argument_error("--optim.state_bits=16", {"optim.state_bits = '16'", "32, 8"});
     expect_argument_error("--method.switch_order=rings", {"method.switch_order = 'rings'", "ring, random"});
 }
 

@@ -28,7 +28,7 @@ HostTensor bytes_of(DType dtype, Shape shape) {
 
 TEST(Hash, IsTheSumOfItsDefinition) {
     std::vector<HostTensor> owners;
-    for (DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i16, DType::i32, DType::i64})
+    for (DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i16, DType::i32, DType::i64, DType::u8})
         for (Shape shape : {Shape{1}, Shape{7, 3}, Shape{4097}, Shape{watched() ? 3 : 37, 911}})
             owners.push_back(bytes_of(dtype, shape));
     std::vector<Tensor> tensors{Tensor(), Tensor(nullptr, DType::f32, {0, 4})};
@@ -58,7 +58,7 @@ TEST(Hash, ManyTensorsInOneCallAreEachTheirOwn) {
 }
 
 TEST(Hash, EveryBitAndEveryPlaceCounts) {
-    for (DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i16}) {
+    for (DType dtype : {DType::f32, DType::bf16, DType::f64, DType::i16, DType::u8}) {
         HostTensor tensor = bytes_of(dtype, {watched() ? 1 : 3, 5});
         const std::uint64_t whole = hashes_of({tensor})[0];
         for (std::size_t bit = 0; bit < 8 * tensor.num_bytes(); bit += watched() ? 7 : 1) {

@@ -79,9 +79,10 @@ void move(TinyRun& run, int count) {
 }
 
 TEST(RowMovesTest, ARunGoesOnAsOneWhoseRowsStay) {
-    for (const char* name : {"full", "lora"})
+    for (const auto& [name, bits] : {std::pair{"full", "32"}, {"lora", "32"}, {"full", "8"}, {"lora", "8"}})
         testing::for_each_layout(tiny_config({std::string("--method.name=") + name, "--optim.clip_norm=0",
-                                              "--model.num_layers=1"}),
+                                              "--model.num_layers=1", "--optim.min_8bit_size=0",
+                                              std::string("--optim.state_bits=") + bits}),
                                  [&](const Config& here, const Topology& topology) {
                                      if (topology.dp_size() == 1) return;  // each row has one owner
                                      TinyRun stays(here, topology), moves(here, topology);
@@ -89,7 +90,7 @@ TEST(RowMovesTest, ARunGoesOnAsOneWhoseRowsStay) {
                                      for (int count : {1, 2, 1}) {
                                          move(moves, count);
                                          EXPECT_EQ(stays.losses(2), moves.losses(2))
-                                             << name << ", " << count << " rows a rank";
+                                             << name << ", " << bits << " bits, " << count << " rows a rank";
                                      }
                                  });
 }

@@ -205,9 +205,13 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
                 arguments.push_back(std::string("--method.switch_order=") + (ring ? "ring" : "random"));
                 if (bf16) arguments.push_back(std::string("--method.bank_dtype=") + (many ? "f32" : "bf16"));
             }
+            const bool coded = narrow != many;
+            if (coded) arguments.insert(arguments.end(), {"--optim.state_bits=8", "--optim.min_8bit_size=200"});
             if (merges) {
                 arguments.insert(arguments.end(), {"--method.merge_interval=2", "--method.restart_warmup=1"});
-                arguments.push_back(std::string("--method.reset=") + (ring ? "magnitude" : "random"));
+                arguments.push_back(std::string("--method.reset=") + (coded  ? "zero"
+                                                                      : ring ? "magnitude"
+                                                                             : "random"));
             }
             if ((method == "lora" || method == "riemannian" || method == "loft" || switches || merges) &&
                 many)

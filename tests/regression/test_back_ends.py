@@ -29,6 +29,8 @@ METHODS = {
     "sora": ["--method.name=sora", "--method.threshold=9", "--method.sparsity=0.1"],
     "dora": ["--method.name=dora", "--method.norm_gradient=exact"],
     "switchlora": ["--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1"],
+    "switchlora_8bit": ["--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1",
+                        "--optim.state_bits=8", "--optim.min_8bit_size=0", "--optim.eps=1e-4"],
     "lora_weight_gradient": ["--method.name=lora", "--method.strategy=weight_gradient", "--method.alpha=6", "--optim.lr=0.004"],
     # After a merge the moments of most elements are zero, so that rounding grows fast at tiny_state's rate.
     "relora": ["--method.name=relora", "--method.merge_interval=6", "--method.restart_warmup=2", "--method.reset=magnitude", "--method.alpha=6",

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """An interrupted and resumed run equals the uninterrupted one, bit for bit: numbers of every step and the last checkpoint.
 
---ranks=1: interrupted by SIGUSR1, by kill -9 and by run.stop_step in f32 and bf16; every other method by kill -9. --ranks=2:
-by SIGUSR1, on dp 2 and on tp 2, and the change from one to the other. The step at which the signal arrives is left to
-chance; the reference run ends at the same step.
+--ranks=1: interrupted by SIGUSR1, by kill -9 and by run.stop_step in f32 and bf16; every other method by kill -9, two
+of them with moments of 8 bits. --ranks=2: by SIGUSR1, on dp 2 and on tp 2, and the change from one to the other. The step at
+which the signal arrives is left to chance; the reference run ends at the same step.
 """
 import pathlib
 import re
@@ -91,7 +91,8 @@ class Restart(program.Test):
     def test_kills_of_every_other_method(self):
         for i, method in enumerate(sorted(set(program.EVERY_METHOD) - set(program.METHODS))):
             with self.subTest(method=method):
-                settings = self.settings(method, ("f32", "bf16")[i % 2])
+                coded = {"optim.state_bits": 8, "optim.min_8bit_size": 0} if method in ("apollo", "melora") else {}
+                settings = self.settings(method, ("f32", "bf16")[i % 2], **coded)
                 a, b = self.run_of(f"a_{method}", **settings), self.run_of(f"b_{method}", **settings)
                 end = self.killed(a) + 6
                 self.assert_trains(a, run__stop_step=end)

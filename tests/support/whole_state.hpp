@@ -14,6 +14,25 @@ namespace switchyard::testing {
 
 using WholeState = std::map<std::string, test::Values>;
 
+/// Of a checkpoint file; for one rank.
+inline WholeState stored_state(const std::string& path) {
+    WholeState all;
+    const CheckpointReader reader(Comm{}, path);
+    for (const DatasetInfo& dataset : file_contents(path).datasets) {
+        const Shape shape = reader.shape(dataset.path);
+        const DType dtype = dataset.dtype == "i64"   ? DType::i64
+                            : dataset.dtype == "i32" ? DType::i32
+                            : dataset.dtype == "u8"  ? DType::u8
+                            : dataset.dtype == "f32" ? DType::f32
+                                                     : DType::f64;
+        const test::HostTensor values(dtype, shape);
+        const std::int64_t cols = shape.rank() == 2 ? shape[1] : 1;
+        reader.read(dataset.path, {dataset.path, shape, 0, 0, shape[0], cols, 0}, values);
+        all[dataset.path] = values.values();
+    }
+    return all;
+}
+
 /// Collective, by way of a checkpoint file; rank 0 gets the values, the others none.
 inline WholeState whole_state(TrainState& state) {
     const Comm& world = state.context.topology.world;
@@ -24,21 +43,7 @@ inline WholeState whole_state(TrainState& state) {
     StateIo io(writer);
     state.visit(io);
     writer.commit();
-    WholeState all;
-    if (world.rank() != 0) return all;
-    const CheckpointReader reader(Comm{}, path);
-    for (const DatasetInfo& dataset : file_contents(path).datasets) {
-        const Shape shape = reader.shape(dataset.path);
-        const DType dtype = dataset.dtype == "i64"   ? DType::i64
-                            : dataset.dtype == "i32" ? DType::i32
-                            : dataset.dtype == "f32" ? DType::f32
-                                                     : DType::f64;
-        const test::HostTensor values(dtype, shape);
-        const std::int64_t cols = shape.rank() == 2 ? shape[1] : 1;
-        reader.read(dataset.path, {dataset.path, shape, 0, 0, shape[0], cols, 0}, values);
-        all[dataset.path] = values.values();
-    }
-    return all;
+    return world.rank() == 0 ? stored_state(path) : WholeState{};
 }
 
 }  // namespace switchyard::testing

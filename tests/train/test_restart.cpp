@@ -121,6 +121,11 @@ std::vector<Case> cases() {
     for (const auto& [dtype, tolerance] : {std::pair{"f32", 2e-5}, {"bf16", 2e-3}, {"f64", 1e-10}})
         add(fmt::format("loft_{}", dtype), {"--method.name=loft", "--optim.eps=1e-4", "--optim.lr=0.004"},
             dtype, tolerance);
+    // Every row is less than a block, which all tp ranks share.
+    const std::vector<std::string> coded{"--optim.state_bits=8", "--optim.min_8bit_size=0"};
+    std::vector<std::string> coded_ring = switching("ring");
+    coded_ring.insert(coded_ring.end(), coded.begin(), coded.end());
+    add("coded_ring_f64", coded_ring, "f64", 1e-10);
     scaling("tensor", "f32", 2e-5, {"--method.scale_by=tensor", "--optim.lr=0.001"});
     return all;
 }

@@ -146,6 +146,14 @@ TEST_P(ResumeContract, test_finding_13_steps_grow_where_the_past_stays_as_it_was
     EXPECT_EQ(error({wsd}, 3, 200), "") << "in the warm-up";
 }
 
+TEST(InitialStateTest, MomentsOfOtherBitsAreRefused) {
+    const Config stored = complete("", {"--data.tokens=tokens.h5"});
+    Config requested = stored;
+    requested.optim.state_bits = "8";
+    EXPECT_CONTAINS(test::message_of<UserError>([&] { check_same_method(stored, "a.h5", requested); }),
+                    "checkpoint `a.h5` has optim.state_bits = 32 and this run 8 (run.init_state = all");
+}
+
 std::vector<std::string> names() {
     std::vector<std::string> all;
     for (const MethodOptions& method : method_options()) all.push_back(method.name);

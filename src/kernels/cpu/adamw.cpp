@@ -4,41 +4,11 @@
 #include <vector>
 
 #include "core/call_counts.hpp"
+#include "kernels/cpu/adamw_factors.hpp"
 #include "kernels/cpu/row_items.hpp"
 
 namespace switchyard::kernels {
 namespace {
-
-/// The constants of one row's update, rounded from f64.
-template <class T>
-struct Factors {
-    T clip, beta1, one_minus_beta1, beta2, one_minus_beta2;
-    T lr, decay, eps;
-    T m_correction, v_correction;  // 1 / (1 - beta^step)
-};
-
-/// 1 / (1 - beta^step) of the first and the second moment.
-struct Corrections {
-    double m = 1, v = 1;
-};
-Corrections corrections(const AdamWSettings& s, std::int32_t step) {
-    return {1 / (1 - std::pow(s.beta1, step)), 1 / (1 - std::pow(s.beta2, step))};
-}
-
-template <class T>
-Factors<T> factors_of(const AdamWSettings& s, double clip, Corrections correction, bool frozen) {
-    const auto as = [](double x) { return static_cast<T>(x); };
-    return {as(frozen ? 0.0 : clip),
-            as(s.beta1),
-            as(1 - s.beta1),
-            as(s.beta2),
-            as(1 - s.beta2),
-            as(s.lr),
-            as(frozen ? 0.0 : s.weight_decay),
-            as(s.eps),
-            as(correction.m),
-            as(correction.v)};
-}
 
 /// `value` may be `master`. A separate function, because compilers make the same loop a tenth slower inside
 /// the loop over rows.
@@ -112,6 +82,7 @@ void update(std::span<const AdamWRows> parameters, Tensor clip, bool with_master
     check("clip", clip, DType::f64, {2});
     if (clip.data<double>()[1] == 0) return;
     std::vector<Job> jobs;
+    std::vector<const AdamWRows*> coded;
     RowItems items;
     for (const AdamWRows& rows : parameters) {
         for (std::int64_t i = 0; i < rows.step.size(); ++i) ++rows.step.data<std::int32_t>()[i];
@@ -120,6 +91,10 @@ void update(std::span<const AdamWRows> parameters, Tensor clip, bool with_master
         const std::int64_t width = rows.m.dim(1), elements = rows.m.size();
         const RowPart gradient = part_of(rows, rows.gradient), value = part_of(rows, rows.value);
         check_entries(gradient);
+        if (rows.coded()) {
+            coded.push_back(&rows);
+            continue;
+        }
         const bool one_step = rows.step.size() == 1;
         const bool long_row = one_step && rows.frozen.empty() && is_contiguous(gradient);
         jobs.push_back(
@@ -132,6 +107,7 @@ void update(std::span<const AdamWRows> parameters, Tensor clip, bool with_master
         dispatch(jobs[item].rows->value.dtype(),
                  [&]<class Value>() { update_row<Wide<Value>, Value>(jobs[item], row, begin, end); });
     });
+    update_coded(coded, clip.data<double>()[0]);
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ void hash_bits(std::span<const Tensor> tensors, Tensor hashes) {
         *result++ = tensor.empty() ? 0
                     : element == 8 ? hash_of(tensor.data<std::uint64_t>(), tensor.size())
                     : element == 4 ? hash_of(tensor.data<std::uint32_t>(), tensor.size())
+                    : element == 1 ? hash_of(tensor.data<std::uint8_t>(), tensor.size())
                                    : hash_of(tensor.data<std::uint16_t>(), tensor.size());
     }
 }

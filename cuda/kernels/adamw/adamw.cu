@@ -1,18 +1,15 @@
 // Two launches for all parameters: the first advances step counters and turns each into bias corrections in
 // f64, the second updates rows in one pass over master, moments, gradient and value. Arithmetic is in the
-// type of the state. Both read on the device whether the gradients are finite.
+// type of the state. Both read on the device whether the gradients are finite. Moments that are codes have a
+// third one (codes.cu).
 #include "core/call_counts.hpp"
+#include "cuda/kernels/adamw/codes.cuh"
 #include "cuda/kernels/row_places.cuh"
 #include "cuda/workspace.hpp"
 #include "kernels/adamw.hpp"
 
 namespace switchyard::kernels {
 namespace {
-
-/// 1 / (1 - beta^step) of the first and the second moment.
-struct Corrections {
-    double m, v;
-};
 
 /// The step counters of a parameter.
 struct Counters {
@@ -151,13 +148,19 @@ void update(std::span<const AdamWRows> parameters, Tensor clip, bool with_master
     auto* corrections = cuda::workspace_of<Corrections>(counters);
     ItemList<Counters> steps;
     std::vector<Job> jobs;
+    std::vector<CodedRows> coded;
     for (const AdamWRows& rows : parameters) {
         const std::int64_t count = rows.step.size();
         steps.add(
             {rows.step.data<std::int32_t>(), count, rows.settings.beta1, rows.settings.beta2, corrections},
             cuda::ceil_div(count, counters_of_block));
         most_counters = std::max(most_counters, count);
-        if (!rows.m.empty()) jobs.push_back(job_of(rows, corrections, with_master));
+        if (!rows.m.empty() && rows.coded()) {
+            check_rows(rows, with_master);
+            coded.push_back({&rows, corrections});
+        } else if (!rows.m.empty()) {
+            jobs.push_back(job_of(rows, corrections, with_master));
+        }
         corrections += count;
     }
     const auto* clip_data = clip.data<const double>();
@@ -168,6 +171,7 @@ void update(std::span<const AdamWRows> parameters, Tensor clip, bool with_master
     launch_jobs(jobs, [&](const auto& launched, const cuda::Grid& grid) {
         cuda::launch(grid, update_jobs<std::decay_t<decltype(launched)>>, launched, clip_data);
     });
+    update_coded(coded, clip_data);
 }
 
 }  // namespace
