@@ -24,7 +24,7 @@ ORDER = [
     ["optim"],
     ["methods/parts"],
     ["methods"],
-    ["methods/switchlora", "methods/galore", "methods/muon"],
+    ["methods/switchlora", "methods/galore", "methods/muon", "methods/pclora"],
     ["train"],
     ["plan", "inference", "saving"],
     ["run", "convert"],

@@ -17,7 +17,8 @@
     X(apollo)                 \
     X(riemannian)             \
     X(melora)                 \
-    X(flatlora)
+    X(flatlora)               \
+    X(pclora)
 
 namespace switchyard {
 
