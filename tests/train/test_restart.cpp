@@ -114,6 +114,10 @@ std::vector<Case> cases() {
         add(fmt::format("flatlora_{}", dtype),
             {"--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"}, dtype,
             tolerance);
+    for (const auto& [dtype, tolerance] : {std::pair{"bf16", 2e-3}, {"f64", 1e-10}})
+        add(fmt::format("pclora_{}", dtype),
+            {"--method.name=pclora", "--method.decay_steps=10", "--method.alpha=6", "--optim.lr=0.004"}, dtype,
+            tolerance);
     scaling("tensor", "f32", 2e-5, {"--method.scale_by=tensor", "--optim.lr=0.001"});
     return all;
 }
@@ -271,7 +275,8 @@ TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
         {"--method.name=full"}, {"--method.name=lora"}, switching("ring"), merging("magnitude"),
         {"--method.name=dora"}, {"--method.name=sora", "--method.threshold=9"},
         {"--method.name=galore"}, {"--method.name=muon"}, {"--method.name=apollo"},
-        {"--method.name=riemannian"}, {"--method.name=melora"}, {"--method.name=flatlora", "--method.noise=0.5"}};
+        {"--method.name=riemannian"}, {"--method.name=melora"}, {"--method.name=flatlora", "--method.noise=0.5"},
+        {"--method.name=pclora", "--method.bias=false"}};
     const std::vector<Layout> layouts = layouts_on(world.size());
     for (std::size_t from = 0; from < methods.size(); ++from) {
         double expected = 0;

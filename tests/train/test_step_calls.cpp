@@ -69,7 +69,7 @@ TEST(StepCalls, OfASwitchDoNotDependOnItsSize) {
 
 TEST(StepCalls, AreReadOnceByEveryMethod) {
     for (const char* name : {"full", "lora", "muon"}) expect_calls({std::string("--method.name=") + name}, 2);
-    for (const char* name : {"sora", "apollo", "riemannian", "melora", "flatlora"})
+    for (const char* name : {"sora", "apollo", "riemannian", "melora", "flatlora", "pclora"})
         expect_calls({std::string("--method.name=") + name}, 2);
     for (const char* gradient : {"detached", "exact"})  // norms of rows and what follows from them
         expect_calls({"--method.name=dora", std::string("--method.norm_gradient=") + gradient}, 2, 9);
