@@ -38,6 +38,7 @@ RATES = {
     "riemannian": [0.001, 0.003],
     "melora": [0.001, 0.003],
     "flatlora": [0.001, 0.003],
+    "pclora": [0.003, 0.01],
 }
 DENSE_RATES = [0.003, 0.01]
 # What happens every so many steps: key, how often in a run, and the shortest interval.

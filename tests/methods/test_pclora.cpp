@@ -22,10 +22,9 @@ using testing::tiny_config;
 using testing::TinyRun;
 
 std::vector<std::string> arguments_of(std::vector<std::string> more) {
-    more.insert(more.begin(),
-                {"--method.name=pclora", "--method.rank=5", "--method.alpha=4", "--model.init_std=0.2",
-                 "--model.num_layers=1", "--model.num_kv_heads=6", "--optim.lr=0.003", "--optim.eps=1e-4",
-                 "--optim.schedule=constant", "--optim.warmup_steps=0"});
+    more.insert(more.begin(), {"--method.name=pclora", "--method.rank=5", "--method.alpha=4",
+                               "--model.init_std=0.2", "--model.num_layers=1", "--optim.lr=0.003",
+                               "--optim.eps=1e-4", "--optim.schedule=constant", "--optim.warmup_steps=0"});
     return more;
 }
 
@@ -188,7 +187,7 @@ TEST(PcLora, OtherDecaysAndWeightsEqualOneProcess) {
     expect_reference({"--method.decay_steps=8", "--method.decay=cosine", "--method.task_weight=0.7",
                       "--method.bias=false"},
                      10);
-    expect_reference({"--method.decay_steps=8", "--method.decay=identity", "--method.task_weight=0",
+    expect_reference({"--method.decay_steps=8", "--method.decay=identity", "--method.task_weight=0.05",
                       "--model.recompute=true", "--model.num_layers=2"},
                      10);
 }

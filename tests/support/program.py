@@ -68,6 +68,7 @@ EVERY_METHOD = {
     "riemannian": {"method.name": "riemannian", "method.rank": 6},
     "melora": {"method.name": "melora", "method.rank": 3},
     "flatlora": {"method.name": "flatlora", "method.rank": 6, "method.noise": 0.5},
+    "pclora": {"method.name": "pclora", "method.rank": 6, "method.decay_steps": 20},
 }  # fmt: skip
 
 
