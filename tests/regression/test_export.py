@@ -227,7 +227,7 @@ class Export(unittest.TestCase):
                 for directory in (merged, base):
                     self.assertEqual(directory[module + ".bias"].tobytes(), bias.tobytes())
             self.assertEqual(sorted(merged), sorted(base))
-        self.expect_error("train", *SIZES, *KINDS["lora"], f"--data.tokens={self.runs.tokens}", "--run.dir=none",
+        self.expect_error("train", *SIZES, *KINDS["lora"], f"--data.tokens={self.runs.tokens}", "--run.dir=unstarted",
                           f"--run.init_from={self.runs.checkpoint('pclora_compressed')}",
                           says=["trained by method.name = pclora", "bias"])  # fmt: skip
 
