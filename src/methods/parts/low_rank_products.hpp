@@ -23,7 +23,7 @@ class LowRankProducts : public SharedProducts {
     /// The adapters of all linears are merged, or none is.
     void forward(std::span<const Linear>, Tensor x, std::span<const Tensor> y) override;
     void backward(std::span<const Linear>, Tensor x, std::span<const Tensor> d_y, Tensor d_x, Write) override;
-    /// From now on the weight of a linear counts `base` times; 0: its products are left out.
+    /// From now on the weight of an unmerged linear counts `base` times; 0: its products are left out.
     void set_base(double base) { base_ = base; }
 
   private:
