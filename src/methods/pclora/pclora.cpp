@@ -165,8 +165,8 @@ std::vector<std::string> PcLora::notes(const Config& config) const {
         notes.emplace_back("the teacher is the model at step 0, which without run.init_from is random");
     const std::int64_t left = config.run.steps - base_.steps();
     notes.push_back(
-        left > 0 ? fmt::format("the frozen weights count less and less until step {}, and not at all "
-                               "in the last {} steps",
+        left > 0 ? fmt::format("the frozen weights count until step {}, and not at all in the last "
+                               "{} steps",
                                base_.steps(), left)
                  : "the frozen weights count in all steps (method.decay_steps is not below run.steps): "
                    "the model is not compressed");
