@@ -24,7 +24,7 @@ ORDER = [
     ["optim"],
     ["methods/parts"],
     ["methods"],
-    ["methods/switchlora", "methods/galore", "methods/muon", "methods/loft"],
+    ["methods/switchlora", "methods/galore", "methods/muon", "methods/pclora", "methods/loft"],
     ["train"],
     ["plan", "inference", "saving"],
     ["run", "convert"],

@@ -35,6 +35,7 @@ RATES = {
     "melora": [0.001, 0.003, 0.01],
     "flatlora": [0.001, 0.003, 0.01],
     "loft": [0.001, 0.003, 0.01],
+    "pclora": [0.001, 0.003, 0.01],
 }
 DENSE_RATES = [0.003, 0.01]
 MOST_ROUNDS = 6  # of widening

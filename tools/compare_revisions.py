@@ -26,6 +26,7 @@ METHODS = {
     "melora": ["--method.name=melora", "--method.rank=6", "--method.alpha=6"],
     "flatlora": ["--method.name=flatlora", "--method.rank=12", "--method.alpha=12"],
     "loft": ["--method.name=loft", "--method.rank=12"],
+    "pclora": ["--method.name=pclora", "--method.rank=12", "--method.alpha=12"],
     "switchlora": ["--method.name=switchlora", "--method.rank=12", "--method.switch_interval=6", "--method.freeze_steps=3"],
     "relora": ["--method.name=relora", "--method.rank=12", "--method.alpha=12", "--method.merge_interval=15", "--method.restart_warmup=3"],
 }

@@ -16,6 +16,7 @@ struct LlamaFacts {
     std::int64_t max_positions = 2048;                   // longest sequence that the model was made for
     DType dtype = DType::f32;                            // type of the values in the files beside it
     std::optional<std::int32_t> first_token, end_token;  // of texts; of documents
+    bool biases = false;                                 // every linear of a block has one
 };
 
 /// The config.json of a LlamaForCausalLM.

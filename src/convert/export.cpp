@@ -46,6 +46,7 @@ struct Item {
     std::vector<std::int64_t> slots;
     std::vector<double> gates;
     bool rows_are_slots = false;  // of A; they are columns of B
+    double base = 1;              // factor of a base weight
 };
 
 struct ValueFile {
@@ -163,6 +164,8 @@ class Exporter {
     /// Slots whose gate is not zero, with it; at least one.
     using OpenSlots = std::map<std::int64_t, double>;
     std::map<std::string, OpenSlots> open_slots_;      // by module, of gated products
+    std::map<std::string, double> base_factors_;       // by weight, of a base written apart from its product
+    std::set<std::string> biased_;                     // modules with a bias
     std::optional<ExportedTokenizer> tokenizer_;  // on rank 0 only
 };
 
@@ -175,7 +178,9 @@ void Exporter::find_tensors() {
         names.insert(weight.name);
         const std::string module = weight.name.substr(0, weight.name.rfind('.'));
         const StoredLinear stored = stored_linear(*reader_, module);
+        if (stored.bias) biased_.insert(module);
         if (stored.alone()) continue;
+        if (request_.adapters) base_factors_[weight.name] = stored.base;
         AdapterModule adapter{module, stored.low_rank, stored.scale, stored.with_magnitude()};
         if (stored.gated_product()) {
             open_slots_[module] = read_open_slots(module);
@@ -260,8 +265,16 @@ std::vector<ValueFile> Exporter::plan_base() const {
             files.emplace_back();
             bytes = 0;
         }
-        files.back().items.push_back({weight, target});
+        Item& item = files.back().items.emplace_back(Item{weight, target});
+        if (const auto factor = base_factors_.find(weight.name); factor != base_factors_.end())
+            item.base = factor->second;
         bytes += target.bytes();
+        const std::string module = weight.name.substr(0, weight.name.rfind('.'));
+        if (!biased_.contains(module)) continue;
+        const Shape shape{weight.global[0]};
+        files.back().items.push_back({{module + ".lora_bias", shape, 0, 0, shape[0], 1},
+                                      {module + ".bias", request_.dtype, shape}});
+        bytes += files.back().items.back().target.bytes();
     }
     for (std::size_t i = 0; i < files.size(); ++i)
         files[i].name = base_folder() + (files.size() == 1 ? "model.safetensors"
@@ -309,7 +322,7 @@ void Exporter::write_small_files(const NewDirectory& directory, const std::vecto
         const auto path = std::filesystem::absolute(request_.directory) / "base";
         directory.write_json("adapter/adapter_config.json", peft_config(modules_, path.string()));
     }
-    LlamaFacts facts{config_.data.seq_len, request_.dtype, {}, {}};
+    LlamaFacts facts{config_.data.seq_len, request_.dtype, {}, {}, !biased_.empty()};
     ordered_json generation{{"do_sample", true},
                             {"temperature", GenerationSettings().temperature},
                             {"top_k", GenerationSettings().top_k}};
@@ -366,6 +379,14 @@ void copy_open_slots(const Item& item, Tensor factor, Tensor gates, Tensor open)
     if (!item.rows_are_slots) kernels::scale_columns({.from = all, .factors = gates, .to = all});
 }
 
+void scale(Tensor x, double factor) {
+    Tensor factors;
+    const Arena arena = allocate_scratch(
+        [&](Arena& a) { factors = a.take(MemoryClass::workspace, DType::f64, {x.dim(0)}); });
+    kernels::fill(factors, factor);
+    kernels::scale_rows(x, factors);
+}
+
 void Exporter::write_values(const NewDirectory& directory, const ValueFile& file) const {
     const Topology alone = Topology::imaginary(1, 1, 0);
     Arena none;
@@ -395,6 +416,7 @@ void Exporter::write_values(const NewDirectory& directory, const ValueFile& file
             kernels::upload(item.gates.data(), gates);
             copy_open_slots(item, whole, gates, full);
         }
+        if (item.base != 1) scale(full, item.base);
         if (stored.dtype() != full.dtype()) kernels::copy(full, stored);
         const std::int64_t rows = stored.dim(0);
         const std::int64_t row_bytes = static_cast<std::int64_t>(stored.bytes()) / rows;
@@ -412,15 +434,20 @@ void Exporter::write_values(const NewDirectory& directory, const ValueFile& file
 
 void Exporter::report(std::size_t num_files) const {
     std::int64_t values = 0;
-    for (const Shard& weight : weights_) values += weight.global.size();
+    for (const Shard& weight : weights_) {
+        values += weight.global.size();
+        if (biased_.contains(weight.name.substr(0, weight.name.rfind('.')))) values += weight.global[0];
+    }
     print_result("{}: step {}, {} parameters in {} tensors and {} file{}, {}\n", request_.directory,
-                 header_.step, values, weights_.size(), num_files, num_files == 1 ? "" : "s",
+                 header_.step, values, weights_.size() + biased_.size(), num_files, num_files == 1 ? "" : "s",
                  name_of(request_.dtype));
     if (request_.adapters)
         print_result("  base/ holds frozen and dense weights, adapter/ the low-rank factors of {} matrices\n",
                      modules_.size());
     else if (!modules_.empty())
         print_result("  low-rank factors of {} matrices are merged\n", modules_.size());
+    if (!biased_.empty())
+        print_result("  {} matrices have a bias: config.json has attention_bias and mlp_bias\n", biased_.size());
     if (!tokenizer_) {
         print_result("  without tokenizer, as asked: no begin and end token is known\n");
         return;

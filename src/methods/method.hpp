@@ -60,6 +60,8 @@ class Method {
     /// weight for this step alone must call Transformer::weights_changed() here and again when the step is
     /// over; otherwise the step would use merged copies of an evaluation, or an evaluation those of the step.
     virtual void begin_step(std::int64_t /*step*/) {}
+    /// The factor of the task's loss in the objective; gradients of forward() and backward() have it.
+    virtual double task_weight() const { return 1; }
     /// Called after a micro-batch was uploaded and before its forward pass, for another pass of the model (a
     /// teacher's).
     virtual void begin_micro_batch(Transformer&) {}

@@ -18,7 +18,8 @@
     X(riemannian)             \
     X(melora)                 \
     X(flatlora)               \
-    X(loft)
+    X(loft)                   \
+    X(pclora)
 
 namespace switchyard {
 

@@ -38,6 +38,9 @@ class Adapter {
     /// nothing if the adapter's map is not such a weight. Checkpoints, exports and run.init_from use this
     /// description.
     virtual std::optional<kernels::EffectiveWeight> effective_weight() { return std::nullopt; }
+    /// What is added to the output (out local), f32 or f64; empty: nothing. Readers of checkpoints know it as
+    /// <linear>.lora_bias, one of parameters().
+    virtual Tensor bias() { return {}; }
     /// True if products run on the effective weight, formed beforehand by merge().
     virtual bool merged() const { return false; }
     /// out (rows, in local; compute type) = the effective weight of the local rows from row0 on, given those
@@ -48,6 +51,9 @@ class Adapter {
     /// half-block's sum over tp, and again when a block is recomputed. A loss on y adds its gradient to d_y
     /// inside backward(), in memory of its own, because others read d_y too.
     virtual void on_output(const Linear&, Tensor /*y*/) {}
+    /// Where the model has a shadow: called with the complete output (N, out local) of the shadow's linear
+    /// for the same tokens, before forward(), and again when a block is recomputed. Not in evaluations.
+    virtual void on_shadow_output(const Linear&, Tensor /*y*/) {}
 
     /// Used by `plan` and for the utilisation.
     virtual Cost cost(const Linear&) const = 0;

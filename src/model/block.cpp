@@ -5,11 +5,12 @@
 
 namespace switchyard {
 
-Parameter make_norm(const ModelContext& context, const std::string& name, std::int64_t size) {
+Parameter make_norm(const ModelContext& context, const std::string& name, std::int64_t size, bool trained) {
     Parameter p;
     p.shard = {name + ".weight", {size}, 0, 0, size, 1, context.tp_rank()};
-    p.value = context.arena.take(MemoryClass::trainable, context.dtype, {size});
-    p.gradient = context.arena.take(MemoryClass::gradients, context.accumulate(), {size});
+    p.value =
+        context.arena.take(trained ? MemoryClass::trainable : MemoryClass::frozen, context.dtype, {size});
+    if (trained) p.gradient = context.arena.take(MemoryClass::gradients, context.accumulate(), {size});
     p.tp_gradient = TpGradient::same;
     p.role = ParameterRole::norm;
     return p;
@@ -27,9 +28,10 @@ Block::Block(const ModelContext& context, int layer)
     for (LinearGroup* group : mlp_.recomputed_groups()) group->set_recomputed();
 }
 
-void Block::allocate_norms(const ModelContext& context) {
-    attention_norm_ = make_norm(context, attention_norm_.shard.name, context.config.model.hidden_size);
-    mlp_norm_ = make_norm(context, mlp_norm_.shard.name, context.config.model.hidden_size);
+void Block::allocate_norms(const ModelContext& context, bool trained) {
+    const std::int64_t size = context.config.model.hidden_size;
+    attention_norm_ = make_norm(context, attention_norm_.shard.name, size, trained);
+    mlp_norm_ = make_norm(context, mlp_norm_.shard.name, size, trained);
 }
 
 BlockSaved Block::allocate_saved(const ModelContext& context, Tensor x) const {

@@ -22,7 +22,8 @@ class Block {
   public:
     Block(const ModelContext&, int layer);
 
-    void allocate_norms(const ModelContext&);
+    /// trained: their values are trainable and have gradients; otherwise they are frozen.
+    void allocate_norms(const ModelContext&, bool trained = true);
     BlockSaved allocate_saved(const ModelContext&, Tensor x) const;
 
     /// The input is the residual stream x_in + y_in (x_in alone if y_in is empty), which is stored in
@@ -47,6 +48,6 @@ class Block {
 };
 
 /// The weight (n) of a norm, initially ones. It is the same on all tp ranks, and so is its gradient.
-Parameter make_norm(const ModelContext&, const std::string& name, std::int64_t size);
+Parameter make_norm(const ModelContext&, const std::string& name, std::int64_t size, bool trained = true);
 
 }  // namespace switchyard

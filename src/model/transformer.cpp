@@ -57,6 +57,11 @@ void Transformer::allocate(const ModelContext& context,
     stage_ = std::make_unique<WeightStage>(context, std::move(linears));
 }
 
+Shadow& Transformer::add_shadow(const ModelContext& context) {
+    shadow_ = std::make_unique<Shadow>(context, vocab_, blocks_, scratch_);
+    return *shadow_;
+}
+
 void Transformer::initialise(const ModelContext& context) {
     vocab_.initialise(context);
     for (Linear* linear : linears()) linear->initialise(context);
@@ -86,12 +91,14 @@ std::vector<Parameter*> Transformer::parameters() {
     return all;
 }
 
-void Transformer::run_blocks() {
+void Transformer::run_blocks(Shadow* shadow) {
+    if (shadow) shadow->begin(batch_.tokens);
     vocab_.embed(batch_.tokens, saved_.front().x, scratch_.reduce).wait();
     const int num_blocks = static_cast<int>(blocks_.size());
     for (int b = 0; b < num_blocks; ++b) {
         stage_->acquire(b);
         stage_->prefetch(b + 1);
+        if (shadow) shadow->forward(b);
         const Tensor x_in = b == 0 ? Tensor{} : saved_[b - 1].x_mid;
         blocks_[b].forward(x_in, b == 0 ? Tensor{} : y_, saved_[b], scratch_, y_);
     }
@@ -101,7 +108,7 @@ void Transformer::run_blocks() {
 
 void Transformer::forward(double scale) {
     const kernels::FlushSubnormals flush;
-    run_blocks();
+    run_blocks(shadow_.get());
     vocab_.loss(h_final_, batch_.targets, scale, loss_, scratch_.d_h);
 }
 
@@ -117,6 +124,7 @@ void Transformer::backward() {
         stage_->acquire(b);
         stage_->prefetch(b - 1);
         const bool overwritten = context_.config.model.recompute && b + 1 < static_cast<int>(blocks_.size());
+        if (overwritten && shadow_) shadow_->recompute(b);
         if (overwritten) blocks_[b].recompute(saved_[b], scratch_, y_);
         blocks_[b].backward(saved_[b], scratch_, d_x_);
     }
@@ -125,7 +133,7 @@ void Transformer::backward() {
 
 void Transformer::evaluate() {
     const kernels::FlushSubnormals flush;
-    run_blocks();
+    run_blocks(nullptr);
     vocab_.loss(h_final_, batch_.targets, 0, loss_, {});
 }
 
@@ -139,8 +147,9 @@ Traffic Transformer::plan_traffic(std::int64_t micro_batches) {
     const auto layers = static_cast<double>(blocks_.size());
     const double recomputed = context_.config.model.recompute ? layers - 1 : 0;
     Traffic traffic;
-    traffic.add(TrafficGroup::activations, count * (2 + 4 * layers + recomputed) *
-                                               all_reduce_bytes(static_cast<double>(y_.bytes()), tp));
+    const double sums = 2 + 4 * layers + recomputed + (shadow_ ? shadow_->sums() : 0);
+    traffic.add(TrafficGroup::activations,
+                count * sums * all_reduce_bytes(static_cast<double>(y_.bytes()), tp));
     traffic.add(TrafficGroup::loss, count * vocab_.loss_bytes());
     traffic.add(TrafficGroup::frozen, stage_->bytes_per_step(micro_batches));
     return traffic;

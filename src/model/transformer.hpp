@@ -5,8 +5,7 @@
 
 #include <functional>
 
-#include "model/block.hpp"
-#include "model/vocab.hpp"
+#include "model/shadow.hpp"
 #include "model/weight_stage.hpp"
 
 namespace switchyard {
@@ -25,6 +24,11 @@ class Transformer {
     std::vector<Linear*> linears();
     /// `attach` returns what a method puts beside each group of linears; then all memory is allocated.
     void allocate(const ModelContext&, const std::function<GroupAdapters(LinearGroup&)>& attach);
+    /// Adds a shadow (model/shadow.hpp), which runs beside forward() and backward(), in memory of its own. To
+    /// be called after allocate(), for models that train.
+    Shadow& add_shadow(const ModelContext&);
+    /// nullptr: there is none.
+    Shadow* shadow() { return shadow_.get(); }
     /// Seeded initial values of every weight and norm. The method initialises the adapters afterwards.
     void initialise(const ModelContext&);
     /// Computes what is constant during a run (RoPE's table). initialise() does this too; loading a
@@ -47,7 +51,7 @@ class Transformer {
     /// The loss of the last forward() or evaluate(): (1) f64 in back-end memory.
     Tensor loss() const { return loss_; }
     /// Like evaluate() without the loss; next_token_logits() may follow.
-    void read() { run_blocks(); }
+    void read() { run_blocks(nullptr); }
     /// logits (1, V local padded) of the token after position `position` of sequence 0; to be called after
     /// evaluate() or read().
     void next_token_logits(std::int64_t position, Tensor logits) const;
@@ -58,7 +62,7 @@ class Transformer {
     Traffic plan_traffic(std::int64_t micro_batches);
 
   private:
-    void run_blocks();
+    void run_blocks(Shadow*);
 
     ModelContext context_;
     Vocab vocab_;
@@ -67,6 +71,7 @@ class Transformer {
     std::vector<BlockSaved> saved_;
     Scratch scratch_;
     std::unique_ptr<WeightStage> stage_;
+    std::unique_ptr<Shadow> shadow_;
     MicroBatch batch_;
     Tensor x_final_, h_final_, rstd_final_, loss_;
     Tensor y_, d_x_;  // (N, C): the output that a block hands on; the gradient of the residual stream

@@ -61,8 +61,8 @@ void Vocab::initialise(const ModelContext& context) {
                              context.config.model.init_std);
 }
 
-Pending Vocab::embed(Tensor tokens, Tensor x, Tensor reduce) const {
-    kernels::embedding_forward(tokens, embedding_.value, range(), x);
+Pending Vocab::embed(Tensor table, Tensor tokens, Tensor x, Tensor reduce) const {
+    kernels::embedding_forward(tokens, table, range(), x);
     return start_all_reduce(topology_.tp, x, reduce, traffic_, TrafficGroup::activations);
 }
 

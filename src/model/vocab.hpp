@@ -16,7 +16,11 @@ class Vocab {
     void initialise(const ModelContext&);
 
     /// x (N, C) <- embeddings of tokens (N) i32, summed over tp.
-    Pending embed(Tensor tokens, Tensor x, Tensor reduce) const;
+    Pending embed(Tensor tokens, Tensor x, Tensor reduce) const {
+        return embed(embedding_.value, tokens, x, reduce);
+    }
+    /// The same with another table, of the shape of embedding().
+    Pending embed(Tensor table, Tensor tokens, Tensor x, Tensor reduce) const;
     /// Embedding gradient += the gradient from d_x (N, C).
     void embed_backward(Tensor tokens, Tensor d_x);
 
@@ -29,6 +33,7 @@ class Vocab {
     void logits(Tensor h, Tensor logits) const;
 
     const Extent& extent() const { return extent_; }
+    const Parameter& embedding() const { return embedding_; }
     std::vector<Parameter*> parameters();
     /// Bytes that this rank sends for the loss of N tokens (the statistics of all tp ranks).
     double loss_bytes() const;

@@ -15,7 +15,8 @@ Flops flops_per_token(const FlopsModel& model) {
     const double attention =
         4 * model.attention_width * model.seq_len;  // forward of one layer, without a mask
     flops.dense += head + 3 * attention * model.num_layers;
-    flops.executed += head + attention / 2 * (3 * model.num_layers + model.recomputed_layers);
+    flops.executed +=
+        head + attention / 2 * (3 * model.num_layers + model.recomputed_layers + model.shadow_layers);
     return flops;
 }
 

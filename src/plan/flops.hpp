@@ -29,6 +29,7 @@ struct FlopsModel {
     double num_layers = 0, attention_width = 0;  // attention_width: H D
     double hidden_size = 0, vocab_size = 0, seq_len = 0;
     double recomputed_layers = 0;
+    double shadow_layers = 0;  // forward passes of layers of a shadow (model/shadow.hpp)
     double tokens_per_step = 0;
     double update = 0;  // products of the method's update, in a step
 };
@@ -37,7 +38,7 @@ struct FlopsModel {
 /// as if every weight had a gradient and attention were not causal (Chowdhery et al. 2022, appendix B).
 /// executed: what this method needs. Frozen weights need no weight gradient; low-rank factors cost 6 r (m +
 /// n) + 2 r n or, merged, 4 r (m + n) and 2 m n r each time that a merged copy is formed; attention costs
-/// half, because of its mask; recomputation and products of the update are included.
+/// half, because of its mask; recomputation, a shadow's forward pass and products of the update are included.
 struct Flops {
     double dense = 0, executed = 0;
 };

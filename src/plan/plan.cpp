@@ -125,12 +125,16 @@ FlopsModel flops_model(TrainState& state) {
         const bool merged = linear->frozen() && linear->adapter()->merged();
         model.linears.push_back({weights, linear->cost(), linear->recomputed(), merged ? merges : 0});
     }
+    if (Shadow* shadow = state.model.shadow())
+        for (const Linear* linear : shadow->linears())
+            model.linears.push_back({0, linear->cost(), linear->recomputed(), 0});
     model.num_layers = layers;
     model.attention_width = static_cast<double>(m.hidden_size);
     model.hidden_size = static_cast<double>(m.hidden_size);
     model.vocab_size = static_cast<double>(m.vocab_size);
     model.seq_len = static_cast<double>(config.data.seq_len);
     model.recomputed_layers = m.recompute ? layers - 1 : 0;
+    if (state.model.shadow()) model.shadow_layers = layers + model.recomputed_layers;
     model.tokens_per_step = static_cast<double>(config.data.global_batch * config.data.seq_len);
     model.update = state.method->update_operations();
     return model;

@@ -49,10 +49,13 @@ std::vector<Replica> replicas(TrainState& state) {
         if (!base.words.lo.empty())
             all.push_back({"low words of frozen " + linear->shard().name, base.words.lo});
     }
-    for (const Parameter* p : state.model.parameters()) {
-        const bool over_tp = p->tp_gradient != TpGradient::own && topology.tp_size() > 1;
-        if (topology.dp_size() > 1 || over_tp) all.push_back({p->shard.name, p->value, over_tp});
-    }
+    const auto add = [&](const std::string& name, const Parameter& p) {
+        const bool over_tp = p.tp_gradient != TpGradient::own && topology.tp_size() > 1;
+        if (topology.dp_size() > 1 || over_tp) all.push_back({name, p.value, over_tp});
+    };
+    for (const Parameter* p : state.model.parameters()) add(p->shard.name, *p);
+    if (Shadow* shadow = state.model.shadow())
+        for (const Parameter* p : shadow->copies()) add("the teacher's " + p->shard.name, *p);
     return all;
 }
 

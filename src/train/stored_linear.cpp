@@ -18,7 +18,7 @@ std::set<std::string> parts_of(const CheckpointReader& reader, const std::string
     std::istringstream words(reader.text(weight, description));
     std::set<std::string> parts;
     for (std::string word; words >> word;) parts.insert(word);
-    const std::set<std::string> known{"lora_A", "lora_B", "minis", "lora_gate", "row_scale"};
+    const std::set<std::string> known{"lora_A", "lora_B", "minis", "lora_gate", "row_scale", "lora_bias"};
     for (const std::string& part : parts)
         require(
             part != "none",
@@ -53,6 +53,7 @@ StoredLinear stored_linear(const CheckpointReader& reader, const std::string& li
     }
     result.gate = parts.contains("lora_gate");
     result.row_scale = parts.contains("row_scale");
+    result.bias = parts.contains("lora_bias");
     result.magnitude = result.row_scale && reader.has(stem + ".lora_magnitude");
     if (reader.has_attribute(weight, "base_factor")) result.base = reader.real(weight, "base_factor");
     return result;
@@ -83,11 +84,13 @@ void describe_linear(StateIo& io, const Linear& linear, const Topology& topology
     const std::optional<kernels::EffectiveWeight> effective = linear.adapter()->effective_weight();
     const std::string weight = "/model/" + linear.name() + ".weight";
     if (!effective) return io.note(weight, description, std::string("none"));
-    if (effective->plain()) return;
+    const bool bias = !linear.adapter()->bias().empty();
+    if (effective->plain() && !bias) return;
     std::string parts;
     if (!effective->factors.a.empty()) parts += "lora_A lora_B ";
     if (!effective->gate.empty()) parts += "lora_gate ";
     if (!effective->row_scale.empty()) parts += "row_scale ";
+    if (bias) parts += "lora_bias ";
     io.note(weight, description, parts);
     io.note(weight, "base_factor", effective->base);
     if (effective->row_scale.empty() || io.loading()) return;  // recomputed from what is loaded

@@ -7,6 +7,7 @@
 //   .lora_gate (r)                                        gate of its slots
 //   .row_scale (m)                                        factor of each row of the sum
 //   .lora_magnitude (m)                                   if there: row_scale is it over the norm of the row
+//   .lora_bias (m)                                        is added to the output
 //   attribute `base_factor` of .weight                    factor of the weight itself
 //   attribute `effective_weight` of .weight               names the parts that count; other datasets are
 //                                                         the method's own. "none": there is no such weight
@@ -25,12 +26,13 @@ struct StoredLinear {
     std::int64_t low_rank = 0;  // 0: there is no product
     std::int64_t minis = 1;     // blocks of the product
     double scale = 1, base = 1;
-    bool gate = false, row_scale = false;
+    bool gate = false, row_scale = false, bias = false;
     bool magnitude = false;  // the row scale gives the rows of the sum the norms that a vector holds
 
+    /// True for a weight without more; a bias is beside it.
     bool alone() const { return low_rank == 0 && base == 1 && !row_scale; }
-    /// True for the weight plus a low-rank product, which is what a LoRA file can hold.
-    bool plain_product() const { return low_rank > 0 && minis == 1 && base == 1 && !gate && !row_scale; }
+    /// True for the weight, times its factor, plus a low-rank product: what a base and a LoRA file can hold.
+    bool plain_product() const { return low_rank > 0 && minis == 1 && !gate && !row_scale; }
     /// True for such a product with a gate: B may have its factors, without the closed slots.
     bool gated_product() const { return low_rank > 0 && base == 1 && gate && !row_scale; }
     /// True for such a sum whose rows have the norms of a vector, which is what PEFT's DoRA holds.

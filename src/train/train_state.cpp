@@ -56,6 +56,11 @@ void TrainState::initialise_from(const CheckpointReader& reader, const Checkpoin
         for (const Parameter* p : model.parameters())
             if (p->shard.name.ends_with(".weight")) weights.insert(p->shard.name);
         require_understood(reader, weights);
+        for (const Linear* linear : model.linears())
+            require(!stored_linear(reader, linear->name()).bias,
+                    "checkpoint `{}` has a bias of {} (this model has no place for it, and without it would "
+                    "compute something else); train with linears without biases for weights to start from",
+                    reader.path(), linear->name());
     });
     const WeightReader weights(context, reader, progress);
     for (Linear* linear : model.linears())

@@ -105,7 +105,7 @@ StepResult train_step(TrainState& s, const BatchSource& source, PhaseTimer& time
         upload(batch, s.model.batch());
         phases.begin(Phase::forward);
         s.method->begin_micro_batch(s.model);
-        s.model.forward(scale);
+        s.model.forward(s.method->task_weight() * scale);
         kernels::add(s.model.loss(), loss);
         phases.begin(Phase::backward);
         s.model.backward();

@@ -48,6 +48,9 @@ TEST_P(Dots, EqualTheLoopInDouble) {
             kernels::add_column_dots(a, b, -0.75, of_columns);
             expect_added(of_columns, columns_before, -0.75,
                          reference::column_dots(a.values(), b.values(), rows, width), rows);
+            const Values dots_added = of_columns.values();
+            kernels::add_column_sums(a, 1.5, of_columns);
+            expect_added(of_columns, dots_added, 1.5, reference::column_sums(a.values(), rows, width), rows);
             kernels::add_row_dots(a, b, 2.5, of_rows);
             expect_added(of_rows, rows_before, 2.5, reference::row_dots(a.values(), b.values(), rows, width),
                          width);
@@ -86,6 +89,7 @@ TEST(DotsOfThreads, HaveTheSameBits) {
         const HostTensor columns(DType::f64, {shape[1]}), rows(DType::f64, {shape[0]}),
             squares(DType::f32, {shape[0]});
         kernels::add_column_dots(a, b, 1, columns);
+        kernels::add_column_sums(a, 1, columns);
         kernels::add_row_dots(a, b, 1, rows);
         kernels::row_squared_norms({a, {}}, squares);
         Values values = columns.values();
@@ -110,6 +114,7 @@ TEST(DotsOfNothing, AddNothingAndOtherSizesAreRefused) {
     EXPECT_EQ(out.values(), (Values{1, 2, 3, 4}));
     const HostTensor x(DType::f32, {2, 4}), other(DType::f32, {2, 3}), narrow(DType::bf16, {4});
     EXPECT_THROW(kernels::add_column_dots(x, other, 1, out), InternalError);
+    EXPECT_THROW(kernels::add_column_sums(other, 1, out), InternalError);
     EXPECT_THROW(kernels::add_row_dots(x, x, 1, out), InternalError);
     EXPECT_THROW(kernels::add_column_dots(x, x, 1, narrow), InternalError);
     EXPECT_THROW(kernels::row_squared_norms({x, {}}, out), InternalError);

@@ -1,7 +1,6 @@
 // RANKS: 1 2 3 4
-// What methods other than the built-in ones need from model and optimizer, shown with adapters of this test:
-// a weight whose gradient is projected to another width (GaLore), and a loss on a layer's complete output
-// (PC-LoRA).
+// What methods need from model and optimizer, shown with adapters of this test: a weight whose gradient is
+// projected to another width (GaLore), and every complete output of a linear (PC-LoRA).
 #include <gtest/gtest.h>
 
 #include <cmath>

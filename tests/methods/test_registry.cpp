@@ -25,7 +25,7 @@ TEST(ResolveAuto, EachMethodNamesItsRates) {
     const std::map<std::string, double> lr{
         {"full", 1e-3},   {"lora", 1e-3},     {"switchlora", 1e-2}, {"relora", 1e-3}, {"dora", 1e-3},
         {"sora", 8e-4},   {"galore", 1e-2},   {"muon", 1e-3},       {"apollo", 1e-2}, {"riemannian", 8e-4},
-        {"melora", 4e-4}, {"flatlora", 1e-3}, {"loft", 1e-3}};
+        {"melora", 4e-4}, {"flatlora", 1e-3}, {"loft", 1e-3},     {"pclora", 1e-3}};
     for (const MethodOptions& method : method_options()) {
         const Config config = resolved({"--method.name=" + method.name});
         ASSERT_TRUE(lr.contains(method.name)) << method.name << " has no rate in this test";

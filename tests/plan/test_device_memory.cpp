@@ -74,7 +74,7 @@ TEST_P(DeviceMemory, IsWhatThePlanSays) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, DeviceMemory,
                          ::testing::Values("full", "lora", "switchlora", "relora", "galore", "muon", "apollo",
-                                           "riemannian", "melora", "flatlora", "loft"),
+                                           "riemannian", "melora", "flatlora", "loft", "pclora"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -197,6 +197,8 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
             if (method == "melora" && ring)
                 arguments.insert(arguments.end(), {"--method.minis=4", "--method.minis_mlp=4",
                                                    "--method.rank=3", "--model.ffn_size=36"});
+            if (method == "pclora" && ring)
+                arguments.insert(arguments.end(), {"--method.task_weight=1", "--method.bias=false"});
             if (method == "muon" && ring) arguments.push_back("--method.iterations=2");
             if (method == "dora" && ring) arguments.push_back("--method.norm_gradient=exact");
             if (switches) {  // more than a lap of the ring in ten steps
@@ -227,7 +229,7 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, Plans,
                          ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
-                                           "muon", "apollo", "riemannian", "melora", "flatlora", "loft"),
+                                           "muon", "apollo", "riemannian", "melora", "flatlora", "loft", "pclora"),
                          [](const auto& info) { return std::string(info.param); });
 
 /// Sizes that divide by 1 to 4: width 48 everywhere (a multiple of 16: no padding), 48 tokens in the

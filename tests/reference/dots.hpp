@@ -16,6 +16,11 @@ inline std::vector<double> column_dots(const std::vector<double>& a, const std::
     return dots;
 }
 
+/// Sums of the columns of a.
+inline std::vector<double> column_sums(const std::vector<double>& a, std::int64_t rows, std::int64_t width) {
+    return column_dots(a, std::vector<double>(a.size(), 1), rows, width);
+}
+
 /// Of the rows.
 inline std::vector<double> row_dots(const std::vector<double>& a, const std::vector<double>& b,
                                     std::int64_t rows, std::int64_t width) {

@@ -26,6 +26,7 @@ METHODS = {
     "melora": ["--method.name=melora", "--method.alpha=6", "--optim.eps=1e-4", "--optim.lr=0.004"],
     "flatlora": ["--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"],
     "loft": ["--method.name=loft", "--optim.eps=1e-4", "--optim.lr=0.004"],
+    "pclora": ["--method.name=pclora", "--method.decay_steps=14", "--method.alpha=6", "--optim.lr=0.004"],
     "sora": ["--method.name=sora", "--method.threshold=9", "--method.sparsity=0.1"],
     "dora": ["--method.name=dora", "--method.norm_gradient=exact"],
     "switchlora": ["--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1"],

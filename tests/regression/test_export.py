@@ -17,7 +17,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "support"))
-from exported_runs import Runs  # noqa: E402
+from exported_runs import KINDS, SIZES, Runs  # noqa: E402
 from program import BUILD  # noqa: E402
 
 EPS = 2.0**-24  # of f32, half a unit in the last place
@@ -200,6 +200,36 @@ class Export(unittest.TestCase):
             self.assertLessEqual(difference, 1.01 * EPS * np.abs(merged[module + ".weight"]).max(), module)
         self.expect_error("export", self.runs.checkpoint("melora"), "none", "--adapters", output="none",
                           says=["trained by method.name = melora", "PEFT has no adapter of minis"])  # fmt: skip
+
+    def test_biases_and_what_is_left_of_the_base(self):
+        """PC-LoRA: the weight counts by its factor, in base/ too, and biases are where config.json says."""
+        for kind, factor in (("pclora", 1 - 12 / 20), ("pclora_compressed", 0)):
+            model, scales = read_checkpoint(self.runs.checkpoint(kind))
+            merged = read_directory(self.runs.export(kind, f"out_{kind}"))
+            folder = self.runs.export(kind, f"adapters_{kind}", "--adapters")
+            base = read_directory(folder / "base")
+            adapter = read_safetensors(folder / "adapter" / "adapter_model.safetensors")
+            for directory in (self.folder / f"out_{kind}", folder / "base"):
+                config = json.loads((directory / "config.json").read_text())
+                self.assertTrue(config["attention_bias"] and config["mlp_bias"])
+            self.assertEqual((len(scales), len(adapter)), (14, 28))
+            for module, scale in scales.items():
+                a, b, bias = (model[f"{module}.{part}"] for part in ("lora_A", "lora_B", "lora_bias"))
+                self.assertGreater(np.abs(bias).max(), 1e-4)
+                kept = factor * model[module + ".weight"].astype(np.float64)
+                expected = kept + scale * (b.astype(np.float64) @ a.astype(np.float64))
+                difference = np.abs(merged[module + ".weight"] - expected).max()
+                self.assertLessEqual(difference, 1.01 * EPS * np.abs(expected).max(), module)
+                self.assertLessEqual(np.abs(base[module + ".weight"] - kept).max(), 1.01 * EPS * np.abs(kept).max())
+                for part, values in (("lora_A", a), ("lora_B", b)):
+                    theirs = adapter[f"base_model.model.{module}.{part}.weight"]
+                    self.assertEqual(theirs.tobytes(), values.tobytes())
+                for directory in (merged, base):
+                    self.assertEqual(directory[module + ".bias"].tobytes(), bias.tobytes())
+            self.assertEqual(sorted(merged), sorted(base))
+        self.expect_error("train", *SIZES, *KINDS["lora"], f"--data.tokens={self.runs.tokens}", "--run.dir=unstarted",
+                          f"--run.init_from={self.runs.checkpoint('pclora_compressed')}",
+                          says=["trained by method.name = pclora", "bias"])  # fmt: skip
 
     def test_closed_slots_are_left_out(self):
         """SoRA: the adapter has the slots with open gates, B times the gate, and gives the weights of the whole product."""

@@ -76,7 +76,7 @@ class Transformers(unittest.TestCase):
         return difference
 
     def test_logits_of_whole_and_merged_weights(self):
-        for kind in ("full", "full_tied", "switch", "switch_tied", "lora", "dora", "sora", "riemannian", "melora", "flatlora", "loft"):
+        for kind in ("full", "full_tied", "switch", "switch_tied", "lora", "dora", "sora", "riemannian", "melora", "flatlora", "loft", "pclora", "pclora_compressed"):
             with self.subTest(kind):
                 folder = self.runs.export(kind, f"out_{kind}", "--max_shard_size=300KB")
                 model = self.load(folder)
@@ -85,7 +85,7 @@ class Transformers(unittest.TestCase):
                 print(f"{kind}: {worst:.1e} of the largest logit", file=sys.stderr)
 
     def test_logits_with_an_adapter(self):
-        for kind in ("lora", "dora", "sora", "riemannian", "flatlora", "loft", "switch", "switch_tied"):
+        for kind in ("lora", "dora", "sora", "riemannian", "flatlora", "loft", "pclora", "pclora_compressed", "switch", "switch_tied"):
             with self.subTest(kind):
                 folder = self.runs.export(kind, f"adapters_{kind}", "--adapters")
                 ours = self.our_logits(self.runs.checkpoint(kind))

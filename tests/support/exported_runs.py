@@ -32,6 +32,9 @@ KINDS = {
     "melora": ["--method.name=melora", "--method.rank=4", "--method.minis=4", *GQA, "--optim.lr=0.005", "--run.dtype=f32"],
     "flatlora": ["--method.name=flatlora", "--method.rank=12", "--method.noise=0.5", "--optim.lr=0.005", "--run.dtype=f32"],
     "loft": ["--method.name=loft", "--method.rank=12", "--optim.lr=0.005", "--run.dtype=f32"],
+    # The first still has a part of its base after 12 steps, the second has none.
+    "pclora": ["--method.name=pclora", "--method.rank=12", "--method.decay_steps=20", *GQA, "--optim.lr=0.005", "--run.dtype=f32"],
+    "pclora_compressed": ["--method.name=pclora", "--method.rank=12", "--method.decay_steps=8", "--optim.lr=0.005", "--run.dtype=f32"],
     "switch_bf16": [*SWITCHING, *GQA, "--run.dtype=bf16"],
 }  # fmt: skip
 

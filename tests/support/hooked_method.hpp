@@ -24,6 +24,7 @@ class HookedMethod : public Method {
     /// has worked on these.
     std::function<void()> before_reduction = [] {}, after_reduction = [] {}, after_before_update = [] {},
                           before_switch = [] {}, after_switch = [] {};
+    bool no_update = false;  // values stay as they are
 
     GroupAdapters attach_group(const ModelContext& c, LinearGroup& g) override {
         return inner_->attach_group(c, g);
@@ -38,6 +39,7 @@ class HookedMethod : public Method {
     }
     void visit_function(StateIo& io) override { inner_->visit_function(io); }
     void begin_step(std::int64_t step) override { inner_->begin_step(step); }
+    double task_weight() const override { return inner_->task_weight(); }
     void begin_micro_batch(Transformer& t) override { inner_->begin_micro_batch(t); }
     void reduce_gradients(Optimizer& o) override {
         before_reduction();
@@ -49,7 +51,9 @@ class HookedMethod : public Method {
         inner_->before_update(o, step);
         after_before_update();
     }
-    void update(Optimizer& o, double factor) override { inner_->update(o, factor); }
+    void update(Optimizer& o, double factor) override {
+        if (!no_update) inner_->update(o, factor);
+    }
     MethodReport after_gather(Optimizer& o, std::int64_t step) override {
         before_switch();
         const MethodReport report = inner_->after_gather(o, step);

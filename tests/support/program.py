@@ -69,6 +69,7 @@ EVERY_METHOD = {
     "melora": {"method.name": "melora", "method.rank": 3},
     "flatlora": {"method.name": "flatlora", "method.rank": 6, "method.noise": 0.5},
     "loft": {"method.name": "loft", "method.rank": 6},
+    "pclora": {"method.name": "pclora", "method.rank": 6, "method.decay_steps": 20},
 }  # fmt: skip
 
 

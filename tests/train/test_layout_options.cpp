@@ -76,7 +76,7 @@ INSTANTIATE_TEST_SUITE_P(Options, LayoutOptions, ::testing::ValuesIn(cases),
 TEST(LayoutOptionsTest, ShardingFrozenWeightsChangesNoBit) {
     for (const char* dtype : {"f64", "f32", "bf16"})
         for (const char* name :
-             {"lora", "switchlora", "relora", "galore", "riemannian", "melora", "flatlora", "loft"}) {
+             {"lora", "switchlora", "relora", "galore", "riemannian", "melora", "flatlora", "loft", "pclora"}) {
             std::vector<std::string> arguments{std::string("--run.dtype=") + dtype,
                                                std::string("--method.name=") + name, "--data.seq_len=6"};
             if (name == std::string("switchlora")) arguments = switching(arguments);
@@ -103,7 +103,7 @@ void expect_zero_padding(const std::string& name, Tensor t, std::int64_t rows, s
 
 TEST(LayoutOptionsTest, PaddingStaysZero) {
     for (const char* name : {"full", "lora", "switchlora", "relora", "dora", "galore", "muon", "apollo",
-                             "riemannian", "melora", "flatlora", "loft"})
+                             "riemannian", "melora", "flatlora", "loft", "pclora"})
         for (const char* sharded : {"false", "true"}) {
             std::vector<std::string> arguments{std::string("--method.name=") + name, "--data.seq_len=6",
                                                std::string("--parallel.shard_frozen=") + sharded};

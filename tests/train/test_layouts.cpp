@@ -30,6 +30,8 @@ std::vector<std::string> method_arguments(const std::string& method) {
     if (method == "loft") return {"--method.name=loft", "--optim.eps=1e-4", "--optim.lr=0.004"};
     if (method == "flatlora")
         return {"--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"};
+    if (method == "pclora")  // without its base in the last steps
+        return {"--method.name=pclora", "--method.decay_steps=14", "--method.alpha=6", "--optim.lr=0.004"};
     if (method != "switchlora") return {"--method.name=" + method};
     return {"--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3",
             "--method.switch_ratio=1"};
@@ -107,7 +109,7 @@ TEST_P(Layouts, StepZeroIsBitIdentical) {
 
 INSTANTIATE_TEST_SUITE_P(Methods, Layouts,
                          ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
-                                           "muon", "apollo", "riemannian", "melora", "flatlora", "loft"),
+                                           "muon", "apollo", "riemannian", "melora", "flatlora", "loft", "pclora"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -41,6 +41,9 @@ std::vector<Victim> victims(TrainState& state) {
         }
     for (const Parameter* p : state.model.parameters())
         all.push_back({p->shard.name, p->value, true, p->tp_gradient != TpGradient::own});
+    if (Shadow* shadow = state.model.shadow())
+        for (const Parameter* p : shadow->copies())
+            all.push_back({"the teacher's " + p->shard.name, p->value, true, p->tp_gradient != TpGradient::own});
     return all;
 }
 
@@ -54,6 +57,7 @@ const std::vector<Case> cases{
     {"SwitchloraBf16", {"--run.dtype=bf16", "--method.switch_interval=6", "--method.freeze_steps=3"}},
     {"ReloraBf16",
      {"--method.name=relora", "--run.dtype=bf16", "--method.merge_interval=5", "--method.restart_warmup=2"}},
+    {"PcloraBf16", {"--method.name=pclora", "--run.dtype=bf16", "--model.num_layers=1"}},
     {"SwitchloraSharded",
      {"--parallel.shard_frozen=true", "--method.switch_interval=6", "--method.freeze_steps=3"}},
 };

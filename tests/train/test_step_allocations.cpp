@@ -34,6 +34,7 @@ const std::vector<std::vector<std::string>> methods{
     {"--method.name=flatlora", "--method.rank=6"},
     {"--method.name=loft", "--method.rank=6"},
     {"--method.name=full", "--optim.state_bits=8", "--optim.min_8bit_size=0"},
+    {"--method.name=pclora", "--method.rank=6", "--method.decay_steps=6", "--model.recompute=true"},
     {"--method.name=full", "--model.hidden_size=48", "--model.num_heads=24", "--model.num_kv_heads=12",
      "--data.mask_documents=true", "--model.recompute=true"}};
 

@@ -69,7 +69,7 @@ TEST(StepCalls, OfASwitchDoNotDependOnItsSize) {
 
 TEST(StepCalls, AreReadOnceByEveryMethod) {
     for (const char* name : {"full", "lora", "muon"}) expect_calls({std::string("--method.name=") + name}, 2);
-    for (const char* name : {"sora", "apollo", "riemannian", "melora", "flatlora", "loft"})
+    for (const char* name : {"sora", "apollo", "riemannian", "melora", "flatlora", "loft", "pclora"})
         expect_calls({std::string("--method.name=") + name}, 2);
     expect_calls({"--method.name=lora", "--optim.state_bits=8", "--optim.min_8bit_size=0"}, 2);
     for (const char* gradient : {"detached", "exact"})  // norms of rows and what follows from them

@@ -2,6 +2,7 @@
 // Columns are summed in chunks of rows (at most 32, whose sums are kept in the workspace), a block 32 columns
 // of a chunk; a second launch adds the chunks in order. The bits do not depend on the GPU.
 #include "core/call_counts.hpp"
+#include "cuda/kernels/frozen/block_sum.cuh"
 #include "cuda/kernels/frozen/tiles.cuh"
 #include "cuda/workspace.hpp"
 #include "kernels/dot_checks.hpp"
@@ -12,28 +13,11 @@ namespace {
 using cuda::ceil_div;
 using cuda::warp_size;
 
-constexpr int block = 256, warps = block / warp_size;
-
-struct RowMemory {
-    double of_warp[warps];
-};
+constexpr int block = WarpSums::threads, warps = block / warp_size;
 
 struct ColumnMemory {
     double sums[warps][warp_size];
 };
-
-/// The sum over the threads of a block, on thread 0.
-__device__ double block_sum(double sum) {
-    auto& shared = cuda::block_memory<RowMemory>();
-    sum = warp_sum(sum);
-    const int warp = static_cast<int>(threadIdx.x) / warp_size;
-    if (threadIdx.x % warp_size == 0) shared.of_warp[warp] = sum;
-    __syncthreads();
-    if (threadIdx.x > 0) return 0;
-    double all = 0;
-    for (int w = 0; w < warps; ++w) all += shared.of_warp[w];
-    return all;
-}
 
 /// out[row] += scale * <a, b> of the block's row.
 template <class A, class B, class Out>
@@ -60,17 +44,31 @@ __global__ void __launch_bounds__(block) row_squares(Words<W> w, std::int64_t wi
     if (threadIdx.x == 0) out[blockIdx.x] = static_cast<Wide<W>>(sum);
 }
 
-/// Two matrices (rows, width), cut into chunks of rows.
 template <class A, class B>
-struct Columns {
+struct Products {
     const A* a;
     const B* b;
+    __device__ double operator()(std::int64_t at) const {
+        return static_cast<double>(wide(a[at])) * static_cast<double>(wide(b[at]));
+    }
+};
+
+template <class A>
+struct Elements {
+    const A* a;
+    __device__ double operator()(std::int64_t at) const { return static_cast<double>(wide(a[at])); }
+};
+
+/// Terms (rows, width), cut into chunks of rows.
+template <class Term>
+struct Columns {
+    Term term;
     std::int64_t rows, width, chunk;
 };
 
 /// parts (chunks, width): the block's columns of its chunk; warp w sums rows w, w + 8, ...
-template <class A, class B>
-__global__ void __launch_bounds__(block) sum_chunks(Columns<A, B> c, double* parts) {
+template <class Term>
+__global__ void __launch_bounds__(block) sum_chunks(Columns<Term> c, double* parts) {
     auto& shared = cuda::block_memory<ColumnMemory>();
     const std::int64_t across = ceil_div(c.width, warp_size), chunk = blockIdx.x / across;
     const int lane = static_cast<int>(threadIdx.x) % warp_size,
@@ -78,10 +76,8 @@ __global__ void __launch_bounds__(block) sum_chunks(Columns<A, B> c, double* par
     const std::int64_t column = blockIdx.x % across * warp_size + lane;
     const std::int64_t end = std::min(c.rows, (chunk + 1) * c.chunk);
     double sum = 0;
-    for (std::int64_t row = chunk * c.chunk + warp; row < end && column < c.width; row += warps) {
-        const std::int64_t at = row * c.width + column;
-        sum += static_cast<double>(wide(c.a[at])) * static_cast<double>(wide(c.b[at]));
-    }
+    for (std::int64_t row = chunk * c.chunk + warp; row < end && column < c.width; row += warps)
+        sum += c.term(row * c.width + column);
     shared.sums[warp][lane] = sum;
     __syncthreads();
     if (warp > 0 || column >= c.width) return;
@@ -101,24 +97,37 @@ __global__ void __launch_bounds__(block)
     out[column] = static_cast<Out>(static_cast<double>(out[column]) + scale * sum);
 }
 
+/// out += scale * the sums of the columns of term(i), i an index into (rows, width).
+template <class Term>
+void add_columns(const Term& term, std::int64_t rows, std::int64_t width, double scale, Tensor out) {
+    constexpr std::int64_t fewest_rows = 256, most_chunks = 32;
+    const std::int64_t chunk = std::max(fewest_rows, ceil_div(rows, most_chunks)),
+                       chunks = ceil_div(rows, chunk);
+    auto* parts = cuda::workspace_of<double>(chunks * width);
+    cuda::launch({chunks * ceil_div(width, warp_size), block, sizeof(ColumnMemory)}, sum_chunks<Term>,
+                 Columns<Term>{term, rows, width, chunk}, parts);
+    with_vector(out, [&]<class Out>(Out* to) {
+        cuda::launch({ceil_div(width, block), block}, add_chunks<Out>, parts, chunks, width, scale, to);
+    });
+}
+
 }  // namespace
 
 void add_column_dots(Tensor a, Tensor b, double scale, Tensor out) {
     count_kernel(__func__);
     check_dots(a, b, out, 1);
     if (a.empty()) return;
-    constexpr std::int64_t fewest_rows = 256, most_chunks = 32;
-    const std::int64_t rows = a.dim(0), width = a.dim(1),
-                       chunk = std::max(fewest_rows, ceil_div(rows, most_chunks)),
-                       chunks = ceil_div(rows, chunk);
-    auto* parts = cuda::workspace_of<double>(chunks * width);
     dispatch_both(a, b, [&]<class A, class B>() {
-        cuda::launch({chunks * ceil_div(width, warp_size), block, sizeof(ColumnMemory)}, sum_chunks<A, B>,
-                     Columns<A, B>{a.data<A>(), b.data<B>(), rows, width, chunk}, parts);
+        add_columns(Products<A, B>{a.data<A>(), b.data<B>()}, a.dim(0), a.dim(1), scale, out);
     });
-    with_vector(out, [&]<class Out>(Out* to) {
-        cuda::launch({ceil_div(width, block), block}, add_chunks<Out>, parts, chunks, width, scale, to);
-    });
+}
+
+void add_column_sums(Tensor a, double scale, Tensor out) {
+    count_kernel(__func__);
+    check_dots(a, a, out, 1);
+    if (a.empty()) return;
+    dispatch(a.dtype(),
+             [&]<class A>() { add_columns(Elements<A>{a.data<A>()}, a.dim(0), a.dim(1), scale, out); });
 }
 
 void add_row_dots(Tensor a, Tensor b, double scale, Tensor out) {
@@ -127,7 +136,7 @@ void add_row_dots(Tensor a, Tensor b, double scale, Tensor out) {
     if (a.empty()) return;
     dispatch_both(a, b, [&]<class A, class B>() {
         with_vector(out, [&]<class Out>(Out* to) {
-            cuda::launch({a.dim(0), block, sizeof(RowMemory)}, row_dots<A, B, Out>, a.data<A>(), b.data<B>(),
+            cuda::launch({a.dim(0), block, sizeof(WarpSums)}, row_dots<A, B, Out>, a.data<A>(), b.data<B>(),
                          a.dim(1), scale, to);
         });
     });
@@ -138,7 +147,7 @@ void row_squared_norms(FrozenWeight w, Tensor out) {
     check_squared_norms(w, out);
     if (w.hi.empty()) return;
     dispatch(w.hi.dtype(), [&]<class W>() {
-        cuda::launch({w.hi.dim(0), block, sizeof(RowMemory)}, row_squares<W>, words_of<W>(w), w.hi.dim(1),
+        cuda::launch({w.hi.dim(0), block, sizeof(WarpSums)}, row_squares<W>, words_of<W>(w), w.hi.dim(1),
                      out.data<Wide<W>>());
     });
 }

@@ -22,6 +22,24 @@ void add_products(const A* a, const B* b, std::int64_t n, double* sums) {
         sums[j] += static_cast<double>(load(a[j])) * static_cast<double>(load(b[j]));
 }
 
+/// sums[j] += a[j]
+template <class A>
+void add_elements(const A* a, std::int64_t n, double* sums) {
+#pragma omp simd
+    for (std::int64_t j = 0; j < n; ++j) sums[j] += static_cast<double>(load(a[j]));
+}
+
+/// out (width) += scale * sums over `rows` rows; add_row(row, first column, columns, sums) adds a row's part.
+template <class AddRow>
+void add_columns(std::int64_t rows, std::int64_t width, double scale, Tensor out, const AddRow& add_row) {
+    for_rows((width + strip - 1) / strip, rows * strip, [&](std::int64_t s) {
+        const std::int64_t begin = s * strip, count = std::min(strip, width - begin);
+        double sums[strip] = {};
+        for (std::int64_t row = 0; row < rows; ++row) add_row(row, begin, count, sums);
+        for (std::int64_t j = 0; j < count; ++j) add_to(out, begin + j, scale * sums[j]);
+    });
+}
+
 template <class A, class B>
 double dot(const A* a, const B* b, std::int64_t n) {
     double sum = 0;
@@ -52,14 +70,21 @@ void add_column_dots(Tensor a, Tensor b, double scale, Tensor out) {
     check_dots(a, b, out, 1);
     if (a.empty()) return;
     dispatch_both(a, b, [&]<class A, class B>() {
-        const std::int64_t rows = a.dim(0), width = a.dim(1), strips = (width + strip - 1) / strip;
-        for_rows(strips, rows * strip, [&](std::int64_t s) {
-            const std::int64_t begin = s * strip, count = std::min(strip, width - begin);
-            double sums[strip] = {};
-            for (std::int64_t row = 0; row < rows; ++row)
-                add_products(a.data<A>() + row * width + begin, b.data<B>() + row * width + begin, count,
-                             sums);
-            for (std::int64_t j = 0; j < count; ++j) add_to(out, begin + j, scale * sums[j]);
+        const std::int64_t width = a.dim(1);
+        add_columns(a.dim(0), width, scale, out, [&](std::int64_t row, auto begin, auto count, double* sums) {
+            add_products(a.data<A>() + row * width + begin, b.data<B>() + row * width + begin, count, sums);
+        });
+    });
+}
+
+void add_column_sums(Tensor a, double scale, Tensor out) {
+    count_kernel(__func__);
+    check_dots(a, a, out, 1);
+    if (a.empty()) return;
+    dispatch(a.dtype(), [&]<class A>() {
+        const std::int64_t width = a.dim(1);
+        add_columns(a.dim(0), width, scale, out, [&](std::int64_t row, auto begin, auto count, double* sums) {
+            add_elements(a.data<A>() + row * width + begin, count, sums);
         });
     });
 }

@@ -28,8 +28,8 @@ void LowRankProducts::inputs_through_a(Tensor x) const {
 }
 
 void LowRankProducts::forward(std::span<const Linear> linears, Tensor x, std::span<const Tensor> y) {
-    for (std::size_t i = 0; i < linears.size(); ++i)
-        matmul({.a = x, .b = linears[i].weight(), .c = y[i], .op_b = Op::transpose});
+    for (std::size_t i = 0; i < linears.size() && base_ != 0; ++i)
+        matmul({.a = x, .b = linears[i].weight(), .c = y[i], .op_b = Op::transpose, .alpha = base_});
     if (linears.front().adapter()->merged()) return;
     inputs_through_a(x);
     each_pair([&](const Output& output, Tensor z, std::size_t i) {
@@ -38,7 +38,7 @@ void LowRankProducts::forward(std::span<const Linear> linears, Tensor x, std::sp
                 .c = y[i],
                 .op_a = Op::transpose,
                 .alpha = output.scale,
-                .accumulate = true});
+                .accumulate = base_ != 0});
     });
 }
 
@@ -47,14 +47,20 @@ void LowRankProducts::backward(std::span<const Linear> linears, Tensor x, std::s
     // Neighbouring products share their large operand, d_y or x, while it is still in a cache.
     each_pair([&](const Output& output, Tensor z, std::size_t i) {
         const bool accumulate = write == Write::accumulate || i > 0;
-        matmul({.a = d_y[i], .b = linears[i].weight(), .c = d_x, .accumulate = accumulate});
+        if (base_ != 0)
+            matmul(
+                {.a = d_y[i], .b = linears[i].weight(), .c = d_x, .alpha = base_, .accumulate = accumulate});
         if (!output.d_w.empty())
             return matmul({.a = d_y[i], .b = x, .c = output.d_w, .op_a = Op::transpose, .accumulate = true});
         matmul({.a = output.b, .b = d_y[i], .c = z, .op_b = Op::transpose, .alpha = output.scale});
     });
     if (!outputs_.front().d_w.empty()) return;
     if (!linears.front().adapter()->merged())
-        matmul({.a = z_, .b = a_, .c = d_x, .op_a = Op::transpose, .accumulate = true});
+        matmul({.a = z_,
+                .b = a_,
+                .c = d_x,
+                .op_a = Op::transpose,
+                .accumulate = base_ != 0 || write == Write::accumulate});
     matmul({.a = z_, .b = x, .c = d_a_, .accumulate = true});
     inputs_through_a(x);
     each_pair([&](const Output& output, Tensor z, std::size_t i) {

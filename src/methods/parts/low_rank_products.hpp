@@ -23,6 +23,8 @@ class LowRankProducts : public SharedProducts {
     /// The adapters of all linears are merged, or none is.
     void forward(std::span<const Linear>, Tensor x, std::span<const Tensor> y) override;
     void backward(std::span<const Linear>, Tensor x, std::span<const Tensor> d_y, Tensor d_x, Write) override;
+    /// From now on the weight of an unmerged linear counts `base` times; 0: its products are left out.
+    void set_base(double base) { base_ = base; }
 
   private:
     /// z (slots, N) <- A x' of all pairs.
@@ -34,6 +36,7 @@ class LowRankProducts : public SharedProducts {
     Tensor a_, d_a_;
     std::vector<Output> outputs_;
     Tensor z_;  // (slots of all pairs, N), shared
+    double base_ = 1;
 };
 
 /// The products of one linear whose factors lie by rows of their long dimension (FactorLayout::long_rows).
