@@ -151,7 +151,7 @@ void expect_reference(const std::vector<std::string>& arguments, int steps) {
     }
     testing::for_each_layout(config, [&](Config here, const Topology& topology) {
         const std::int64_t per_rank = 12 / topology.dp_size();
-        here.data.micro_batch = topology.world.size() > 1 && per_rank % 2 == 0 ? per_rank / 2 : 1;
+        here.data.micro_batch = per_rank % 2 == 0 ? per_rank / 2 : 1;
         TinyRun run(here, topology);
         for (int t = 0; t < steps; ++t) {
             const StepResult step = run.step();

@@ -40,8 +40,12 @@ struct CompressedLinear {
         const int rows = static_cast<int>(x.size()) / n;
         Array y(rows * m);
         for (int t = 0; t < rows; ++t)
-            for (int i = 0; i < m; ++i)
-                for (int j = 0; j < n; ++j) y[t * m + i] += x[t * n + j] * w[i * n + j];
+            for (int i = 0; i < m; ++i) {
+                const double *row = x.data() + t * n, *column = w.data() + i * n;
+                double sum = 0;
+                for (int j = 0; j < n; ++j) sum += row[j] * column[j];
+                y[t * m + i] = sum;
+            }
         return y;
     }
     Array teach(const Array& x_teacher) { return of_teacher = product(x_teacher, w, m, n); }
@@ -66,10 +70,12 @@ struct CompressedLinear {
         d_c.assign(m, 0);
         for (int t = 0; t < rows; ++t)
             for (int i = 0; i < m; ++i) {
-                d_c[i] += d_y[t * m + i];
+                const double d = d_y[t * m + i], *column = v.data() + i * n, *row = x.data() + t * n;
+                double *to_x = d_x.data() + t * n, *to_g = g.data() + i * n;
+                d_c[i] += d;
                 for (int j = 0; j < n; ++j) {
-                    d_x[t * n + j] += d_y[t * m + i] * v[i * n + j];
-                    g[i * n + j] += d_y[t * m + i] * x[t * n + j];
+                    to_x[j] += d * column[j];
+                    to_g[j] += d * row[j];
                 }
             }
         d_a.assign(r * n, 0), d_b.assign(r * m, 0);

@@ -12,11 +12,11 @@ namespace switchyard::testing {
 inline double batch_loss(TinyRun& run, std::int64_t step) {
     Transformer& model = run.state().model;
     const BatchSource source = synthetic_tokens(run.config());
-    const std::int64_t count = run.config().data.global_batch;
+    const std::int64_t count = run.config().data.global_batch, some = run.config().data.micro_batch;
     Batch batch;
     double sum = 0;
-    for (std::int64_t i = 0; i < count; ++i) {
-        source(step * count + i, 1, batch);
+    for (std::int64_t i = 0; i < count; i += some) {
+        source(step * count + i, some, batch);
         kernels::upload(batch.tokens.data(), model.batch().tokens);
         kernels::upload(batch.targets.data(), model.batch().targets);
         model.evaluate();
