@@ -31,7 +31,7 @@ std::vector<std::string> arguments_of(const std::string& method) {
     if (method == "relora")
         add({"--method.merge_interval=2", "--method.restart_warmup=1", "--method.alpha=6"});
     if (method == "galore" || method == "apollo") add({"--method.update_interval=2"});
-    if (method == "riemannian" || method == "melora") add({"--method.alpha=6"});
+    if (method == "riemannian" || method == "melora" || method == "pclora") add({"--method.alpha=6"});
     if (method == "flatlora") add({"--method.noise=0.5", "--method.alpha=6"});
     if (method == "switchlora")
         add({"--method.switch_interval=2", "--method.freeze_steps=1", "--method.switch_ratio=1"});
@@ -179,7 +179,7 @@ INSTANTIATE_TEST_SUITE_P(Methods, CodedMoments, ::testing::Values("full", "switc
                          name_of_method);
 INSTANTIATE_TEST_SUITE_P(OtherMethods, CodedMoments,
                          ::testing::Values("lora", "relora", "dora", "sora", "muon", "riemannian", "melora",
-                                           "flatlora"),
+                                           "flatlora", "loft", "pclora"),
                          name_of_method);
 
 /// Moments of a row, block by block, become what their codes stand for.
