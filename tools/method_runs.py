@@ -17,7 +17,8 @@ PLANNED_RANKS = 8
 # What happens every so many steps: key, how often in a run, and the shortest interval.
 INTERVALS = {"switchlora": ("switch_interval", 75, 10), "relora": ("merge_interval", 5, 1), "galore": ("update_interval", 8, 2),
              "apollo": ("update_interval", 8, 1)}
-FIXED = {"switchlora": {"method.switch_ratio": "0.15"}, "relora": {"method.restart_warmup": "10"}}
+# From scratch there is nothing that `pclora` could learn from a teacher.
+FIXED = {"switchlora": {"method.switch_ratio": "0.15"}, "relora": {"method.restart_warmup": "10"}, "pclora": {"method.task_weight": "1"}}
 YARDSTICK, TIMED_STEPS, TIMED_ROUNDS = "full", 64, 3
 
 
