@@ -44,7 +44,7 @@ MOST_ROUNDS = 6  # of widening
 def arguments(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="250 steps, two rates, one dense_lr: about 20 minutes on two cores")
-    parser.add_argument("--steps", type=int, help="default: 1500; with --quick 250")
+    parser.add_argument("--steps", type=int, help="default: 750; with --quick 250")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", default=",".join(RATES), help="a list with commas")
     parser.add_argument("--again", action="store_true", help="also runs whose rows are there")
@@ -59,7 +59,7 @@ def arguments(words=None):
     for method in args.methods:
         if method not in RATES:
             parser.error(f"no rates are known for method '{method}' (each has its own range); choose from: {', '.join(RATES)}")
-    args.steps = args.steps or (250 if args.quick else 1500)
+    args.steps = args.steps or (250 if args.quick else 750)
     return args
 
 

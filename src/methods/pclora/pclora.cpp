@@ -161,7 +161,7 @@ std::optional<Refusal> PcLora::refusal(Use use) const {
 
 std::vector<std::string> PcLora::notes(const Config& config) const {
     std::vector<std::string> notes;
-    if (config.run.init_from.empty())
+    if (task_weight_ < 1 && config.run.init_from.empty())
         notes.emplace_back("the teacher is the model at step 0, which without run.init_from is random");
     const std::int64_t left = config.run.steps - base_.steps();
     notes.push_back(
