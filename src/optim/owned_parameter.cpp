@@ -306,7 +306,7 @@ void OwnedParameter::visit_moment(StateIo& io, const std::string& path, const Mo
         if (shard.cols < shard.global_cols()) d.replica = context.tp_rank();
     }
     if (!coded_) return visit_rows(io, path, d, moment.values, context.accumulate());
-    if (!io.saving() && d.cols < width) clear_codes(moment.values, &moment == &m_);  // padding is in no file
+    if (io.loading() && d.cols < width) clear_codes(moment.values, &moment == &m_);  // padding is in no file
     visit_rows(io, path + "_codes", d, moment.values, DType::u8);
     // Of the ranks that share a block, the one with its first column writes the scale; all read it.
     const auto blocks_before = [](std::int64_t column) {

@@ -31,12 +31,12 @@ const std::vector<std::string> strategies{"unmerged", "merged", "weight_gradient
 /// whose gradient is rounding noise would otherwise move by the full rate.
 std::vector<std::string> arguments_of(const std::string& method) {
     std::vector<std::string> all{"--method.name=" + method, "--optim.eps=1e-4", "--method.rank=5",
-                                 "--method.alpha=4",        "--optim.lr=0.003",
-                                 "--data.micro_batch=3",    "--data.seq_len=4",
+                                 "--optim.lr=0.003",        "--data.micro_batch=3", "--data.seq_len=4",
                                  "--model.num_layers=1"};
     for (const MethodOptions& known : method_options())
         for (const MethodOption& option : known.options) {
             if (known.name != method) continue;
+            if (option.key == "alpha") all.push_back("--method.alpha=4");
             if (option.key == "init") all.push_back("--method.init=switchlora");
             if (option.key == "merge_interval")
                 all.insert(all.end(), {"--method.merge_interval=5", "--method.restart_warmup=2"});

@@ -49,8 +49,10 @@ class Asked(disk_faults.Test):
             launch = run.start(RANKS, run__wall_limit=limit)
             while launch.running() and not run.disk.waits():
                 time.sleep(0.002)
-            if run.disk.waits():
+            if run.disk.waits() and not run.events("signal"):  # else the limit was over before: that save is another one
                 return run, launch, start + limit
+            run.disk.obeys()
+            launch.wait()
         self.fail(f"no save was begun:\n{launch.output()}")
 
     def assert_ended(self, how, run, launch, story):
