@@ -65,6 +65,10 @@ def read_log(directory):
     return sorted(losses.items()), seconds
 
 
+def words(args, command, settings):
+    return [command, CONFIG, *(f"--{key}={value}" for key, value in settings.items()), f"--data.tokens={args.work / 'tokens.h5'}"]
+
+
 class Experiment:
     """One run. args: program, work, config and tokens (fingerprints), revision."""
 
@@ -78,9 +82,6 @@ class Experiment:
         self.key = {"method": method, "lr": f"{lr:g}", "dense_lr": f"{dense_lr:g}", "seed": str(seed), "steps": str(args.steps),
                     "settings": " ".join(f"{key}={value}" for key, value in extra.items()), "config": args.config, "tokens": args.tokens}
 
-    def words(self, command):
-        return [command, CONFIG, *(f"--{key}={value}" for key, value in self.settings.items()), f"--data.tokens={self.args.work / 'tokens.h5'}"]
-
     def status(self):
         try:
             return json.loads((self.dir / "status.json").read_text())
@@ -92,14 +93,14 @@ class Experiment:
         if self.status().get("outcome") != "finished":
             self.dir.mkdir(parents=True, exist_ok=True)
             with open(self.dir / "output.txt", "a", encoding="utf-8") as output:
-                code = run_program(self.args.program, *self.words("train"), f"--run.dir={self.dir}", output=output).returncode
+                code = run_program(self.args.program, *words(self.args, "train", self.settings), f"--run.dir={self.dir}", output=output).returncode
         status = self.status()
         diverged = status.get("outcome") == "failed" and "not finite" in status.get("reason", "")
         if status.get("outcome") != "finished" and not diverged:
             tail = (self.dir / "output.txt").read_text(encoding="utf-8").strip().split("\n")[-3:]
             return f"exit code {code}: {' / '.join(tail)}"
         losses = read_log(self.dir)[0]
-        plan = json.loads(run_program(self.args.program, *self.words("plan"), "--json", f"--ranks={PLANNED_RANKS}", "--data.micro_batch=2").stdout)
+        plan = json.loads(run_program(self.args.program, *words(self.args, "plan", self.settings), "--json", f"--ranks={PLANNED_RANKS}", "--data.micro_batch=2").stdout)
         return self.key | {
             "revision": self.args.revision,
             "val_loss": "inf" if diverged else f"{losses[-1][1]:.4f}",
@@ -124,8 +125,7 @@ def timed(args, method, lr, dense_lr):
         shutil.rmtree(directory, ignore_errors=True)
         settings = {"method.name": name, "optim.lr": f"{lr:g}", "optim.dense_lr": f"{dense_lr:g}", "run.steps": str(steps),
                     "run.eval_interval": "0", "run.log_interval": "1"} | settings_of(name, steps)
-        result = run_program(args.program, "train", CONFIG, *(f"--{key}={value}" for key, value in settings.items()),
-                             f"--data.tokens={args.work / 'tokens.h5'}", f"--run.dir={directory}")
+        result = run_program(args.program, *words(args, "train", settings), f"--run.dir={directory}")
         if result.returncode:
             raise SystemExit(f"{name}: {steps} steps ended with exit code {result.returncode}: {result.stderr.strip()[-300:]}")
         return statistics.mean(read_log(directory)[1][steps // 16:])  # refreshes and switches included, first steps not

@@ -1,6 +1,8 @@
-// Gradients of low-rank factors by long rows beside central differences of the loss, at W + s B A.
+// What methods with factors by long rows have in common: gradients beside central differences of the loss, at
+// W + s B A, and an error where a damping is too small.
 #pragma once
 
+#include "core/error.hpp"
 #include "reference/riemannian.hpp"
 #include "support/dense_model.hpp"
 #include "support/reference_run.hpp"
@@ -63,6 +65,29 @@ inline void expect_factor_differences(const Config& config, double alpha) {
         expect_differences(linear + ".lora_B", gradients.at(linear + ".lora_B"), x.b, false, loss_with);
         dense.set(name, x.effective());
     }
+}
+
+/// On every layout: one column of A is not 0 and very large, and 2^40 + damping - 2^40 leaves nothing for the
+/// second pivot. `named`: how the error names the damping's key.
+inline void expect_damping_error(const Config& config, const std::string& named) {
+    for_each_layout(config, [&](const Config& here, const Topology& topology) {
+        TinyRun run(here, topology);
+        for (Parameter* p : run.state().model.parameters()) {
+            if (p->shard.name != "model.layers.0.mlp.up_proj.lora_A") continue;
+            test::HostTensor values(DType::f64, p->value.shape());
+            for (int k = 0; k < 5; ++k) values.set(k, 0x1p20);
+            kernels::upload(values.bytes(), p->value);
+        }
+        run.state().weights_changed();
+        try {
+            run.step();
+            ADD_FAILURE() << "no error";
+        } catch (const AgreedError& error) {
+            EXPECT_NE(std::string(error.what()).find("A A' of model.layers.0.mlp.up_proj plus " + named),
+                      std::string::npos)
+                << error.what();
+        }
+    });
 }
 
 }  // namespace switchyard::testing
