@@ -80,7 +80,9 @@ build_preset() {
     local preset=$1 launcher=()
     shift
     if [[ ! -f $root/build/$preset/build.ninja ]]; then
-        command -v ccache >/dev/null && launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+        # ccache keeps objects of single files; without it, precompiled headers and unity builds halve the time.
+        command -v ccache >/dev/null && launcher=(
+            -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DCMAKE_UNITY_BUILD=OFF)
         say "Configuring build/$preset"
         (cd "$root" && cmake --preset "$preset" "${launcher[@]}" "${configure_arguments[@]}")
     fi

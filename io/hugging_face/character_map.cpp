@@ -105,9 +105,9 @@ std::string expression_of(const Strings& strings) {
 std::string not_behind(const Strings& strings) {
     std::map<std::size_t, Strings> by_length;
     for (const auto& s : strings) by_length[s.size()].insert(s);
-    std::string text;
-    for (const auto& [length, alike] : by_length) text += (text.empty() ? "" : "|") + expression_of(alike);
-    return "(?<!" + text + ")";
+    std::vector<std::string> alternatives;
+    for (const auto& [length, alike] : by_length) alternatives.push_back(expression_of(alike));
+    return fmt::format("(?<!{})", fmt::join(alternatives, "|"));
 }
 
 bool maps(const CharacterMap& rules, const std::u32string& from, const std::u32string& to) {

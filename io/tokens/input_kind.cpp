@@ -14,7 +14,7 @@ namespace {
 
 using namespace std::string_view_literals;
 
-struct Kind {
+struct KnownKind {
     std::string_view magic;
     const char *name, *advice;
     std::size_t offset = 0;
@@ -29,7 +29,7 @@ constexpr const char* as_text = "save or convert it as plain text (pdftotext, pa
 constexpr const char* no_text = "name files that hold text";
 constexpr const char* arrays = "inputs are text; write the text that it stands for";
 
-constexpr Kind kinds[] = {
+constexpr KnownKind kinds[] = {
     // Compressed files. HDF5 and PNG begin with bytes of their own, so the order matters only within a
     // family.
     {"\x1F\x8B"sv, "compressed with gzip", "pipe it: zcat FILE | switchyard tokenize - ..."},
@@ -125,7 +125,7 @@ bool holds(std::string_view bytes, std::string_view part) {
 }
 
 /// Office documents, NumPy and PyTorch files are zip archives; their first entries tell them apart.
-Kind kind_of_zip(std::string_view bytes) {
+KnownKind kind_of_zip(std::string_view bytes) {
     if (holds(bytes, "[Content_Types].xml") || holds(bytes, "_rels/.rels") ||
         holds(bytes, "application/vnd.oasis.opendocument"))
         return {"", "an office document (zip)", as_text};
@@ -203,7 +203,7 @@ const char* wide_encoding(const Census& count) {
 void refuse_known_kinds(const std::string& name, std::string_view bytes) {
     const Census count = census_of(bytes);
     const bool has_foreign_bytes = count.nuls + count.control + count.invalid > 0;
-    for (const Kind& kind : kinds)
+    for (const KnownKind& kind : kinds)
         if (bytes.size() >= kind.offset && bytes.substr(kind.offset).starts_with(kind.magic) &&
             (has_foreign_bytes || !kind.is_word))
             refuse(name, kind.name, kind.advice);
@@ -212,7 +212,7 @@ void refuse_known_kinds(const std::string& name, std::string_view bytes) {
         refuse(name, "compressed with zstd", "pipe it: zstdcat FILE | switchyard tokenize - ...");
     for (const std::string_view zip : {"PK\x03\x04"sv, "PK\x05\x06"sv, "PK\x07\x08"sv})
         if (bytes.starts_with(zip)) {
-            const Kind kind = kind_of_zip(bytes);
+            const KnownKind kind = kind_of_zip(bytes);
             refuse(name, kind.name, kind.advice);
         }
     if (bytes.starts_with("RIFF") && bytes.size() >= 12)

@@ -98,7 +98,8 @@ std::string token_structure(const std::string& path) {
     return "yes";
 }
 
-const RegisterStructureReader registered[]{{"tokens", token_structure}, {"token facts", walked_facts}};
+const RegisterStructureReader registered_readers[]{{"tokens", token_structure},
+                                                   {"token facts", walked_facts}};
 
 }  // namespace
 

@@ -81,12 +81,13 @@ SplitChecksums read_part(hid_t file, TokenSplit split, std::uint64_t file_bytes,
     return {stored_checksum(tokens, tokens_path(split)), stored_checksum(starts, starts_path(split))};
 }
 
-constexpr std::pair<TokenizerKind, const char*> kinds[] = {{TokenizerKind::sentencepiece, "sentencepiece"},
-                                                           {TokenizerKind::hf_json, "hf_json"},
-                                                           {TokenizerKind::none, "none"}};
+constexpr std::pair<TokenizerKind, const char*> named_kinds[] = {
+    {TokenizerKind::sentencepiece, "sentencepiece"},
+    {TokenizerKind::hf_json, "hf_json"},
+    {TokenizerKind::none, "none"}};
 
 TokenizerKind kind_of(const std::string& name) {
-    for (const auto& [kind, its_name] : kinds)
+    for (const auto& [kind, its_name] : named_kinds)
         if (name == its_name) return kind;
     fail("its attribute `tokenizer_kind` is not sentencepiece, hf_json or none");
 }
@@ -173,7 +174,7 @@ TokenFileFacts read_token_facts(const std::string& path) {
 }
 
 const char* name_of(TokenizerKind wanted) {
-    for (const auto& [kind, name] : kinds)
+    for (const auto& [kind, name] : named_kinds)
         if (kind == wanted) return name;
     return "?";
 }
