@@ -3,11 +3,8 @@
 #include "convert/export.hpp"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -16,6 +13,7 @@
 
 #include "comm/collectives.hpp"
 #include "config/value_rule.hpp"
+#include "convert/new_directory.hpp"
 #include "core/error.hpp"
 #include "core/output.hpp"
 #include "core/units.hpp"
@@ -54,51 +52,8 @@ struct ValueFile {
     std::vector<Item> items;
 };
 
-/// The directory under its temporary name. Rank 0 owns it.
-class NewDirectory {
-  public:
-    NewDirectory(const Comm& world, const std::string& path)
-        : world_(world), path_(path), partial_(path + ".partial") {
-        agree_on(world_, [&] {
-            if (world_.rank() != 0) return;
-            require(!std::filesystem::exists(std::filesystem::symlink_status(path_)),
-                    "`{}` exists (nothing is overwritten); give another name or remove it", path_);
-            const bool made = ::mkdir(partial_.c_str(), 0777) == 0;
-            require(made || errno != EEXIST,
-                    "`{}` exists (another export writes there, or was cut off); remove it if none runs",
-                    partial_);
-            require(made, "cannot make `{}` {}", partial_, system_problem);
-            made_ = true;
-        });
-    }
-    ~NewDirectory() {
-        std::error_code ignored;
-        if (made_) std::filesystem::remove_all(partial_, ignored);
-    }
-    NewDirectory(const NewDirectory&) = delete;
-    NewDirectory& operator=(const NewDirectory&) = delete;
-
-    std::string file(const std::string& name) const { return partial_ + "/" + name; }
-    void make_folder(const std::string& name) const {
-        require(::mkdir(file(name).c_str(), 0777) == 0, "cannot make `{}` {}", file(name), system_problem);
-    }
-    void write_json(const std::string& name, const ordered_json& value) const {
-        write_file(file(name), value.dump(2) + "\n");
-    }
-    /// To be called when all ranks have written.
-    void commit() {
-        sync_directory(partial_);
-        require(std::rename(partial_.c_str(), path_.c_str()) == 0, "cannot rename `{}` to `{}` {}", partial_,
-                path_, system_problem);
-        made_ = false;
-        sync_directory(directory_of(path_));
-    }
-
-  private:
-    const Comm& world_;
-    std::string path_, partial_;
-    bool made_ = false;
-};
+/// The linear that a weight belongs to.
+std::string module_of(const Shard& weight) { return weight.name.substr(0, weight.name.rfind('.')); }
 
 struct ExportedTokenizer {
     std::string bytes;                          // a SentencePiece model, or a tokenizer.json
@@ -176,7 +131,7 @@ void Exporter::find_tensors() {
     std::set<std::string> names;
     for (const Shard& weight : weights_) {
         names.insert(weight.name);
-        const std::string module = weight.name.substr(0, weight.name.rfind('.'));
+        const std::string module = module_of(weight);
         const StoredLinear stored = stored_linear(*reader_, module);
         if (stored.bias) biased_.insert(module);
         if (stored.alone()) continue;
@@ -269,7 +224,7 @@ std::vector<ValueFile> Exporter::plan_base() const {
         if (const auto factor = base_factors_.find(weight.name); factor != base_factors_.end())
             item.base = factor->second;
         bytes += target.bytes();
-        const std::string module = weight.name.substr(0, weight.name.rfind('.'));
+        const std::string module = module_of(weight);
         if (!biased_.contains(module)) continue;
         const Shape shape{weight.global[0]};
         files.back().items.push_back({{module + ".lora_bias", shape, 0, 0, shape[0], 1},
@@ -436,7 +391,7 @@ void Exporter::report(std::size_t num_files) const {
     std::int64_t values = 0;
     for (const Shard& weight : weights_) {
         values += weight.global.size();
-        if (biased_.contains(weight.name.substr(0, weight.name.rfind('.')))) values += weight.global[0];
+        if (biased_.contains(module_of(weight))) values += weight.global[0];
     }
     print_result("{}: step {}, {} parameters in {} tensors and {} file{}, {}\n", request_.directory,
                  header_.step, values, weights_.size() + biased_.size(), num_files, num_files == 1 ? "" : "s",
