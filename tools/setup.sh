@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing and builds a CMake preset. Sourced by quickstart.sh and test.sh, or called: tools/setup.sh
-# [preset]. Harmless when repeated: asks dpkg and ninja first and does nothing when everything is there.
+# [preset [cmake --build arguments]]. Harmless when repeated: asks dpkg and ninja first and does nothing when everything
+# is there.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -100,6 +101,6 @@ build_jobs() {
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     install_packages
-    build_preset "${1:-release}"
+    build_preset "${1:-release}" "${@:2}"
     say "Ready: build/${1:-release}/switchyard"
 fi

@@ -41,10 +41,11 @@ run_ctest() {
 # build_meanwhile PRESET [arguments]: starts build_preset with the cores' spare time; finish_build waits for it.
 build_meanwhile() {
     builds=$root/build/$1.log
-    set -m # a process group of its own, so that it can be ended whole
-    (renice -n 19 "$BASHPID" >/dev/null && build_preset "$@") >"$builds" 2>&1 </dev/null &
+    # A session of its own, which can be ended whole, and yields to those of the tests: Linux shares cores out between
+    # sessions before it looks at nice (sched(7), autogroup).
+    setsid bash -c '{ echo 19 >/proc/self/autogroup; } 2>/dev/null; exec nice -n 19 "$@"' - \
+        bash "$root/tools/setup.sh" "$@" >"$builds" 2>&1 </dev/null &
     builder=$!
-    set +m
     trap 'kill -- "-$builder" 2>/dev/null || true' EXIT
     say "Building build/$1 meanwhile: build/$1.log"
 }
