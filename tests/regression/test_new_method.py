@@ -42,6 +42,8 @@ class NewMethod(unittest.TestCase):
         if pathlib.Path(words[0]).name == "ccache":
             words = words[1:]
         skip = {words.index("-o"), words.index("-o") + 1, len(words) - 1}
+        if "-include" in words:  # precompiled headers of the build
+            skip |= {words.index("-include"), words.index("-include") + 1}
         words = [w for i, w in enumerate(words) if i not in skip and w != "-c"]
         result = subprocess.run(
             [*words, "-fsyntax-only", self.root / file], cwd=entry["directory"], capture_output=True, text=True
