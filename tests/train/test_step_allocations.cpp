@@ -40,10 +40,13 @@ const std::vector<std::vector<std::string>> methods{
 
 TEST(StepAllocations, NoneAfterTheFirstSteps) {
     const bool is_gpu = backend::processor().is_gpu;
+    // Emulated steps of two ranks take long, and what ranks add, collectives and their conversions, bf16 has all of.
+    std::vector<std::string> dtypes{"f64", "f32", "bf16"};
+    if (is_gpu && Comm::duplicate(MPI_COMM_WORLD).size() > 1) dtypes = {"bf16"};
     for (const std::vector<std::string>& method : methods)
-        for (const char* dtype : {"f64", "f32", "bf16"}) {
+        for (const std::string& dtype : dtypes) {
             std::vector<std::string> keys = method;
-            keys.push_back(std::string("--run.dtype=") + dtype);
+            keys.push_back("--run.dtype=" + dtype);
             const Config config = tiny_config(keys);
             testing::for_each_layout(config, [&](const Config& here, const Topology& topology) {
                 count_calls(true);
