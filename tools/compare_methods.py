@@ -21,6 +21,7 @@ import method_runs
 from method_runs import ROOT, Experiment
 
 # optim.lr acts on the dense linears or the factors, optim.dense_lr on embedding, head and norms. --quick takes the last two.
+# `loft` moves the whole weight as AdamW would: it has the rates of `full`.
 RATES = {
     "full": [0.0003, 0.001, 0.003],
     "lora": [0.001, 0.003, 0.01],
@@ -34,7 +35,7 @@ RATES = {
     "riemannian": [0.0003, 0.001, 0.003],
     "melora": [0.001, 0.003, 0.01],
     "flatlora": [0.001, 0.003, 0.01],
-    "loft": [0.001, 0.003, 0.01],
+    "loft": [0.0003, 0.001, 0.003],
     "pclora": [0.001, 0.003, 0.01],
 }
 DENSE_RATES = [0.003, 0.01]
@@ -43,7 +44,7 @@ MOST_ROUNDS = 6  # of widening
 
 def arguments(words=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="250 steps, two rates, one dense_lr: about 20 minutes on two cores")
+    parser.add_argument("--quick", action="store_true", help="250 steps, two rates, one dense_lr: about 25 minutes on two cores")
     parser.add_argument("--steps", type=int, help="default: 750; with --quick 250")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", default=",".join(RATES), help="a list with commas")

@@ -11,7 +11,7 @@ explain() { printf '%s\n' "$@" | sed 's/^/    /'; }
 
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then
     echo "tools/compare_methods.sh [--quick] [--methods=A,B] [--steps=N] [--seeds=N] [--jobs=N] [--again] [--output=DIR]"
-    echo "  --quick: 20 minutes on two cores. See tools/compare_methods.py --help."
+    echo "  --quick: 25 minutes on two cores. See tools/compare_methods.py --help."
     exit 0
 fi
 
