@@ -9,7 +9,7 @@
 namespace switchyard {
 namespace {
 
-constexpr std::int64_t block = 16 * token_format::chunk_elements;
+constexpr std::int64_t block = token_format::block_elements;
 
 class Lines {
   public:

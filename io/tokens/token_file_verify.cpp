@@ -16,7 +16,6 @@ using namespace token_format;
 
 namespace {
 
-constexpr std::uint64_t read_elements = 16 * chunk_elements;
 using Problems = std::vector<std::string>;
 
 /// Reads a dataset in blocks and compares its checksum; `visit(index, value)` is called for every element.
@@ -27,8 +26,8 @@ void check_dataset(hid_t file, const std::string& path, Problems& problems, Visi
         const std::uint64_t size = extent(dataset), stored = hdf5::word_attribute(dataset, "checksum");
         std::vector<std::uint64_t> values;
         std::uint64_t sum = 0;
-        for (std::uint64_t begin = 0; begin < size; begin += read_elements) {
-            values.resize(std::min(read_elements, size - begin));
+        for (std::uint64_t begin = 0; begin < size; begin += block_elements) {
+            values.resize(std::min<std::uint64_t>(block_elements, size - begin));
             read_range(dataset, H5T_NATIVE_UINT64, begin, values.size(), values.data());
             for (std::size_t i = 0; i < values.size(); ++i) {
                 sum += checksum_term(begin + i, values[i]);
@@ -54,7 +53,7 @@ class Starts {
         if (next_ == size_) return ~std::uint64_t{0};
         if (next_ >= begin_ + values_.size()) {
             begin_ = next_;
-            values_.resize(std::min(read_elements, size_ - begin_));
+            values_.resize(std::min<std::uint64_t>(block_elements, size_ - begin_));
             read_range(dataset_, H5T_NATIVE_UINT64, begin_, values_.size(), values_.data());
         }
         return values_[next_ - begin_];

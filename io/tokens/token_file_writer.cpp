@@ -15,8 +15,6 @@ using namespace token_format;
 
 namespace {
 
-constexpr hsize_t block_elements = 16 * chunk_elements;
-
 Handle create_dataset(hid_t group, const char* name, hid_t type) {
     const hsize_t size = 0, unlimited = H5S_UNLIMITED, chunk = chunk_elements;
     const Handle space(H5Screate_simple(1, &size, &unlimited), H5Sclose, "H5Screate_simple");

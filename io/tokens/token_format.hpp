@@ -17,6 +17,7 @@ namespace switchyard::token_format {
 inline constexpr const char* format_name = "switchyard token file";
 inline constexpr std::int64_t oldest_version = 1, version = 2;
 inline constexpr hsize_t chunk_elements = 16384;  // a random sample reads one or two chunks
+inline constexpr hsize_t block_elements = 16 * chunk_elements;  // of what is read or written whole, at a time
 inline constexpr const char* tokenizer_path = "/tokenizer/model";
 inline constexpr const char* sources_path = "/sources";
 inline constexpr std::uint64_t longest_tokenizer = 256 << 20;  // bytes of its model
