@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds and runs everything that must always hold: all tests of the release build, those of
-# back ends on the CUDA back end too, which an emulation executes, and the single-rank tests under AddressSanitizer and
+# back ends on the CUDA back end too, which an emulation executes, and single-rank tests under AddressSanitizer and
 # UndefinedBehaviorSanitizer.
 set -euo pipefail
 # shellcheck source=tools/setup.sh
@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 usage() {
     cat <<'TEXT'
 tools/test.sh [--long] [--no-asan] [ctest arguments]
-  --long     also the campaigns (tests labelled `long`: many kills, many switches, ...), exported weights in
+  --long     also the campaigns (tests labelled `long`: many kills, many switches, all under sanitizers), exported weights in
              transformers and peft, which it installs in .venv-torch (6 GB), and a build with MPICH, which it installs
              beside Open MPI: its tests with ranks
   --no-asan  without the sanitizer build
@@ -17,10 +17,10 @@ Everything else goes to ctest: tools/test.sh --no-asan -R checkpoint
 TEXT
 }
 
-long=0 asan=1 ctest_arguments=() architectures=90
+long=0 asan=1 ctest_arguments=() architectures=90 sanitized=single_rank_tests
 for argument in "$@"; do
     case $argument in
-        --long) long=1 architectures="80;90;100" ;;
+        --long) long=1 architectures="80;90;100" sanitized=all_single_rank_tests ;;
         --no-asan) asan=0 ;;
         --help | -h) usage && exit 0 ;;
         *) ctest_arguments+=("$argument") ;;
@@ -84,7 +84,7 @@ started=$SECONDS
 prepare_tested_build
 build_preset "$tested"
 configure_arguments=()
-[[ $asan -eq 0 ]] || build_meanwhile asan --target single_rank_tests
+[[ $asan -eq 0 ]] || build_meanwhile asan --target "$sanitized"
 say "Tests of the release build$([[ $long -eq 1 ]] && echo ', campaigns included')"
 declare -A results=([$tested]=0) titles=(
     [release]="release build" [cuda-emulated]="release build and emulated CUDA" [asan]="sanitizer build, single rank" [mpich]="MPICH build, tests with ranks")

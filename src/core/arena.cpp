@@ -57,7 +57,7 @@ Arena Arena::allocate(const Arena& measured) {
     return arena;
 }
 
-Tensor Arena::take(MemoryClass c, DType dtype, Shape shape) {
+Tensor Arena::take(MemoryClass c, DType dtype, Shape shape, Content content) {
     const std::size_t bytes = bytes_of(dtype, shape);
     bytes_[static_cast<int>(c)] += bytes;
     if (measuring()) {
@@ -72,7 +72,7 @@ Tensor Arena::take(MemoryClass c, DType dtype, Shape shape) {
                    "arena of {} bytes is too small: the second build asks for more", capacity_);
     std::byte* start = memory_.get() + used_;
     used_ += bytes;
-    backend::clear(start, bytes);
+    if (content == Content::zero) backend::clear(start, bytes);
     return {start, dtype, shape};
 }
 

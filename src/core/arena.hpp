@@ -25,9 +25,10 @@ class Arena {
     static Arena allocate(const Arena& measured);
 
     bool measuring() const { return memory_ == nullptr; }
-    /// The tensor is cleared here, in one piece that is aligned to backend::alignment(); clearing is also the
-    /// first touch of its pages.
-    Tensor take(MemoryClass, DType, Shape);
+    /// In one piece that is aligned to backend::alignment(). Clearing it is also the first touch of its
+    /// pages.
+    enum class Content { zero, undefined };
+    Tensor take(MemoryClass, DType, Shape, Content = Content::zero);
     /// Scratch shared by all callers. It is valid only within one kernel-level call chain that asks for it
     /// once. The region is as large as the largest request and is counted once, as workspace.
     Tensor shared(DType, Shape);

@@ -6,7 +6,7 @@ namespace switchyard::kernels {
 Workspace::Workspace(Arena& arena) {
     const auto bytes = static_cast<std::int64_t>(workspace_bytes());
     if (bytes == 0) return;
-    memory_ = arena.take(MemoryClass::workspace, DType::u8, {bytes});
+    memory_ = arena.take(MemoryClass::workspace, DType::u8, {bytes}, Arena::Content::undefined);
     if (!arena.measuring()) lend_workspace(memory_);
 }
 

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <vector>
 
 #include "faults.hpp"
 #include "sanitizers.hpp"
@@ -30,8 +31,9 @@ int opened = 0;
 bool closed = true;
 int left_open = 0;  // times since it was closed last
 
-/// Each change of protection interrupts the other threads of the process. CUDA_EMULATION_OPEN=n closes the memory after
-/// every n-th time that it was open; where the host reads it again and again, that is found all the same.
+/// Each change of protection interrupts the other threads of the process. CUDA_EMULATION_OPEN=n closes the
+/// memory after every n-th time that it was open; where the host reads it again and again, that is found all
+/// the same.
 int times_left_open() {
     static const char* const text = std::getenv("CUDA_EMULATION_OPEN");
     static const int times = text ? std::atoi(text) : 1;
@@ -42,6 +44,20 @@ void protect(const Block& block, int protection) {
     if (block.mapping && ::mprotect(block.mapping, block.mapped_bytes, protection) != 0) std::abort();
 }
 
+/// A file of bytes 0xFF, NaNs of every type, at least `bytes` long. A private mapping of it costs nothing
+/// until it is touched: most of the 32 MiB that products get for themselves never is.
+int file_of_nans(std::size_t bytes) {
+    static const int file = ::memfd_create("device memory", MFD_CLOEXEC);
+    static std::size_t length = 0;
+    static const std::vector<unsigned char> nans(std::size_t{1} << 20, 0xFF);
+    for (; length < bytes; length += nans.size())
+        if (::pwrite(file, nans.data(), nans.size(), static_cast<off_t>(length)) !=
+            static_cast<ssize_t>(nans.size()))
+            std::abort();
+    return file;
+}
+constexpr std::size_t most_in_file = std::size_t{64} << 20;  // which takes memory of its own
+
 }  // namespace
 
 void* allocate_device(std::size_t bytes) {
@@ -50,18 +66,21 @@ void* allocate_device(std::size_t bytes) {
     void* start = nullptr;
     if (with_sanitizer()) {
         if (::posix_memalign(&start, alignment, bytes) != 0) return nullptr;
+        std::memset(start, 0xFF, bytes);
     } else {
         const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
         const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
         block.mapped_bytes = (rounded + page - 1) / page * page;
+        const bool of_file = block.mapped_bytes <= most_in_file;
         void* mapping = ::mmap(nullptr, block.mapped_bytes + page, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+                               MAP_PRIVATE | MAP_NORESERVE | (of_file ? 0 : MAP_ANONYMOUS),
+                               of_file ? file_of_nans(block.mapped_bytes) : -1, 0);
         if (mapping == MAP_FAILED) return nullptr;
+        if (!of_file) std::memset(mapping, 0xFF, block.mapped_bytes);
         block.mapping = static_cast<unsigned char*>(mapping);
         if (::mprotect(block.mapping + block.mapped_bytes, page, PROT_NONE) != 0) std::abort();
         start = block.mapping + block.mapped_bytes - rounded;
     }
-    std::memset(start, 0xFF, bytes);
     if (closed) protect(block, PROT_NONE);
     blocks()[static_cast<unsigned char*>(start)] = block;
     in_use += bytes;

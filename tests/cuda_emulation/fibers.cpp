@@ -77,7 +77,7 @@ class KnownThreads {
     }
 
   private:
-    static constexpr std::size_t most_kept = 256;  // of 0.8 MB each
+    static constexpr std::size_t most_kept = 1024;  // of 0.8 MB each
     std::vector<void*> idle_, used_;
 };
 KnownThreads known_threads;
