@@ -176,18 +176,21 @@ std::string nccl_version() {
     return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
 }
 
-std::unique_ptr<Transport> make_nccl(const Comm& comm, SumOrder order) {
+NcclStart start_nccl(const Comm& comm, SumOrder order) {
     compute_stream();  // which chooses the device
-    const std::string text = text_of_root(comm, [] {
-        ncclUniqueId created{};
-        SWITCHYARD_NCCL(ncclGetUniqueId(&created));
-        return std::string(created.internal, sizeof created.internal);
-    });
     ncclUniqueId id{};
-    std::memcpy(id.internal, text.data(), sizeof id.internal);
+    ncclResult_t code = comm.rank() == 0 ? ncclGetUniqueId(&id) : ncclSuccess;
+    const std::string sent = broadcast(comm, std::string(id.internal, sizeof id.internal));
+    std::memcpy(id.internal, sent.data(), sizeof id.internal);
+    const bool begun = broadcast(comm, std::int64_t{code == ncclSuccess}) != 0;
     ncclComm_t communicator = nullptr;
-    SWITCHYARD_NCCL(ncclCommInitRank(&communicator, comm.size(), id, comm.rank()));
-    return std::make_unique<Nccl>(communicator, order);
+    if (begun) code = ncclCommInitRank(&communicator, comm.size(), id, comm.rank());
+    const std::vector<ncclResult_t> codes = gather_values(comm, code);
+    const auto failed =
+        std::find_if(codes.begin(), codes.end(), [](ncclResult_t c) { return c != ncclSuccess; });
+    if (failed == codes.end()) return {std::make_unique<Nccl>(communicator, order), ""};
+    if (communicator) ncclCommAbort(communicator);
+    return {nullptr, fmt::format("rank {}: {}", failed - codes.begin(), ncclGetErrorString(*failed))};
 }
 
 }  // namespace switchyard::cuda

@@ -11,7 +11,11 @@ namespace switchyard::cuda {
 /// "2.28.9"; "" without NCCL.
 std::string nccl_version();
 
-/// Collective over ranks that each have a GPU of their own. Throws UserError if NCCL does not start.
-std::unique_ptr<Transport> make_nccl(const Comm&, SumOrder);
+struct NcclStart {
+    std::unique_ptr<Transport> transport;  // null on all ranks where NCCL does not start on one
+    std::string problem;                   // then: "rank 1: unhandled system error", the same on all
+};
+/// Collective over ranks that each have a GPU of their own.
+NcclStart start_nccl(const Comm&, SumOrder);
 
 }  // namespace switchyard::cuda

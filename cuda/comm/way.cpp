@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -46,66 +47,75 @@ std::string problem_with_nccl(const std::vector<Means>& ranks) {
     return "";
 }
 
-CollectivesWay agreed_way(const std::vector<Means>& ranks) {
-    const std::string no_nccl = problem_with_nccl(ranks);
+/// What hangs on a communicator.
+struct Way {
+    std::unique_ptr<cuda::Transport> transport;
+    std::string instead_of;  // " (...)": what was tried before
+};
+
+Way agreed_way(const Comm& comm) {
+    const std::vector<Means> ranks = gather_values(comm, means_here());
+    const bool automatic = chosen.way == CollectivesWay::automatic;
     const bool direct_mpi =
         std::all_of(ranks.begin(), ranks.end(), [](const Means& m) { return m.direct_mpi; });
-    require<AgreedError>(
-        chosen.way != CollectivesWay::nccl || no_nccl.empty(),
-        "parallel.collectives = nccl cannot be used here: {}; start one rank for each GPU, or use auto",
-        no_nccl);
+    std::string no_nccl = problem_with_nccl(ranks), remedy = "start one rank for each GPU", instead_of;
+    cuda::NcclStart nccl;
+    if (no_nccl.empty() && (automatic || chosen.way == CollectivesWay::nccl)) {
+        nccl = cuda::start_nccl(comm, chosen.order);
+        if (!nccl.transport) {
+            no_nccl = fmt::format("NCCL does not start on {}", nccl.problem);
+            remedy = "set NCCL_DEBUG=WARN to see why";
+            instead_of = fmt::format(" ({}; {})", no_nccl, remedy);
+        }
+    }
+    require<AgreedError>(chosen.way != CollectivesWay::nccl || nccl.transport,
+                         "parallel.collectives = nccl cannot be used here: {}; {}, or use auto", no_nccl,
+                         remedy);
     require<AgreedError>(
         chosen.way != CollectivesWay::mpi || direct_mpi,
         "parallel.collectives = mpi cannot be used here: {} does not say that it takes GPU memory; load "
         "an MPI library built for CUDA, or use auto",
         mpi_library());
-    const CollectivesWay way = chosen.way != CollectivesWay::automatic ? chosen.way
-                               : no_nccl.empty()                       ? CollectivesWay::nccl
-                               : direct_mpi                            ? CollectivesWay::mpi
-                                                                       : CollectivesWay::staged;
     require<AgreedError>(
-        chosen.order == SumOrder::rank || way == CollectivesWay::nccl,
+        chosen.order == SumOrder::rank || nccl.transport,
         "parallel.sum_order = library asks NCCL for its sums, and these ranks do not use it ({}); use "
         "rank",
         no_nccl.empty() ? "parallel.collectives says otherwise" : no_nccl);
-    return way;
+    if (nccl.transport) return {std::move(nccl.transport), ""};
+    if (chosen.way == CollectivesWay::mpi || (automatic && direct_mpi))
+        return {cuda::make_direct_mpi(), instead_of};
+    return {cuda::make_staged(), instead_of};
 }
 
-std::unique_ptr<cuda::Transport> make_transport(const Comm& comm) {
-    switch (agreed_way(gather_values(comm, means_here()))) {
-        case CollectivesWay::nccl:
-            return cuda::make_nccl(comm, chosen.order);
-        case CollectivesWay::mpi:
-            return cuda::make_direct_mpi();
-        default:
-            return cuda::make_staged();
-    }
-}
-
-int destroy_transport(MPI_Comm, int, void* attribute, void*) {
-    delete static_cast<cuda::Transport*>(attribute);
+int destroy_way(MPI_Comm, int, void* attribute, void*) {
+    delete static_cast<Way*>(attribute);
     return MPI_SUCCESS;
 }
 
 int attribute_key() {
     static const int key = [] {
         int created = MPI_KEYVAL_INVALID;
-        SWITCHYARD_MPI(MPI_Comm_create_keyval(MPI_COMM_NULL_COPY_FN, destroy_transport, &created, nullptr));
+        SWITCHYARD_MPI(MPI_Comm_create_keyval(MPI_COMM_NULL_COPY_FN, destroy_way, &created, nullptr));
         return created;
     }();
     return key;
 }
 
-}  // namespace
-
-cuda::Transport& cuda::transport_of(const Comm& comm) {
+/// Collective when it is first asked about a communicator.
+const Way& way_of(const Comm& comm) {
     void* found = nullptr;
     int exists = 0;
     SWITCHYARD_MPI(MPI_Comm_get_attr(comm.handle(), attribute_key(), &found, &exists));
-    if (exists) return *static_cast<Transport*>(found);
-    std::unique_ptr<Transport> made = make_transport(comm);
+    if (exists) return *static_cast<const Way*>(found);
+    auto made = std::make_unique<Way>(agreed_way(comm));
     SWITCHYARD_MPI(MPI_Comm_set_attr(comm.handle(), attribute_key(), made.get()));
     return *made.release();
+}
+
+}  // namespace
+
+cuda::Transport& cuda::transport_of(const Comm& comm) {
+    return *way_of(comm).transport;
 }
 
 void choose_collectives(const CollectivesChoice& choice) {
@@ -113,7 +123,9 @@ void choose_collectives(const CollectivesChoice& choice) {
 }
 
 std::string collectives_text(const Comm& comm) {
-    return comm.size() == 1 ? "one rank" : cuda::transport_of(comm).text();
+    if (comm.size() == 1) return "one rank";
+    const Way& way = way_of(comm);
+    return way.transport->text() + way.instead_of;
 }
 
 }  // namespace switchyard

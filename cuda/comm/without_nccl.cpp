@@ -8,9 +8,9 @@ std::string nccl_version() {
     return "";
 }
 
-std::unique_ptr<Transport> make_nccl(const Comm&, SumOrder) {
+NcclStart start_nccl(const Comm&, SumOrder) {
     internal_check(false, "NCCL in a program that was built without it");
-    return nullptr;
+    return {};
 }
 
 }  // namespace switchyard::cuda

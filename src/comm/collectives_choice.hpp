@@ -7,8 +7,8 @@
 
 namespace switchyard {
 
-/// automatic: nccl where every rank has a GPU of its own, else mpi where the library takes GPU memory, else
-/// staged. staged: copied to host memory and sent from there by MPI.
+/// automatic: nccl where every rank has a GPU of its own and NCCL starts, else mpi where the library takes
+/// GPU memory, else staged. staged: copied to host memory and sent from there by MPI.
 enum class CollectivesWay { automatic, nccl, mpi, staged };
 /// Of sums over ranks. library: as NCCL adds, in an order of its own, and in bf16 where the values are bf16.
 enum class SumOrder { rank, library };
@@ -25,7 +25,8 @@ CollectivesChoice collectives_choice(const std::string& way, const std::string& 
 /// end has no such way.
 void choose_collectives(const CollectivesChoice&);
 
-/// How tensors of this communicator travel, in words: "NCCL 2.28.9". Finds out first (collective), and throws
+/// How tensors of this communicator travel, in words: "NCCL 2.28.9"; and why not by NCCL, where that does not
+/// start. Finds out first (collective), and throws
 /// AgreedError if what was chosen does not work here.
 std::string collectives_text(const Comm&);
 

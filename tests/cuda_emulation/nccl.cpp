@@ -249,6 +249,8 @@ const char* ncclGetErrorString(ncclResult_t code) {
     switch (code) {
         case ncclSuccess:
             return "no error";
+        case ncclSystemError:
+            return "unhandled system error";
         case ncclInvalidArgument:
             return "invalid argument";
         case ncclInvalidUsage:
@@ -319,6 +321,11 @@ ncclResult_t ncclCommInitRank(ncclComm_t* created, int ranks, ncclUniqueId id, i
     PMPI_Comm_create_group(MPI_COMM_WORLD, group_of_members, tag, &comm->comm);
     PMPI_Group_free(&group_of_members);
     PMPI_Group_free(&world);
+    const char* fails = std::getenv("CUDA_EMULATION_NCCL_FAILS");
+    if (fails && std::atoi(fails) == rank) {
+        delete comm;
+        return ncclSystemError;
+    }
     *created = comm;
     return ncclSuccess;
 }
