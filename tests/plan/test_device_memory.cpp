@@ -10,6 +10,7 @@
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "plan/plan.hpp"
 #include "support/layouts.hpp"
+#include "support/methods.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/tiny_run.hpp"
 
@@ -32,16 +33,13 @@ void save_and_restore(TinyRun& run, const Topology& topology, const std::string&
 }
 
 std::vector<std::string> keys_of(const std::string& method, const std::string& dtype) {
-    std::vector<std::string> keys{"--run.dtype=" + dtype, "--method.name=" + method, "--data.seq_len=4"};
+    std::vector<std::string> keys = testing::calm_settings(method, 2);
+    keys.insert(keys.end(), {"--run.dtype=" + dtype, "--data.seq_len=4"});
     if (method != "full" && method != "muon") keys.push_back("--method.rank=6");
-    if (method == "switchlora")
-        keys.insert(keys.end(), {"--method.switch_interval=2", "--method.freeze_steps=1"});
-    if (method == "relora")
-        keys.insert(keys.end(), {"--method.merge_interval=2", "--method.restart_warmup=1"});
     return keys;
 }
 
-class DeviceMemory : public ::testing::TestWithParam<const char*> {};
+class DeviceMemory : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(DeviceMemory, IsWhatThePlanSays) {
     const bool is_gpu = backend::processor().is_gpu;
@@ -72,10 +70,8 @@ TEST_P(DeviceMemory, IsWhatThePlanSays) {
     EXPECT_EQ(pinned > 0, is_gpu);
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, DeviceMemory,
-                         ::testing::Values("full", "lora", "switchlora", "relora", "galore", "muon", "apollo",
-                                           "riemannian", "melora", "flatlora", "loft", "pclora"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Methods, DeviceMemory, ::testing::ValuesIn(testing::all_methods()),
+                         testing::name_of_method);
 
 }  // namespace
 }  // namespace switchyard

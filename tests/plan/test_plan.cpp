@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "plan/plan.hpp"
+#include "support/methods.hpp"
 #include "support/tiny_run.hpp"
 
 namespace {
@@ -160,10 +161,10 @@ std::array<bool, 8> orthogonal_row(int i) {
     return {a, b, c, d, odd(a, b, c), odd(a, b, d), odd(a, c, d), odd(b, c, d)};
 }
 
-class Plans : public ::testing::TestWithParam<const char*> {};
+class Plans : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
-    const std::string method = GetParam();
+    const std::string& method = GetParam();
     const bool switches = method == "switchlora", merges = method == "relora";
     for (int tp : tensor_parallel_sizes()) {
         const Topology topology = Topology::create(world(), tp);
@@ -208,7 +209,8 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
                 if (bf16) arguments.push_back(std::string("--method.bank_dtype=") + (many ? "f32" : "bf16"));
             }
             const bool coded = narrow != many;
-            if (coded) arguments.insert(arguments.end(), {"--optim.state_bits=8", "--optim.min_8bit_size=200"});
+            if (coded)
+                arguments.insert(arguments.end(), {"--optim.state_bits=8", "--optim.min_8bit_size=200"});
             if (merges) {
                 arguments.insert(arguments.end(), {"--method.merge_interval=2", "--method.restart_warmup=1"});
                 arguments.push_back(std::string("--method.reset=") + (coded  ? "zero"
@@ -227,10 +229,8 @@ TEST_P(Plans, BytesAndMemoryAreThoseOfTheRun) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, Plans,
-                         ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
-                                           "muon", "apollo", "riemannian", "melora", "flatlora", "loft", "pclora"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Methods, Plans, ::testing::ValuesIn(testing::all_methods()),
+                         testing::name_of_method);
 
 /// Sizes that divide by 1 to 4: width 48 everywhere (a multiple of 16: no padding), 48 tokens in the
 /// vocabulary, low rank 12; f32.

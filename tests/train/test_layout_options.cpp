@@ -5,6 +5,7 @@
 
 #include "core/processor.hpp"
 #include "support/layouts.hpp"
+#include "support/methods.hpp"
 #include "support/serial_losses.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
@@ -107,14 +108,11 @@ void expect_zero_padding(const std::string& name, Tensor t, std::int64_t rows, s
 }
 
 TEST(LayoutOptionsTest, PaddingStaysZero) {
-    for (const char* name : {"full", "lora", "switchlora", "relora", "dora", "galore", "muon", "apollo",
-                             "riemannian", "melora", "flatlora", "loft", "pclora"})
+    for (const std::string& name : testing::all_methods())
         for (const char* sharded : {"false", "true"}) {
-            std::vector<std::string> arguments{std::string("--method.name=") + name, "--data.seq_len=6",
-                                               std::string("--parallel.shard_frozen=") + sharded};
-            if (name == std::string("switchlora")) arguments = switching(arguments);
-            if (name == std::string("relora"))
-                arguments.insert(arguments.end(), {"--method.merge_interval=3", "--method.restart_warmup=1"});
+            std::vector<std::string> arguments = testing::calm_settings(name, 3);
+            arguments.insert(arguments.end(), {"--data.seq_len=6", "--model.num_layers=1",
+                                               std::string("--parallel.shard_frozen=") + sharded});
             testing::for_each_layout(tiny_config(arguments), [&](const Config& here,
                                                                  const Topology& topology) {
                 TinyRun run(here, topology);

@@ -8,34 +8,18 @@
 #include "core/processor.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "support/layouts.hpp"
+#include "support/methods.hpp"
 #include "support/serial_losses.hpp"
 #include "support/tiny_run.hpp"
 
 namespace switchyard {
 namespace {
 
+using testing::calm_settings;
 using testing::for_each_layout;
 using testing::serial;
 using testing::tiny_config;
 using testing::TinyRun;
-
-std::vector<std::string> method_arguments(const std::string& method) {
-    if (method == "relora")  // three merges; with a larger alpha and rate, rounding grows from step to step
-        return {"--method.name=relora", "--method.merge_interval=6", "--method.restart_warmup=2",
-                "--method.alpha=6", "--optim.lr=0.004"};
-    if (method == "galore") return {"--method.name=galore", "--method.update_interval=7", "--optim.eps=1e-4"};
-    if (method == "apollo") return {"--method.name=apollo", "--method.update_interval=7", "--optim.eps=1e-4"};
-    if (method == "riemannian" || method == "melora")  // at a larger rate rounding grows, as for relora
-        return {"--method.name=" + method, "--method.alpha=6", "--optim.eps=1e-4", "--optim.lr=0.004"};
-    if (method == "loft") return {"--method.name=loft", "--optim.eps=1e-4", "--optim.lr=0.004"};
-    if (method == "flatlora")
-        return {"--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"};
-    if (method == "pclora")  // without its base in the last steps
-        return {"--method.name=pclora", "--method.decay_steps=14", "--method.alpha=6", "--optim.lr=0.004"};
-    if (method != "switchlora") return {"--method.name=" + method};
-    return {"--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3",
-            "--method.switch_ratio=1"};
-}
 
 void expect_same_losses(const std::string& what, const std::vector<std::string>& arguments,
                         double tolerance) {
@@ -52,20 +36,20 @@ void expect_same_losses(const std::string& what, const std::vector<std::string>&
     });
 }
 
-class Layouts : public ::testing::TestWithParam<const char*> {};
+class Layouts : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(Layouts, LossesEqualOneProcessInF64) {
-    expect_same_losses(GetParam(), method_arguments(GetParam()), 1e-11);
+    expect_same_losses(GetParam(), calm_settings(GetParam(), 6), 1e-11);
 }
 
 TEST_P(Layouts, LossesEqualOneProcessInF32) {
-    auto arguments = method_arguments(GetParam());
+    auto arguments = calm_settings(GetParam(), 6);
     arguments.push_back("--run.dtype=f32");
     expect_same_losses(GetParam(), arguments, 5e-6);
 }
 
 TEST_P(Layouts, ShardedFrozenWeightsAndRecomputation) {
-    auto arguments = method_arguments(GetParam());
+    auto arguments = calm_settings(GetParam(), 6);
     arguments.insert(arguments.end(), {"--parallel.shard_frozen=true", "--model.recompute=true"});
     expect_same_losses(GetParam(), arguments, 1e-11);
 }
@@ -93,7 +77,7 @@ std::uint64_t state_checksum(const Config& config, const Topology& topology) {
 
 TEST_P(Layouts, StepZeroIsBitIdentical) {
     for (const char* dtype : {"f64", "f32", "bf16"}) {
-        auto arguments = method_arguments(GetParam());
+        auto arguments = calm_settings(GetParam(), 6);
         arguments.push_back(std::string("--run.dtype=") + dtype);
         const Config config = tiny_config(arguments);
         const Topology one = serial();
@@ -104,11 +88,8 @@ TEST_P(Layouts, StepZeroIsBitIdentical) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Methods, Layouts,
-                         ::testing::Values("full", "lora", "switchlora", "relora", "dora", "sora", "galore",
-                                           "muon", "apollo", "riemannian", "melora", "flatlora", "loft",
-                                           "pclora"),
-                         [](const auto& info) { return std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Methods, Layouts, ::testing::ValuesIn(testing::all_methods()),
+                         testing::name_of_method);
 
 }  // namespace
 }  // namespace switchyard
