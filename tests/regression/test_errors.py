@@ -398,7 +398,7 @@ class Faults(Errors):
                 self.assert_kept(run)
 
     def test_a_bit_flips_in_one_copy(self):
-        every = {"run.check_replicas": 4}
+        every = {"run.check_replicas": 4, "run.async_save": "false"}
         for name, fault, changes, weight in (
             ("frozen", "1:8:flip", {}, "frozen model.layers.0.self_attn.q_proj.weight"),
             ("bf16", "1:8:flip", {"run.dtype": "bf16"}, "low words of frozen model.layers.0.self_attn.q_proj.weight"),
