@@ -272,7 +272,7 @@ void check(const Config& config) {
             "learning rate would never reach its schedule); use a shorter one, or raise "
             "method.merge_interval",
             warmup, interval);
-    const std::string& reset = option_text(config.method, "reset");
+    const std::string reset = option_text(config.method, "reset");
     require(config.optim.state_bits == "32" || reset == "zero",
             "method.reset = {} with optim.state_bits = {} (it keeps some moments by their numbers, of which "
             "there are codes only); use method.reset = zero, or optim.state_bits = 32",

@@ -13,11 +13,26 @@
 
 #include "core/last_calls.hpp"
 #include "core/output.hpp"
-#include "core/sign_of_life.hpp"
 #include "core/timer.hpp"
 #include "run/stop_requests.hpp"
 
 namespace switchyard {
+
+void Silence::look(const SignOfLife& sign, double now_s) {
+    constexpr double longest_look_s = 2;
+    if (sign.time_s != last_.time_s) {
+        if (!sign.waiting && !last_.waiting)
+            longest_s_ = std::max(longest_s_, sign.time_s - last_.time_s - stopped_s_);
+        stopped_s_ = 0;
+    }
+    last_ = sign;
+    stopped_s_ += std::max(0.0, now_s - looked_s_ - longest_look_s);
+    looked_s_ = now_s;
+}
+
+double Silence::seconds() const {
+    return last_.waiting ? 0 : std::max(0.0, looked_s_ - last_.time_s - stopped_s_);
+}
 
 Watchdog::Watchdog(double timeout_s, int rank, LastWords last_words)
     : timeout_s_(timeout_s), rank_(rank), last_words_(std::move(last_words)) {
@@ -41,28 +56,26 @@ void Watchdog::watch() {
     constexpr double least_patience_s = 20, look_s = 1;
     const double limit_s = timeout_s_ > 0 ? timeout_s_ : std::numeric_limits<double>::infinity();
     std::unique_lock lock(mutex_);
-    SignOfLife last = last_sign_of_life();
-    double silent_s = 0, longest_s = 0, asked_s = std::numeric_limits<double>::infinity();
+    Silence silence(last_sign_of_life(), seconds_now());
+    double asked_s = std::numeric_limits<double>::infinity();
     while (!stop_) {
-        const SignOfLife now = last_sign_of_life();
-        if (!now.waiting && !last.waiting) longest_s = std::max(longest_s, now.time_s - last.time_s);
-        last = now;
         const double time_s = seconds_now();
+        silence.look(last_sign_of_life(), time_s);
         if (termination_noted()) asked_s = std::min(asked_s, time_s);
-        silent_s = last.waiting ? 0 : time_s - last.time_s;
-        if (silent_s >= limit_s) break;
-        const double left_s =
-            std::max(least_patience_s, 3 * longest_s) - std::min(silent_s, time_s - asked_s);
+        if (silence.seconds() >= limit_s) break;
+        const double left_s = std::max(least_patience_s, 3 * silence.longest_s()) -
+                              std::min(silence.seconds(), time_s - asked_s);
         if (left_s <= 0) break;
-        stopped_.wait_for(lock,
-                          std::chrono::duration<double>(std::min({look_s, limit_s - silent_s, left_s})));
+        stopped_.wait_for(
+            lock, std::chrono::duration<double>(std::min({look_s, limit_s - silence.seconds(), left_s})));
     }
     if (stop_) return;
+    const SignOfLife& last = silence.last();
     const std::string where = text_of(last_calls());
     const std::string message = fmt::format(
         "no progress for {:.0f} s, last event: {}{} ({}this rank or one it waits for is stuck; ending all "
         "ranks); look at the rank whose last event is the earliest, or raise run.hang_timeout",
-        silent_s, last.doing, last.step < 0 ? "" : fmt::format(" in step {}", last.step),
+        silence.seconds(), last.doing, last.step < 0 ? "" : fmt::format(" in step {}", last.step),
         where.empty() ? "" : where + "; ");
     print_error("[rank {}] {}", rank_, message);
     std::signal(SIGALRM, SIG_DFL);  // ends the process should the file system hang as well

@@ -8,7 +8,29 @@
 #include <string>
 #include <thread>
 
+#include "core/sign_of_life.hpp"
+
 namespace switchyard {
+
+/// How long a process has given no sign of life, for who looks about once a second. Time in which nobody
+/// looked does not count: then the process was stopped, by Slurm's `scontrol suspend` or a machine that
+/// slept.
+class Silence {
+  public:
+    /// Times are those of seconds_now().
+    Silence(const SignOfLife& last, double now_s) : last_(last), looked_s_(now_s) {}
+    void look(const SignOfLife&, double now_s);
+    const SignOfLife& last() const { return last_; }
+    /// 0 while it waits for other ranks.
+    double seconds() const;
+    /// The longest silence in which it worked.
+    double longest_s() const { return longest_s_; }
+
+  private:
+    SignOfLife last_;
+    double looked_s_, longest_s_ = 0;
+    double stopped_s_ = 0;  // since the last sign
+};
 
 class Watchdog {
   public:

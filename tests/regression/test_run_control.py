@@ -99,6 +99,23 @@ class Ends(program.Test):
             self.assert_status(run, "stopped", "SIGTERM or SIGINT", run.checkpoints()[-1])
             self.assertEqual(run.last_step(), run.checkpoints()[-1])
 
+    def test_a_suspended_run_goes_on(self):
+        """As with Slurm's `scontrol suspend` and `resume`, for longer than a rank may be silent."""
+        run = self.run_of(**{"run.hang_timeout": 8})
+        launch = run.start(RANKS)
+        self.wait_until(launch, lambda: run.last_step() >= 3)
+        ranks = [program.Process(pid) for pid in launch.ranks()]
+        for rank in ranks:
+            rank.signal(signal.SIGSTOP)
+        time.sleep(12)
+        before = run.last_step()
+        for rank in ranks:
+            rank.signal(signal.SIGCONT)
+        self.wait_until(launch, lambda: run.last_step() > before + 3)
+        (run.path / "stop").touch()
+        self.assertEqual(launch.wait(), 0, launch.output())
+        self.assert_status(run, "stopped", "stop file")
+
     @unittest.skipUnless(RANKS == 2, "of --ranks=2")
     def test_sigusr1_to_one_rank_is_agreed_by_all(self):
         for rank in range(RANKS):

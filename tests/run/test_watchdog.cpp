@@ -109,6 +109,37 @@ TEST_F(WatchdogDeathTest, test_finding_23_sigterm_ends_what_hangs) {
     EXPECT_EXIT(hang(), ::testing::ExitedWithCode(1), "no progress for .* s, last event: restore");
 }
 
+SignOfLife sign_at(double time_s, bool waiting = false) {
+    return {.doing = "forward", .step = 1, .time_s = time_s, .waiting = waiting};
+}
+
+TEST(SilenceTest, IsTheTimeSinceTheLastSign) {
+    Silence silence(sign_at(99.5), 100);
+    EXPECT_DOUBLE_EQ(silence.seconds(), 0.5);
+    for (int s = 101; s <= 140; ++s) silence.look(sign_at(99.5), s);
+    EXPECT_DOUBLE_EQ(silence.seconds(), 40.5);
+    silence.look(sign_at(140.5), 141);
+    EXPECT_DOUBLE_EQ(silence.seconds(), 0.5);
+    EXPECT_DOUBLE_EQ(silence.longest_s(), 41);
+    silence.look(sign_at(140.5, true), 150);
+    EXPECT_DOUBLE_EQ(silence.seconds(), 0);
+}
+
+/// A job that is suspended for an hour goes on, and what hangs after that is found as before.
+TEST(SilenceTest, DoesNotCountWhileTheProcessIsStopped) {
+    Silence silence(sign_at(100), 101);
+    silence.look(sign_at(100), 3701);
+    EXPECT_DOUBLE_EQ(silence.seconds(), 3);
+    for (int s = 3702; s <= 3710; ++s) silence.look(sign_at(100), s);
+    EXPECT_DOUBLE_EQ(silence.seconds(), 12);
+    silence.look(sign_at(3710.5), 3711);
+    EXPECT_DOUBLE_EQ(silence.seconds(), 0.5);
+    EXPECT_DOUBLE_EQ(silence.longest_s(), 12.5);
+    // Stopped after a sign that was not seen yet.
+    silence.look(sign_at(3711.5), 7000);
+    EXPECT_DOUBLE_EQ(silence.seconds(), 1.5);
+}
+
 TEST(WatchdogTest, NoTimeoutNoEnd) {
     const Watchdog watchdog(0, 0, [](const std::string& problem) { FAIL() << problem; });
     std::this_thread::sleep_for(20ms);

@@ -133,7 +133,7 @@ OwnershipPlan SwitchLora::ownership(const ModelContext& context, const Parameter
 }
 
 DType bank_type(const ModelContext& context) {
-    const std::string& bank = option_text(context.config.method, "bank_dtype");
+    const std::string bank = option_text(context.config.method, "bank_dtype");
     require(bank != "bf16" || context.dtype == DType::bf16,
             "method.bank_dtype = bf16 in a run of dtype {} (its candidates would lose digits at each "
             "switch); use f32, or run.dtype = bf16",
