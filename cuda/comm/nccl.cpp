@@ -180,11 +180,13 @@ NcclStart start_nccl(const Comm& comm, SumOrder order) {
     compute_stream();  // which chooses the device
     ncclUniqueId id{};
     ncclResult_t code = comm.rank() == 0 ? ncclGetUniqueId(&id) : ncclSuccess;
-    const std::string sent = broadcast(comm, std::string(id.internal, sizeof id.internal));
-    std::memcpy(id.internal, sent.data(), sizeof id.internal);
-    const bool begun = broadcast(comm, std::int64_t{code == ncclSuccess}) != 0;
+    const std::string sent =  // nothing where rank 0 has no id
+        broadcast(comm, code == ncclSuccess ? std::string(id.internal, sizeof id.internal) : "");
     ncclComm_t communicator = nullptr;
-    if (begun) code = ncclCommInitRank(&communicator, comm.size(), id, comm.rank());
+    if (!sent.empty()) {
+        std::memcpy(id.internal, sent.data(), sizeof id.internal);
+        code = ncclCommInitRank(&communicator, comm.size(), id, comm.rank());
+    }
     const std::vector<ncclResult_t> codes = gather_values(comm, code);
     const auto failed =
         std::find_if(codes.begin(), codes.end(), [](ncclResult_t c) { return c != ncclSuccess; });

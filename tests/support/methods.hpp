@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -23,10 +24,13 @@ inline std::string name_of_method(const ::testing::TestParamInfo<std::string>& i
     return info.param;
 }
 
-/// A method at rates at which rounding does not grow from step to step: two computations of the same steps
+/// A method at settings at which rounding does not grow from step to step: two computations of the same steps
 /// stay alike. What it does at intervals, it does every `interval` steps.
 inline std::vector<std::string> calm_settings(const std::string& method, int interval) {
-    std::vector<std::string> all{"--method.name=" + method, "--optim.eps=1e-4", "--optim.lr=0.004"};
+    std::vector<std::string> all{"--method.name=" + method};
+    const auto is_one_of = [&](std::initializer_list<const char*> names) {
+        return std::find(names.begin(), names.end(), method) != names.end();
+    };
     const auto add = [&](const std::string& key, auto value) {
         all.push_back(fmt::format("--method.{}={}", key, value));
     };
@@ -42,8 +46,10 @@ inline std::vector<std::string> calm_settings(const std::string& method, int int
     if (method == "galore" || method == "apollo") add("update_interval", interval);
     if (method == "flatlora") add("noise", 0.5);
     if (method == "pclora") add("decay_steps", 14);  // without its base after that
-    for (const char* name : {"relora", "riemannian", "melora", "flatlora", "pclora"})
-        if (method == name) add("alpha", 6);
+    if (is_one_of({"relora", "riemannian", "melora", "flatlora", "pclora"})) add("alpha", 6);
+    if (is_one_of({"relora", "riemannian", "melora", "loft", "flatlora", "pclora"}))
+        all.push_back("--optim.lr=0.004");
+    if (is_one_of({"galore", "apollo", "riemannian", "melora", "loft"})) all.push_back("--optim.eps=1e-4");
     return all;
 }
 

@@ -26,7 +26,8 @@ constexpr const char* elsewhere = "tests/regression/test_back_ends.py compares e
 
 std::vector<std::string> arguments_of(const std::string& method) {
     std::vector<std::string> all = testing::calm_settings(method, 2);
-    all.insert(all.end(), {"--optim.state_bits=8", "--data.seq_len=4", "--model.num_layers=1"});
+    all.insert(all.end(), {"--optim.state_bits=8", "--optim.eps=1e-4", "--optim.lr=0.004", "--data.seq_len=4",
+                           "--model.num_layers=1"});
     return all;
 }
 
