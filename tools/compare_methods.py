@@ -4,7 +4,8 @@
 Every method gets a sweep over its rates with seed 0, widened until the best setting has a worse one on each side; the best is then
 repeated with the other seeds. What a run gave is one row of docs/study/methods.csv, under its settings and the program's revision:
 a run whose row is there is not made again, on any clone; --again makes it anew. A run that was cut off resumes from its checkpoint
-in runs/compare. --times measures steps, on a machine that does nothing else: rows of docs/study/step_times.csv.
+in runs/compare. --times measures steps, on a machine that does nothing else: rows of docs/study/step_times.csv. --plans prints what
+each method needs at the sizes that people train.
 """
 import argparse
 import concurrent.futures
@@ -15,6 +16,7 @@ import pathlib
 import sys
 import threading
 
+import method_plans
 import method_plot
 import method_rows
 import method_runs
@@ -50,6 +52,8 @@ def arguments(words=None):
     parser.add_argument("--methods", default=",".join(RATES), help="a list with commas")
     parser.add_argument("--again", action="store_true", help="also runs whose rows are there")
     parser.add_argument("--times", action="store_true", help="measures steps in place of training: about 10 minutes on an idle machine")
+    parser.add_argument("--plans", metavar="SIZE:RANKS", nargs="?", const=method_plans.SIZES, type=method_plans.sizes,
+                        help=f"prints memory, bytes and operations of each method, planned for {method_plans.SIZES} or other sizes with commas")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, one thread each")
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "build/release/switchyard")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "runs/compare", help="runs, and tokens.h5")
@@ -139,6 +143,9 @@ def write_configurations(best, folder):
 
 def main():
     args = arguments()
+    if args.plans:
+        print(method_plans.tables(args.program, args.methods, args.plans))
+        return
     args.revision, args.tokens = method_runs.revision_of(args.program), method_runs.fingerprint(args.work / "tokens.h5")
     args.config = hashlib.sha256(method_runs.CONFIG.read_bytes()).hexdigest()[:10]
     times = method_rows.Rows(args.rows.with_name("step_times.csv"), method_rows.TIMES, method_rows.TIMES[:5])

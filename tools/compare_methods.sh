@@ -10,7 +10,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/example_text.sh"
 explain() { printf '%s\n' "$@" | sed 's/^/    /'; }
 
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then
-    echo "tools/compare_methods.sh [--quick] [--methods=A,B] [--steps=N] [--seeds=N] [--jobs=N] [--again] [--output=DIR]"
+    echo "tools/compare_methods.sh [--quick] [--methods=A,B] [--steps=N] [--seeds=N] [--jobs=N] [--again] [--output=DIR] [--plans]"
     echo "  --quick: 25 minutes on two cores. See tools/compare_methods.py --help."
     exit 0
 fi

@@ -299,6 +299,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for part in ("correct", "bench", "more"):
         parser.add_argument(f"--{part}", action="store_true")
+    parser.add_argument("--only", metavar="NAMES", help="of the checks chosen those, with commas, by the names in the summary")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("gpu_check"))
     parser.add_argument("--sizes", default="130m,350m,1b", help="models of --bench, with commas")
     parser.add_argument("--model", default="60m", help="model of the run against the CPU's numbers")
@@ -327,6 +328,12 @@ def main():
             checks.append(("profile", check_profile))
         if not checks:
             parser.error("nothing to do; give --correct, --bench or --more")
+        if arguments.only:
+            names = arguments.only.split(",")
+            unknown = [name for name in names if name not in dict(checks)]
+            if unknown:
+                parser.error(f"--only names no check of those chosen: {', '.join(unknown)}; there are: {', '.join(dict(checks))}")
+            checks = [(name, check) for name, check in checks if name in names]
         return 1 if run_checks([(name, lambda c=check: c(machine)) for name, check in checks]) else 0
     finally:
         shutil.rmtree(machine.work, ignore_errors=True)

@@ -5,7 +5,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-gpu_check.sh --correct | --bench | --more   [--output=DIRECTORY] [--sizes=130m,350m,1b] [--limit=SECONDS]
+gpu_check.sh --correct | --bench | --more   [--only=NAMES] [--output=DIRECTORY] [--sizes=130m,350m,1b] [--limit=SECONDS]
   --correct  are the results right: tests of kernels, runs against the CPU's numbers, restart (about 150 s)
   --bench    how fast: tokens/s by model and length, full rank and low rank, PyTorch's beside them (about 240 s)
   --more     compute-sanitizer, a profile of a step, more sizes (about 300 s)

@@ -71,6 +71,26 @@ class CompareMethods(program.Test):
         self.assertEqual(anew.count("(made)"), 2)
         self.assertEqual([row["val_loss"] for row in newer], [row["val_loss"] for row in rows], "the same program gives the same losses")
 
+    def test_the_fingerprint_is_of_the_tokens(self):
+        """A row is taken for the same text in any folder, and never for another text."""
+        sys.path.insert(0, str(ROOT / "tools"))
+        import method_runs
+
+        elsewhere, other = (method_runs.fingerprint(program.make_tokens(self.folder, seed)) for seed in (1, 2))
+        self.assertEqual(method_runs.fingerprint(self.tokens), elsewhere)
+        self.assertNotEqual(elsewhere, other)
+
+    def test_plans_say_what_plan_says(self):
+        command = [sys.executable, ROOT / "tools" / "compare_methods.py", "--methods=full,lora", "--plans=20m:4", f"--program={BUILD / 'switchyard'}"]
+        printed = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=100, check=True).stdout
+        found = {line.split(" | ")[0]: line.strip("| ").split(" | ") for line in re.findall(r"(?m)^\| (.* \|)$", printed)}
+        plan = program.switchyard("plan", "--ranks=4", "--model.preset=20m", "--method.name=lora", "--run.dtype=bf16", "--model.vocab_size=32000",
+                                  "--model.recompute=true", "--data.seq_len=2048", "--data.micro_batch=1", "--data.global_batch=512").stdout
+        memory, sent = (re.findall(r"(?m)^  all +(\S+) (\w+)", plan)[i] for i in (0, 1))
+        for (value, unit), cell in ((memory, found["lora"][2]), (sent, found["lora"][3])):
+            self.assertAlmostEqual(float(cell), float(value) * {"GiB": 1, "MiB": 2**-10}[unit], delta=0.06)
+        self.assertEqual(found["full"][4:6], ["", ""], "nothing is frozen")
+
     def test_steps_are_timed_beside_those_of_full(self):
         output, _ = self.compare(self.folder / "work", "--methods=full", "--seeds=1")
         output, _ = self.compare(self.folder / "work", "--methods=lora", "--times")

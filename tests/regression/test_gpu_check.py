@@ -45,9 +45,15 @@ class GpuCheck(program.Test):
         wrong["tiny"]["lora f64"][7][1] *= 1 + 1e-7
         self.references.write_text(json.dumps(wrong))
         self.addCleanup(self.references.write_text, json.dumps(right))
-        result = self.check(SUFFIX, "--correct")
+        result = self.check(SUFFIX, "--correct", "--only=device,small runs")
         self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertIn("\n1 passed, 1 failed\n", result.stdout)
         self.assertRegex(result.stdout, r"FAILED small runs .*lora f64: differs by 1.0e-07")
+
+    def test_a_check_that_there_is_not_is_refused(self):
+        result = self.check(SUFFIX, "--correct", "--only=small runs,speed")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("--only names no check of those chosen: speed; there are: device, kernels, small runs, ", result.stderr)
 
     def test_every_row_of_the_benchmark_is_filled(self):
         result = self.check(SUFFIX, "--bench")

@@ -51,13 +51,17 @@ def complaints(flavour, program):
     found = 0
     for name, _, says in (row for row in rows if row[1] == flavour):
         says = says.replace("{line}", marked_lines(name))
-        misses = []
+        misses, hits = [], 0
         for seed in SEEDS:
             status, text = run(program + [name, "planted"], seed)
             if status == 0 or not re.search(says, text):
                 misses.append(f"seed {seed}, status {status}: {text[:600]}")
+            else:
+                hits += 1
+            if hits == len(SEEDS) - MISSES_ALLOWED or len(misses) > MISSES_ALLOWED:
+                break  # the other seeds cannot change the verdict
         if len(misses) > MISSES_ALLOWED:
-            yield f"{name}: the planted fault is missed with {len(misses)} of {len(SEEDS)} seeds; {misses[0]}"
+            yield f"{name}: the planted fault is missed with {len(misses)} of {len(misses) + hits} seeds; {misses[0]}"
         else:
             found += 1
     print(f"{found} planted faults found in the {flavour} flavour")
