@@ -16,11 +16,14 @@ import pathlib
 import sys
 import threading
 
-import method_plans
-import method_plot
-import method_rows
-import method_runs
-from method_runs import ROOT, Experiment
+from python_modules import need
+
+need("h5py", "matplotlib")
+import method_plans  # noqa: E402
+import method_plot  # noqa: E402
+import method_rows  # noqa: E402
+import method_runs  # noqa: E402
+from method_runs import ROOT, Experiment  # noqa: E402
 
 # optim.lr acts on the dense linears or the factors, optim.dense_lr on embedding, head and norms. --quick takes the last two.
 # `loft` moves the whole weight as AdamW would: it has the rates of `full`.
@@ -123,7 +126,11 @@ class Study:
                 self.swept[method][rates] = row
             wanted = [(m, rates) for m in self.args.methods for rates in neighbours(*self.best(m)[0]) if rates not in self.swept[m]]
             if not wanted:
-                return
+                break
+        for method in self.args.methods if not quick else ():
+            unknown = [f"{lr:g}/{dense:g}" for lr, dense in neighbours(*self.best(method)[0]) if not self.swept[method].get((lr, dense))]
+            if unknown:
+                print(f"{method}: its best lies beside lr/dense_lr that were not tried or failed: {', '.join(unknown)}", flush=True)
 
     def repeated(self):
         """The rows of the best setting of each method, one a seed."""
@@ -161,7 +168,7 @@ def main():
     output = args.output or args.work
     output.mkdir(parents=True, exist_ok=True)
     swept = [row for rows in study.swept.values() for _, row in sorted(rows.items()) if row]
-    text = method_rows.tables(best, swept, {row["method"]: row for row in times.rows}, method_runs.PLANNED_RANKS)
+    text = method_rows.tables(best, swept, {row["method"]: row for row in times.rows if row["config"] == args.config}, method_runs.PLANNED_RANKS)
     print("\n" + text)
     (output / "compare_methods_table.md").write_text(text, encoding="utf-8")
     method_plot.plot(best, output / "compare_methods.png")

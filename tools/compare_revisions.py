@@ -19,6 +19,8 @@ import bench_runs
 METHODS = {
     "full": ["--method.name=full"],
     "lora": ["--method.name=lora", "--method.rank=12", "--method.alpha=12"],
+    "dora": ["--method.name=dora", "--method.rank=12", "--method.alpha=12"],
+    "sora": ["--method.name=sora", "--method.rank=12", "--method.alpha=12"],
     "galore": ["--method.name=galore", "--method.rank=12", "--method.update_interval=6"],
     "muon": ["--method.name=muon"],
     "apollo": ["--method.name=apollo", "--method.rank=12", "--method.update_interval=6"],
@@ -44,7 +46,7 @@ SETTINGS = [
     "--data.global_batch=12", "--data.micro_batch=1", "--optim.lr=0.003", "--optim.dense_lr=0.001", "--optim.warmup_steps=4",
     "--optim.weight_decay=0.1", "--optim.clip_norm=0.5", "--run.steps=40", "--run.save_interval=20",
 ]  # fmt: skip
-COMPARED = ("loss", "grad_norm", "lr", "val_loss", "residual", "residual_of", "vectors_switched", "moments_reset",
+COMPARED = ("loss", "objective", "grad_norm", "lr", "val_loss", "residual", "residual_of", "vectors_switched", "moments_reset",
             "kept")
 
 
@@ -115,6 +117,8 @@ def main():
         folder = pathlib.Path(name)
         tokens = bench_runs.make_tokens(arguments.other / "switchyard", folder, 2000)
         chosen = [c for c in cases(arguments.quick) if has_method_of(arguments.other, c[3])]
+        if not chosen:
+            sys.exit(f"{arguments.other} knows none of the methods compared (nothing would be); give the build directory of another revision")
         # A resumed run keeps its settings by itself.
         ours_only, theirs_only = [] if arguments.resume else settings_for(arguments.this, arguments.other), settings_for(arguments.other, arguments.this)
         for number, (case, dp, tp, settings) in enumerate(chosen):

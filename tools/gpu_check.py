@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,11 +32,15 @@ class Failure(Exception):
     pass
 
 
+class Skipped(Exception):
+    pass
+
+
 class Machine:
     """The programs, and how they are started."""
 
     def __init__(self, arguments):
-        self.folder, self.suffix = arguments.programs or HERE / "bin", arguments.suffix
+        self.folder, self.suffix, self.of_a_build = arguments.programs or HERE / "bin", arguments.suffix, bool(arguments.programs)
         self.references, self.tokens = arguments.references or HERE / "references.json", arguments.tokens or HERE / "tokens.h5"
         self.output, self.model = arguments.output, arguments.model
         self.work = pathlib.Path(tempfile.mkdtemp(prefix="gpu_check."))
@@ -113,7 +118,9 @@ def check_kernels(machine):
     try:
         program = machine.program("device_tests")
     except Failure:
-        return "no device_tests in this build: its tests are programs of their own"
+        if not machine.of_a_build:
+            raise
+        raise Skipped("no device_tests in this build: its tests are programs of their own") from None
     last = machine.run([program, "--gtest_brief=1"]).strip().splitlines()[-3:]
     return " ".join(last)
 
@@ -175,21 +182,16 @@ def bench_settings(preset, length, method, machine):
     return settings
 
 
-def median(values):
-    values = sorted(values)
-    return values[len(values) // 2]
-
-
 def bench(machine, preset, length, method):
     settings = bench_settings(preset, length, method, machine)
     name = f"{preset}_{length}_{method.replace('/', '_')}"
     steps = machine.train(name, **settings)[BENCH_WARMUP:]
     shutil.rmtree(machine.work / name)
     tokens = settings["data.global_batch"] * length
-    step_s = median([s["step_s"] for s in steps])
-    phases = {key: median([s["phases"][key] for s in steps]) for key in steps[0]["phases"]}
+    step_s = statistics.median([s["step_s"] for s in steps])
+    phases = {key: statistics.median([s["phases"][key] for s in steps]) for key in steps[0]["phases"]}
     return {"model": preset, "seq_len": length, "method": method, "tokens_per_s": tokens / step_s, "step_s": step_s,
-            "mfu": median([s.get("mfu", 0) or 0 for s in steps]), "phase_s": phases}  # fmt: skip
+            "mfu": statistics.median([s.get("mfu", 0) or 0 for s in steps]), "phase_s": phases}  # fmt: skip
 
 
 def bench_torch(machine, preset, length):
@@ -219,7 +221,7 @@ def run_bench(machine, sizes, with_torch):
                 try:
                     found = bench_torch(machine, preset, length)
                     row = {"model": preset, "seq_len": length, "method": "PyTorch", "tokens_per_s": found["tokens_per_s"],
-                           "step_s": median(found["step_s"]), "mfu": 0, "phase_s": {}}  # fmt: skip
+                           "step_s": statistics.median(found["step_s"]), "mfu": 0, "phase_s": {}}  # fmt: skip
                 except (Failure, subprocess.TimeoutExpired) as failure:
                     row = {"model": preset, "seq_len": length, "method": "PyTorch", "failed": str(failure)}
                 rows.append(row)
@@ -249,7 +251,7 @@ def check_bench(machine, sizes, with_torch):
 
 def check_sanitizer(machine, tool):
     if not shutil.which("compute-sanitizer"):
-        return "compute-sanitizer is not installed here"
+        raise Skipped("compute-sanitizer is not installed here")
     chosen = "--gtest_filter=*Attention*:*Rows*:*Matmul*:*Norm*:*CrossEntropy*:-*Large*"
     out = machine.run(["compute-sanitizer", f"--tool={tool}", "--error-exitcode=9", machine.program("device_tests"), chosen])
     return (out.strip().splitlines() or ["clean"])[-1]
@@ -257,10 +259,11 @@ def check_sanitizer(machine, tool):
 
 def check_profile(machine):
     if not shutil.which("nsys"):
-        return "nsys is not installed here"
+        raise Skipped("nsys is not installed here")
     report = machine.output / "step"
     settings = bench_settings(machine.model, 512, "full", machine)
-    settings |= {"run.dir": machine.work / "profile", "data.tokens": machine.tokens, "run.trace_steps": "5:6", "run.steps": 7, "optim.warmup_steps": 0}
+    settings.update({"run.dir": machine.work / "profile", "data.tokens": machine.tokens, "run.trace_steps": "5:6", "run.steps": 7,
+                     "optim.warmup_steps": 0})  # fmt: skip
     machine.run(["nsys", "profile", "--capture-range=cudaProfilerApi", "-t", "cuda,nvtx", "-f", "true", "-o", report,
                  machine.program("switchyard"), "train", *(f"--{k}={v}" for k, v in settings.items())])  # fmt: skip
     print(machine.run(["nsys", "stats", "-r", "cuda_gpu_kern_sum,nvtx_sum", f"{report}.nsys-rep"]))
@@ -280,19 +283,24 @@ def make_references(machine, path):
 
 def run_checks(checks):
     """Prints each result as it comes, then all; returns the number of failures."""
-    lines, failures = [], 0
+    lines, verdicts = [], []
     for name, check in checks:
         begin = time.monotonic()
         try:
             verdict, text = "ok", check()
+        except Skipped as reason:
+            verdict, text = "skipped", str(reason)
         except Failure as failure:
             verdict, text = "FAILED", str(failure)
-            failures += 1
-        lines.append(f"{verdict:<7}{name:<14}{time.monotonic() - begin:>6.1f} s  {text}")
+        except Exception as error:  # of this script: the others are still made, and summed up
+            verdict, text = "FAILED", f"{type(error).__name__}: {error}"
+        verdicts.append(verdict)
+        lines.append(f"{verdict:<8}{name:<14}{time.monotonic() - begin:>6.1f} s  {text}")
         print(lines[-1], flush=True)
     print("\nsummary\n" + "\n".join(line.splitlines()[0] for line in lines))
-    print(f"{len(lines) - failures} passed, {failures} failed")
-    return failures
+    skipped = verdicts.count("skipped")
+    print(f"{verdicts.count('ok')} passed, {verdicts.count('FAILED')} failed" + (f", {skipped} skipped" if skipped else ""))
+    return verdicts.count("FAILED")
 
 
 def main():

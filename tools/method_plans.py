@@ -36,7 +36,7 @@ def needs(plan):
 def line(program, method, preset, ranks):
     plan = planned(program, method, preset, ranks)
     flops = plan["flops_per_step"]
-    sharded = needs(planned(program, method, preset, ranks, "--parallel.shard_frozen=true")) if plan["parameters"]["frozen"] else ["", ""]
+    sharded = needs(planned(program, method, preset, ranks, "--parallel.shard_frozen=true")) if plan["largest_memory"]["frozen"] else ["", ""]
     return [method, f"{plan['parameters']['trainable'] / 1e9:.2f}", *needs(plan), *sharded, f"{flops['executed'] / flops['dense']:.2f}"]
 
 

@@ -1,15 +1,16 @@
 """The plot of tools/compare_methods.sh: losses of every seed, and against what a method sends and keeps."""
-import statistics
+import math
 
 import method_rows
 
 
 def plot(best, path):
+    """Without methods of which a seed diverged."""
     import matplotlib
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    order = sorted(best, key=lambda m: statistics.mean(method_rows.losses_of(best[m]).values()), reverse=True)
-    means = {m: statistics.mean(method_rows.losses_of(best[m]).values()) for m in order}
+    means = {m: method_rows.mean_of(rows) for m, rows in best.items() if math.isfinite(method_rows.mean_of(rows))}
+    order = sorted(means, key=means.get, reverse=True)
     colour = {m: f"C{i % 10}" for i, m in enumerate(best)}
     figure, (seeds, sent, memory) = plt.subplots(1, 3, figsize=(13, 4.6), constrained_layout=True, width_ratios=[1.25, 1, 1])
     for place, method in enumerate(order):

@@ -4,6 +4,8 @@ A row is one run: its settings (method to tokens: fingerprints of configuration 
 it gave: validation loss (inf: the run diverged), and bytes and memory planned for 8 data-parallel ranks.
 """
 import csv
+import fcntl
+import math
 import os
 import statistics
 
@@ -20,11 +22,15 @@ class Rows:
 
     def __init__(self, path, fields, key):
         self.path, self.fields, self.key, self.rows = path, fields, key, []
-        if path.exists():
-            with open(path, newline="", encoding="utf-8") as file:
+        self.read()
+
+    def read(self):
+        if self.path.exists():
+            with open(self.path, newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
-                if reader.fieldnames != fields:
-                    raise SystemExit(f"{path} has other columns than this program writes (its rows cannot be compared); move it away and start again")
+                if reader.fieldnames != self.fields:
+                    raise SystemExit(f"{self.path} has other columns than this program writes (its rows cannot be compared); "
+                                     "move it away and start again")
                 self.rows = list(reader)
 
     def find(self, settings):
@@ -33,7 +39,16 @@ class Rows:
         return found[-1] if found else None
 
     def add(self, row):
-        """Takes the place of a row of the same settings and revision. The file is replaced as a whole."""
+        """Takes the place of a row of the same settings and revision. The file is replaced as a whole; rows that others have
+        added to it meanwhile stay."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path.with_name(f".{self.path.name}.lock"), "a", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.read()
+            self.insert(row)
+            self.write()
+
+    def insert(self, row):
         same = [*self.key, "revision"]
         self.rows = [old for old in self.rows if any(old[name] != row[name] for name in same)] + [row]
         order = {name: i for i, name in enumerate(dict.fromkeys(old["method"] for old in self.rows))}
@@ -41,7 +56,8 @@ class Rows:
         rest = [name for name in ("lr", "dense_lr", "seed") if name in self.fields]
         value = lambda r, name: float(r[name]) if name in NUMBERS else r[name]  # noqa: E731
         self.rows.sort(key=lambda r: [value(r, name) for name in groups] + [order[r["method"]]] + [value(r, name) for name in rest])
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self):
         partial = self.path.with_name(self.path.name + ".partial")
         with open(partial, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.fields, lineterminator="\n")
@@ -63,11 +79,22 @@ def losses_of(rows):
     return {row["seed"]: float(row["val_loss"]) for row in rows}
 
 
+def mean_of(rows):
+    """Of their losses; inf if a seed diverged."""
+    return statistics.mean(losses_of(rows).values())
+
+
+def spread_of(rows):
+    """Their standard deviation, as text; nothing where there is none."""
+    losses = list(losses_of(rows).values())
+    return f"{statistics.stdev(losses):.4f}" if len(losses) > 1 and math.isfinite(sum(losses)) else ""
+
+
 def paired(rows, yardstick):
     """"mean ± standard error" of the differences from the yardstick's runs with the same seed, data order and initial function."""
     own, other = losses_of(rows), losses_of(yardstick)
     differences = [own[seed] - other[seed] for seed in own if seed in other]
-    if rows is yardstick or len(differences) < 2:
+    if rows is yardstick or len(differences) < 2 or not math.isfinite(sum(differences)):
         return ""
     return f"{statistics.mean(differences):+.4f} ± {statistics.stdev(differences) / len(differences) ** 0.5:.4f}"
 
@@ -77,10 +104,9 @@ def tables(best, swept, times, ranks):
     newest row of step_times.csv of each method."""
     yardstick = best.get("full", next(iter(best.values())))
     losses, costs = [], []
-    for method, rows in sorted(best.items(), key=lambda item: statistics.mean(losses_of(item[1]).values())):
-        found = list(losses_of(rows).values())
-        spread = f"{statistics.stdev(found):.4f}" if len(found) > 1 else ""
-        losses.append([method, rows[0]["lr"], rows[0]["dense_lr"], str(len(found)), f"{statistics.mean(found):.4f}", spread, paired(rows, yardstick)])
+    for method, rows in sorted(best.items(), key=lambda item: mean_of(item[1])):
+        losses.append([method, rows[0]["lr"], rows[0]["dense_lr"], str(len(losses_of(rows))), f"{mean_of(rows):.4f}", spread_of(rows),
+                       paired(rows, yardstick)])
         memory = [float(rows[0][f"memory_{name}"]) for name in MEMORY]
         costs.append([method, f"{float(times[method]['step_ratio']):.2f}" if method in times else "", f"{int(rows[0]['trainable']):,}",
                       mib(rows[0]["sent"]), *(mib(part) if part else "" for part in memory), mib(sum(memory))])
@@ -90,7 +116,8 @@ def tables(best, swept, times, ranks):
         f"Validation loss after {first['steps']} steps, best setting of each sweep, and the difference from `{first['method']}` paired by seed (mean and "
         "standard error):", "",
         *table(["method", "lr", "dense_lr", "seeds", "mean", "deviation", "difference"], losses),
-        f"Mean step over that of `full`; values trained; MiB sent a step by one of {ranks} ranks, and its memory, MiB, planned:", "",
+        f"Step over that of `full`, measured in runs of 64 steps, whose intervals are shorter; values trained; MiB sent a step by one of {ranks} ranks, "
+        "mean of the run, and its memory, MiB, planned:", "",
         *table(["method", "step", "trained", "sent", *MEMORY, "all"], costs),
         "Sweep (seed 0):", "",
         *table(["method", "lr", "dense_lr", "validation loss"], [[row["method"], row["lr"], row["dense_lr"], row["val_loss"]] for row in swept]),

@@ -73,7 +73,7 @@ class Experiment:
         self.settings = {"method.name": method, "optim.lr": f"{lr:g}", "optim.dense_lr": f"{dense_lr:g}",
                          "run.seed": str(seed), "run.steps": str(args.steps), "run.eval_interval": str(max(1, args.steps // 10))} | extra
         named = "_".join(f"{key.split('.')[1]}{value}" for key, value in self.settings.items() if key not in ("method.name", "run.eval_interval"))
-        self.dir = args.work / f"{method}_{named}"
+        self.dir = args.work / f"{method}_{named}_{args.config}_{args.tokens}_{args.revision}"
         self.key = {"method": method, "lr": f"{lr:g}", "dense_lr": f"{dense_lr:g}", "seed": str(seed), "steps": str(args.steps),
                     "settings": " ".join(f"{key}={value}" for key, value in extra.items()), "config": args.config, "tokens": args.tokens}
 
@@ -85,6 +85,8 @@ class Experiment:
 
     def make(self):
         """Its row, with a loss of inf where the run diverged; what went wrong where it ended otherwise."""
+        if self.args.again or self.args.revision.endswith("-dirty"):  # which may be another program than the one that began
+            shutil.rmtree(self.dir, ignore_errors=True)
         if self.status().get("outcome") != "finished":
             self.dir.mkdir(parents=True, exist_ok=True)
             with open(self.dir / "output.txt", "a", encoding="utf-8") as output:
@@ -95,7 +97,8 @@ class Experiment:
             tail = (self.dir / "output.txt").read_text(encoding="utf-8").strip().split("\n")[-3:]
             return f"exit code {code}: {' / '.join(tail)}"
         losses = read_log(self.dir)[0]
-        plan = json.loads(run_program(self.args.program, *words(self.args, "plan", self.settings), "--json", f"--ranks={PLANNED_RANKS}", "--data.micro_batch=2").stdout)
+        plan = json.loads(run_program(self.args.program, *words(self.args, "plan", self.settings), "--json", f"--ranks={PLANNED_RANKS}",
+                                      f"--steps={self.args.steps}", "--data.micro_batch=2").stdout)
         return self.key | {
             "revision": self.args.revision,
             "val_loss": "inf" if diverged else f"{losses[-1][1]:.4f}",
@@ -125,7 +128,11 @@ def timed(args, method, lr, dense_lr):
             raise SystemExit(f"{name}: {steps} steps ended with exit code {result.returncode}: {result.stderr.strip()[-300:]}")
         return statistics.mean(read_log(directory)[1][steps // 16:])  # refreshes and switches included, first steps not
 
-    pairs = [(seconds(YARDSTICK, args.work / "timed_yardstick"), seconds(method, args.work / "timed")) for _ in range(TIMED_ROUNDS)]
+    pairs = []
+    for turn in range(TIMED_ROUNDS):  # which of the two comes first changes
+        both = [(YARDSTICK, "timed_yardstick"), (method, "timed")]
+        found = {folder: seconds(name, args.work / folder) for name, folder in (both if turn % 2 == 0 else both[::-1])}
+        pairs.append((found["timed_yardstick"], found["timed"]))
     ratios = sorted(own / yardstick for yardstick, own in pairs)
     settings = " ".join(f"{key}={value}" for key, value in settings_of(method, steps).items())
     return {"method": method, "settings": settings, "config": args.config, "processor": processor(), "revision": args.revision,

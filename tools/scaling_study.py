@@ -64,6 +64,7 @@ def plan_study(study):
             sent = [sum(step.values()) for step in plan.pop("bytes_by_step", [])][study.drop_steps:]
             if sent:
                 plan["counted_bytes"] = sum(sent) / len(sent)  # of the steps that a run's figures are taken from
+                plan["drop_steps"] = study.drop_steps
             together = min(point.ranks, study.ranks_per_node or point.ranks)
             needed = plan["largest_memory"]["total"] * together
             if needed > study.node_memory:

@@ -74,6 +74,10 @@ def sentences(rows):
     if crowded:
         where = ", ".join(dict.fromkeys(f"{ranks_text(r['ranks'])} x {r['threads']} on {r['cores']:.0f}" for r in crowded))
         lines.append(f"Some points share cores ({where} cores): they show sharing, not scaling.")
+    for key, what in (("revisions", "revisions of the program"), ("processors", "kinds of processors")):
+        found = sorted({one for r in rows for one in r[key].split(", ")})
+        if len(found) > 1:
+            lines.append(f"The points were run by several {what} ({', '.join(found)}): differences between them may be theirs.")
     spreads = [(r, (r["step_s_high"] - r["step_s_low"]) / r["step_s"]) for r in rows]
     wide = [f"{spread:.0%} ({r['series']}, {ranks_text(r['ranks'])})" for r, spread in spreads if spread > 0.1]
     if wide:
@@ -163,7 +167,8 @@ def pair_figure(rows, planned, measured, ylabel):
 def write_report(study, rows):
     page = Page(f"Switchyard: scaling study {study.dir.name}",
                 f"{study.kind.capitalize()} scaling, {len(rows)} points, medians over up to {max(r['repetitions'] for r in rows)} "
-                f"repetitions; the first {study.drop_steps} steps of a run do not count, evaluation and saving neither.")
+                f"repetitions; the first {study.drop_steps} steps of a run do not count, evaluation and saving neither. "
+                f"Run by {', '.join(sorted({r['revisions'] for r in rows}))}.")
     page.heading("Where efficiency goes")
     page.bullets(sentences(rows))
     page.heading("Time")

@@ -7,7 +7,7 @@ from study_files import read_json
 
 COLUMNS = ["series", "method", "model", "dtype", "ranks", "dp", "tp", "threads", "tokens_per_step", "repetitions", "steps", "step_s",
            "step_s_low", "step_s_high", "tokens_per_s", "mfu", "data_s", "forward_s", "backward_s", "communication_s", "optimizer_s",
-           "switching_s", "cores", "sent_bytes", "sent_bytes_planned", "memory_bytes", "memory_bytes_planned", "process_bytes"]
+           "switching_s", "cores", "sent_bytes", "sent_bytes_planned", "memory_bytes", "memory_bytes_planned", "process_bytes", "revisions", "processors"]
 SPREAD = ["step_s", "phases_s", "sent_bytes", "memory_bytes", "process_bytes"]  # with _low and _high over repetitions
 PHASES = ["data", "forward", "backward", "communication", "optimizer", "switching"]
 
@@ -41,7 +41,8 @@ def cores_of(environment):
 
 
 def collect(study):
-    """Rows of all points with at least one finished run, in the order of the study; not a number where a plan is missing."""
+    """Rows of all points with at least one finished run, in the order of the study; not a number where a plan is missing,
+    or counted other steps."""
     plans = read_json(study.dir / "plans.json")
     groups = {}
     for point in study.points:
@@ -49,15 +50,18 @@ def collect(study):
             groups.setdefault((point.series, point.ranks), []).append(point)
     rows = []
     for (series, ranks), points in groups.items():
-        runs = [run_figures(study, p) for p in points]
+        runs, environments = [run_figures(study, p) for p in points], [Run(p.run(study)).environment() for p in points]
         row = {key: statistics.median(r[key] for r in runs) for key in runs[0]}
         for key in SPREAD:
             row |= {f"{key}_low": min(r[key] for r in runs), f"{key}_high": max(r[key] for r in runs)}
         plan = (plans.get(points[0].name) or {}).get("plan") or {}
+        counted = plan.get("counted_bytes", math.nan) if plan.get("drop_steps") == study.drop_steps else math.nan
         rows.append(row | {
             "series": series, "method": points[0].setting("method.name"), "model": points[0].setting("model.preset"),
             "dtype": points[0].setting("run.dtype"), "ranks": ranks, "threads": points[0].threads, "repetitions": len(runs),
             "problem": points[0].problem, "tokens_per_s": row["tokens_per_step"] / row["step_s"],
-            "sent_bytes_planned": plan.get("counted_bytes", math.nan),
-            "memory_bytes_planned": plan.get("memory", {}).get("total", math.nan)})
+            "sent_bytes_planned": counted,
+            "memory_bytes_planned": plan.get("memory", {}).get("total", math.nan),
+            "revisions": ", ".join(sorted({e.get("revision", "-") for e in environments})),
+            "processors": ", ".join(sorted({e.get("cpu", "-") for e in environments}))})
     return rows

@@ -17,7 +17,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from support import program  # noqa: E402
 from support.program import BUILD, ROOT  # noqa: E402
 
-MEMORY = ("frozen", "copies", "bank", "trainable", "gradients", "moments", "activations", "workspace")
+sys.path.insert(0, str(ROOT / "tools"))
+import compare_methods  # noqa: E402
+import compare_revisions  # noqa: E402
+import method_plot  # noqa: E402
+import method_rows  # noqa: E402
+import method_runs  # noqa: E402
+
 
 
 class CompareMethods(program.Test):
@@ -67,18 +73,44 @@ class CompareMethods(program.Test):
         self.assertEqual(again[again.index("Validation loss") : again.index("\nrows ")], output[output.index("Validation loss") : output.index("\nrows ")])
         self.assertFalse(list((self.folder / "clone").glob("*seed*")), "a run was made")
 
-        anew, newer = self.compare(self.folder / "work2", "--methods=full", "--again", "--seeds=1")
+        for log in (self.folder / "work").glob("full_*/log.jsonl"):  # which a run made anew does not read
+            log.write_text(log.read_text().replace('"val_loss": ', '"val_loss": 1'))
+        anew, newer = self.compare(self.folder / "work", "--methods=full", "--again", "--seeds=1")
         self.assertEqual(anew.count("(made)"), 2)
         self.assertEqual([row["val_loss"] for row in newer], [row["val_loss"] for row in rows], "the same program gives the same losses")
 
     def test_the_fingerprint_is_of_the_tokens(self):
         """A row is taken for the same text in any folder, and never for another text."""
-        sys.path.insert(0, str(ROOT / "tools"))
-        import method_runs
-
         elsewhere, other = (method_runs.fingerprint(program.make_tokens(self.folder, seed)) for seed in (1, 2))
         self.assertEqual(method_runs.fingerprint(self.tokens), elsewhere)
         self.assertNotEqual(elsewhere, other)
+
+    def test_a_folder_belongs_to_what_made_it(self):
+        """Another program, configuration or text makes its own runs in the same --work."""
+        args = compare_methods.arguments(["--work=w"])
+        args.config, args.tokens, args.revision = "a", "b", "c"
+        folders = {method_runs.Experiment(args, "full", 0.1, 0.1, 0).dir}
+        for name in ("config", "tokens", "revision"):
+            setattr(args, name, "other")
+            folders.add(method_runs.Experiment(args, "full", 0.1, 0.1, 0).dir)
+        self.assertEqual(len(folders), 4)
+
+    def test_rows_of_two_studies_at_once_are_all_kept(self):
+        first, second = (method_rows.Rows(self.folder / "rows.csv", ["method", "lr", "revision"], ["method", "lr"]) for _ in range(2))
+        for rows, method in ((first, "lora"), (second, "full"), (first, "dora"), (second, "full")):
+            rows.add({"method": method, "lr": "1", "revision": "r"})
+        with open(self.folder / "rows.csv", newline="", encoding="utf-8") as file:
+            self.assertEqual(sorted(row["method"] for row in csv.DictReader(file)), ["dora", "full", "lora"])
+
+    def test_a_seed_that_diverged_is_shown(self):
+        rest = {"lr": "1", "dense_lr": "1", "steps": "4", "trainable": "1", "sent": "1", "revision": "r"} | {f"memory_{name}": "1" for name in method_rows.MEMORY}
+        best = {method: [rest | {"method": method, "seed": str(seed), "val_loss": loss} for seed, loss in enumerate(losses)]
+                for method, losses in (("full", ("4.0", "4.2")), ("lora", ("3.9", "inf")))}
+        text = method_rows.tables(best, [], {}, 8)
+        self.assertIn("| full | 1 | 1 | 2 | 4.1000 | 0.1414 |  |", text)
+        self.assertIn("| lora | 1 | 1 | 2 | inf |  |  |", text)
+        method_plot.plot(best, self.folder / "plot.png")
+        self.assertGreater((self.folder / "plot.png").stat().st_size, 1000)
 
     def test_plans_say_what_plan_says(self):
         command = [sys.executable, ROOT / "tools" / "compare_methods.py", "--methods=full,lora", "--plans=20m:4", f"--program={BUILD / 'switchyard'}"]
@@ -102,9 +134,6 @@ class CompareMethods(program.Test):
         self.assertRegex(output, rf"(?m)^\| lora \| {float(row['step_ratio']):.2f} \|")
 
     def test_the_sweep_goes_on_until_the_best_has_worse_neighbours(self):
-        sys.path.insert(0, str(ROOT / "tools"))
-        import compare_methods
-
         self.assertEqual([compare_methods.next_rate(rate, True) for rate in (0.001, 0.003, 0.03, 1)], [0.003, 0.01, 0.1, 3])
         self.assertEqual([compare_methods.next_rate(rate, False) for rate in (0.001, 0.003, 0.03, 1)], [0.0003, 0.001, 0.01, 0.3])
 
@@ -125,9 +154,6 @@ class CompareMethods(program.Test):
             self.assertIn(near, study.made)
 
     def test_differences_are_paired_by_seed(self):
-        sys.path.insert(0, str(ROOT / "tools"))
-        import method_rows
-
         rows = [{"seed": str(seed), "val_loss": f"{loss}"} for seed, loss in enumerate((4.1, 4.3, 4.5))]
         full = [{"seed": str(seed), "val_loss": f"{loss}"} for seed, loss in ((2, 4.2), (0, 4.0), (1, 4.1))]
         self.assertEqual(method_rows.paired(rows, full), "+0.2000 ± 0.0577")
@@ -144,6 +170,7 @@ class CompareMethods(program.Test):
         methods = re.findall(r"^    X\((\w+)\)", (ROOT / "src/methods/registry.cpp").read_text(), re.M)
         source = (ROOT / "tools" / "compare_methods.py").read_text()
         self.assertEqual(re.findall(r'^    "(\w+)": \[[\d., ]+\],$', source, re.M), methods)
+        self.assertEqual(sorted(compare_revisions.METHODS), sorted(methods))
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def row(series, ranks, step_s, **phases):
     """A row of results; the time that no phase takes is forward."""
     base = {f"{p}_s": phases.get(p, 0.0) for p in study_report.PHASES}
     base["forward_s"] = step_s - sum(phases.values())
-    return {"series": series, "method": series, "model": "m", "dtype": "f32", "problem": series.split(",")[0], "threads": 1, "cores": 64, "ranks": ranks, "tokens_per_step": 1000,
+    return {"series": series, "method": series, "model": "m", "dtype": "f32", "problem": series.split(",")[0], "threads": 1, "cores": 64, "revisions": "a", "processors": "p", "ranks": ranks, "tokens_per_step": 1000,
             "step_s": step_s, "step_s_low": step_s, "step_s_high": step_s, "tokens_per_s": 1000 / step_s, **base}
 
 
@@ -141,6 +141,11 @@ class Efficiency(unittest.TestCase):
     def test_a_large_spread_is_named(self):
         rows = [row("full", 1, 1.0), {**row("full", 2, 0.6), "step_s_low": 0.5, "step_s_high": 0.7}]
         self.assertIn("Repetitions differ by 33% (full, 2 ranks).", " ".join(study_report.sentences(rows)))
+
+    def test_several_programs_are_named(self):
+        rows = [row("full", 1, 1.0), {**row("full", 2, 0.5), "revisions": "a, b"}]
+        self.assertIn("several revisions of the program (a, b): differences between them may be theirs.", " ".join(study_report.sentences(rows)))
+        self.assertNotIn("several", " ".join(study_report.sentences(rows[:1])))
 
 
 class WholeStudy(WithFolder):

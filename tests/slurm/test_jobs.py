@@ -71,13 +71,14 @@ class Jobs:
         return Run(self.program, self.folder / "runs" / name)
 
     def submit(self, name, launcher, *settings, restart="requeue", pause=False, fault=None, minutes=10):
-        """Returns the job's number. pause: the ranks wait at PAUSE_STEP until a signal comes. fault: another one."""
+        """Returns the job's number. pause: the ranks wait at PAUSE_STEP until a signal comes. fault: another one. minutes:
+        None gives no option of sbatch, so that the partition's limit holds."""
         environment = {**self.cluster.environment, **tiny_run.MPI_ENVIRONMENT}
         environment.pop("SWITCHYARD_TEST_FAULT", None)
         if pause or fault:
             environment["SWITCHYARD_TEST_FAULT"] = fault or f"-1:{PAUSE_STEP}:wait"
         result = self.call("bash", str(ROOT / "jobs/pretrain.sbatch"), str(self.config),
-                           str(self.site(f"{name}_{launcher}", launcher, restart)), f"--time={minutes}",
+                           str(self.site(f"{name}_{launcher}", launcher, restart)), *([f"--time={minutes}"] if minutes else []),
                            f"--run.dir={self.run(name).path}", *settings, env=environment)
         return self.number(result)
 
@@ -272,8 +273,9 @@ def successor_in(log):
 
 
 def chain(jobs):
-    """Requeueing is not allowed: a successor waits for the end of the job, resumes and ends the chain."""
-    job = jobs.submit("chain", "srun", pause=True, restart="chain")
+    """Requeueing is not allowed: a successor waits for the end of the job, resumes and ends the chain. The job was
+    submitted without an option of its own."""
+    job = jobs.submit("chain", "srun", pause=True, restart="chain", minutes=None)
     jobs.wait_pause("chain")
     jobs.call("scancel", "--signal=USR1", job)
     shown = jobs.wait_end(job)
