@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/error.hpp"
 #include "core/rng.hpp"
@@ -121,28 +122,45 @@ void LowRankMethod::visit_state(StateIo& io, Optimizer&) {
             io.note("/model/" + factor->shard.name, "scale", x.adapter->scale());
 }
 
-void resolve_low_rank(Config& config) {
+namespace {
+
+std::int64_t kv_size(const ModelConfig& m) {
+    return m.hidden_size / m.num_heads * m.num_kv_heads;
+}
+
+/// Of the pair of any linear.
+std::int64_t largest_rank(const ModelConfig& m) {
+    return std::min({m.hidden_size, kv_size(m), m.ffn_size});
+}
+
+}  // namespace
+
+void resolve_low_rank(Config& config, std::int64_t most) {
     std::string& low_rank = config.method.options.at("rank");
-    if (low_rank == "auto")
-        low_rank = std::to_string(std::max<std::int64_t>(1, config.model.hidden_size / 4));
+    if (low_rank != "auto") return;
+    const std::int64_t fits = std::min({config.model.hidden_size / 4, largest_rank(config.model), most});
+    low_rank = std::to_string(std::max<std::int64_t>(1, fits));
+}
+
+void resolve_low_rank(Config& config) {
+    resolve_low_rank(config, std::numeric_limits<std::int64_t>::max());
 }
 
 void check_low_rank(const Config& config) {
     const std::int64_t low_rank = option_integer(config.method, "rank");
     const ModelConfig& m = config.model;
-    const std::int64_t kv_size = m.hidden_size / m.num_heads * m.num_kv_heads;
-    const std::int64_t largest = std::min({m.hidden_size, kv_size, m.ffn_size});
+    const std::int64_t largest = largest_rank(m);
     require(low_rank >= 1 && low_rank <= largest,
             "method.rank = {} does not fit a matrix of {} x {} (a low-rank pair has at least 1 and at most "
             "min(m, n) vectors; hidden {}, key-value heads {}, feed-forward {}); use 1 to {}",
-            low_rank, m.hidden_size, largest, m.hidden_size, kv_size, m.ffn_size, largest);
+            low_rank, m.hidden_size, largest, m.hidden_size, kv_size(m), m.ffn_size, largest);
 }
 
 MethodOption rank_option() {
     return {.key = "rank",
             .type = MethodOption::Type::integer,
             .default_value = "auto",
-            .help = "low rank of A and B; auto: hidden_size / 4",
+            .help = "low rank of A and B; auto: hidden_size / 4, at most the width of keys and values",
             .minimum = 1,
             .maximum = 1e9};
 }

@@ -70,6 +70,7 @@ MethodOption alpha_option(const std::string& default_value);
 MethodOption strategy_option();
 MethodOption init_option();
 void resolve_low_rank(Config&);
+void resolve_low_rank(Config&, std::int64_t most);
 void check_low_rank(const Config&);
 
 /// Fills one row of a factor in slots (r, local width), uniform in (-bound, bound), from the factor's global

@@ -21,7 +21,7 @@ struct MethodReport {
 };
 
 /// What can be done with a method's weights besides training.
-enum class Use { evaluate, generate, export_weights, export_adapters, start_run };
+enum class Use { evaluate, generate, export_weights, export_adapters, start_run, take_state };
 
 /// Why a method cannot serve a use and what to do instead, as the part "(why); instead" of a message.
 struct Refusal {

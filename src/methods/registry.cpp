@@ -87,12 +87,16 @@ std::unique_ptr<Method> make_method(const Config& config) {
 }
 
 void require_supported(const Config& stored, Use use, const std::string& path) {
-    constexpr const char* names[] = {"`eval`", "`generate`", "`export`", "`export --adapters`",
-                                     "run.init_from"};
+    constexpr const char* names[] = {
+        "`eval`", "`generate`", "`export`", "`export --adapters`", "run.init_from", "run.init_state = all"};
     const std::optional<Refusal> refusal = make_method(stored)->refusal(use);
     require(!refusal, "{} cannot use `{}`, trained by method.name = {} ({}); {}",
             names[static_cast<int>(use)], path, stored.method.name, refusal ? refusal->why : "",
             refusal ? refusal->instead : "");
+}
+
+bool is_supported(const Config& config, Use use) {
+    return !make_method(config)->refusal(use);
 }
 
 const char* method_of_whole_weights() {

@@ -37,6 +37,7 @@ std::unique_ptr<Method> make_method(const Config&);
 
 /// Throws UserError naming method and use if the method of a stored configuration refuses the use.
 void require_supported(const Config& stored, Use, const std::string& path);
+bool is_supported(const Config&, Use);
 
 /// The method whose checkpoints hold whole weights and nothing else. Imported weights get it.
 const char* method_of_whole_weights();

@@ -124,7 +124,7 @@ MethodEntry riemannian() {
         .create = [](const Config& config) -> std::unique_ptr<Method> {
             return std::make_unique<Riemannian>(config);
         },
-        .resolve = resolve_low_rank,
+        .resolve = [](Config& config) { resolve_low_rank(config, kernels::most_cholesky_rows); },
         .check = check,
         .guide = {.equation = "as lora; AdamW of (B' B + damping I)^-1 dA and dB (A A' + damping I)^-1",
                   .source = "Zhang & Pilanci 2024, arXiv 2402.02347",

@@ -5,6 +5,7 @@
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "core/sign_of_life.hpp"
+#include "methods/registry.hpp"
 #include "run/inputs.hpp"
 #include "train/resume_rules.hpp"
 
@@ -54,6 +55,7 @@ InitialState take_initial_state(TrainState& state, const TokenFile& tokens,
     taken.step = header.step;
     agree_on(world, [&] {
         const Config stored = stored_config(header, taken.path);
+        if (!all) require_supported(stored, Use::start_run, taken.path);
         check_same_model(stored, taken.path, config);
         check_tokenizer(header, taken.path, tokens);
         taken.warning = begin_token_warning(header.data, taken.path, tokens);

@@ -18,6 +18,7 @@
 #include "core/timer.hpp"
 #include "core/units.hpp"
 #include "io/checkpoint/state_io.hpp"
+#include "methods/registry.hpp"
 #include "saving/background_writer.hpp"
 
 namespace switchyard {
@@ -237,9 +238,13 @@ std::string Checkpoints::advice_after_divergence(std::int64_t step) {
                            files)
                      : fmt::format(
                            "({}); start the same run again with a lower optim.lr or optim.dense_lr to go "
-                           "on from there, or change more in a new run: --run.dir=OTHER "
-                           "--run.init_from={} --run.init_state=all",
-                           files, good);
+                           "on from there{}",
+                           files,
+                           is_supported(config_, Use::take_state)
+                               ? fmt::format(", or change more in a new run: --run.dir=OTHER "
+                                             "--run.init_from={} --run.init_state=all",
+                                             good)
+                               : "");
     });
     return broadcast(world_, advice);
 }

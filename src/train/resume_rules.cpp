@@ -88,6 +88,14 @@ Verdict judge(const ConfigChange& change, const Config& stored, const Config& re
     return {fmt::format("updates after step {} are made with the lower rate", step), ""};
 }
 
+/// How a new run can begin with what a checkpoint has.
+std::string other_ways(const Config& stored, const std::string& path) {
+    const bool weights = is_supported(stored, Use::start_run), all = is_supported(stored, Use::take_state);
+    if (!weights && !all) return "";
+    return fmt::format(", or start a new run in another run.dir with --run.init_from={}", path) +
+           (all ? ", and --run.init_state=all to keep optimizer and position in the data" : "");
+}
+
 }  // namespace
 
 std::vector<AllowedChange> check_resumable(const CheckpointHeader& header, const std::string& path,
@@ -107,9 +115,8 @@ std::vector<AllowedChange> check_resumable(const CheckpointHeader& header, const
     }
     require(refused.empty(),
             "the configuration differs from that of checkpoint `{}` (stored -> requested): {} ({}); use the "
-            "stored values, or start a new run in another run.dir with --run.init_from={}, and "
-            "--run.init_state=all to keep optimizer and position in the data",
-            path, fmt::join(refused, "; "), fmt::join(reasons, ". "), path);
+            "stored values{}",
+            path, fmt::join(refused, "; "), fmt::join(reasons, ". "), other_ways(stored, path));
     return allowed;
 }
 
@@ -127,7 +134,6 @@ void check_data(const CheckpointHeader& header, const std::string& path, const T
 }
 
 void check_same_model(const Config& stored, const std::string& path, const Config& requested) {
-    require_supported(stored, Use::start_run, path);
     for (const ConfigChange& change : compare_configs(stored, requested, method_options())) {
         const bool of_model = change.key.rfind("model.", 0) == 0 && !change.allowed &&
                               !is_only_a_name(change.key) && change.key != "model.init_std";
@@ -139,6 +145,7 @@ void check_same_model(const Config& stored, const std::string& path, const Confi
 }
 
 void check_same_method(const Config& stored, const std::string& path, const Config& requested) {
+    require_supported(stored, Use::take_state, path);
     for (const ConfigChange& change : compare_configs(stored, requested, method_options())) {
         const bool of_state = change.key.starts_with("method.") || change.key == "run.dtype" ||
                               change.key == "optim.state_bits" || change.key == "optim.min_8bit_size";

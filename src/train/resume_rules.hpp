@@ -28,11 +28,11 @@ std::vector<AllowedChange> check_resumable(const CheckpointHeader&, const std::s
 void keep_stored_values(const Comm& world, ParsedConfig& requested);
 /// Throws UserError unless the checkpoint was trained on this token file.
 void check_data(const CheckpointHeader&, const std::string& path, const TokenFile&);
-/// Throws UserError if the model of a checkpoint for run.init_from differs (naming the key) or its method
-/// refuses to start another run (naming the method).
+/// Throws UserError naming the key if the model of a checkpoint for run.init_from differs.
 void check_same_model(const Config& stored, const std::string& path, const Config& requested);
 
-/// Throws UserError naming the key if method or compute type differ (run.init_state = all).
+/// Throws UserError naming the key if method or compute type differ (run.init_state = all), or naming the
+/// method if its state cannot go on at step 0.
 void check_same_method(const Config& stored, const std::string& path, const Config& requested);
 
 }  // namespace switchyard

@@ -63,6 +63,18 @@ TEST(ResolveAuto, ARunNeverStartsWithoutValues) {
     EXPECT_NO_THROW(validate_run(resolved({}), 1));
 }
 
+TEST(ValidateRun, ADefaultRankFitsEveryMatrix) {
+    for (const MethodOptions& method : method_options())
+        for (const std::vector<std::string>& model :
+             std::vector<std::vector<std::string>>{{"--model.hidden_size=2048", "--model.num_heads=32", "--model.num_kv_heads=4"},
+                                                   {"--model.hidden_size=8192", "--model.num_heads=64", "--model.num_kv_heads=64"},
+                                                   {"--model.hidden_size=96", "--model.ffn_size=8"}}) {
+            std::vector<std::string> arguments = model;
+            arguments.push_back("--method.name=" + method.name);
+            EXPECT_NO_THROW(validate_run(resolved(arguments), 1)) << method.name << " " << model[0];
+        }
+}
+
 TEST(ValidateRun, ALowRankFitsEveryMatrix) {
     const auto complaint = [](const std::vector<std::string>& arguments) {
         return test::message_of<UserError>([&] { validate_run(resolved(arguments), 1); });

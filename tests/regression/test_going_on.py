@@ -177,6 +177,36 @@ class InitFrom(GoingOn):
         with h5py.File(run.checkpoint(4)) as file:
             self.assertEqual(int(file["data"].attrs["next_sample"]), 96 + 4 * 12)
 
+    @unittest.skipUnless(RANKS == 1, "of --ranks=1")
+    def test_finding_13_every_method_goes_on(self):
+        """Taken after an odd number of steps. Later losses follow where nothing is drawn or refreshed by the step's number."""
+        text = (program.ROOT / "src/methods/registry.cpp").read_text()
+        settings = {k: v for k, v in SETTINGS.items() if not k.startswith("method.")} | {"optim.warmup_steps": 0, "optim.lr": 0.003, "run.save_interval": 3}
+        for method in re.findall(r"^    X\((\w+)\)", text, re.M):
+            with self.subTest(method):
+                own = settings | {"method.name": method} | ({"method.noise": 1e-9} if method == "flatlora" else {})
+                source = self.run_of(f"{method} source", **own)
+                self.assert_trains(source, run__stop_step=6)
+                run = self.run_of(method, **own, **{"run.init_from": source.checkpoint(3), "run.init_state": "all"})
+                if method == "pclora":
+                    self.refused(run, "run.init_state = all cannot use", "(the factor of its frozen weights follows the step", "; resume the run itself")
+                    continue
+                self.assert_trains(run, run__stop_step=3)
+                ours, theirs = ([run.steps("loss")[step][0] for run, step in ((of, first + i) for i in range(3))] for of, first in ((run, 1), (source, 4)))
+                exact = 3 if method in ("full", "lora", "dora", "melora", "loft", "riemannian", "muon") else 1
+                self.assertEqual(ours[:exact], theirs[:exact])
+                self.assertLess(abs(ours[2] - theirs[2]), 0.05)
+
+    @unittest.skipUnless(RANKS == 1, "of --ranks=1")
+    def test_finding_13_no_way_is_named_that_is_refused(self):
+        settings = {k: v for k, v in SETTINGS.items() if not k.startswith("method.")} | {"method.name": "pclora"}
+        run = self.run_of(**settings)
+        launch = self.launch_with_fault(run, "0:6:nan")
+        self.assertEqual(launch.wait(), 1, launch.output())
+        self.assertIn("; start the same run again with a lower optim.lr or optim.dense_lr to go on from there", launch.output())
+        self.assertNotIn("init_state", launch.output())
+        self.assertNotIn("init_from", self.refused(run, "use the stored values", method__task_weight=0.5))
+
     def test_finding_13_switches_go_on(self):
         run = self.run_of(**SETTINGS, **{"run.init_from": self.source.path, "run.init_state": "all"})
         self.assert_trains(run, ranks=RANKS)

@@ -36,7 +36,7 @@ class Loft : public LowRankMethod {
     OwnershipPlan ownership(const ModelContext&, const Parameter&) override;
     void allocate(const ModelContext&, Transformer&, Optimizer&) override;
     void initialise(const ModelContext&) override;
-    void begin_step(std::int64_t step) override;
+    void weights_changed(const ModelContext&, std::int64_t step) override;
     void squared_gradient_norm(Optimizer&) override;
     void update(Optimizer&, double lr_factor) override;
     void diagnose(std::span<const double> scalars) override { coordinates_.judge(scalars); }
@@ -66,19 +66,17 @@ class Loft : public LowRankMethod {
         kernels::AdamWRows own;        // in update()
     };
     Half make_half(const ModelContext&, Optimizer&, std::int64_t pair, Side) const;
-    static Side turn(std::int64_t step) { return step % 2 == 0 ? of_b : of_a; }
     std::int64_t num_adapted() const { return static_cast<std::int64_t>(adapted_.size()); }
     /// Those whose turn it is.
-    std::span<Half> turn_of(std::int64_t step) {
-        return std::span(halves_).subspan(turn(step) * adapted_.size(), adapted_.size());
-    }
+    std::span<Half> moving() { return std::span(halves_).subspan(turn_ * adapted_.size(), adapted_.size()); }
     void measure_reconstructed(Optimizer&);
 
     double eps_;
     std::int64_t low_rank_;
     Coordinates coordinates_;
     const Topology* topology_ = nullptr;
-    std::int64_t step_ = 0;     // the step that is being made
+    Side turn_ = of_b;          // the factor that the next update moves; the overlaps are of the other one
+    bool turn_known_ = false;   // from a file
     std::vector<Half> halves_;  // (2 pairs), A first
     Tensor counted_;            // (parameters) f64: 0 for factors, 1 for others
     Tensor one_;                // (1) f64
@@ -126,17 +124,19 @@ void Loft::allocate(const ModelContext& context, Transformer&, Optimizer& optimi
 void Loft::initialise(const ModelContext& context) {
     initialise_as_asked(context);
     coordinates_.initialise();
+    turn_known_ = false;
 }
 
-void Loft::begin_step(std::int64_t step) {
-    LowRankMethod::begin_step(step);
-    step_ = step;
+/// Files of earlier versions do not hold the turn, which is the step's there.
+void Loft::weights_changed(const ModelContext&, std::int64_t step) {
+    if (!turn_known_) turn_ = step % 2 == 0 ? of_b : of_a;
+    turn_known_ = true;
 }
 
 void Loft::squared_gradient_norm(Optimizer& optimizer) {
     std::vector<kernels::RowPart> gradients;
     for (const Half& half : halves_) gradients.push_back(optimizer.owned()[half.number].owned_gradient());
-    coordinates_.form(other(turn(step_)), gradients);
+    coordinates_.form(other(turn_), gradients);
     optimizer.measure_gradients([&] { measure_reconstructed(optimizer); });
 }
 
@@ -144,7 +144,7 @@ void Loft::squared_gradient_norm(Optimizer& optimizer) {
 void Loft::measure_reconstructed(Optimizer& optimizer) {
     const Tensor norms = optimizer.squared_norms();
     kernels::scale_rows(norms.reshape({norms.size(), 1}), counted_);
-    for (const Half& half : turn_of(step_)) {
+    for (const Half& half : moving()) {
         const std::int64_t elements = half.coordinates.size();
         if (elements == 0) continue;
         const Tensor &g = half.coordinates, &product = half.products;
@@ -176,15 +176,21 @@ void Loft::update(Optimizer& optimizer, double lr_factor) {
                             .beta2 = own.settings.beta2});
     }
     kernels::advance_pair_moments(moments_, optimizer.clip());
-    for (const Half& half : turn_of(step_))
+    for (const Half& half : moving())
         half.move.run({half.own, half.corrections, coordinates_.divisor(half.pair, half.side), one_, eps_},
                       optimizer.clip(), coordinates_.overlap(half.pair));
     coordinates_.sum_overlaps();
+    turn_ = other(turn_);
 }
 
 void Loft::visit_state(StateIo& io, Optimizer& optimizer) {
     LowRankMethod::visit_state(io, optimizer);
     coordinates_.visit_state(io);
+    turn_known_ = io.has("/method/turn");
+    if (!turn_known_) return;
+    std::vector<std::int64_t> turn{turn_};
+    io.integers("/method/turn", turn, topology_->world.rank());
+    turn_ = turn.at(0) == of_a ? of_a : of_b;
 }
 
 double Loft::update_operations() const {
@@ -206,16 +212,10 @@ std::vector<Traffic> Loft::plan_traffic(const Optimizer& optimizer, std::int64_t
     for (std::int64_t step = 0; step < steps; ++step) {
         double bytes = coordinates_.bytes();
         for (const Half& half : halves_)
-            if (half.side == turn(step)) bytes += half.move.bytes();
+            if (half.side == (step % 2 == 0 ? of_b : of_a)) bytes += half.move.bytes();
         plan[static_cast<std::size_t>(step)].add(TrafficGroup::other, bytes);
     }
     return plan;
-}
-
-void resolve(Config& config) {
-    std::string& low_rank = config.method.options.at("rank");
-    if (low_rank == "auto")
-        low_rank = std::to_string(std::clamp<std::int64_t>(config.model.hidden_size / 4, 1, most_auto_rank));
 }
 
 void check(const Config& config) {
@@ -258,7 +258,7 @@ MethodEntry loft() {
         .create = [](const Config& config) -> std::unique_ptr<Method> {
             return std::make_unique<Loft>(config);
         },
-        .resolve = resolve,
+        .resolve = [](Config& config) { resolve_low_rank(config, most_auto_rank); },
         .check = check,
         .guide = {.equation = "y = x (W + B A)'; A and B in turns by AdamW of the whole weight, its moments "
                               "kept in coordinates of the other factor and mapped as that moves",

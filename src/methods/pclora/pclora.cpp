@@ -153,6 +153,11 @@ void PcLora::visit_state(StateIo& io, Optimizer& optimizer) {
 }
 
 std::optional<Refusal> PcLora::refusal(Use use) const {
+    if (use == Use::take_state)
+        return Refusal{
+            "the factor of its frozen weights follows the step, and the steps of a new run begin at 0, so "
+            "that the model would change at once",
+            "resume the run itself, or take the weights alone where method.bias = false"};
     if (use != Use::start_run || !bias_) return std::nullopt;
     return Refusal{"its linears have a trained bias, for which the model of a run has no place",
                    "train with method.bias = false for weights that another run can start from; `export` "
