@@ -82,10 +82,10 @@ newest_step() {
 launcher_pid=0 interrupted=0 early_signal=0 code=0
 pass_on() {
     interrupted=1
-    # shellcheck disable=SC2034  # scripts that source this read early_signal
     if [[ $launcher_pid -ne 0 ]]; then kill -"$1" "$launcher_pid" 2>/dev/null || true; else early_signal=1; fi
 }
 launch() {
+    [[ $early_signal -eq 0 ]] || die "a signal came before the program was started (it was to end, so nothing was trained); start it again"
     # Between fork and exec SIGUSR1 would end the child; mpirun installs its own handler later.
     (trap '' USR1 && exec "$@") <&0 &
     launcher_pid=$!

@@ -16,6 +16,15 @@ jobs/run_local.sh CONFIG [SITE] [--ranks=N] [--section.key=value ...]
 TEXT
 }
 
+# Those that the program may use; slices (MIG) are lines of their own and do not count.
+num_gpus() {
+    if [[ -n ${CUDA_VISIBLE_DEVICES:-} ]]; then
+        tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c .
+    else
+        nvidia-smi -L | grep -c '^GPU '
+    fi
+}
+
 positional=() settings=() ranks=
 for argument in "$@"; do
     case $argument in
@@ -32,7 +41,7 @@ enter_site
 require_program
 run=$(run_directory "${positional[0]}" "${settings[@]}")
 if [[ -z $ranks && $gpus_per_rank -gt 0 ]]; then
-    ranks=$(nvidia-smi -L | wc -l)
+    ranks=$(num_gpus)
 elif [[ -z $ranks ]]; then
     ranks=$(lscpu --parse=NODE | grep -v '^#' | sort -u | wc -l)
 fi

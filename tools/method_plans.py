@@ -44,8 +44,8 @@ def tables(program, methods, wanted):
     """Markdown, one table for each (preset, ranks)."""
     lines = []
     for preset, ranks in wanted:
-        lines += [f"`{preset}` on {ranks} data-parallel ranks; values trained in thousands of millions; memory of the largest rank and what it sends a step "
-                  "in GiB, then both with `parallel.shard_frozen`; operations over those of a dense step without recomputation:", "",
+        lines += [f"`{preset}` on {ranks} data-parallel ranks; values trained in thousands of millions; memory of the largest rank and what it sends a step, "
+                  "mean of the first 100, in GiB, then both with `parallel.shard_frozen`; operations over those of a dense step without recomputation:", "",
                   *method_rows.table(["method", "trained", "memory", "sent", "memory, sharded", "sent, sharded", "operations"],
                                      [line(program, method, preset, ranks) for method in methods])]
     return "\n".join(lines)

@@ -56,6 +56,19 @@ class RunLocal(unittest.TestCase):
         difference = parts.diff(whole)
         self.assertEqual(difference.returncode, 0, difference.stdout + difference.stderr)
 
+    def test_a_rank_for_each_gpu_that_may_be_used(self):
+        tools, site = self.folder / "bin", self.folder / "gpus.env"
+        tools.mkdir()
+        (tools / "nvidia-smi").write_text("#!/bin/sh\nprintf 'GPU 0: a\\n  MIG 1g.10gb Device 0: b\\nGPU 1: c\\n'\n")
+        (tools / "nvidia-smi").chmod(0o755)
+        site.write_text("# shellcheck shell=bash\ngpus_per_rank=1\n")
+        path = f"{tools}:{os.environ['PATH']}"
+        for ranks, variables in ((2, {}), (1, {"CUDA_VISIBLE_DEVICES": "1"}), (2, {"CUDA_VISIBLE_DEVICES": "1,0"})):
+            run = self.folder / f"gpus{len(variables)}{ranks}"
+            code, output = self.run_local(self.config, site, f"--run.dir={run}", "--run.stop_step=1", PATH=path, **variables)
+            self.assertEqual(code, 0, output)
+            self.assertIn(f"{ranks} ranks, run", output)
+
     def test_signal_while_starting(self):
         """The signal is noted, and has its effect after the first step."""
         run = Run(PROGRAM, self.folder / "early")
