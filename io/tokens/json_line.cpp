@@ -106,6 +106,22 @@ class Scanner {
         skip_spaces();
         require(at_ == line_.size(), "not valid JSON: more text after the object, at byte {}", at_ + 1);
     }
+    /// Scans the value at the beginning, and notes what is in it.
+    JsonBeginning survey() {
+        skip_spaces();
+        beginning_.first = peek();
+        if (at_ == line_.size() || std::string_view("{[\"").find(peek()) == std::string_view::npos) return {};
+        try {
+            value(key_);
+            while (!open_.empty()) step();
+            beginning_.end = JsonBeginning::End::whole;
+        } catch (const UserError&) {
+            if (at_ < line_.size()) return {};
+            beginning_.end = JsonBeginning::End::cut;
+        }
+        beginning_.bytes = at_;
+        return beginning_;
+    }
     enum class Found { nothing, no_string, string };
     Found found() const { return found_; }
     std::string_view raw() const { return raw_; }
@@ -118,7 +134,7 @@ class Scanner {
     }
 
   private:
-    static constexpr std::size_t most_names = 8;
+    static constexpr std::size_t most_names = 8, deepest = 4'000'000;
     /// An open object or array. `wanted`: the rest of the key's path for its members; none outside the path.
     struct Level {
         bool object;
@@ -159,10 +175,14 @@ class Scanner {
         const bool is_it = wanted && wanted->empty();
         if (is_it) found_ = Found::no_string;
         if (peek() == '"') {
+            if (!open_.empty()) beginning_.has_text = true;
             const std::string_view raw = string();
+            if (raw.find('\\') != std::string_view::npos) beginning_.has_escapes = true;
             if (is_it) found_ = Found::string, raw_ = raw;
         } else if (peek() == '{' || peek() == '[') {
+            require(open_.size() < deepest, "nested deeper than {} levels", deepest);
             const bool object = line_[at_++] == '{';
+            if (object && !open_.empty()) beginning_.has_text = true;
             open_.push_back({object, object && wanted && !wanted->empty() ? wanted : std::nullopt});
         } else {
             const std::size_t begin = at_;
@@ -192,6 +212,7 @@ class Scanner {
             skip_spaces();
             take(':', "a colon");
             skip_spaces();
+            if (peek() == '"' && name == key_.substr(key_.rfind('.') + 1)) beginning_.has_key = true;
         }
         value(wanted);  // may invalidate `level`
     }
@@ -217,6 +238,7 @@ class Scanner {
     std::size_t at_ = 0;
     std::vector<Level> open_;
     std::vector<std::string_view> names_;
+    JsonBeginning beginning_;
     Found found_ = Found::nothing;
 };
 
@@ -231,6 +253,10 @@ JsonText text_of_json_line(std::string_view line, std::string_view key) {
     require(scanner.found() == Found::string, "{} in the JSON object is not a string",
             quoted(std::string(key)));
     return unescaped(scanner.raw());
+}
+
+JsonBeginning json_beginning(std::string_view text, std::string_view key) {
+    return Scanner(text, key).survey();
 }
 
 bool is_json_object(std::string_view line) {

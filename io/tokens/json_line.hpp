@@ -22,4 +22,18 @@ JsonText text_of_json_line(std::string_view line, std::string_view key);
 /// True if the line is one object, with or without spaces around it.
 bool is_json_object(std::string_view line);
 
+/// The JSON value that a text begins with.
+struct JsonBeginning {
+    enum class End { not_json, cut, whole };  // cut: it is JSON as far as the text goes
+    End end = End::not_json;
+    char first = 0;         // { [ or "
+    std::size_t bytes = 0;  // from the beginning of the text to the end of the value
+    bool has_key = false;   // at any depth, a string under the key
+    bool has_text = false;  // it holds strings or objects
+    bool has_escapes = false;
+};
+
+/// Looks for an object, an array or a string at the beginning of `text`, after spaces.
+JsonBeginning json_beginning(std::string_view text, std::string_view key);
+
 }  // namespace switchyard

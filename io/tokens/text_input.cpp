@@ -9,8 +9,9 @@
 #include <algorithm>
 
 #include "core/error.hpp"
+#include "core/output.hpp"
 #include "io/tokens/input_kind.hpp"
-#include "io/tokens/json_line.hpp"
+#include "io/tokens/json_shape.hpp"
 
 namespace switchyard {
 namespace {
@@ -32,46 +33,9 @@ std::string_view first_lines(LineReader& reader) {
         const std::size_t end = text.rfind('\n');
         if (end != std::string_view::npos) return text.substr(0, end);
         const std::size_t first = text.find_first_not_of(" \t");
-        if (first == std::string_view::npos || text[first] != '{' || bytes >= longest_stretch) return text;
-    }
-}
-
-struct LineCount {
-    std::size_t objects = 0, others = 0;
-};
-
-LineCount count_lines(std::string_view text) {
-    LineCount count;
-    while (!text.empty()) {
-        const std::size_t end = std::min(text.find('\n'), text.size());
-        const std::string_view line = text.substr(0, end);
-        if (!is_blank(line)) ++(is_json_object(line) ? count.objects : count.others);
-        text.remove_prefix(std::min(end + 1, text.size()));
-    }
-    return count;
-}
-
-/// True for one JSON value over many lines, an array of objects.
-bool is_array_of_objects(std::string_view text) {
-    const char* const spaces = " \t\r\n";
-    const std::size_t open = text.find_first_not_of(spaces);
-    if (open == std::string_view::npos || text[open] != '[') return false;
-    const std::size_t first = text.find_first_not_of(spaces, open + 1);
-    if (first == std::string_view::npos || text[first] != '{') return false;
-    const std::size_t key = text.find_first_not_of(spaces, first + 1);
-    return key != std::string_view::npos && (text[key] == '"' || text[key] == '}');
-}
-
-/// True for pretty-printed objects with text under the key: a document, or the first of several. JSON without
-/// that key may be text to train on, such as a configuration among other code.
-bool begins_with_object_over_lines(std::string_view text, const std::string& key) {
-    const std::size_t end = text.find("\n}");
-    if (!text.starts_with('{') || end == std::string_view::npos) return false;
-    try {
-        text_of_json_line(text.substr(0, end + 2), key);
-        return true;
-    } catch (const UserError&) {
-        return false;
+        if (first == std::string_view::npos || (text[first] != '{' && text[first] != '[') ||
+            bytes >= longest_stretch)
+            return text;
     }
 }
 
@@ -101,17 +65,18 @@ TextFormat decide_format(LineReader& reader, const std::string& name, const Text
     refuse_unknown_binary(name, reader.peek(kind_bytes).substr(0, kind_bytes));
     if (is_json_lines_name(name)) return TextFormat::json_lines;
     const std::string_view text = first_lines(reader);
-    const LineCount count = count_lines(text);
-    if (count.objects > 0 && (rule.expects_json_lines() || count.objects >= count.others))
+    const JsonShape shape = shape_of_json(text, reader.ended(), rule.text_key);
+    if (shape.objects > 0 && (rule.expects_json_lines() || shape.objects >= shape.num_lines - shape.objects))
         return TextFormat::json_lines;
-    require(!is_array_of_objects(text),
-            "`{}` is a JSON array (its documents would be read as raw JSON); write an object a line: jq -c "
-            "'.[]', or give --format=text",
-            name);
-    require(!begins_with_object_over_lines(text, rule.text_key),
-            "`{}` has JSON objects over several lines (their text would be read as raw JSON); write an "
-            "object a line: jq -c ., or give --format=text",
-            name);
+    if (shape.is_one_long_object) return TextFormat::json_lines;
+    require(shape.certainty != JsonShape::Certainty::certain,
+            "`{}` has {} (its documents would be read as raw JSON); {}, or give --format=text", name,
+            shape.what, shape.advice);
+    if (shape.certainty == JsonShape::Certainty::likely)
+        print_error(
+            "tokenize: warning: `{}` has {} (it is read as plain text, with its quotes and names); if it "
+            "holds documents, {}",
+            name, shape.what, shape.advice);
     return TextFormat::text;
 }
 

@@ -133,6 +133,17 @@ class Inputs(unittest.TestCase):
             self.assertEqual(result.returncode, 1)
             self.assertIn("JSON objects over several lines", result.stderr)
 
+    def test_finding_01_json_of_other_forms_is_refused(self):
+        records = [json.dumps({"text": d, "id": 1}) for d in DOCUMENTS]
+        for content, says in ((",\n".join(records), "sed"), (json.dumps(DOCUMENTS * 9000, indent=1), "JSON array")):
+            path = self.write("part-0", content)
+            result = self.tokenize(path)
+            self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
+            for part in (says, "raw JSON", "--format=text"):
+                self.assertIn(part, result.stderr)
+        self.assertIn("read as text", self.documents(self.write("part-0", ",\n".join(records)), "--format=text")[2])
+        self.assertIn("warning: `" + str(self.folder), self.documents(self.write("x.json", '{\n  "name": "pretty"\n}\n'))[2])
+
     def test_finding_01_a_pipe_with_a_name(self):
         pipe = self.folder / "pipe"
         os.mkfifo(pipe)
