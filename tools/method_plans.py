@@ -5,7 +5,7 @@ import json
 import method_rows
 import method_runs
 
-SIZES = "1b:16,7b:64"  # presets, and data-parallel ranks
+SIZES = "1b:1,1b:16,7b:64"  # presets, and data-parallel ranks
 SETTINGS = {"run.dtype": "bf16", "model.vocab_size": "32000", "model.recompute": "true", "data.seq_len": "2048", "data.micro_batch": "1",
             "data.global_batch": "512"}
 GIB = 2**30
@@ -36,7 +36,9 @@ def needs(plan):
 def line(program, method, preset, ranks):
     plan = planned(program, method, preset, ranks)
     flops = plan["flops_per_step"]
-    sharded = needs(planned(program, method, preset, ranks, "--parallel.shard_frozen=true")) if plan["largest_memory"]["frozen"] else ["", ""]
+    sharded = ["", ""]
+    if plan["largest_memory"]["frozen"] and ranks > 1:
+        sharded = needs(planned(program, method, preset, ranks, "--parallel.shard_frozen=true"))
     return [method, f"{plan['parameters']['trainable'] / 1e9:.2f}", *needs(plan), *sharded, f"{flops['executed'] / flops['dense']:.2f}"]
 
 
@@ -44,7 +46,7 @@ def tables(program, methods, wanted):
     """Markdown, one table for each (preset, ranks)."""
     lines = []
     for preset, ranks in wanted:
-        lines += [f"`{preset}` on {ranks} data-parallel ranks; values trained in thousands of millions; memory of the largest rank and what it sends a step, "
+        lines += [f"`{preset}` on {ranks} data-parallel rank{'s' if ranks > 1 else ''}; values trained in thousands of millions; memory of the largest rank and what it sends a step, "
                   "mean of the first 100, in GiB, then both with `parallel.shard_frozen`; operations over those of a dense step without recomputation:", "",
                   *method_rows.table(["method", "trained", "memory", "sent", "memory, sharded", "sent, sharded", "operations"],
                                      [line(program, method, preset, ranks) for method in methods])]
