@@ -70,6 +70,7 @@ struct CheckpointWriter::State {
     std::vector<std::uint64_t> checksums, filled;  // of each dataset, this rank's part; filled: bytes
     FileDescriptor data;
     bool made_partial = false;
+    FileIdentity made;
 
     std::vector<FileWindow> staged;
     std::uint64_t staged_bytes = 0;
@@ -117,6 +118,7 @@ struct CheckpointWriter::State {
             check_free_space(path, dataset_bytes());
             made_partial = true;
             data = create_anew(partial);
+            made = identity_of(data);
         });
         const std::vector<std::uint64_t> digests = gather_values(world, digest());
         for (int rank = 0; rank < world.size(); ++rank)
@@ -221,7 +223,7 @@ CheckpointWriter::CheckpointWriter(const Comm& world, std::string path, std::uin
 }
 
 CheckpointWriter::~CheckpointWriter() {
-    if (state_->made_partial) ::unlink(state_->partial.c_str());
+    if (state_->made_partial && is_still_at(state_->partial, state_->made)) ::unlink(state_->partial.c_str());
 }
 
 void CheckpointWriter::attribute(const std::string& object, const std::string& key, const Attribute& value) {
@@ -318,6 +320,7 @@ std::uint64_t CheckpointWriter::commit() {
                 writing_advice);
     });
     s.on_root([&] {
+        require(is_still_at(s.partial, s.made), "another process replaced or removed {}", s.partial);
         require(::rename(s.partial.c_str(), s.path.c_str()) == 0, "rename: {}", system_reason);
         s.made_partial = false;
         const FileDescriptor folder(::open(directory_of(s.path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,6 +28,27 @@ FileDescriptor::~FileDescriptor() {
 
 int FileDescriptor::close() {
     return ::close(std::exchange(fd_, -1));
+}
+
+namespace {
+
+/// The type of what a path leads to; 0: nothing.
+mode_t type_at(const std::string& path) {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) == 0) return status.st_mode & S_IFMT;
+    require<UnreadableError>(errno == ENOENT || errno == ENOTDIR, "cannot look at `{}` {}", path,
+                             system_problem);
+    return 0;
+}
+
+}  // namespace
+
+bool exists_at(const std::string& path) {
+    return type_at(path) != 0;
+}
+
+bool is_folder_at(const std::string& path) {
+    return type_at(path) == S_IFDIR;
 }
 
 FileDescriptor open_regular(const std::string& path) {
@@ -64,6 +86,29 @@ FileDescriptor create_anew(const std::string& path) {
     ::unlink(path.c_str());
     FileDescriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666));
     require(fd >= 0, "cannot create `{}` {}", path, system_problem);
+    return fd;
+}
+
+FileIdentity identity_of(int fd) {
+    struct stat status {};
+    if (::fstat(fd, &status) != 0) return {};
+    return {status.st_dev, status.st_ino};
+}
+
+bool is_still_at(const std::string& path, const FileIdentity& file) {
+    struct stat status {};
+    return ::lstat(path.c_str(), &status) == 0 && status.st_dev == file.device &&
+           status.st_ino == file.number;
+}
+
+FileDescriptor create_held(const std::string& path) {
+    const FileDescriptor old(::open(path.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    require(old < 0 || ::flock(old, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK,
+            "`{}` is being written by another process (one of them would replace the other's file); wait for "
+            "it, or choose another name",
+            path);
+    FileDescriptor fd = create_anew(path);
+    ::flock(fd, LOCK_EX | LOCK_NB);  // a file system without locks has is_still_at()
     return fd;
 }
 

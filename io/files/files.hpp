@@ -38,6 +38,11 @@ class FileDescriptor {
     int fd_ = -1;
 };
 
+/// Whether there is a file or folder, and whether it is a folder; links are followed. Throws UnreadableError
+/// if the system does not tell (no permission, a loop of links).
+bool exists_at(const std::string& path);
+bool is_folder_at(const std::string& path);
+
 /// Opens a regular file for reading. A folder, FIFO, socket or device is refused without waiting for it.
 /// Throws UnreadableError with the system's reason, UserError for the wrong kind of file.
 FileDescriptor open_regular(const std::string& path);
@@ -52,6 +57,17 @@ FileDescriptor open_kept(const std::string& path, int flags = 0);
 /// Creates an empty file for writing. Anything that has the name is removed first; it is neither followed nor
 /// overwritten, because links may lead anywhere. Throws UserError.
 FileDescriptor create_anew(const std::string& path);
+
+/// The file that was made under a name, which another process may have removed and made anew.
+struct FileIdentity {
+    std::uint64_t device = 0, number = 0;
+};
+FileIdentity identity_of(int fd);
+/// True if `path` still leads to that file.
+bool is_still_at(const std::string& path, const FileIdentity&);
+/// As create_anew(), and locked while it is open. Throws UserError if a process that runs holds a file of
+/// this name, as two commands with the same output would.
+FileDescriptor create_held(const std::string& path);
 
 /// The directory part of a path; "." if there is none.
 std::string directory_of(const std::string& path);

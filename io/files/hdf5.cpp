@@ -87,6 +87,10 @@ Handle open_file(const std::string& path) {
 
 Handle create_file(const std::string& path, hid_t creation, hid_t access) {
     create_anew(path).close();
+    return create_in(path, creation, access);
+}
+
+Handle create_in(const std::string& path, hid_t creation, hid_t access) {
     return {H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation, access), H5Fclose, "H5Fcreate"};
 }
 

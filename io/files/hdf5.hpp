@@ -48,5 +48,7 @@ Handle open_file(const std::string& path);
 
 /// Creates a file. Anything that has the name is replaced, never followed.
 Handle create_file(const std::string& path, hid_t creation, hid_t access);
+/// The same in an empty file that was just created.
+Handle create_in(const std::string& path, hid_t creation, hid_t access);
 
 }  // namespace switchyard::hdf5

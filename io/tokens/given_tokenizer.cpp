@@ -136,7 +136,7 @@ GivenTokenizer of_model_file(const std::string& path, const std::optional<std::s
 
 bool holds_tokenizer(const std::string& directory) {
     return std::any_of(model_names.begin(), model_names.end(),
-                       [&](const char* name) { return std::filesystem::exists(directory + "/" + name); });
+                       [&](const char* name) { return exists_at(directory + "/" + name); });
 }
 
 GivenTokenizer read_given_tokenizer(const std::string& path) {
@@ -147,17 +147,15 @@ GivenTokenizer read_given_tokenizer(const std::string& path) {
         return {info.tokenizer_model, info.begin_token, info.end_token, path};
     }
     const std::filesystem::path named(path);
-    std::error_code error;
-    if (std::filesystem::is_directory(named, error)) {
+    if (is_folder_at(path)) {
         for (const char* name : model_names)
-            if (std::filesystem::exists(named / name, error))
-                return of_model_file((named / name).string(), path);
+            if (exists_at((named / name).string())) return of_model_file((named / name).string(), path);
         fail(
             "`{}` holds neither tokenizer.model nor spiece.model (a SentencePiece model is needed); give a "
             "folder or file that does",
             path);
     }
-    require(std::filesystem::exists(named, error),
+    require(exists_at(path),
             "there is no `{}` (it is read as the tokenizer); check --tokenizer, or give --vocab_size=N to "
             "train one",
             path);

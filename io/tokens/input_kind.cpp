@@ -141,6 +141,35 @@ bool is_safetensors(std::string_view bytes) {
            (bytes.substr(8, 2) == "{\"" || bytes.substr(8, 2) == "{}");
 }
 
+bool is_name(std::string_view text) {
+    return !text.empty() &&
+           std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c <= '~'; });
+}
+
+/// Eight bytes of length, four of its checksum, then the first field of a message.
+bool is_tfrecord(std::string_view bytes) {
+    return bytes.size() > 16 && bytes.substr(4, 4) == "\0\0\0\0"sv && bytes[12] == '\x0A';
+}
+
+/// Four bytes of length, then the type and name of the first member.
+bool is_bson(std::string_view bytes) {
+    const std::size_t end = bytes.find('\0', 5);
+    return bytes.size() > 8 && bytes[3] == '\0' && bytes[4] >= 1 && bytes[4] <= 0x13 && end < 64 &&
+           is_name(bytes.substr(5, end - 5));
+}
+
+/// A map, or arrays of maps, whose first name is a short text.
+bool is_message_pack(std::string_view bytes) {
+    const auto first = [&] { return bytes.empty() ? 0u : static_cast<unsigned char>(bytes[0]); };
+    const auto drop = [&](std::size_t count) { bytes.remove_prefix(std::min(count, bytes.size())); };
+    while ((first() & 0xF0) == 0x90 || first() == 0xDC || first() == 0xDD)
+        drop(first() == 0xDC ? 3 : first() == 0xDD ? 5 : 1);
+    if ((first() & 0xF0) != 0x80 && first() != 0xDE && first() != 0xDF) return false;
+    drop(first() == 0xDE ? 3 : first() == 0xDF ? 5 : 1);
+    const std::size_t length = first() & 0x1F;
+    return (first() & 0xE0) == 0xA0 && bytes.size() > length && is_name(bytes.substr(1, length));
+}
+
 [[noreturn]] void refuse(const std::string& name, const char* kind, const char* advice) {
     fail("`{}` is {} (inputs are read as plain text in UTF-8); {}", name, kind, advice);
 }
@@ -161,7 +190,8 @@ Census census_of(std::string_view bytes) {
         if (byte == 0) {
             ++count.nuls;
             ++count.nuls_at[i % 4];
-        } else if (length == 1 && ((byte < 0x20 && !layout && byte != 0x1B) || byte == 0x7F)) {
+        } else if (length == 1 &&
+                   ((byte < 0x20 && !layout && byte != 0x1B && byte != 0x1E) || byte == 0x7F)) {
             ++count.control;
         } else if (length == 0 && i + 4 <= bytes.size()) {
             ++count.invalid;
@@ -221,6 +251,9 @@ void refuse_known_kinds(const std::string& name, std::string_view bytes) {
     if (bytes.starts_with("BM") && bytes.size() >= 10 && bytes.substr(6, 4) == "\0\0\0\0"sv)
         refuse(name, "a picture (BMP)", no_text);
     if (is_safetensors(bytes)) refuse(name, "a safetensors file", arrays);
+    if (is_tfrecord(bytes)) refuse(name, "a TFRecord file", export_text);
+    if (is_bson(bytes)) refuse(name, "a BSON file", export_text);
+    if (is_message_pack(bytes)) refuse(name, "a MessagePack file", export_text);
     if (holds(bytes.substr(0, 1024), "%PDF-1.") && holds(bytes, "\nendobj"))
         refuse(name, "a PDF document", as_text);
 }
@@ -246,6 +279,13 @@ void refuse_unknown_binary(const std::string& name, std::string_view bytes) {
             "`{}` is binary or in another encoding: {} of its first {} bytes are not valid UTF-8 (each would "
             "become U+FFFD); convert it with iconv, or give --format=text to have them replaced",
             name, count.invalid, count.size);
+    // Records of binary formats may be long texts, but begin with lengths.
+    const Census beginning = census_of(bytes.substr(0, 16));
+    require(
+        beginning.nuls + beginning.control == 0,
+        "`{}` is binary: NUL or control characters are among its first 16 bytes (inputs are read as plain "
+        "text); name files of text, or give --format=text if this is one",
+        name);
 }
 
 }  // namespace switchyard

@@ -51,6 +51,13 @@ TextFormat format_from_name(const std::string& name) {
     return TextFormat::json_lines;
 }
 
+void refuse_bad_line(const std::string& place, const std::string& problem) {
+    fail(
+        "{}: {} (the file holds JSON lines, each one document); mend the line, name the text's key with "
+        "--text_key=KEY, leave such lines out with --skip_bad_lines, or give --format=text for plain text",
+        place, problem);
+}
+
 FileDescriptor open_input(const TextInput& input) {
     FileDescriptor fd(input.path == "-" ? ::dup(STDIN_FILENO)
                                         : ::open(input.path.c_str(), O_RDONLY | O_CLOEXEC));

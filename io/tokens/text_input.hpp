@@ -39,6 +39,9 @@ TextFormat format_from_name(const std::string&);
 std::vector<TextInput> check_inputs(const std::vector<std::string>& names, const TextRule&);
 FileDescriptor open_input(const TextInput&);
 
+/// Throws UserError about a line of JSON lines.
+[[noreturn]] void refuse_bad_line(const std::string& place, const std::string& problem);
+
 /// Decides between text and JSON lines by the next bytes of `reader`: JSON lines if at least half of the
 /// lines in the first stretch that are not blank are JSON objects (one of them, if JSON lines are expected).
 /// Throws UserError if it is neither.

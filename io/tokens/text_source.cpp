@@ -135,11 +135,7 @@ void TextSource::take_json_line(const std::string& line, bool complete) {
 }
 
 void TextSource::bad_line(const std::string& problem) {
-    require(
-        text_rule_.skip_bad_lines,
-        "{}: {} (the file holds JSON lines, each one document); mend the line, name the text's key with "
-        "--text_key=KEY, leave such lines out with --skip_bad_lines, or give --format=text for plain text",
-        place(), problem);
+    if (!text_rule_.skip_bad_lines) refuse_bad_line(place(), problem);
     if (bad_lines_.size() < most_bad_lines_named) bad_lines_.push_back(place() + ": " + problem);
     ++num_bad_lines_;
 }

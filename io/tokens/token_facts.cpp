@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "config/keys.hpp"
 #include "core/error.hpp"
 #include "io/files/files.hpp"
 #include "io/files/hdf5_attributes.hpp"
@@ -33,8 +34,7 @@ namespace {
 }
 
 Handle open_file(const std::string& path) {
-    std::error_code error;
-    if (!std::filesystem::exists(path, error)) refuse_missing(path);
+    if (!exists_at(path)) refuse_missing(path);
     try {
         return hdf5::open_file(path);
     } catch (const UnreadableError& problem) {
@@ -108,8 +108,7 @@ void read_attributes(hid_t file, TokenFileInfo& info) {
     require(info.format_version >= oldest_version && info.format_version <= version,
             "it has format version {}, this program reads {} to {}", info.format_version, oldest_version,
             version);
-    info.vocab_size =
-        hdf5::integer_attribute(root, "vocab_size", 1, std::numeric_limits<std::int32_t>::max());
+    info.vocab_size = hdf5::integer_attribute(root, "vocab_size", 1, largest_vocabulary);
     const auto token = [&](const char* key, std::int64_t least) {
         return static_cast<std::int32_t>(hdf5::integer_attribute(root, key, least, info.vocab_size - 1));
     };

@@ -30,15 +30,21 @@ Handle create_dataset(hid_t group, const char* name, hid_t type) {
                   "H5Dcreate2");
 }
 
-Handle create_file(const std::string& path) {
-    const Handle access = hdf5::file_access();
-    SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));
+/// Turns errors of HDF5 while creating into messages for users.
+template <class Work>
+auto creating(Work work) {
     try {
-        return hdf5::create_file(path, H5P_DEFAULT, access);
+        return work();
     } catch (const UserError& problem) {
         fail("cannot write a token file: {} (it is written there first); choose another --output",
              without_advice(problem.what()));
     }
+}
+
+Handle create_file(const std::string& path) {
+    const Handle access = hdf5::file_access();
+    SWITCHYARD_HDF5(H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST));
+    return creating([&] { return hdf5::create_in(path, H5P_DEFAULT, access); });
 }
 
 /// Turns errors of HDF5 while writing into messages for users.
@@ -110,6 +116,8 @@ void GrowingDataset::finish() {
 TokenFileWriter::TokenFileWriter(std::string path, TokenFileInfo fixed)
     : path_(std::move(path)),
       partial_(path_ + ".partial"),
+      held_(creating([&] { return create_held(partial_); })),
+      made_(switchyard::identity_of(held_)),
       info_(std::move(fixed)),
       file_(create_file(partial_)) {
     info_.format_version = version;
@@ -123,7 +131,7 @@ TokenFileWriter::~TokenFileWriter() {
     if (committed_) return;
     parts_.clear();
     file_.reset();
-    ::unlink(partial_.c_str());
+    if (is_still_at(partial_, made_)) ::unlink(partial_.c_str());
 }
 
 TokenFileWriter::Part TokenFileWriter::make_part(TokenSplit split) const {
@@ -210,6 +218,10 @@ TokenFileInfo TokenFileWriter::commit(double validation, std::uint64_t seed,
     parts_.clear();
     writing([&] { SWITCHYARD_HDF5(H5Fflush(file_, H5F_SCOPE_GLOBAL)); });
     file_.reset();
+    require(is_still_at(partial_, made_),
+            "`{}` was replaced or removed while it was written (does another process write there?); choose "
+            "another --output",
+            partial_);
     publish_file(partial_, path_);
     committed_ = true;
     return info_;

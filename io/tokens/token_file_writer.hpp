@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "io/files/files.hpp"
 #include "io/tokens/token_format.hpp"
 
 namespace switchyard {
@@ -42,8 +43,8 @@ class GrowingDataset {
 
 class TokenFileWriter {
   public:
-    /// Creates `path`.partial; throws UserError if that fails. `fixed` gives the vocabulary, begin and end
-    /// token and the tokenizer.
+    /// Creates `path`.partial; throws UserError if that fails or another process writes it. `fixed` gives the
+    /// vocabulary, begin and end token and the tokenizer.
     TokenFileWriter(std::string path, TokenFileInfo fixed);
     ~TokenFileWriter();  // removes an unfinished `path`.partial
     TokenFileWriter(const TokenFileWriter&) = delete;
@@ -80,6 +81,8 @@ class TokenFileWriter {
     void write_attributes(double validation, std::uint64_t seed) const;
 
     std::string path_, partial_;
+    FileDescriptor held_;  // `path`.partial, so that no other process writes it
+    FileIdentity made_;
     TokenFileInfo info_;
     hdf5::Handle file_;
     std::vector<Part> parts_;

@@ -68,6 +68,7 @@ class Job {
 
   private:
     void check_options() const;
+    void refuse_tokenizer_as_output() const;
     std::string train();
     Tokenizer load();
     void choose_begin_token(const Tokenizer&);
@@ -110,15 +111,31 @@ void Job::check_options() const {
         require(!std::filesystem::equivalent(input.path, options_.output, error),
                 "`{}` is both input and output (it would be lost); choose another --output", options_.output);
     }
-    require(!std::filesystem::is_directory(options_.output),
+    refuse_tokenizer_as_output();
+    std::error_code error;
+    const std::filesystem::file_status status = std::filesystem::status(options_.output, error);
+    require(!std::filesystem::is_directory(status),
             "output `{}` is a folder (a token file is to be written); name a file in it", options_.output);
-    require(options_.overwrite || !std::filesystem::exists(options_.output),
+    require(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status),
+            "output `{}` is a device or pipe (a file would take its place); name a file", options_.output);
+    require(options_.overwrite || !std::filesystem::exists(status),
             "output `{}` exists (it would be lost); choose another name, or give --overwrite to replace it",
             options_.output);
     require(!rule_.text_key.empty(),
             "the text key is empty (it names the text in JSON lines); give --text_key=KEY, or leave it out "
             "for \"text\"");
     TextSource({}, rule_, options_.document_separator, {});  // knows the names of the separators
+}
+
+void Job::refuse_tokenizer_as_output() const {
+    for (const char* name :
+         {"", "/tokenizer.model", "/spiece.model", "/tokenizer.json", "/tokenizer_config.json"}) {
+        std::error_code error;
+        require(options_.tokenizer.empty() ||
+                    !std::filesystem::equivalent(options_.tokenizer + name, options_.output, error),
+                "`{}` is both tokenizer and output (it would be lost); choose another --output",
+                options_.output);
+    }
 }
 
 std::string Job::train() {
@@ -131,7 +148,7 @@ std::string Job::train() {
         LineReader reader(open_input(input), input.name);
         input.format = decide_format(reader, input.name, rule_);
     }
-    std::vector<std::string> lines = sample_lines(inputs_, rule_.text_key, training_sample_bytes);
+    std::vector<std::string> lines = sample_lines(inputs_, rule_, training_sample_bytes);
     std::uint64_t bytes = 0;
     for (const std::string& line : lines) bytes += line.size() + 1;
     progress.note(fmt::format("training a tokenizer of {} pieces on {:.1f} MB of the text ...",

@@ -1,6 +1,7 @@
 // Takes a sample by seeking in the inputs, and feeds SentencePiece's trainer from memory.
 #include "io/tokens/tokenizer_training.hpp"
 
+#include <fmt/format.h>
 #include <omp.h>
 #include <sentencepiece_trainer.h>
 #include <unistd.h>
@@ -45,8 +46,8 @@ void add_lines(const std::string& text, std::vector<std::string>& lines) {
 }
 
 /// Reads `bytes` bytes of lines from `offset` on; the line that was begun before is left out.
-void sample_block_at(const TextInput& input, std::uint64_t offset, std::uint64_t bytes,
-                     const std::string& text_key, std::vector<std::string>& lines) {
+void sample_block_at(const TextInput& input, std::uint64_t offset, std::uint64_t bytes, const TextRule& rule,
+                     std::vector<std::string>& lines) {
     const bool json_lines = input.format == TextFormat::json_lines;
     FileDescriptor fd = open_input(input);
     require(::lseek(fd, static_cast<off_t>(offset), SEEK_SET) >= 0, "cannot seek in `{}` {}", input.name,
@@ -55,18 +56,23 @@ void sample_block_at(const TextInput& input, std::uint64_t offset, std::uint64_t
     std::string line;
     bool complete = true, partial = offset > 0;
     const std::size_t limit = json_lines ? longest_json_line : max_sentence_bytes;
-    std::uint64_t taken = 0;
+    std::uint64_t taken = 0, number = 0;
     while (taken < bytes && reader.next(line, complete, limit)) {
         taken += line.size() + 1;
         if (partial) {
             partial = !complete && taken < bytes / 2;  // in a single endless line, its middle is used
             continue;
         }
+        if (number++ == 0 && offset == 0 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
         if (json_lines) {
+            if (is_blank(line)) continue;
             try {
-                line = text_of_json_line(line, text_key).text;
-            } catch (const UserError&) {
-                continue;
+                line = text_of_json_line(line, rule.text_key).text;
+            } catch (const UserError& problem) {
+                if (rule.skip_bad_lines) continue;
+                refuse_bad_line(offset == 0 ? fmt::format("`{}` line {}", input.name, number)
+                                            : fmt::format("`{}`", input.name),
+                                problem.what());
             }
         }
         repair_utf8(line);
@@ -76,22 +82,22 @@ void sample_block_at(const TextInput& input, std::uint64_t offset, std::uint64_t
 
 }  // namespace
 
-std::vector<std::string> sample_lines(const std::vector<TextInput>& inputs, const std::string& text_key,
+std::vector<std::string> sample_lines(const std::vector<TextInput>& inputs, const TextRule& rule,
                                       std::uint64_t max_bytes) {
     std::uint64_t total = 0;
     for (const TextInput& input : inputs) total += input.size;
     std::vector<std::string> lines;
     for (const TextInput& input : inputs) {
         if (total <= max_bytes) {
-            sample_block_at(input, 0, input.size + 1, text_key, lines);
+            sample_block_at(input, 0, input.size + 1, rule, lines);
             continue;
         }
         const double share = static_cast<double>(max_bytes) / static_cast<double>(total);
         const auto quota = static_cast<std::uint64_t>(share * static_cast<double>(input.size));
         const std::uint64_t blocks = std::max<std::uint64_t>(quota / sample_block, 1);
         for (std::uint64_t i = 0; i < blocks; ++i) {
-            sample_block_at(input, input.size / blocks * i, std::max<std::uint64_t>(quota / blocks, 1),
-                            text_key, lines);
+            sample_block_at(input, input.size / blocks * i, std::max<std::uint64_t>(quota / blocks, 1), rule,
+                            lines);
         }
     }
     return lines;

@@ -10,9 +10,9 @@
 namespace switchyard {
 
 /// Lines of about `max_bytes` of text, from blocks spread evenly over all inputs; everything if it is not
-/// more. All inputs must be seekable and of a decided format. Bad lines are left out; tokenizing reports
-/// them.
-std::vector<std::string> sample_lines(const std::vector<TextInput>& inputs, const std::string& text_key,
+/// more. All inputs must be seekable and of a decided format. Throws UserError for a bad line
+/// unless the rule leaves such lines out; tokenizing counts them.
+std::vector<std::string> sample_lines(const std::vector<TextInput>& inputs, const TextRule&,
                                       std::uint64_t max_bytes);
 
 /// Returns a serialized byte-pair model with exactly `vocab_size` pieces: <unk> 0, <s> 1, </s> 2, the 256

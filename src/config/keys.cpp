@@ -11,7 +11,7 @@ using Type = ValueRule::Type;
 
 constexpr double max_count = 9007199254740992.0;  // 2^53: exact as a double
 constexpr double max_ranks = 1 << 24;
-constexpr double max_width = 1 << 22, max_layers = 1 << 12, max_vocab = 1 << 24;
+constexpr double max_width = 1 << 22, max_layers = 1 << 12, max_vocab = largest_vocabulary;
 constexpr double max_tokens = 1 << 24, max_sequences = 1 << 30;
 constexpr double least_window = 4 << 10, largest_window = 1 << 30;
 constexpr bool on_resume = true;

@@ -12,6 +12,9 @@
 
 namespace switchyard {
 
+/// Of model.vocab_size and of token files.
+inline constexpr std::int64_t largest_vocabulary = 1 << 24;
+
 struct Key {
     std::string name;  // "section.key"
     ValueRule rule;

@@ -19,7 +19,9 @@ namespace {
 
 constexpr std::int64_t format_version = 1;
 constexpr std::string_view layers = "/model/model.layers.";
-constexpr const char* embedding = "/model/model.embed_tokens.weight";
+constexpr const char *embedding = "/model/model.embed_tokens.weight",
+                     *gate_weight = "/model/model.layers.0.mlp.gate_proj.weight",
+                     *key_weight = "/model/model.layers.0.self_attn.k_proj.weight";
 
 }  // namespace
 
@@ -98,6 +100,15 @@ void check_names(const CheckpointHeader& header, const std::string& path, const 
             "checkpoint `{}` holds {} layers and an embedding {}, its configuration says {} layers and {}x{} "
             "(one of them was changed); use another checkpoint",
             path, header.layers, found.text(), model.num_layers, model.vocab_size, model.hidden_size);
+    const auto compare = [&](const Shape& weight, const char* name, std::int64_t rows) {
+        require(weight.rank() == 0 || weight == Shape{rows, model.hidden_size},
+                "checkpoint `{}` holds {} of {}, its configuration says {}x{} (one of them was changed); use "
+                "another checkpoint",
+                path, name, weight.text(), rows, model.hidden_size);
+    };
+    compare(header.gate, gate_weight, model.ffn_size);
+    if (model.num_heads > 0)
+        compare(header.key, key_weight, model.hidden_size / model.num_heads * model.num_kv_heads);
 }
 
 }  // namespace
@@ -119,7 +130,10 @@ CheckpointHeader header_of(const CheckpointReader& reader) {
     header.data = {reader.text("/data", "token_fingerprint"), reader.text("/data", "tokenizer_fingerprint"),
                    stored_token(reader, "begin_token"), stored_token(reader, "end_token")};
     header.layers = num_layers(reader);
-    if (reader.has(embedding)) header.embedding = reader.shape(embedding);
+    for (const auto& [name, shape] :
+         {std::pair(embedding, &header.embedding), std::pair(gate_weight, &header.gate),
+          std::pair(key_weight, &header.key)})
+        if (reader.has(name)) *shape = reader.shape(name);
     return header;
 }
 

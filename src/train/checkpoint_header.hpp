@@ -34,9 +34,10 @@ struct CheckpointHeader {
     std::string dtype;
     DataIdentity data;
     /// From the names of the datasets, to be compared with the configuration before anything is built from
-    /// it: the number of layers (-1: not known), and rows and columns of the embedding.
+    /// it: the number of layers (-1: not known), and rows and columns of the embedding and of two
+    /// weights of the first layer (none: the file lacks them).
     std::int64_t layers = -1;
-    Shape embedding;
+    Shape embedding, gate, key;
 };
 /// The header of an open file. Throws UserError if it has another format version, or attributes are missing
 /// or wrong.

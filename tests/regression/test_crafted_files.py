@@ -286,6 +286,15 @@ class Numbers(Crafted):
             with self.subTest(command=words[0]):
                 self.refused(*words, says=["holds 2 layers", "4096 layers"])
 
+    def test_finding_21_widths_of_a_configuration_are_compared_with_the_weights(self):
+        for old, new, says in (("ffn_size = 37", "ffn_size = 4194304", ["gate_proj.weight of 37x24", "4194304x24"]),
+                               ("num_kv_heads = 12", "num_kv_heads = 6", ["k_proj.weight of 24x24", "12x24"])):  # fmt: skip
+            path = self.crafted_checkpoint(lambda file: set_attribute(
+                file, "config", np.bytes_(file.attrs["config"].decode().replace(old, new))))  # fmt: skip
+            for words in (["eval", path], self.train_words(self.tokens, **{"run.init_from": path})):
+                with self.subTest(new, command=words[0]):
+                    self.refused(*words, says=says)
+
     def test_finding_21_objects_are_counted(self):
         """Groups that share their children: 2^16 paths and more of a few objects."""
         def change(file):
@@ -311,6 +320,7 @@ class Numbers(Crafted):
     def test_finding_21_numbers_of_a_token_file_are_looked_at(self):
         for key, value, says in (
             ("vocab_size", np.int64(2**62), "attribute vocab_size is 4611686018427387904"),
+            ("vocab_size", np.int64(2**31 - 1), "attribute vocab_size is 2147483647"),
             ("vocab_size", np.int64(0), "attribute vocab_size is 0"),
             ("vocab_size", np.int64(-300), "attribute vocab_size is -300"),
             ("end_token", np.int64(2**32 + 2), "attribute end_token is 4294967298"),

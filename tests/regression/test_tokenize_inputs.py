@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import unittest
 import zipfile
 
@@ -275,6 +276,48 @@ class Inputs(unittest.TestCase):
         self.assertEqual(program.switchyard(*words, "--overwrite").returncode, 0)
         self.assertNotEqual(output.read_bytes(), before)
         self.assertIn("both input and output", program.switchyard("tokenize", path, f"--output={path}", *words[3:], "--overwrite").stderr)
+
+    def test_what_is_no_output_stays(self):
+        path, model, pipe = self.write("a.txt", "one stone\n\ntwo rivers\n"), self.folder / "t.h5", self.folder / "pipe"
+        model.write_bytes(self.tokenizer.read_bytes())
+        os.mkfifo(pipe)
+        link = self.folder / "null"
+        link.symlink_to("/dev/null")
+        for output, says in ((pipe, "is a device or pipe"), (link, "is a device or pipe"), (model, "both tokenizer and output")):
+            for words in (["--overwrite"], []):
+                result = program.switchyard("tokenize", path, f"--output={output}", f"--tokenizer={model}", "--quiet", *words)
+                self.assertEqual(result.returncode, 1, output)
+                self.assertIn(says, result.stderr)
+        self.assertTrue(pipe.is_fifo() and link.is_symlink())
+        self.assertEqual(model.read_bytes(), self.tokenizer.read_bytes())
+
+    def test_two_commands_with_one_output_do_not_mix(self):
+        """The first has begun to write when the second starts, and goes on."""
+        output = self.folder / "o.h5"
+        words = [f"--output={output}", f"--tokenizer={self.tokenizer}", "--validation=0", "--quiet", "--format=text"]
+        with subprocess.Popen([program.BUILD / "switchyard", "tokenize", "-", *words], env=program.ENVIRONMENT, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, text=True) as first:  # fmt: skip
+            end = time.monotonic() + program.PATIENCE_S
+            while not (self.folder / "o.h5.partial").exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            second = program.switchyard("tokenize", self.write("b.txt", "the ember\n"), *words)
+            first.communicate("one stone\n\ntwo rivers\n")
+        self.assertEqual((first.returncode, second.returncode), (0, 1), second.stderr)
+        self.assertIn("written by another process", second.stderr)
+        with h5py.File(output) as file:
+            self.assertEqual(len(file["training/document_starts"]), 2)
+        (self.folder / "o.h5.partial").write_text("of a process that was killed")
+        self.assertEqual(program.switchyard("tokenize", self.folder / "b.txt", *words, "--overwrite").returncode, 0)
+
+    def test_a_sample_reads_lines_as_the_text_is_read(self):
+        lines = "\ufeff" + json.dumps({"text": "stone zebra " * 40}) + "\n"
+        for tokenizer in (None, "--vocab_size=270"):
+            number, decoded, _ = self.documents(self.write("one.json", lines), tokenizer=tokenizer)
+            self.assertEqual((number, decoded.count("zebra")), (1, 40))
+        result = self.tokenize(self.write("content.json", LINES.replace('"text":', '"content":')), tokenizer="--vocab_size=270")
+        self.assertEqual(result.returncode, 1)
+        for part in ("content.json` line 1", 'no "text"', 'which has "content"', "--text_key=KEY"):
+            self.assertIn(part, result.stderr)
 
     def test_friction_what_a_tokenizer_loses_is_said(self):
         text = self.write("a.txt", "ka  lo\tmi\nten   sur\n\n" * 30)

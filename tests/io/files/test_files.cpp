@@ -99,5 +99,27 @@ TEST(Files, test_finding_22_links_in_the_way_are_removed_not_followed) {
     EXPECT_EQ(folder.read("pipe"), "new");
 }
 
+TEST(Files, AFileThatIsHeldIsNotMadeAnew) {
+    const TemporaryDirectory folder;
+    const std::string path = folder.write("name", "of a process that was killed");
+    {
+        const FileDescriptor held = create_held(path);
+        EXPECT_EQ(folder.read("name"), "");
+        EXPECT_CONTAINS(message_of<UserError>([&] { create_held(path); }), "written by another process");
+        const FileIdentity made = identity_of(held);
+        EXPECT_TRUE(is_still_at(path, made));
+        const FileDescriptor other = create_anew(path);
+        EXPECT_FALSE(is_still_at(path, made));
+        std::filesystem::remove(path);
+        EXPECT_FALSE(is_still_at(path, made));
+    }
+    create_held(path);
+    const std::string other = folder.write("other", "not to be lost");
+    std::filesystem::remove(path);
+    std::filesystem::create_symlink(other, path);
+    create_held(path);
+    EXPECT_EQ(folder.read("other"), "not to be lost");
+}
+
 }  // namespace
 }  // namespace switchyard

@@ -12,6 +12,7 @@
 #include "core/error.hpp"
 #include "io/files/hdf5_attributes.hpp"
 #include "io/tokens/token_file.hpp"
+#include "io/tokens/token_file_writer.hpp"
 #include "io/tokens/token_format.hpp"
 #include "support/sentencepiece_models.hpp"
 #include "support/token_files.hpp"
@@ -220,6 +221,35 @@ TEST(TokenFileTest, BadJsonLineIsNamedAndLeavesNothing) {
         EXPECT_FALSE(folder.has("x.h5"));
         EXPECT_FALSE(folder.has("x.h5.partial"));
     }
+}
+
+TEST(TokenFileTest, TwoWritersOfOneFileDoNotMix) {
+    const TemporaryDirectory folder;
+    const std::string path = folder.file("x.h5"), partial = path + ".partial";
+    const TokenFileInfo info{
+        .vocab_size = 9, .begin_token = -1, .end_token = 2, .tokenizer_kind = TokenizerKind::none};
+    const auto fill = [](TokenFileWriter& writer) {
+        writer.start_document(TokenSplit::training);
+        writer.append(TokenSplit::training, {3, 4}, 0);
+        writer.end_document(TokenSplit::training);
+    };
+    {
+        TokenFileWriter first(path, info);
+        fill(first);
+        EXPECT_CONTAINS(user_error([&] { TokenFileWriter(path, info); }), "written by another process");
+        EXPECT_TRUE(folder.has("x.h5.partial"));
+        first.commit(0, 0);
+    }
+    EXPECT_TRUE(verify_token_file(path).empty());
+    {
+        TokenFileWriter first(path, info);
+        fill(first);
+        std::filesystem::remove(partial);
+        folder.write("x.h5.partial", "of another process on a file system without locks");
+        EXPECT_CONTAINS(user_error([&] { first.commit(0, 0); }), "was replaced or removed");
+    }
+    EXPECT_TRUE(folder.has("x.h5.partial"));
+    EXPECT_TRUE(verify_token_file(path).empty());
 }
 
 TEST(TokenFileTest, InvalidBytesAreReplacedAndCounted) {
@@ -433,6 +463,8 @@ TEST(TokenFileTest, BadInputsAndOptions) {
     EXPECT_CONTAINS(error_of([&](O& o) { o.tokenizer = folder.path(); }), "spiece.model");
     EXPECT_CONTAINS(error_of([](O& o) { o.tokenizer = "/nowhere/m"; }), "/nowhere/m");
     tokenize(options);
+    EXPECT_CONTAINS(error_of([&](O& o) { o.tokenizer = o.output; }), "both tokenizer and output");
+    options.output = folder.file("y.h5");
     EXPECT_CONTAINS(error_of([&](O& o) { o.tokenizer = folder.file("x.h5"), o.vocab_size = 500; }), "500");
 }
 
