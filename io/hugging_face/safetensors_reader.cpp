@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <filesystem>
 #include <set>
 
 #include "core/bf16.hpp"
@@ -45,6 +44,12 @@ std::string read_header(int fd, const std::string& path, std::uint64_t file_byte
     std::uint64_t length = 0;
     std::string error = read_fully(fd, reinterpret_cast<std::byte*>(&length), length_bytes, 0);
     require(error.empty(), "cannot read `{}` ({}); {}", path, error, reading_advice);
+    constexpr std::string_view pointer = "version https://git-lfs";
+    std::string start(std::min<std::uint64_t>(file_bytes, pointer.size()), '\0');
+    error = read_fully(fd, reinterpret_cast<std::byte*>(start.data()), start.size(), 0);
+    require(start != pointer,
+            "`{}` is a pointer of Git LFS, not the file itself (it holds no weights); fetch it: git lfs pull",
+            path);
     require(length <= max_header_bytes && length <= file_bytes - length_bytes,
             "`{}` says that its header has {} bytes (the file has {}, and {} are the most a header may have: "
             "it is truncated or not a safetensors file); download it again",
@@ -250,7 +255,7 @@ void SafetensorsFile::read_f32(const std::string& name, std::int64_t first, std:
 
 SafetensorsDirectory::SafetensorsDirectory(const std::string& path) {
     const std::string single = path + "/model.safetensors", index = index_path(path);
-    const bool has_single = std::filesystem::exists(single), has_index = std::filesystem::exists(index);
+    const bool has_single = exists_at(single), has_index = exists_at(index);
     require(
         has_single || has_index,
         "`{}` has neither model.safetensors nor model.safetensors.index.json (weights are read from these; "

@@ -63,6 +63,10 @@ Arguments parse_arguments(const std::string& command, const std::vector<std::str
         const std::size_t equals = word.find('=');
         const std::string name = word.substr(2, equals == std::string::npos ? equals : equals - 2);
         if (name.find('.') != std::string::npos) {
+            const bool stands_apart = &word != &words.back() && !(&word)[1].starts_with("--");
+            require(equals != std::string::npos,
+                    "--{} has no value (a setting and its value are one word); write --{}={}", name, name,
+                    stands_apart ? (&word)[1] : "VALUE");
             result.settings.push_back(word);
             continue;
         }

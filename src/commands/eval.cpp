@@ -130,6 +130,10 @@ int run_eval(const CommandContext& context, const Arguments& arguments) {
     if (context.world.rank() == 0 && !warning.empty()) print_error("switchyard eval: warning: {}", warning);
     const double loss = validation_loss(model->state().context, model->state().model, loader,
                                         [] { sign_of_life("evaluation"); });
+    require<AgreedError>(std::isfinite(loss),
+                         "the validation loss of `{}` is {} (its weights are not finite, or give values that "
+                         "are not); use an earlier checkpoint",
+                         model->path, loss);
     if (context.world.rank() != 0) return 0;
     if (arguments.has("json")) {
         const nlohmann::ordered_json result{{"checkpoint", model->path},

@@ -1,8 +1,9 @@
 // tokenize, inspect, verify, diff: rank 0 works on files.
+#include "io/files/files.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "comm/collectives.hpp"
 #include "commands/commands.hpp"
@@ -81,7 +82,7 @@ void inspect_token_file(const std::string& path) {
 
 /// Users name a folder by mistake when they mean a file in it.
 void refuse_folder(const std::string& path) {
-    if (!std::filesystem::is_directory(path)) return;
+    if (!is_folder_at(path)) return;
     const auto files = list_checkpoints(RunDirectory::checkpoints_of(path));
     fail("`{}` is a folder (a checkpoint or token file is expected); {}", path,
          files.empty() ? "name a file" : fmt::format("name a file, for example {}", files.front().second));
@@ -115,6 +116,7 @@ int inspect(const Arguments& arguments) {
 /// A file that cannot be read is a problem of that file; the others are verified nevertheless.
 std::vector<std::string> problems_of(const std::string& path) {
     try {
+        refuse_folder(path);
         return is_token_file(path) ? verify_token_file(path) : verify_file(path);
     } catch (const UserError& error) {
         return {error.what()};
@@ -126,7 +128,6 @@ int verify(const Arguments& arguments) {
             "no file given (there is nothing to verify); name checkpoints or token files");
     int code = 0;
     for (const std::string& path : arguments.files) {
-        refuse_folder(path);
         const std::vector<std::string> problems = problems_of(path);
         for (const std::string& problem : problems) print_result("{}: {}\n", path, problem);
         if (problems.empty()) print_result("{}: verifies\n", path);

@@ -18,7 +18,7 @@ int print_as_written(const CommandContext& context, const Arguments& arguments) 
     nlohmann::ordered_json values = nlohmann::ordered_json::object();
     for (const Setting& setting : settings) values[setting.key] = setting.value;
     const auto replace = nlohmann::ordered_json::error_handler_t::replace;
-    if (context.world.rank() == 0) print_result("{}\n", values.dump(2, ' ', false, replace));
+    if (context.world.rank() == 0) write_result(values.dump(2, ' ', true, replace) + "\n");
     return 0;
 }
 
@@ -40,7 +40,7 @@ int run_get(const CommandContext& context, const Arguments& arguments) {
     files.erase(files.begin());
     const Config config = read_configuration(context.world, files, arguments.settings).config;
     const std::string value = agreed(context.world, [&] { return value_of(config, key, method_options()); });
-    if (context.world.rank() == 0) print_result("{}\n", value);
+    if (context.world.rank() == 0) write_text_result(value + "\n");
     return 0;
 }
 

@@ -26,6 +26,8 @@ ExportRequest export_request(const Arguments& arguments) {
             "{} files given (export takes two: a checkpoint or run directory, and the directory to write); "
             "name both",
             arguments.files.size());
+    require(!arguments.files[1].empty(),
+            "the name of the directory to write is empty (an exported model needs one); give one");
     ExportRequest request;
     request.directory = arguments.files[1];
     while (request.directory.size() > 1 && request.directory.ends_with('/')) request.directory.pop_back();

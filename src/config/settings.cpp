@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "core/error.hpp"
+#include "core/utf8.hpp"
 
 namespace switchyard {
 namespace {
@@ -14,6 +15,7 @@ namespace {
 namespace po = boost::program_options;
 
 const char* const white = " \t\r\n\v\f";
+constexpr std::size_t longest_name = 200, longest_line = 64 << 10;
 
 bool is_ascii_letter_or_digit(char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
@@ -102,6 +104,9 @@ po::options_description description(const std::vector<std::string>& known_keys) 
 
 void check_name(const std::string& name, const char* what, const std::string& origin) {
     const auto known = [](char c) { return is_ascii_letter_or_digit(c) || c == '_' || c == '.' || c == '-'; };
+    require(name.size() <= longest_name,
+            "{} has the {} '{}...' of {} bytes (no key is longer than {}); correct it", origin, what,
+            name.substr(0, 40), name.size(), longest_name);
     require(
         !name.empty() && std::all_of(name.begin(), name.end(), known),
         "{} has the {} '{}' (names consist of letters, digits and _); correct it, or write # in front of a "
@@ -109,10 +114,23 @@ void check_name(const std::string& name, const char* what, const std::string& or
         origin, what, name);
 }
 
+void check_characters(const std::string& text, const std::string& origin) {
+    for (std::size_t i = 0; i < text.size();) {
+        const std::size_t bytes = utf8_at(text, i).bytes;
+        require(
+            bytes > 0 && text[i] != '\0',
+            "{} has a byte that is not text in UTF-8, after {} bytes (configurations are UTF-8); save it as "
+            "UTF-8, or write it anew",
+            origin, i);
+        i += bytes;
+    }
+}
+
 /// Removes the byte-order mark that some editors write, and refuses UTF-16.
 std::string without_mark(const std::string& text, const std::string& file_name) {
     require(!text.starts_with("\xFF\xFE") && !text.starts_with("\xFE\xFF"),
             "{} is UTF-16 text (configurations are UTF-8); save it as UTF-8", file_name);
+    check_characters(text, file_name);
     return text.starts_with("\xEF\xBB\xBF") ? text.substr(3) : text;
 }
 
@@ -122,12 +140,16 @@ std::string wrapped_file(const std::string& text, const std::string& file_name) 
     std::string result, line;
     for (std::size_t number = 1; std::getline(input, line); ++number) {
         const std::string origin = fmt::format("{}:{}", file_name, number);
+        require(line.size() <= longest_line,
+                "{} has a line of {} bytes (a setting has at most {}); check that it is a configuration",
+                origin, line.size(), longest_line);
         const std::string code = trimmed(without_comment(line));
         const std::size_t equals = line.find('=');
         if (code.empty()) continue;
         if (code.front() == '[' && code.back() == ']') {
-            check_name(trimmed(code.substr(1, code.size() - 2)), "section", origin);
-            result += code + "\n";
+            const std::string name = trimmed(code.substr(1, code.size() - 2));
+            check_name(name, "section", origin);
+            result += "[" + name + "]\n";
             continue;
         }
         const std::string key = trimmed(line.substr(0, equals));
@@ -163,6 +185,10 @@ std::vector<Setting> settings_of_arguments(const std::vector<std::string>& argum
                 "'{}' on the command line is not a setting (settings are written --section.key=value); write "
                 "it so",
                 argument);
+        require(equals - 2 <= longest_name,
+                "'{}...' on the command line is {} bytes long (no key is longer than {}); correct it",
+                argument.substr(0, 40), equals - 2, longest_name);
+        check_characters(argument, argument.substr(2, equals - 2) + " on the command line");
         return std::pair(argument.substr(2, equals - 2), wrapped(argument.substr(equals + 1), 0));
     };
     const auto keys = description(known_keys);

@@ -1,9 +1,11 @@
 // Conditions between keys, and between keys and the number of ranks. Checked before anything is allocated.
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "comm/topology.hpp"
 #include "config/option_table.hpp"
+#include "config/settings.hpp"
 #include "config/step_range.hpp"
 #include "config/value_rule.hpp"
 #include "core/error.hpp"
@@ -104,6 +106,21 @@ void validate(const Config& config, int ranks) {
     check_layout(config, ranks);
     check_data(config.data, ranks / config.parallel.tp);
     check_optim_and_run(config.optim, config.run);
+}
+
+void check_paths(const Config& config) {
+    for (const auto& [key, path] :
+         {std::pair("run.dir", &config.run.dir), std::pair("run.init_from", &config.run.init_from),
+          std::pair("data.tokens", &config.data.tokens)}) {
+        require(!path->starts_with("~/"),
+                "{} = {} begins with ~ (only a shell replaces it, and only at the start of a word); write "
+                "the path itself, or $HOME in the shell",
+                key, *path);
+        require(
+            path->size() < 2 || !path->starts_with('\'') || !path->ends_with('\''),
+            "{} = {} is in single quotes (they would become part of the name); use double quotes, or none",
+            key, *path);
+    }
 }
 
 }  // namespace switchyard

@@ -168,7 +168,8 @@ std::string checked_value(const ValueRule& rule, const std::string& key, const s
     return text;
 }
 
-std::string nearest(const std::string& text, const std::vector<std::string>& candidates) {
+std::string nearest(const std::string& given, const std::vector<std::string>& candidates) {
+    const std::string text = given.substr(0, 200);
     std::string best;
     std::size_t least = std::numeric_limits<std::size_t>::max();
     for (const std::string& candidate : candidates) {

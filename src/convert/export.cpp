@@ -18,6 +18,7 @@
 #include "core/output.hpp"
 #include "core/units.hpp"
 #include "inference/generation.hpp"
+#include "io/files/files.hpp"
 #include "io/files/strict_json.hpp"
 #include "io/hugging_face/hugging_face.hpp"
 #include "io/hugging_face/safetensors.hpp"
@@ -160,7 +161,7 @@ void Exporter::find_tensors() {
 void Exporter::read_tokenizer() {
     if (!request_.tokenizer) return;
     const std::string& tokens = config_.data.tokens;
-    require(std::filesystem::exists(tokens),
+    require(exists_at(tokens),
             "token file `{}` is not there (the tokenizer is in it; checkpoint `{}` has only its "
             "fingerprint); give --data.tokens=FILE, or --no_tokenizer to leave the tokenizer out",
             tokens, request_.checkpoint);

@@ -4,12 +4,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
+#include <cmath>
 
 #include "convert/stored_tensors.hpp"
 #include "core/error.hpp"
 #include "core/output.hpp"
 #include "inference/inference_state.hpp"
+#include "io/files/files.hpp"
+#include "io/files/strict_json.hpp"
 #include "io/hugging_face/hugging_face.hpp"
 #include "io/hugging_face/safetensors.hpp"
 #include "io/tokens/given_tokenizer.hpp"
@@ -109,13 +111,16 @@ std::string token_text(std::optional<std::int32_t> id) {
 }  // namespace
 
 std::string import_weights(const ImportRequest& request) {
-    require(!std::filesystem::exists(request.output),
-            "`{}` exists (nothing is overwritten); give another name", request.output);
-    require(std::filesystem::is_directory(request.directory),
+    require(!exists_at(request.output), "`{}` exists (nothing is overwritten); give another name",
+            request.output);
+    require(is_folder_at(directory_of(request.output)),
+            "folder `{}` does not exist (the checkpoint is written there); make it",
+            directory_of(request.output));
+    require(is_folder_at(request.directory),
             "`{}` is not a directory (a model is imported from the directory with its config.json); check "
             "the path",
             request.directory);
-    require(!std::filesystem::exists(request.directory + "/adapter_config.json"),
+    require(!exists_at(request.directory + "/adapter_config.json"),
             "`{}` has adapter_config.json (the model computes with an adapter on top of its weights); merge "
             "it with peft's merge_and_unload, and import what that saves",
             request.directory);
@@ -141,7 +146,13 @@ std::string import_weights(const ImportRequest& request) {
         const std::int64_t cols = weight.global_cols();
         writer.write("/model/" + weight.name, weight, DType::f32,
                      [&file, &name, cols](auto first, auto count, std::byte* packed) {
-                         file.read_f32(name, first * cols, count * cols, reinterpret_cast<float*>(packed));
+                         const auto values = reinterpret_cast<float*>(packed);
+                         file.read_f32(name, first * cols, count * cols, values);
+                         require(std::all_of(values, values + count * cols,
+                                             [](float value) { return std::isfinite(value); }),
+                                 "tensor {} has values that are not finite (nothing can be computed with "
+                                 "it); take a model whose weights are whole",
+                                 quoted(name));
                      });
     }
     writer.commit();

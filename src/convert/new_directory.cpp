@@ -17,7 +17,8 @@ NewDirectory::NewDirectory(const Comm& world, const std::string& path)
     : path_(path), partial_(path + ".partial") {
     agree_on(world, [&] {
         if (world.rank() != 0) return;
-        require(!std::filesystem::exists(std::filesystem::symlink_status(path_)),
+        std::error_code refused;  // then the folder cannot be made either
+        require(!std::filesystem::exists(std::filesystem::symlink_status(path_, refused)),
                 "`{}` exists (nothing is overwritten); give another name or remove it", path_);
         const bool made = ::mkdir(partial_.c_str(), 0777) == 0;
         require(made || errno != EEXIST,

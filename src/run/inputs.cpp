@@ -1,8 +1,6 @@
 // Rank 0 reads files and broadcasts their text.
 #include "run/inputs.hpp"
 
-#include <filesystem>
-
 #include "comm/collectives.hpp"
 #include "core/error.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
@@ -10,7 +8,6 @@
 #include "io/run/run_directory.hpp"
 
 namespace switchyard {
-
 namespace {
 
 struct ConfigurationText {
@@ -22,13 +19,13 @@ ConfigurationText read_text(const Comm& world, const std::string& name) {
     ConfigurationText found{"", name};
     agree_on(world, [&] {
         if (world.rank() != 0 || name.empty()) return;
-        found.is_run = std::filesystem::is_directory(name);
+        found.is_run = is_folder_at(name);
         const std::string file = found.is_run ? name + "/config.cfg" : name;
-        require(std::filesystem::exists(file),
+        require(exists_at(file),
                 "there is no `{}` (it is read as the configuration; a run directory has one as soon as a run "
                 "has started there); check the path, or give all settings as --section.key=value",
                 file);
-        found.text = read_file(file);
+        found.text = read_file(file, 4 << 20);  // no configuration is longer
     });
     found.is_run = broadcast(world, found.is_run);
     found.text = broadcast(world, found.text);
@@ -49,7 +46,11 @@ ParsedConfig read_configuration(const Comm& world, const std::vector<std::string
     std::vector<std::string> arguments;
     if (file.is_run) arguments.push_back("--run.dir=" + files[0]);
     arguments.insert(arguments.end(), settings.begin(), settings.end());
-    return agreed(world, [&] { return parse_config(file.text, file.name, arguments, method_options()); });
+    return agreed(world, [&] {
+        ParsedConfig parsed = parse_config(file.text, file.name, arguments, method_options());
+        if (!file.is_run) check_paths(parsed.config);
+        return parsed;
+    });
 }
 
 std::vector<Setting> settings_as_written(const Comm& world, const std::string& name) {
@@ -63,7 +64,7 @@ std::string find_checkpoint(const Comm& world, const std::string& name) {
         if (world.rank() != 0) return;
         require(!is_token_file(name),
                 "`{}` is a token file (a checkpoint is expected); give that as data.tokens", name);
-        if (!std::filesystem::is_directory(name)) return;
+        if (!is_folder_at(name)) return;
         const auto files = list_checkpoints(RunDirectory::checkpoints_of(name));
         require(!files.empty(),
                 "run directory `{}` has no checkpoint (there is nothing to load); train first", name);

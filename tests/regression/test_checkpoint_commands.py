@@ -189,6 +189,20 @@ class Commands(program.Test):
         for words in ((a,), (a, self.folder / "none.h5"), (a, self.tokens), (a, a, "--tolerance=x"), (a, a, "--tolerence=1")):
             self.run_command(2, "diff", *words)
 
+    def test_a_loss_that_is_not_finite_is_an_error(self):
+        path, stored = saved(self, **program.METHODS["full"]), self.folder / "x"
+        self.run_command(0, "export", path, stored)
+        data = bytearray((stored / "model.safetensors").read_bytes())
+        start = 8 + int.from_bytes(data[:8], "little")
+        begin, end = (start + at for at in json.loads(data[8:start])["lm_head.weight"]["data_offsets"])
+        values = np.frombuffer(bytes(data[begin:end]), np.float32)
+        data[begin:end] = (values / np.abs(values).max() * np.float32(3e38)).tobytes()  # logits beyond f32
+        (stored / "model.safetensors").write_bytes(data)
+        self.run_command(0, "import", stored, f"--output={self.folder}/huge.h5", f"--data.tokens={self.tokens}", "--data.seq_len=8")
+        text = self.run_command(1, "eval", self.folder / "huge.h5", "--json")
+        self.assertIn("the validation loss of", text)
+        self.assertNotIn("null", text)
+
     def test_tolerance_of_diff(self):
         """Relative to the largest value of a dataset, here 2 in the first run."""
         path = saved(self, **program.METHODS["full"])

@@ -373,6 +373,12 @@ class Export(unittest.TestCase):
         doubles = {n: v.astype(np.float64) for n, v in good.items()}
         write_safetensors(folder / "model.safetensors", doubles, "F64")
         self.expect_error("import", "wrong", "--output=wrong.h5", says="type F64", output="wrong.h5")
+        for value in (np.nan, np.inf):
+            write_safetensors(folder / "model.safetensors", good | {q: np.where(good[q] == good[q].max(), value, good[q])}, "F32")
+            self.expect_error("import", "wrong", "--output=wrong.h5", says=[f'"{q}"', "not finite"], output="wrong.h5")
+        (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\n")
+        self.expect_error("import", "wrong", "--output=wrong.h5", says=["Git LFS", "git lfs pull"], output="wrong.h5")
+        self.expect_error("import", "out_full", "--output=no/x.h5", says="folder `no` does not exist")
         whole = (self.folder / "out_full/model.safetensors").read_bytes()
         (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
         self.expect_error("import", "wrong", "--output=wrong.h5", says="truncated", output="wrong.h5")

@@ -41,6 +41,16 @@ class Get(unittest.TestCase):
         self.assertEqual(self.value("optim.decay_norms", ""), "false")
         self.assertEqual(self.value("run.init_from", ""), "")
 
+    def test_values_are_printed_as_they_are(self):
+        for value in ("a\u200fb", "a\u202eb", "tab\there", "caf\u00e9"):
+            text = f'[run]\ndir = "{value}"\n'
+            self.assertEqual(self.value("run.dir", text), value)
+            result = program.switchyard("get", "--as_written", self.config(text))
+            self.assertEqual(json.loads(result.stdout), {"run.dir": value})
+
+    def test_a_section_may_have_spaces_within_its_brackets(self):
+        self.assertEqual(self.value("run.dir", "[ run ]\ndir = here\n"), "here")
+
     def test_a_byte_order_mark_is_nothing(self):
         self.assertEqual(self.value("run.dir", b"\xef\xbb\xbf[run]\ndir = here\n"), "here")
 
@@ -63,6 +73,11 @@ class Get(unittest.TestCase):
             ("[]\nsteps = 1\n", ["run.dir"], ["run.cfg:1", "section ''", "; "]),
             ("[run\nsteps = 1\n", ["run.dir"], ["run.cfg:1"]),
             ("x\x01 = 1\n", ["run.dir"], ["run.cfg:1"]),
+            (b"[run]\ndir = \xe9\n", ["run.dir"], ["run.cfg", "after 12 bytes", "UTF-8"]),
+            ("[run]\ndir = a\0b\n", ["run.dir"], ["run.cfg", "after 13 bytes"]),
+            ("[run]\ndir = 'x y'\n", ["run.dir"], ["single quotes", "double quotes"]),
+            (good, ["run.dir", "--run.dir=~/x"], ["begins with ~", "$HOME"]),
+            (good, ["run.dir", "--run.dir", "out"], ["write --run.dir=out"]),
             ("\ufeff[run]\ndir = x\n".encode("utf-16"), ["run.dir"], ["UTF-16", "UTF-8"]),
         ):  # fmt: skip
             with self.subTest(text=text, words=words):
@@ -73,6 +88,15 @@ class Get(unittest.TestCase):
         for words in ([], ["run.dir", self.folder / "none.cfg"], ["run.dir", self.config(good), self.config(good)], ["--as_written"]):
             result = program.switchyard("get", *words)
             self.assertEqual((result.returncode, result.stdout), (1, ""), words)
+
+    def test_finding_21_a_configuration_of_endless_lines_is_refused(self):
+        for content, says in (("k" * 1_000_000 + " = 1\n", "has a line of 1000004 bytes"), ("[run]\n" + "k" * 300 + " = 1\n", "of 300 bytes"),
+                              ("#\n" * 3_000_000, "more than 4194304 bytes")):  # fmt: skip
+            result = program.switchyard("get", "run.seed", self.config(content))
+            self.assertEqual(result.returncode, 1)
+            self.assertIn(says, result.stderr)
+        self.assertIn("304 bytes long", program.switchyard("get", "run.seed", "--run." + "k" * 300 + "=1").stderr)
+        self.assertEqual(self.value("run.steps", "[run]\nsteps = 3 # " + "k" * 9999 + "\n"), "3")
 
     def test_as_written_knows_no_keys(self):
         text = '[study]\nranks = 1, 2 # two\ndir = "a, b"\n[method.lora]\nrank = 8, 16\n[study]\nranks = 4\n'

@@ -176,6 +176,42 @@ class NotFiles(program.Test):
         self.assert_verifies(output)
 
 
+class Closed(program.Test):
+    """Folders that may not be entered, and links that lead to themselves."""
+
+    def as_another(self, *words):
+        command = ["setpriv", "--reuid=65534", "--clear-groups", PROGRAM, *map(str, words)]
+        result = subprocess.run(command, env=program.ENVIRONMENT, timeout=program.PATIENCE_S, capture_output=True, text=True)
+        return result.returncode, result.stdout + result.stderr
+
+    def test_what_cannot_be_looked_at_is_told_so(self):
+        for folder in (self.folder, self.folder.parent):
+            folder.chmod(0o777)
+        if os.geteuid() != 0 or self.as_another("--version")[0] != 0:
+            self.skipTest("another user cannot be taken here")
+        closed, loop, mine, config = (self.folder / name for name in ("closed", "loop", "mine.h5", "mine.cfg"))
+        shutil.copy(self.tokens, mine)
+        mine.chmod(0o644)
+        config.write_text("[run]\nsteps = 3\n")
+        loop.symlink_to(loop)
+        closed.mkdir(mode=0o700)
+        output = f"--output={self.folder}/o.h5"
+        for path, reason in ((closed / "a.h5", "Permission denied"), (loop, "Too many levels of symbolic links")):
+            for words in (["train", f"--data.tokens={path}", f"--run.dir={self.folder}/r"], ["inspect", path], ["diff", path, mine],
+                          ["train", path], ["get", "run.steps", path], ["eval", path], ["import", path, output],
+                          ["tokenize", config, f"--tokenizer={path}", output]):  # fmt: skip
+                with self.subTest(path.name, words=words[0]):
+                    code, said = self.as_another(*words)
+                    self.assertEqual(code, 2 if words[0] == "diff" else 1, said)
+                    self.assertIn(reason, said)
+                    for part in ("does not exist", "filesystem error", "std::"):
+                        self.assertNotIn(part, said)
+            code, said = self.as_another("verify", path, mine)
+            self.assertEqual(code, 1, said)
+            self.assertIn(reason, said)
+            self.assertIn(f"{mine}: verifies\n", said)
+
+
 class Signals(program.Test):
     def launch(self, *words, **options):
         process = subprocess.Popen([PROGRAM, *map(str, words)], env=program.ENVIRONMENT, stdout=subprocess.PIPE,
