@@ -42,7 +42,8 @@ std::byte* allocate(std::size_t bytes) {
 
 void release(std::byte* memory) noexcept {
     blocks().remove(memory);
-    cudaFree(memory);  // a failure here is a failure of the device, which the next call reports
+    cudaDeviceSynchronize();  // cudaFree alone may or may not wait for kernels that work in it
+    cudaFree(memory);         // a failure here is a failure of the device, which the next call reports
 }
 
 void clear(std::byte* start, std::size_t bytes) {

@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 #include <map>
+#include <sstream>
+#include <string>
 
 #include "core/error.hpp"
 
@@ -10,8 +12,8 @@ namespace {
 
 /// The rank's number among those of its node, as the launcher tells it; 0 without a launcher.
 int local_rank() {
-    for (const char* name :
-         {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID", "PMI_LOCAL_RANK"})
+    for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID",
+                             "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID", "FLUX_TASK_LOCAL_ID"})
         if (const char* text = std::getenv(name)) return std::atoi(text);
     return 0;
 }
@@ -23,6 +25,19 @@ struct Device {
     cudaStream_t compute = nullptr, communication = nullptr, copy = nullptr;
     std::map<const void*, std::size_t> shared_bytes;  // that kernels may use
 };
+
+/// Whether kernels compiled for SWITCHYARD_BUILT_ARCHITECTURES, as "80,90" or "90-real", start there: code of
+/// the same generation, or one from before that the driver compiles.
+bool built_for(const cudaDeviceProp& gpu) {
+    std::istringstream built(SWITCHYARD_BUILT_ARCHITECTURES);
+    for (std::string one; std::getline(built, one, ',');) {
+        const int number = std::atoi(one.c_str());
+        if (number == 0) return true;  // "all", "native": CMake chose
+        const bool same_only = one.find_first_not_of("0123456789") != one.npos && !one.ends_with("-virtual");
+        if (number <= 10 * gpu.major + gpu.minor && (!same_only || number / 10 == gpu.major)) return true;
+    }
+    return false;
+}
 
 Device* open_device() {
     int count = 0;
@@ -36,6 +51,12 @@ Device* open_device() {
     device->number = local_rank() % count;
     SWITCHYARD_CUDA(cudaSetDevice(device->number));
     SWITCHYARD_CUDA(cudaGetDeviceProperties(&device->properties, device->number));
+    require(
+        built_for(device->properties),
+        "GPU {} ({}) has compute capability {}.{}, and this program was built for {} (none of its kernels "
+        "starts there); build with -DSWITCHYARD_GPU_ARCHITECTURES={}{}",
+        device->number, device->properties.name, device->properties.major, device->properties.minor,
+        SWITCHYARD_BUILT_ARCHITECTURES, device->properties.major, device->properties.minor);
     for (cudaStream_t* stream : {&device->compute, &device->communication, &device->copy})
         SWITCHYARD_CUDA(cudaStreamCreateWithFlags(stream, cudaStreamNonBlocking));
     return device;

@@ -38,6 +38,9 @@ if(CUDNN_INCLUDE_DIR)
   target_include_directories(switchyard_backend_cuda SYSTEM PRIVATE ${CUDNN_INCLUDE_DIR})
 endif()
 target_link_libraries(switchyard_backend_cuda PRIVATE fmt::fmt MPI::MPI_CXX)
+list(JOIN SWITCHYARD_GPU_ARCHITECTURES , built_architectures)
+set_source_files_properties(${PROJECT_SOURCE_DIR}/cuda/runtime.cpp PROPERTIES
+  COMPILE_DEFINITIONS "SWITCHYARD_BUILT_ARCHITECTURES=\"${built_architectures}\"")
 target_compile_options(switchyard_backend_cuda PRIVATE
   $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off;-Wall;-Wextra;-Wno-unused-parameter;-Wno-missing-field-initializers>
   # fmt does not trust nvcc with constexpr, although version 13 can. g++ 12 warns of fmt's own array (GCC bug 105762),

@@ -1,5 +1,8 @@
-// Asks again and again: as quick as the driver's own waiting, which asks as well, but cannot be left.
+// Asks again and again: as quick as the driver's own waiting, which asks as well, but cannot be left. After
+// the first turns others may run on this core: NCCL's thread for the network, where the rank has no other.
 #include "cuda/waiting.hpp"
+
+#include <sched.h>
 
 #include "core/last_calls.hpp"
 #include "cuda/runtime.hpp"
@@ -7,18 +10,20 @@
 namespace switchyard::cuda {
 namespace {
 
-constexpr int asked_between_watches = 4096;  // some milliseconds
+constexpr unsigned asked_between_watches = 4096;  // some milliseconds
+constexpr unsigned asked_without_yielding = 256;
 
 void (*watch)() = nullptr;
 
 template <class Ask>
 void wait_until_done(Ask ask) {
     const WaitingForDevice waiting;
-    for (int asked = 0;; ++asked) {
+    for (unsigned asked = 0;; ++asked) {
         const cudaError_t code = ask();
         if (code == cudaSuccess) return;
         if (code != cudaErrorNotReady) SWITCHYARD_CUDA(code);
         cudaGetLastError();  // forgets that it was not ready: the next launch would take that for its failure
+        if (asked >= asked_without_yielding) ::sched_yield();
         if (watch && asked % asked_between_watches == 0) watch();
     }
 }

@@ -38,6 +38,16 @@ TEST(BackendMemoryTest, IsAlignedAndClearedToTheLastByte) {
     }
 }
 
+TEST(BackendMemoryTest, IsReleasedWhenWhatWasStartedInItIsDone) {
+    std::byte* memory = backend::allocate(4096);
+    backend::clear(memory, 4096);
+    backend::release(memory);
+    std::byte* other = backend::allocate(4096);
+    backend::clear(other, 4096);
+    EXPECT_EQ(bytes_of(Tensor(other, DType::i16, {2048})), std::vector<std::byte>(4096));
+    backend::release(other);
+}
+
 TEST(BackendMemoryTest, KnowsWhatItGave) {
     std::byte* memory = backend::allocate(1000);
     EXPECT_TRUE(backend::owns(memory, 1000));

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "faults.hpp"
@@ -24,6 +25,11 @@ struct Block {
 };
 std::map<const unsigned char*, Block>& blocks() {
     static auto* const all = new std::map<const unsigned char*, Block>;
+    return *all;
+}
+/// Blocks that were released while work was waiting, which may touch them.
+std::vector<std::pair<const unsigned char*, Block>>& released() {
+    static auto* const all = new std::vector<std::pair<const unsigned char*, Block>>;
     return *all;
 }
 std::size_t in_use = 0;
@@ -87,11 +93,16 @@ void* allocate_device(std::size_t bytes) {
     return start;
 }
 
-bool release_device(void* start) {
+bool release_device(void* start, bool keep_address) {
     const auto found = blocks().find(static_cast<unsigned char*>(start));
     if (found == blocks().end()) return false;
     in_use -= found->second.bytes;
-    if (found->second.mapping)
+    if (found->second.mapping && keep_address) {
+        if (::mmap(found->second.mapping, found->second.mapped_bytes, PROT_NONE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+            std::abort();
+        released().push_back(*found);
+    } else if (found->second.mapping)
         ::munmap(found->second.mapping,
                  found->second.mapped_bytes + static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
     else
@@ -116,6 +127,9 @@ BadAddress what_is_at(const void* address) {
         if (at < block.mapping + block.mapped_bytes + page)
             return {start, block.bytes, at - start, at < start || at >= start + block.bytes};
     }
+    for (const auto& [start, block] : released())
+        if (at >= block.mapping && at < block.mapping + block.mapped_bytes)
+            return {start, block.bytes, at - start, false, true};
     return {};
 }
 

@@ -8,8 +8,9 @@
 namespace emulation {
 
 void* allocate_device(std::size_t bytes);
-/// False if it is not the start of a block.
-bool release_device(void*);
+/// False if it is not the start of a block. `keep_address`: no other block gets its place, so that work which
+/// still touches it ends with a sentence.
+bool release_device(void*, bool keep_address = false);
 bool is_device_memory(const void* start, std::size_t bytes);
 std::size_t device_bytes_in_use();
 
@@ -18,7 +19,7 @@ struct BadAddress {
     const void* block = nullptr;
     std::size_t bytes = 0;
     std::ptrdiff_t offset = 0;
-    bool outside = false;
+    bool outside = false, released = false;
 };
 BadAddress what_is_at(const void* address);
 

@@ -20,6 +20,11 @@ void report(const void* address) {
     const BadAddress bad = what_is_at(address);
     if (const char* overrun = overrun_at(address))
         std::fprintf(stderr, "CUDA emulation: %s overruns %s\n", thread, overrun);
+    else if (bad.released)
+        std::fprintf(stderr,
+                     "CUDA emulation: %s touches device memory that was freed: byte %td of a block of %zu at "
+                     "%p\n",
+                     thread, bad.offset, bad.bytes, bad.block);
     else if (bad.block && bad.outside)
         std::fprintf(stderr, "CUDA emulation: %s overruns device memory: byte %td of a block of %zu at %p\n",
                      thread, bad.offset, bad.bytes, bad.block);

@@ -205,7 +205,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     std::snprintf(properties->name, sizeof properties->name, "emulated GPU");
     properties->uuid.bytes[15] = static_cast<char>(device);
     properties->multiProcessorCount = 4;
-    properties->major = 9;
+    const auto capability = static_cast<int>(number_of("CUDA_EMULATION_CAPABILITY", 90));
+    properties->major = capability / 10, properties->minor = capability % 10;
     properties->totalGlobalMem = number_of("CUDA_EMULATION_MEMORY", std::uint64_t{16} << 30);
     return cudaSuccess;
 }
@@ -305,10 +306,13 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
     return result(*memory || bytes == 0 ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 
+/// Waits for nothing: CUDA says of it that it may.
 cudaError_t cudaFree(void* memory) {
     const std::lock_guard lock(mutex);
-    cudaDeviceSynchronize();
-    return result(!memory || emulation::release_device(memory) ? cudaSuccess : cudaErrorInvalidValue);
+    const bool work_waits = std::any_of(streams().begin(), streams().end(),
+                                        [](const EmulatedStream* s) { return !s->waiting.empty(); });
+    return result(!memory || emulation::release_device(memory, work_waits) ? cudaSuccess
+                                                                           : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaMallocHost(void** memory, std::size_t bytes) {

@@ -14,7 +14,10 @@ constexpr int count = 256;
 class Numbers {
   public:
     Numbers() { EXPECT_EQ(cudaMalloc(&memory_, count * sizeof(float)), cudaSuccess); }
-    ~Numbers() { cudaFree(memory_); }
+    ~Numbers() {
+        cudaDeviceSynchronize();
+        cudaFree(memory_);
+    }
     float* get() const { return static_cast<float*>(memory_); }
 
     void fill(cudaStream_t stream, float value) const {
@@ -202,6 +205,18 @@ TEST(EmulatedDevice, MemoryEnds) {
     EXPECT_EQ(cudaFree(more), cudaSuccess);
     ::unsetenv("CUDA_EMULATION_MEMORY");
     cudaGetLastError();
+}
+
+TEST(EmulatedDeviceDeathTest, FreeingMemoryDoesNotWaitForKernels) {
+    const auto free_too_soon = [] {
+        const cudaStream_t stream = new_stream();
+        const Numbers x;
+        x.fill(stream, 1);
+        cudaFree(x.get());
+        cudaStreamSynchronize(stream);
+    };
+    EXPECT_DEATH(free_too_soon(),
+                 "of block 0 touches device memory that was freed: byte .* of a block of 1024");
 }
 
 TEST(EmulatedDevice, NoneCanBeThere) {
