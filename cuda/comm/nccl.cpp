@@ -7,14 +7,17 @@
 #include <nccl.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstring>
 #include <limits>
 #include <source_location>
+#include <thread>
 #include <vector>
 
 #include "comm/collectives.hpp"
 #include "comm/messages.hpp"
+#include "core/backend_memory.hpp"
 #include "core/error.hpp"
 #include "cuda/comm/rank_sum.hpp"
 #include "cuda/comm/stream_order.hpp"
@@ -176,23 +179,102 @@ std::string nccl_version() {
     return fmt::format("{}.{}.{}", version / 10000, version / 100 % 100, version % 100);
 }
 
+namespace {
+
+/// Of the first collectives: a rank's part, where NCCL chooses what is quick to begin, and all parts, where
+/// it chooses what moves most.
+constexpr std::size_t least_connecting_bytes = 256, most_connecting_bytes = std::size_t{16} << 20;
+constexpr std::chrono::seconds longest_connecting{60};
+
+/// What the calls give, in their order, up to the first that fails.
+ncclResult_t first_collectives(ncclComm_t communicator, const Comm& comm, SumOrder order, std::byte* memory) {
+    cudaStream_t const stream = communication_stream();
+    const auto size = static_cast<std::size_t>(comm.size()), rank = static_cast<std::size_t>(comm.rank());
+    ncclResult_t code = ncclSuccess;
+    const auto call = [&](ncclResult_t returned) { code = code == ncclSuccess ? returned : code; };
+    for (const std::size_t bytes : {least_connecting_bytes, most_connecting_bytes / size / 4 * 4}) {
+        call(ncclGroupStart());
+        for (std::size_t p = 0; p < size; ++p) {
+            if (p == rank) continue;
+            const int peer = static_cast<int>(p);
+            call(ncclSend(memory + rank * bytes, bytes, ncclUint8, peer, communicator, stream));
+            call(ncclRecv(memory + p * bytes, bytes, ncclUint8, peer, communicator, stream));
+        }
+        call(ncclGroupEnd());
+        if (code != ncclSuccess) break;
+        call(ncclAllGather(memory + rank * bytes, memory, bytes, ncclUint8, communicator, stream));
+        if (code == ncclSuccess && order == SumOrder::library)
+            call(ncclAllReduce(memory, memory, size * bytes / 4, ncclFloat32, ncclSum, communicator, stream));
+        if (code != ncclSuccess) break;
+    }
+    return code;
+}
+
+/// Until the stream has done them; a rank that failed is told of, or does not come before the deadline.
+ncclResult_t wait_for_first_collectives(ncclComm_t communicator) {
+    using std::chrono::steady_clock;
+    for (const auto end = steady_clock::now() + longest_connecting; steady_clock::now() < end;
+         std::this_thread::yield()) {
+        const cudaError_t state = cudaStreamQuery(communication_stream());
+        if (state == cudaSuccess) return ncclSuccess;
+        if (state != cudaErrorNotReady) return ncclUnhandledCudaError;
+        cudaGetLastError();  // forgets that it was not ready
+        ncclResult_t elsewhere = ncclSuccess;
+        const ncclResult_t code = ncclCommGetAsyncError(communicator, &elsewhere);
+        if (code != ncclSuccess) return code;
+        if (elsewhere != ncclSuccess && elsewhere != ncclInProgress) return elsewhere;
+    }
+    return ncclRemoteError;
+}
+
+/// NCCL connects, and takes memory for it, at the first collective of a kind and size
+/// (NCCL_RUNTIME_CONNECT, the default since 2.22): what would fail in the first step fails here. Aborts the
+/// communicator then, at once, so that no rank waits for this one.
+ncclResult_t connect(ncclComm_t& communicator, const Comm& comm, SumOrder order) {
+    std::byte* const memory = backend::allocate(
+        std::max(most_connecting_bytes, static_cast<std::size_t>(comm.size()) * least_connecting_bytes));
+    ncclResult_t code =
+        memory ? first_collectives(communicator, comm, order, memory) : ncclUnhandledCudaError;
+    if (code == ncclSuccess) code = wait_for_first_collectives(communicator);
+    if (code != ncclSuccess) {
+        ncclCommAbort(communicator);
+        communicator = nullptr;
+        cudaGetLastError();  // what NCCL met is told, and is no failure of the next launch
+    }
+    if (memory) backend::release(memory);
+    return code;
+}
+
+/// "" where no rank has one; the same on all. Of several the one that others may only have heard of.
+std::string agreed_problem(const Comm& comm, ncclResult_t code) {
+    const std::vector<ncclResult_t> codes = gather_values(comm, code);
+    const auto fails = [](ncclResult_t c) { return c != ncclSuccess; };
+    auto failed =
+        std::find_if(codes.begin(), codes.end(), [&](auto c) { return fails(c) && c != ncclRemoteError; });
+    if (failed == codes.end()) failed = std::find_if(codes.begin(), codes.end(), fails);
+    if (failed == codes.end()) return "";
+    return fmt::format("rank {}: {}", failed - codes.begin(), ncclGetErrorString(*failed));
+}
+
+}  // namespace
+
 NcclStart start_nccl(const Comm& comm, SumOrder order) {
     compute_stream();  // which chooses the device
     ncclUniqueId id{};
     ncclResult_t code = comm.rank() == 0 ? ncclGetUniqueId(&id) : ncclSuccess;
     const std::string sent =  // nothing where rank 0 has no id
         broadcast(comm, code == ncclSuccess ? std::string(id.internal, sizeof id.internal) : "");
+    barrier(comm);  // NCCL waits without MPI, which may still have to pass the id on
     ncclComm_t communicator = nullptr;
     if (!sent.empty()) {
         std::memcpy(id.internal, sent.data(), sizeof id.internal);
         code = ncclCommInitRank(&communicator, comm.size(), id, comm.rank());
     }
-    const std::vector<ncclResult_t> codes = gather_values(comm, code);
-    const auto failed =
-        std::find_if(codes.begin(), codes.end(), [](ncclResult_t c) { return c != ncclSuccess; });
-    if (failed == codes.end()) return {std::make_unique<Nccl>(communicator, order), ""};
+    std::string problem = agreed_problem(comm, code);
+    if (problem.empty()) problem = agreed_problem(comm, connect(communicator, comm, order));
+    if (problem.empty()) return {std::make_unique<Nccl>(communicator, order), ""};
     if (communicator) ncclCommAbort(communicator);
-    return {nullptr, fmt::format("rank {}: {}", failed - codes.begin(), ncclGetErrorString(*failed))};
+    return {nullptr, problem};
 }
 
 }  // namespace switchyard::cuda

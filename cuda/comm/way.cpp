@@ -82,8 +82,8 @@ Way agreed_way(const Comm& comm) {
         "rank",
         no_nccl.empty() ? "parallel.collectives says otherwise" : no_nccl);
     if (nccl.transport) return {std::move(nccl.transport), ""};
-    if (chosen.way == CollectivesWay::mpi || (automatic && direct_mpi))
-        return {cuda::make_direct_mpi(), instead_of};
+    // By name alone: the library says how it was built, not whether its transport takes GPU memory.
+    if (chosen.way == CollectivesWay::mpi) return {cuda::make_direct_mpi(), instead_of};
     return {cuda::make_staged(), instead_of};
 }
 

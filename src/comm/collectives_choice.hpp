@@ -7,8 +7,9 @@
 
 namespace switchyard {
 
-/// automatic: nccl where every rank has a GPU of its own and NCCL starts, else mpi where the library takes
-/// GPU memory, else staged. staged: copied to host memory and sent from there by MPI.
+/// automatic: nccl where every rank has a GPU of its own and NCCL starts, else staged. mpi: from GPU memory,
+/// by a library that says that it was built for that; whether its transports can, it does not say. staged:
+/// copied to host memory and sent from there by MPI.
 enum class CollectivesWay { automatic, nccl, mpi, staged };
 /// Of sums over ranks. library: as NCCL adds, in an order of its own, and in bf16 where the values are bf16.
 enum class SumOrder { rank, library };

@@ -30,14 +30,21 @@ int train(const Comm& world, ParsedConfig given, const StartInfo& start) {
         validate_run(config, world.size());
         choose_collectives(collectives_choice(config.parallel.collectives, config.parallel.sum_order));
     });
+    // Until the trainer has one that writes into the run's record: a rank alone may fail to start NCCL, and
+    // the others would wait in it for ever.
+    std::optional<Watchdog> watchdog(std::in_place, config.run.hang_timeout, world.rank());
     const Topology topology = Topology::create(world, config.parallel.tp);
     // Before anything is computed that would be lost; one after the other, because a rank may fail alone.
+    sign_of_life("choosing collectives");
     agree_on(world, [&] { collectives_text(topology.tp); });
     agree_on(world, [&] { collectives_text(topology.dp); });
+    sign_of_life("choosing attention");
     const std::string attention = agreed(world, [&] { return choose_attention(topology, config); });
+    sign_of_life("opening tokens");
     open_for_batches(topology, *tokens);
     auto trainer =
         agreed(world, [&] { return std::make_unique<Trainer>(topology, config, *tokens, requests); });
+    watchdog.reset();
     try {
         return trainer->run(start, attention);
     } catch (...) {

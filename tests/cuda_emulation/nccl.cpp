@@ -1,6 +1,7 @@
 // NCCL over MPI. An operation happens when its stream comes to it, and then waits for the other ranks, as
 // NCCL's kernels do. Ranks first tell each other what they are about to do: where NCCL would hang or mix up
-// bytes, the process ends with a sentence.
+// bytes, the process ends with a sentence. Ranks connect at their first call of each kind, as they do by
+// default since NCCL 2.22; the host waits for it.
 #include <nccl.h>
 #include <sched.h>
 
@@ -10,6 +11,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <string>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -26,6 +28,7 @@ struct EmulatedNccl {
     int rank = 0, size = 0;
     std::uint64_t operations = 0;
     bool aborted = false;
+    bool connected[3] = {}, others_wait = false;
 };
 
 namespace {
@@ -42,6 +45,12 @@ std::size_t size_of(ncclDataType_t type) {
 double patience_s() {
     const char* text = std::getenv("CUDA_EMULATION_PATIENCE");
     return text ? std::atof(text) : 120;
+}
+
+/// Where CUDA_EMULATION_NCCL_FAILS=RANK:WHEN makes this rank of a communicator fail.
+bool fails(int rank, const char* when) {
+    const char* text = std::getenv("CUDA_EMULATION_NCCL_FAILS");
+    return text && text == std::to_string(rank) + (*when ? ":" : "") + when;
 }
 
 enum Kind : int { group, all_gather, all_reduce };
@@ -123,6 +132,19 @@ void require_device_memory(const void* start, std::size_t bytes, const char* cal
                          bytes);
 }
 
+/// At the first call of a kind. A rank that fails there leaves the others waiting until it gives up its
+/// communicator.
+ncclResult_t connect(EmulatedNccl& comm, Kind kind) {
+    if (comm.others_wait) return ncclSystemError;
+    if (std::exchange(comm.connected[kind], true) || comm.size == 1) return ncclSuccess;
+    const char* const words[] = {"group", "gather", "sum"};
+    comm.others_wait = fails(comm.rank, words[kind]);
+    if (comm.others_wait) return ncclSystemError;
+    int good = 1;
+    PMPI_Allreduce(MPI_IN_PLACE, &good, 1, MPI_INT, MPI_MIN, comm.comm);
+    return good ? ncclSuccess : ncclRemoteError;
+}
+
 void enqueue(ncclComm_t comm, cudaStream_t stream, Kind kind, std::function<void()> work) {
     ++emulation::nccl_work_waiting;
     emulation::enqueue_work(stream, names[kind], [comm, work = std::move(work)] {
@@ -167,24 +189,25 @@ void run_group(EmulatedNccl& comm, const std::vector<Transfer>& all) {
 }
 
 /// Adds the transfers of the ended group to their streams.
-void close_group() {
+ncclResult_t close_group() {
     while (!transfers.empty()) {
         const Transfer first = transfers.front();
         std::vector<Transfer> together, rest;
         for (const Transfer& t : transfers)
             (t.comm == first.comm && t.stream == first.stream ? together : rest).push_back(t);
         transfers = rest;
+        if (const ncclResult_t code = connect(*first.comm, group); code != ncclSuccess) return code;
         enqueue(first.comm, first.stream, group,
                 [comm = first.comm, together] { run_group(*comm, together); });
     }
+    return ncclSuccess;
 }
 
 ncclResult_t add(const Transfer& transfer) {
     if (!transfer.comm || transfer.peer < 0 || transfer.peer >= transfer.comm->size)
         return ncclInvalidArgument;
     transfers.push_back(transfer);
-    if (open_groups == 0) close_group();
-    return ncclSuccess;
+    return open_groups == 0 ? close_group() : ncclSuccess;
 }
 
 // ---- Sums, in the order of the ranks from the last to the first; bf16 is rounded after each addition.
@@ -249,6 +272,8 @@ const char* ncclGetErrorString(ncclResult_t code) {
     switch (code) {
         case ncclSuccess:
             return "no error";
+        case ncclUnhandledCudaError:
+            return "unhandled cuda error";
         case ncclSystemError:
             return "unhandled system error";
         case ncclInvalidArgument:
@@ -279,6 +304,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
 
 ncclResult_t ncclCommInitRank(ncclComm_t* created, int ranks, ncclUniqueId id, int rank) {
     if (!created || ranks < 1 || rank < 0 || rank >= ranks) return ncclInvalidArgument;
+    if (fails(rank, "early")) return ncclSystemError;  // and the others wait for ever
     int numbers[2];
     std::memcpy(numbers, id.internal, sizeof numbers);
     const auto [root, asked] = std::pair(numbers[0], numbers[1]);
@@ -321,8 +347,7 @@ ncclResult_t ncclCommInitRank(ncclComm_t* created, int ranks, ncclUniqueId id, i
     PMPI_Comm_create_group(MPI_COMM_WORLD, group_of_members, tag, &comm->comm);
     PMPI_Group_free(&group_of_members);
     PMPI_Group_free(&world);
-    const char* fails = std::getenv("CUDA_EMULATION_NCCL_FAILS");
-    if (fails && std::atoi(fails) == rank) {
+    if (fails(rank, "")) {
         delete comm;
         return ncclSystemError;
     }
@@ -338,6 +363,9 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
+    int good = 0;
+    if (std::exchange(comm->others_wait, false))
+        PMPI_Allreduce(MPI_IN_PLACE, &good, 1, MPI_INT, MPI_MIN, comm->comm);
     comm->aborted = true;  // and stays: streams may hold operations of it
     return ncclSuccess;
 }
@@ -354,8 +382,7 @@ ncclResult_t ncclGroupStart() {
 
 ncclResult_t ncclGroupEnd() {
     if (open_groups == 0) return ncclInvalidUsage;
-    if (--open_groups == 0) close_group();
-    return ncclSuccess;
+    return --open_groups == 0 ? close_group() : ncclSuccess;
 }
 
 ncclResult_t ncclSend(const void* data, std::size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
@@ -371,6 +398,7 @@ ncclResult_t ncclRecv(void* data, std::size_t count, ncclDataType_t type, int pe
 ncclResult_t ncclAllGather(const void* mine, void* all, std::size_t count, ncclDataType_t type,
                            ncclComm_t comm, cudaStream_t stream) {
     if (!comm) return ncclInvalidArgument;
+    if (const ncclResult_t code = connect(*comm, all_gather); code != ncclSuccess) return code;
     enqueue(comm, stream, all_gather, [=] { run_all_gather(*comm, mine, all, count, type); });
     return ncclSuccess;
 }
@@ -378,6 +406,7 @@ ncclResult_t ncclAllGather(const void* mine, void* all, std::size_t count, ncclD
 ncclResult_t ncclAllReduce(const void* values, void* sums, std::size_t count, ncclDataType_t type,
                            ncclRedOp_t, ncclComm_t comm, cudaStream_t stream) {
     if (!comm || type == ncclUint8) return ncclInvalidArgument;
+    if (const ncclResult_t code = connect(*comm, all_reduce); code != ncclSuccess) return code;
     enqueue(comm, stream, all_reduce, [=] { run_all_reduce(*comm, values, sums, count, type); });
     return ncclSuccess;
 }
