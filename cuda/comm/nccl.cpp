@@ -184,7 +184,7 @@ namespace {
 /// Of the first collectives: a rank's part, where NCCL chooses what is quick to begin, and all parts, where
 /// it chooses what moves most.
 constexpr std::size_t least_connecting_bytes = 256, most_connecting_bytes = std::size_t{16} << 20;
-constexpr std::chrono::seconds longest_connecting{60};
+constexpr std::chrono::seconds longest_connecting{300};  // thousands of peers take a minute
 
 /// What the calls give, in their order, up to the first that fails.
 ncclResult_t first_collectives(ncclComm_t communicator, const Comm& comm, SumOrder order, std::byte* memory) {
