@@ -141,7 +141,7 @@ void add_method_and_parallel_keys(std::vector<Key>& keys) {
         {"", "a low-rank shard moves to the next rank when it is switched", on_resume});
     add("parallel.collectives", &P::collectives, one_of({"auto", "nccl", "mpi", "staged"}),
         {"",
-         "how tensors travel between GPUs: auto (the first that works), nccl, mpi (from GPU memory) or "
+         "how tensors travel between GPUs: auto (nccl, else staged), nccl, mpi (from GPU memory) or "
          "staged",
          on_resume});
     add("parallel.sum_order", &P::sum_order, one_of({"rank", "library"}),
