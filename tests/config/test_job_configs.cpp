@@ -1,5 +1,5 @@
-// The configurations that users start from: that of the quickstart, on its layouts, and the example in
-// README.md.
+// The configurations that users start from: that of the quickstart, on its layouts, the best settings of each
+// method, and the example in README.md.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -45,6 +45,14 @@ TEST(JobConfigs, TheQuickstartCoversItsBank) {
                                        static_cast<double>(option_integer(config.method, "rank"));
     EXPECT_LT(config.model.hidden_size, config.model.ffn_size);
     EXPECT_GE(switches, candidates_per_slot - 1);
+}
+
+TEST(JobConfigs, TheBestSettingsOfEachMethodAreShipped) {
+    for (const MethodOptions& method : method_options()) {
+        const std::string name = "jobs/configs/methods/" + method.name + ".cfg", text = contents(name);
+        EXPECT_NO_THROW(validate_run(parsed(text, name), 2)) << name;
+        EXPECT_EQ(parsed(text, name).method.name, method.name);
+    }
 }
 
 TEST(JobConfigs, TheExampleInTheReadmeParses) {

@@ -4,6 +4,7 @@
 --build=DIRECTORY holds the program.
 """
 import csv
+import hashlib
 import math
 import pathlib
 import re
@@ -165,6 +166,18 @@ class CompareMethods(program.Test):
         with self.assertRaisesRegex(AssertionError, "has other columns"):
             self.compare(self.folder / "work", "--methods=full")
         self.assertEqual((study / "rows.csv").read_text(), "method,loss\nfull,1\n")
+
+    def test_what_is_shipped_is_the_best_row(self):
+        study = method_rows.Rows(ROOT / "docs/study/methods.csv", method_rows.FIELDS, method_rows.SETTINGS)
+        present = hashlib.sha256(method_runs.CONFIG.read_bytes()).hexdigest()[:10]
+        text = method_runs.CONFIG.read_text(encoding="utf-8").split("\n", 1)[1]
+        for method in compare_methods.RATES:
+            rows = [row for row in study.rows if (row["method"], row["config"], row["steps"], row["seed"]) == (method, present, "750", "0")]
+            best = min(rows, key=lambda row: float(row["val_loss"]))
+            shipped = (ROOT / "jobs/configs/methods" / f"{method}.cfg").read_text(encoding="utf-8")
+            self.assertEqual(shipped, method_rows.configuration(text, best))
+            repeats = [row for row in study.rows if all(row[key] == best[key] for key in method_rows.SETTINGS if key != "seed")]
+            self.assertEqual({row["seed"] for row in repeats}, {"0", "1", "2"}, method)
 
     def test_every_method_of_the_registry_is_compared(self):
         methods = re.findall(r"^    X\((\w+)\)", (ROOT / "src/methods/registry.cpp").read_text(), re.M)
