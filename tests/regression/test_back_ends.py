@@ -26,7 +26,7 @@ METHODS = {
     "melora": ["--method.name=melora", "--method.alpha=6", "--optim.eps=1e-4", "--optim.lr=0.004"],
     "flatlora": ["--method.name=flatlora", "--method.noise=0.5", "--method.alpha=6", "--optim.lr=0.004"],
     "loft": ["--method.name=loft", "--optim.eps=1e-4", "--optim.lr=0.004"],
-    "pclora": ["--method.name=pclora", "--method.decay_steps=12", "--method.alpha=6", "--optim.lr=0.004"],
+    "pclora": ["--method.name=pclora", "--method.decay_steps=14", "--method.alpha=6", "--optim.lr=0.004"],
     "sora": ["--method.name=sora", "--method.threshold=9", "--method.sparsity=0.1"],
     "dora": ["--method.name=dora", "--method.norm_gradient=exact"],
     "switchlora": ["--method.name=switchlora", "--method.switch_interval=6", "--method.freeze_steps=3", "--method.switch_ratio=1"],
@@ -73,11 +73,9 @@ class BackEnds(program.Test):
                 self.assertLessEqual(abs(mine - its), tolerance * abs(mine), f"{what}, step {step}: {mine} and {its}")
 
     def test_the_same_numbers_on_every_factorisation(self):
-        """In f32, whose kernels are others, on one of them. Every method switches, merges or refreshes twice."""
-        cases = [(name, dtype, tp) for name in METHODS for tp in (1, 2, 4) if RANKS % tp == 0
-                 for dtype in TOLERANCE if dtype == "f64" or tp == min(RANKS, 2)]  # fmt: skip
+        cases = [(name, dtype, tp) for name in METHODS for tp in (1, 2, 4) if RANKS % tp == 0 for dtype in TOLERANCE]
         more = {2: ["--parallel.shard_frozen=true", "--model.recompute=true"], "f32": ["--model.num_layers=1"]}
-        runs = [run_of(15, *METHODS[name], f"--run.dtype={dtype}", *more.get(tp, []), *more.get(dtype, []), tp=tp) for name, dtype, tp in cases]
+        runs = [run_of(20, *METHODS[name], f"--run.dtype={dtype}", *more.get(tp, []), *more.get(dtype, []), tp=tp) for name, dtype, tp in cases]
         for (name, dtype, tp), *both in zip(cases, *(self.states(back_end, runs) for back_end in PROGRAMS)):
             self.assert_close(both, TOLERANCE[dtype], f"{name}, {dtype}, tp {tp}")
 
