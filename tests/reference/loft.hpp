@@ -181,6 +181,7 @@ struct LoftMatrix {
             for (int k = 0; k < r; ++k)
                 for (int l = 0; l <= k; ++l) v_b.push_back(p_b[i](k, l));
         all["/method/" + linear + "/overlap"] = overlap.x;
+        all["/method/turn"] = {turn_of_b() ? 1.0 : 0.0};
         return all;
     }
 
