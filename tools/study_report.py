@@ -54,6 +54,11 @@ def ms(seconds):
     return f"{1e3 * seconds:.0f} ms" if seconds >= 0.1 else f"{1e3 * seconds:.3g} ms"
 
 
+def named_in(rows, key):
+    """The revisions or processors that ran any of the points."""
+    return sorted({name for row in rows for name in row[key].split(", ")})
+
+
 def sentences(rows):
     """Sentences on where efficiency is lost at the largest rank count of every series, and on doubtful figures."""
     lines = []
@@ -75,7 +80,7 @@ def sentences(rows):
         where = ", ".join(dict.fromkeys(f"{ranks_text(r['ranks'])} x {r['threads']} on {r['cores']:.0f}" for r in crowded))
         lines.append(f"Some points share cores ({where} cores): they show sharing, not scaling.")
     for key, what in (("revisions", "revisions of the program"), ("processors", "kinds of processors")):
-        found = sorted({one for r in rows for one in r[key].split(", ")})
+        found = named_in(rows, key)
         if len(found) > 1:
             lines.append(f"The points were run by several {what} ({', '.join(found)}): differences between them may be theirs.")
     spreads = [(r, (r["step_s_high"] - r["step_s_low"]) / r["step_s"]) for r in rows]
@@ -168,7 +173,7 @@ def write_report(study, rows):
     page = Page(f"Switchyard: scaling study {study.dir.name}",
                 f"{study.kind.capitalize()} scaling, {len(rows)} points, medians over up to {max(r['repetitions'] for r in rows)} "
                 f"repetitions; the first {study.drop_steps} steps of a run do not count, evaluation and saving neither. "
-                f"Run by {', '.join(sorted({r['revisions'] for r in rows}))}.")
+                f"Run by {', '.join(named_in(rows, 'revisions'))}.")
     page.heading("Where efficiency goes")
     page.bullets(sentences(rows))
     page.heading("Time")

@@ -12,9 +12,8 @@ SPREAD = ["step_s", "phases_s", "sent_bytes", "memory_bytes", "process_bytes"]  
 PHASES = ["data", "forward", "backward", "communication", "optimizer", "switching"]
 
 
-def run_figures(study, point):
+def run_figures(study, run):
     """Medians over the counted steps of one finished run."""
-    run = Run(point.run(study))
     steps = [s for s in run.steps if s["step"] > study.drop_steps]
     median = lambda values: statistics.median(values) if values else 0.0  # noqa: E731
     figures = {"steps": len(steps), "step_s": median([s["step_s"] for s in steps]), "mfu": median([s.get("mfu", 0.0) for s in steps]),
@@ -50,10 +49,11 @@ def collect(study):
             groups.setdefault((point.series, point.ranks), []).append(point)
     rows = []
     for (series, ranks), points in groups.items():
-        runs, environments = [run_figures(study, p) for p in points], [Run(p.run(study)).environment() for p in points]
-        row = {key: statistics.median(r[key] for r in runs) for key in runs[0]}
+        runs = [Run(p.run(study)) for p in points]
+        figures, environments = [run_figures(study, r) for r in runs], [r.environment() for r in runs]
+        row = {key: statistics.median(f[key] for f in figures) for key in figures[0]}
         for key in SPREAD:
-            row |= {f"{key}_low": min(r[key] for r in runs), f"{key}_high": max(r[key] for r in runs)}
+            row |= {f"{key}_low": min(f[key] for f in figures), f"{key}_high": max(f[key] for f in figures)}
         plan = (plans.get(points[0].name) or {}).get("plan") or {}
         counted = plan.get("counted_bytes", math.nan) if plan.get("drop_steps") == study.drop_steps else math.nan
         rows.append(row | {

@@ -19,6 +19,9 @@ struct ModelConfig {
     double rope_theta = 10000.0;
     double norm_eps = 1e-6;
     double init_std = 0.02;
+
+    /// Width of keys and of values.
+    std::int64_t kv_size() const { return hidden_size / num_heads * num_kv_heads; }
 };
 
 struct MethodConfig {

@@ -52,6 +52,9 @@ std::string annotated_config_text(const Config&, const std::vector<MethodOptions
 /// size by heads, ranks by tp, global_batch by dp x micro_batch, ... Throws UserError. vocab_size must be
 /// set.
 void validate(const Config&, int ranks);
+/// Refuses paths that were meant for a shell, or for another language, and would make a folder of that name.
+/// Not for stored configurations, because such a run may exist. Throws UserError.
+void check_paths(const Config&);
 
 /// A difference between a stored and a new configuration.
 struct ConfigChange {

@@ -25,9 +25,4 @@ std::vector<Setting> settings_of_arguments(const std::vector<std::string>& argum
 /// The value in the form that settings_of_file reads back: quoted if necessary.
 std::string quoted_where_needed(const std::string& value);
 
-struct Config;
-/// Refuses paths that were meant for a shell, or for another language, and would make a folder of that name.
-/// Not for stored configurations, because such a run may exist.
-void check_paths(const Config&);
-
 }  // namespace switchyard

@@ -5,7 +5,6 @@
 
 #include "comm/topology.hpp"
 #include "config/option_table.hpp"
-#include "config/settings.hpp"
 #include "config/step_range.hpp"
 #include "config/value_rule.hpp"
 #include "core/error.hpp"

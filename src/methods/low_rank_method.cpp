@@ -124,13 +124,9 @@ void LowRankMethod::visit_state(StateIo& io, Optimizer&) {
 
 namespace {
 
-std::int64_t kv_size(const ModelConfig& m) {
-    return m.hidden_size / m.num_heads * m.num_kv_heads;
-}
-
 /// Of the pair of any linear.
 std::int64_t largest_rank(const ModelConfig& m) {
-    return std::min({m.hidden_size, kv_size(m), m.ffn_size});
+    return std::min({m.hidden_size, m.kv_size(), m.ffn_size});
 }
 
 }  // namespace
@@ -153,7 +149,7 @@ void check_low_rank(const Config& config) {
     require(low_rank >= 1 && low_rank <= largest,
             "method.rank = {} does not fit a matrix of {} x {} (a low-rank pair has at least 1 and at most "
             "min(m, n) vectors; hidden {}, key-value heads {}, feed-forward {}); use 1 to {}",
-            low_rank, m.hidden_size, largest, m.hidden_size, kv_size(m), m.ffn_size, largest);
+            low_rank, m.hidden_size, largest, m.hidden_size, m.kv_size(), m.ffn_size, largest);
 }
 
 MethodOption rank_option() {

@@ -65,7 +65,7 @@ class Melora : public Method {
 
 /// The greatest common divisors of the dimensions of all matrices of attention, or of the MLP.
 std::int64_t common_divisor(const ModelConfig& m, bool mlp) {
-    return std::gcd(m.hidden_size, mlp ? m.ffn_size : m.hidden_size / m.num_heads * m.num_kv_heads);
+    return std::gcd(m.hidden_size, mlp ? m.ffn_size : m.kv_size());
 }
 
 std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most) {
@@ -76,8 +76,8 @@ std::int64_t largest_divisor(std::int64_t number, std::int64_t at_most) {
 
 std::int64_t smallest_mini(const Config& config) {
     const ModelConfig& m = config.model;
-    const std::int64_t kv_size = m.hidden_size / m.num_heads * m.num_kv_heads,
-                       attention = std::min(m.hidden_size, kv_size) / option_integer(config.method, "minis"),
+    const std::int64_t attention =
+                           std::min(m.hidden_size, m.kv_size()) / option_integer(config.method, "minis"),
                        mlp = std::min(m.hidden_size, m.ffn_size) / option_integer(config.method, "minis_mlp");
     return std::min(attention, mlp);
 }

@@ -107,8 +107,7 @@ void check_names(const CheckpointHeader& header, const std::string& path, const 
                 path, name, weight.text(), rows, model.hidden_size);
     };
     compare(header.gate, gate_weight, model.ffn_size);
-    if (model.num_heads > 0)
-        compare(header.key, key_weight, model.hidden_size / model.num_heads * model.num_kv_heads);
+    if (model.num_heads > 0) compare(header.key, key_weight, model.kv_size());
 }
 
 }  // namespace

@@ -180,9 +180,8 @@ class InitFrom(GoingOn):
     @unittest.skipUnless(RANKS == 1, "of --ranks=1")
     def test_finding_13_every_method_goes_on(self):
         """Taken after an odd number of steps. Later losses follow where nothing is drawn or refreshed by the step's number."""
-        text = (program.ROOT / "src/methods/registry.cpp").read_text()
         settings = {k: v for k, v in SETTINGS.items() if not k.startswith("method.")} | {"optim.warmup_steps": 0, "optim.lr": 0.003, "run.save_interval": 3}
-        for method in re.findall(r"^    X\((\w+)\)", text, re.M):
+        for method in program.method_names():
             with self.subTest(method):
                 own = settings | {"method.name": method} | ({"method.noise": 1e-9} if method == "flatlora" else {})
                 source = self.run_of(f"{method} source", **own)

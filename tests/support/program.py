@@ -73,6 +73,11 @@ EVERY_METHOD = {
 }  # fmt: skip
 
 
+def method_names():
+    """Of the registry, in its order."""
+    return re.findall(r"^    X\((\w+)\)", (ROOT / "src/methods/registry.cpp").read_text(), re.M)
+
+
 def arguments(settings):
     return [f"--{key}={value}" for key, value in settings.items()]
 

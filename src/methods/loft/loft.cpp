@@ -66,6 +66,8 @@ class Loft : public LowRankMethod {
         kernels::AdamWRows own;        // in update()
     };
     Half make_half(const ModelContext&, Optimizer&, std::int64_t pair, Side) const;
+    /// Of a run that began with step 0.
+    static Side turn(std::int64_t step) { return step % 2 == 0 ? of_b : of_a; }
     std::int64_t num_adapted() const { return static_cast<std::int64_t>(adapted_.size()); }
     /// Those whose turn it is.
     std::span<Half> moving() { return std::span(halves_).subspan(turn_ * adapted_.size(), adapted_.size()); }
@@ -129,7 +131,7 @@ void Loft::initialise(const ModelContext& context) {
 
 /// Files of earlier versions do not hold the turn, which is the step's there.
 void Loft::weights_changed(const ModelContext&, std::int64_t step) {
-    if (!turn_known_) turn_ = step % 2 == 0 ? of_b : of_a;
+    if (!turn_known_) turn_ = turn(step);
     turn_known_ = true;
 }
 
@@ -188,9 +190,9 @@ void Loft::visit_state(StateIo& io, Optimizer& optimizer) {
     coordinates_.visit_state(io);
     turn_known_ = io.has("/method/turn");
     if (!turn_known_) return;
-    std::vector<std::int64_t> turn{turn_};
-    io.integers("/method/turn", turn, topology_->world.rank());
-    turn_ = turn.at(0) == of_a ? of_a : of_b;
+    std::vector<std::int64_t> stored{turn_};
+    io.integers("/method/turn", stored, topology_->world.rank());
+    turn_ = stored.at(0) == of_a ? of_a : of_b;
 }
 
 double Loft::update_operations() const {
@@ -212,7 +214,7 @@ std::vector<Traffic> Loft::plan_traffic(const Optimizer& optimizer, std::int64_t
     for (std::int64_t step = 0; step < steps; ++step) {
         double bytes = coordinates_.bytes();
         for (const Half& half : halves_)
-            if (half.side == (step % 2 == 0 ? of_b : of_a)) bytes += half.move.bytes();
+            if (half.side == turn(step)) bytes += half.move.bytes();
         plan[static_cast<std::size_t>(step)].add(TrafficGroup::other, bytes);
     }
     return plan;
