@@ -186,8 +186,8 @@ void Trainer::begin_save() {
     end_save(Checkpoints::Wait::yes);
     check_before_save();
     checkpoints_->begin(state(), first_sample_, fault_.holds(state().step));
-    end_save(Checkpoints::Wait::no);
     if (checkpoints_->under_way()) record_.saving();
+    end_save(Checkpoints::Wait::no);
 }
 
 void Trainer::end_save(Checkpoints::Wait wait) {

@@ -107,6 +107,10 @@ void Checkpoints::finish(Save& save) {
     save.collectives += host_collectives() - before;
 }
 
+bool Checkpoints::under_way() const {
+    return save_ && save_->background;
+}
+
 std::optional<SaveReport> Checkpoints::ended(Wait wait) {
     if (!save_) return std::nullopt;
     Save& save = *save_;

@@ -57,7 +57,8 @@ class Checkpoints {
     /// background by a thread.
     enum class Wait { no, yes };
     std::optional<SaveReport> ended(Wait);
-    bool under_way() const { return save_ != nullptr; }
+    /// Whether a save that was begun in the background has not ended.
+    bool under_way() const;
 
     /// In the foreground. Throws UserError on all ranks where it fails (disk full, ...).
     SaveReport save(TrainState&, std::int64_t first_sample);
