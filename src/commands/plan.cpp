@@ -165,12 +165,13 @@ void print(const PlanRequest& request, const Plan& plan) {
     if (request.peak_flops == 0) {
         print_result(
             "\ntime of a step: not known (no GPU can be used here, so the rate of products was not "
-            "measured)\n");
+            "measured); give a GPU's rate with --run.peak_flops=FLOP/s\n");
         return;
     }
     const Times times = times_of(request, plan);
-    print_result("\ntime of a step: at least {} in matrix products at the rate measured here",
-                 duration_text(times.products_s));
+    print_result("\ntime of a step: at least {} in matrix products at the rate {}",
+                 duration_text(times.products_s),
+                 request.config.run.peak_flops > 0 ? "of run.peak_flops" : "measured here");
     if (request.network > 0)
         print_result(", {} on the network if nothing overlaps", duration_text(times.network_s));
     print_result("\nrun: {} steps, at least {}\n", request.config.run.steps,
@@ -202,8 +203,8 @@ int run_plan(const CommandContext& context, const Arguments& arguments) {
         request.disk = arguments.real("disk", 1, 1e-6, 1e9) * 1e9;
     });
     if (context.world.rank() != 0) return 0;
-    if (!backend::processor().name.empty())
-        request.peak_flops = kernels::measure_peak_flops(dtype_from_name(config.run.dtype)) * request.ranks;
+    if (config.run.peak_flops > 0 || !backend::processor().name.empty())
+        request.peak_flops = peak_flops(config.run) * request.ranks;
     const Plan plan = make_plan(config, request.ranks, 0, request.steps);
     if (arguments.has("json"))
         print_result("{}\n", json_of(request, plan).dump(2));

@@ -83,6 +83,7 @@ struct RunConfig {
     double wall_limit = 0;               // s; 0: none
     double signal_lead = 0;              // s; 0: not known
     double hang_timeout = 600;           // s; 0: no watchdog
+    double peak_flops = 0;               // FLOP/s of a rank that utilisation refers to; 0: measured
     std::int64_t check_replicas = 1000;  // steps between comparisons of replicas; 0: never
     std::string trace_steps;             // "first:last", for a profiler
     std::string init_from;

@@ -230,6 +230,9 @@ void add_run_keys(std::vector<Key>& keys) {
          on_resume});
     add("run.hang_timeout", &R::hang_timeout, duration(),
         {"s", "abort a run without progress for so long; 0: never", on_resume});
+    add("run.peak_flops", &R::peak_flops, real(0),
+        {"FLOP/s", "of one rank, what utilisation (mfu) refers to; 0: measured at start, in 0.1 s",
+         on_resume});
     add("run.check_replicas", &R::check_replicas, integer(0),
         {"steps", "between comparisons of the frozen weights that several ranks hold alike; 0: never",
          on_resume});

@@ -1,6 +1,8 @@
 // Linears and their adapters give their own cost (Linear::cost); the rest of the model is counted here.
 #include "plan/flops.hpp"
 
+#include "kernels/matmul.hpp"
+
 namespace switchyard {
 
 Flops flops_per_token(const FlopsModel& model) {
@@ -18,6 +20,10 @@ Flops flops_per_token(const FlopsModel& model) {
     flops.executed +=
         head + attention / 2 * (3 * model.num_layers + model.recomputed_layers + model.shadow_layers);
     return flops;
+}
+
+double peak_flops(const RunConfig& run) {
+    return run.peak_flops > 0 ? run.peak_flops : kernels::measure_peak_flops(dtype_from_name(run.dtype));
 }
 
 }  // namespace switchyard

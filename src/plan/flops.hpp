@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "config/config.hpp"
 #include "model/adapter.hpp"
 
 namespace switchyard {
@@ -43,5 +44,8 @@ struct Flops {
     double dense = 0, executed = 0;
 };
 Flops flops_per_token(const FlopsModel&);
+
+/// FLOP/s of this rank that utilisation refers to: run.peak_flops, or measured now.
+double peak_flops(const RunConfig&);
 
 }  // namespace switchyard

@@ -97,7 +97,9 @@ std::vector<std::string> start_lines(const Config& config, const Plan& plan, int
         "step        {} tokens, {}FLOP executed ({}FLOP dense){}", count_text(plan.tokens_per_step),
         count_text(plan.flops_per_token.executed * plan.tokens_per_step),
         count_text(plan.flops_per_token.dense * plan.tokens_per_step),
-        peak_flops > 0 ? fmt::format(", products at {}FLOP/s here", count_text(peak_flops)) : ""));
+        peak_flops > 0 ? fmt::format(", products at {}FLOP/s {}", count_text(peak_flops),
+                                     config.run.peak_flops > 0 ? "(run.peak_flops)" : "here")
+                       : ""));
     for (const std::string& note : plan.notes) lines.push_back("note        " + note);
     return lines;
 }

@@ -27,7 +27,7 @@ struct StepFigures {
 struct RunScale {
     double tokens_per_step = 0;
     Flops flops_per_token;
-    double peak_flops = 0;  // matrix products, all ranks together, measured at start
+    double peak_flops = 0;  // matrix products, all ranks together
     double rate(double step_s) const { return tokens_per_step / step_s; }
     double mfu(double flops_per_token, double step_s) const {
         return flops_per_token * rate(step_s) / peak_flops;

@@ -10,7 +10,6 @@
 #include "core/sign_of_life.hpp"
 #include "core/trace.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
-#include "kernels/matmul.hpp"
 #include "run/initial_state.hpp"
 #include "run/inputs.hpp"
 #include "train/attention_choice.hpp"
@@ -88,8 +87,7 @@ int Trainer::run(const StartInfo& start, const std::string& attention) {
 void Trainer::build_state() {
     // The rate of products is measured on all ranks at once, as in training.
     barrier(topology_.world);
-    scale_.peak_flops =
-        all_reduce_sum(topology_.world, kernels::measure_peak_flops(dtype_from_name(config_.run.dtype)));
+    scale_.peak_flops = all_reduce_sum(topology_.world, peak_flops(config_.run));
     backend::reset_peak_used_bytes();
     start_up_bytes_ = backend::used_bytes();
     sign_of_life("building the state", 0);

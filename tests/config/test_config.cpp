@@ -193,6 +193,7 @@ TEST(Parse, KeysAreTheContractsNames) {
                              "run.keep_every",
                              "run.wall_limit",
                              "run.hang_timeout",
+                             "run.peak_flops",
                              "run.check_replicas",
                              "run.signal_lead",
                              "run.init_from"})
@@ -536,6 +537,7 @@ TEST(Compare, AllowsWhatTheResumeContractLists) {
                                            "run.keep_every=9",
                                            "run.wall_limit=60",
                                            "run.hang_timeout=0",
+                                           "run.peak_flops=5",
                                            "run.stop_step=5",
                                            "run.signal_lead=30",
                                            "run.check_replicas=5",

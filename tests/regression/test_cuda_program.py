@@ -111,7 +111,8 @@ class CudaProgram(program.Test):
         self.assert_trains(run)
         settings = program.arguments({**run.settings, "run.dir": self.folder / "none"})
         for words, expected in (
-            (["plan", *settings], "no GPU can be used here"),
+            (["plan", *settings, "--run.peak_flops=0"], "no GPU can be used here"),
+            (["plan", *settings, "--run.peak_flops=1e9"], "at the rate of run.peak_flops"),
             (["inspect", run.checkpoint()], "step"),
             (["verify", run.checkpoint()], ""),
             (["diff", run.checkpoint(), run.checkpoint()], "identical"),

@@ -36,6 +36,7 @@ warmup_steps = 4
 dir = {folder}/unnamed   # overridden by each test
 steps = {steps}
 dtype = f32
+peak_flops = 1e9   # not measured at every start
 log_interval = 10
 save_interval = 10
 async_save = false   # a rank that is killed two steps later finds the file; test_background_kills.py has the other case

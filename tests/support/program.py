@@ -51,7 +51,7 @@ TINY = {
     **{f"model.{key}": value for key, value in MODEL.items()},
     "data.seq_len": 8, "data.global_batch": 12, "data.micro_batch": 1,
     "optim.lr": 0.01, "optim.dense_lr": 0, "optim.warmup_steps": 4, "optim.weight_decay": 0.1, "optim.clip_norm": 0.5,
-    "run.steps": 100000, "run.dtype": "f32",
+    "run.steps": 100000, "run.dtype": "f32", "run.peak_flops": 1e9,  # measured at every start otherwise, for 0.1 s
 }  # fmt: skip
 # About half of the slots are frozen on one side at any step.
 SWITCHING = {"method.name": "switchlora", "method.rank": 6, "method.switch_interval": 6, "method.freeze_steps": 3}

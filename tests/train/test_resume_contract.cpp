@@ -16,12 +16,12 @@ namespace switchyard {
 namespace {
 
 const std::set<std::string> may_change{
-    "parallel.tp",          "parallel.shard_frozen", "parallel.rotate",  "data.tokens",
-    "data.micro_batch",     "model.recompute",       "run.dir",          "run.log_interval",
-    "run.eval_interval",    "run.save_interval",     "run.keep_last",    "run.keep_every",
-    "run.wall_limit",       "run.hang_timeout",      "run.stop_step",    "run.signal_lead",
-    "run.check_replicas",   "run.async_save",        "io.window",        "run.trace_steps",
-    "parallel.collectives", "parallel.sum_order",    "kernels.attention"};
+    "parallel.tp",          "parallel.shard_frozen", "parallel.rotate", "data.tokens",
+    "data.micro_batch",     "model.recompute",       "run.dir",         "run.log_interval",
+    "run.eval_interval",    "run.save_interval",     "run.keep_last",   "run.keep_every",
+    "run.wall_limit",       "run.hang_timeout",      "run.stop_step",   "run.signal_lead",
+    "run.check_replicas",   "run.async_save",        "io.window",       "run.trace_steps",
+    "parallel.collectives", "parallel.sum_order",    "run.peak_flops",  "kernels.attention"};
 
 Config complete(const std::string& text, const std::vector<std::string>& arguments) {
     Config config = parse_config(text, "a test", arguments, method_options()).config;
