@@ -1,6 +1,6 @@
-// fuzz TARGET [--runs=N | --seconds=S] [--seed=N] [FILE...]: runs the seeded mutator, or tries the given
-// files one by one. A harmful input is kept as fuzz-TARGET.input in the working directory, and the exit code
-// is 1.
+// fuzz TARGET [--runs=N | --part=N | --seconds=S] [--seed=N] [FILE...]: runs the seeded mutator, or tries the
+// given files one by one. --part=N: an N-th of the target's short run. A harmful input is kept as
+// fuzz-TARGET.input in the working directory, and the exit code is 1.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -51,7 +51,7 @@ void try_input(const Target& target, std::string input) {
 }
 
 struct Options {
-    std::uint64_t runs = 0, seed = 1;  // runs = 0: the length of the target's short run
+    std::uint64_t runs = 0, part = 1, seed = 1;  // runs = 0: the length of the target's short run over `part`
     double seconds = 0;
     std::vector<std::string> files;
 };
@@ -62,6 +62,8 @@ Options options_of(int argc, char** argv) {
         const std::string word = argv[i];
         if (word.starts_with("--runs="))
             options.runs = std::stoull(word.substr(7));
+        else if (word.starts_with("--part="))
+            options.part = std::stoull(word.substr(7));
         else if (word.starts_with("--seconds="))
             options.seconds = std::stod(word.substr(10));
         else if (word.starts_with("--seed="))
@@ -79,7 +81,7 @@ void fuzz(const Target& target, const Options& options) {
     const std::vector<std::string> seeds = target.seeds();
     for (const std::string& whole : seeds) try_input(target, whole);
     const std::uint64_t runs =
-        options.runs > 0 ? options.runs : static_cast<std::uint64_t>(target.short_runs);
+        options.runs > 0 ? options.runs : static_cast<std::uint64_t>(target.short_runs) / options.part;
     const double start = seconds_now();
     std::uint64_t n = 0;
     for (; options.seconds > 0 ? seconds_now() - start < options.seconds : n < runs; ++n)

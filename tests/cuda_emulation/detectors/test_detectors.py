@@ -19,7 +19,7 @@ NO_START = re.compile(r"unexpected memory mapping|failed to set personality|pers
 def run(command, seed=1):
     """Exit status and everything printed."""
     environment = dict(os.environ, CUDA_EMULATION_SEED=str(seed), ASAN_OPTIONS="detect_leaks=0",
-                       TSAN_OPTIONS="halt_on_error=1", UBSAN_OPTIONS="print_stacktrace=0")
+                       TSAN_OPTIONS="halt_on_error=1:atexit_sleep_ms=0", UBSAN_OPTIONS="print_stacktrace=0")
     result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                             errors="replace", timeout=120, check=False)
     return result.returncode, result.stdout
