@@ -8,20 +8,22 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 usage() {
     cat <<'TEXT'
-tools/test.sh [--long] [--no-asan] [ctest arguments]
+tools/test.sh [--long] [--no-asan] [--no-cuda] [ctest arguments]
   --long     also the campaigns (tests labelled `long`: many kills, many switches, all under sanitizers), exported weights in
              transformers and peft, which it installs in .venv-torch (6 GB), and a build with MPICH, which it installs
              beside Open MPI: its tests with ranks
   --no-asan  without the sanitizer build
+  --no-cuda  the CPU program alone: without the CUDA back end, emulated and compiled
 Everything else goes to ctest: tools/test.sh --no-asan -R checkpoint
 TEXT
 }
 
-long=0 asan=1 ctest_arguments=() architectures=90 sanitized=single_rank_tests
+long=0 asan=1 cuda=1 ctest_arguments=() architectures=90 sanitized=single_rank_tests
 for argument in "$@"; do
     case $argument in
         --long) long=1 architectures="80;90;100" sanitized=all_single_rank_tests ;;
         --no-asan) asan=0 ;;
+        --no-cuda) cuda=0 ;;
         --help | -h) usage && exit 0 ;;
         *) ctest_arguments+=("$argument") ;;
     esac
@@ -61,12 +63,13 @@ finish_build() {
 # The build whose tests run: build/cuda-emulated holds the release build of the CPU program and the CUDA back end, emulated
 # and, where there is a CUDA toolkit, compiled for GPUs.
 prepare_tested_build() {
-    tested=cuda-emulated
+    tested=release
+    [[ $cuda -eq 1 ]] || return 0
     if ! echo '#include <boost/context/fiber.hpp>' | g++ -x c++ -fsyntax-only - 2>/dev/null; then
         say "SKIPPED: the CUDA back end, whose emulation needs Boost.Context (Debian and Ubuntu: libboost-context-dev)"
-        tested=release
         return
     fi
+    tested="cuda-emulated"
     local nvcc include backends="cpu;cuda-emulated;cuda-emulated-address;cuda-emulated-thread"
     nvcc=$(command -v nvcc || true)
     include=${nvcc:+$(dirname "$(readlink -f "$nvcc")")/../include}

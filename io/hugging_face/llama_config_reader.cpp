@@ -1,9 +1,9 @@
 // Reads the config.json of a LLaMA model. If a value is stored in two places, both must agree.
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 
 #include "core/error.hpp"
+#include "io/files/files.hpp"
 #include "io/files/strict_json.hpp"
 #include "io/hugging_face/config_keys.hpp"
 #include "io/hugging_face/harmless_keys.hpp"
@@ -224,7 +224,7 @@ SpecialTokens read_special_tokens(const std::string& directory) {
     SpecialTokens result;
     for (const char* name : {"config.json", "generation_config.json"}) {
         const std::string path = directory + "/" + name;
-        if (!std::filesystem::exists(path)) continue;
+        if (!exists_at(path)) continue;
         const json config = read_json_object(path);
         const ConfigKeys keys(config, "`" + path + "`");
         const auto ids = [&](const char* key) {

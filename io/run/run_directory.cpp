@@ -113,7 +113,7 @@ void write_run_status(const std::string& directory, const RunStatus& status) {
 }
 
 std::optional<std::string> RunDirectory::read_config() const {
-    if (!std::filesystem::exists(file("config.cfg"))) return std::nullopt;
+    if (!exists_at(file("config.cfg"))) return std::nullopt;
     return read_file(file("config.cfg"));
 }
 
@@ -123,8 +123,8 @@ std::optional<RunStatus> RunDirectory::read_status() const {
 
 std::optional<RunStatus> read_run_status(const std::string& directory) {
     const std::string path = directory + "/status.json";
-    if (!std::filesystem::exists(path)) return std::nullopt;
     try {
+        if (!exists_at(path)) return std::nullopt;
         const auto object = nlohmann::json::parse(read_file(path));
         const auto& step = object.at("step");
         if (!step.is_number_integer() || step.get<std::int64_t>() < 0) return std::nullopt;

@@ -15,7 +15,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <random>
 
 #include "core/error.hpp"
@@ -29,7 +28,7 @@ namespace {
 /// Differs between machines, even if all are called localhost, and between two boots of one machine.
 std::string machine_id() {
     const char* file = "/proc/sys/kernel/random/boot_id";
-    std::string id = std::filesystem::exists(file) ? read_file(file) : "";
+    std::string id = exists_at(file) ? read_file(file) : "";
     id.resize(std::min(id.find('\n'), id.size()));
     return host_name() + "/" + id;
 }

@@ -10,6 +10,7 @@
 #include <filesystem>
 
 #include "core/error.hpp"
+#include "io/files/files.hpp"
 #include "io/tokens/input_kind.hpp"
 #include "io/tokens/progress_line.hpp"
 #include "io/tokens/segment_encoder.hpp"
@@ -101,8 +102,8 @@ void Job::check_options() const {
             "neither a tokenizer nor a vocabulary size given (a tokenizer is used as it is or trained); add "
             "--tokenizer=MODEL or --vocab_size=N");
     const std::string folder = directory_of(options_.output);
-    require(std::filesystem::is_directory(folder),
-            "folder `{}` does not exist (the token file is written there); make it", folder);
+    require(is_folder_at(folder), "folder `{}` does not exist (the token file is written there); make it",
+            folder);
     require(::access(folder.c_str(), W_OK) == 0,
             "folder `{}` cannot be written: {} (the token file goes there); choose another --output", folder,
             system_reason);

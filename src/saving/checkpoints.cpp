@@ -18,6 +18,7 @@
 #include "core/timer.hpp"
 #include "core/units.hpp"
 #include "io/checkpoint/state_io.hpp"
+#include "io/files/files.hpp"
 #include "methods/registry.hpp"
 #include "saving/background_writer.hpp"
 
@@ -168,7 +169,7 @@ void Checkpoints::remove_old_files(std::uint64_t newest_bytes, bool in_backgroun
     const auto files = list_checkpoints(directory_);
     if (files.empty() || files.front().first < newest_step_) return;
     const std::string newest = checkpoint_path(directory_, newest_step_);
-    const std::uint64_t bytes = std::filesystem::file_size(newest);
+    const std::uint64_t bytes = size_of_file(open_regular(newest), newest);
     require(bytes == newest_bytes,
             "`{}` has {} bytes instead of the {} just written (older checkpoints are kept); check the file "
             "system",

@@ -199,7 +199,8 @@ class Closed(program.Test):
         for path, reason in ((closed / "a.h5", "Permission denied"), (loop, "Too many levels of symbolic links")):
             for words in (["train", f"--data.tokens={path}", f"--run.dir={self.folder}/r"], ["inspect", path], ["diff", path, mine],
                           ["train", path], ["get", "run.steps", path], ["eval", path], ["import", path, output],
-                          ["tokenize", config, f"--tokenizer={path}", output]):  # fmt: skip
+                          ["tokenize", config, f"--tokenizer={path}", output], ["tokenize", config, "--vocab_size=300", f"--output={path}/o.h5"],
+                          ["train", f"--data.tokens={mine}", f"--run.dir={path}"]):  # fmt: skip
                 with self.subTest(path.name, words=words[0]):
                     code, said = self.as_another(*words)
                     self.assertEqual(code, 2 if words[0] == "diff" else 1, said)
