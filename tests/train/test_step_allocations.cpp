@@ -46,7 +46,7 @@ TEST(StepAllocations, NoneAfterTheFirstSteps) {
     for (const std::vector<std::string>& method : methods)
         for (const std::string& dtype : dtypes) {
             std::vector<std::string> keys = method;
-            keys.push_back("--run.dtype=" + dtype);
+            keys.insert(keys.end(), {"--run.dtype=" + dtype, "--data.global_batch=4"});
             const Config config = tiny_config(keys);
             testing::for_each_layout(config, [&](const Config& here, const Topology& topology) {
                 count_calls(true);
