@@ -74,7 +74,7 @@ class BackEnds(program.Test):
 
     def test_the_same_numbers_on_every_factorisation(self):
         cases = [(name, dtype, tp) for name in METHODS for tp in (1, 2, 4) if RANKS % tp == 0 for dtype in TOLERANCE]
-        small = ["--data.global_batch=4", "--model.num_heads=4", "--model.num_kv_heads=4"]  # what the emulation does takes its time
+        small = ["--data.global_batch=4", "--model.num_heads=4", "--model.num_kv_heads=4"]  # emulated, tiny_state's own sizes take minutes
         more = {2: ["--parallel.shard_frozen=true", "--model.recompute=true"], "f32": ["--model.num_layers=1"]}
         runs = [run_of(20, *METHODS[name], f"--run.dtype={dtype}", *small, *more.get(tp, []), *more.get(dtype, []), tp=tp)
                 for name, dtype, tp in cases]  # fmt: skip
