@@ -14,7 +14,7 @@
 #include <type_traits>
 
 #include "core/bf16.hpp"
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/runtime.hpp"
 
 #ifdef SWITCHYARD_CUDA_EMULATION

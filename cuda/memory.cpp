@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "core/backend_memory.hpp"
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/host.hpp"
 #include "core/memory_blocks.hpp"
 #include "cuda/runtime.hpp"

@@ -78,6 +78,10 @@ void check_call(cudaError_t code, const char* call, const std::source_location& 
         cudaGetErrorName(code), cudaGetErrorString(code), call, where.file_name(), where.line());
 }
 
+void check_blocks(std::int64_t blocks) {
+    internal_check(blocks <= 0x7FFFFFFF, "{} blocks in one launch", blocks);
+}
+
 cudaStream_t compute_stream() {
     return device().compute;
 }

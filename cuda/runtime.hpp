@@ -26,6 +26,9 @@ int device_number();
 const cudaDeviceProp& device_properties();
 int multiprocessors();
 
+/// Throws an InternalError if one launch cannot have so many.
+void check_blocks(std::int64_t blocks);
+
 /// Lets a kernel use more than 48 KiB of shared memory; asked once for each kernel.
 void allow_shared_bytes(const void* kernel, std::size_t bytes);
 

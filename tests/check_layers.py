@@ -16,6 +16,7 @@ ORDER = [
     ["comm"],
     ["config"],
     ["kernels"],
+    ["kernels/checks"],
     ["core/cpu", "comm/cpu", "kernels/cpu", "kernels/cpu/attention", "cuda", "cuda/kernels", "cuda/kernels/adamw", "cuda/kernels/attention", "cuda/kernels/attention/cudnn", "cuda/kernels/frozen", "cuda/kernels/moments", "cuda/comm"],  # back ends: nothing includes them
     ["io/files"],
     ["io/tokens", "io/checkpoint", "io/run"],
@@ -34,7 +35,7 @@ ORDER = [
 ]
 LEVEL = {folder: level for level, folders in enumerate(ORDER) for folder in folders}
 BACK_ENDS = set(ORDER[LEVEL["cuda"]])
-BACK_END_MAY_INCLUDE = {"core", "comm", "kernels"}
+BACK_END_MAY_INCLUDE = {"core", "comm", "kernels", "kernels/checks"}
 # The default of method.name is a value of the configuration, not a decision about a method.
 METHOD_NAME_ALLOWED = re.compile(r'std::string name = "\w+";')
 PREPROCESSOR_FREE = {"model", "optim", "methods", "train", "plan", "inference", "saving", "run", "convert",

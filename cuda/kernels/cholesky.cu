@@ -1,9 +1,9 @@
 // A block factors a matrix where it lies; another kernel's blocks solve eight rows each in shared memory, one
 // pivot after the other. Both triangles are there, so every access is along a row of U or U'. Elements are
 // changed in the order of the pivots, whatever the number of threads.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/row_places.cuh"
-#include "kernels/cholesky_checks.hpp"
+#include "kernels/checks/cholesky.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -4,11 +4,11 @@
 #include <cmath>
 #include <limits>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
 #include "cuda/workspace.hpp"
+#include "kernels/checks/model.hpp"
 #include "kernels/cross_entropy.hpp"
-#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -182,20 +182,14 @@ void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor 
 
 void combine_statistics(Tensor all_stats, Tensor targets, Tensor lse, Tensor loss) {
     count_kernel(__func__);
-    internal_check(all_stats.shape().rank() == 3 && all_stats.dim(1) == 3, "softmax statistics {}",
-                   all_stats.shape());
+    check_statistics(all_stats, targets, lse, loss);
     const std::int64_t parts = all_stats.dim(0), tokens = all_stats.dim(2);
-    check("targets", targets, DType::i32, {tokens});
-    check("softmax sums", lse, all_stats.dtype(), {tokens});
-    check("loss", loss, DType::f64, {1});
     if (all_stats.empty()) return;
     auto* const losses = cuda::workspace_of<double>(tokens);
     dispatch(all_stats.dtype(), [&]<class T>() {
         if constexpr (!std::is_same_v<T, bf16>)
             cuda::launch(one_each(tokens), combine<T>, all_stats.data<const T>(), parts,
                          targets.data<const std::int32_t>(), lse.data<T>(), losses, tokens);
-        else
-            internal_check(false, "softmax statistics in bf16");
     });
     cuda::launch({1, block_threads(ceil_div(tokens, 4), 1024), sizeof(LossSums)}, add_losses, losses, tokens,
                  loss.data<double>());

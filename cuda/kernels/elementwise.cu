@@ -1,10 +1,10 @@
 // Whole tensors, each element read or written once. A thread takes neighbouring numbers of up to 16 bytes, a
 // block a piece of the tensor that is long enough to fill the GPU and short enough to share the work evenly.
 // A transpose goes through a square tile in shared memory, so that both sides are accessed in whole rows.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/items.cuh"
 #include "cuda/kernels/packs.cuh"
-#include "kernels/checks.hpp"
+#include "kernels/checks/tensors.hpp"
 #include "kernels/elementwise.hpp"
 
 namespace switchyard::kernels {
@@ -209,7 +209,7 @@ void add(Tensor from, Tensor to, double alpha) {
 
 void transpose(Tensor from, Tensor to) {
     count_kernel(__func__);
-    internal_check(from.shape().rank() == 2, "transpose of a tensor {}", from.shape());
+    check_matrix("transposed tensor", from);
     const std::int64_t rows = from.dim(0), cols = from.dim(1);
     check_shape("transpose", to, {cols, rows});
     if (from.empty()) return;

@@ -1,10 +1,10 @@
 // Forward copies rows. Backward has a block for every token and slice of columns: the block looks for equal
 // tokens from the start of the list on, ends if there is one before its own, and adds the rows of the others
 // in order, so each row of the table is summed in token order by one block, as on a CPU.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
+#include "kernels/checks/model.hpp"
 #include "kernels/embedding.hpp"
-#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -1,5 +1,5 @@
 // A thread adds the terms of its packs; sums modulo 2^64 do not depend on the order of their terms.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/rng.hpp"
 #include "cuda/kernels/reduce.cuh"
 #include "kernels/hash.hpp"

@@ -10,7 +10,6 @@
 #include <span>
 #include <vector>
 
-#include "core/error.hpp"
 #include "cuda/device.cuh"
 
 namespace switchyard::kernels {
@@ -73,7 +72,7 @@ class ItemList {
         for (std::size_t i = 0; i <= count; ++i)
             launch.first_block[i] = static_cast<unsigned>(first_block_[begin + i] - launch.blocks_before);
         const std::int64_t blocks = first_block_[begin + count] - launch.blocks_before;
-        internal_check(blocks <= 0x7FFFFFFF, "{} blocks in one launch", blocks);
+        cuda::check_blocks(blocks);
         start(launch, blocks);
         return count;
     }

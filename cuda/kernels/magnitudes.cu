@@ -1,11 +1,11 @@
 // Histograms in two launches: each block counts its tile, then a block an item adds the counts of its tiles.
 // Thread i counts the elements with byte i, so that nothing is added by two threads and the counts need no
 // order. An element is compared 256 times, which a step that happens every few hundred does not feel.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/items.cuh"
 #include "cuda/kernels/row_places.cuh"
 #include "cuda/workspace.hpp"
-#include "kernels/magnitude_checks.hpp"
+#include "kernels/checks/magnitudes.hpp"
 #include "kernels/magnitudes.hpp"
 
 namespace switchyard::kernels {
@@ -107,11 +107,11 @@ __global__ void drop_jobs(const Items __grid_constant__ items, const std::int64_
     const auto limit = static_cast<std::uint64_t>(limits[2 * job.number]);
     with_real(job.value_type, [&]<class T>() {
         with_real(job.key_type, [&]<class Key>() {
-            job.tiles.for_packs(
-                blockIdx.x - items.first_block[index], [&](std::int64_t row, std::int64_t column) {
-                    if (magnitude_of(job.keys.template row<const Key>(row)[column]) <= limit)
-                        job.values.template row<T>(row)[column] = 0;
-                });
+            job.tiles.for_packs(blockIdx.x - items.first_block[index],
+                                [&](std::int64_t row, std::int64_t column) {
+                                    if (magnitude_of(job.keys.template row<const Key>(row)[column]) <= limit)
+                                        job.values.template row<T>(row)[column] = 0;
+                                });
         });
     });
 }
@@ -131,8 +131,8 @@ void magnitude_histogram(std::span<const RowPart> parts, int byte, Tensor found,
         const Counted item{RowPlaces(part), part.width, part.rows.count * part.width, of_block};
         list.add(item, item.blocks());
     }
-    auto* partial = cuda::workspace_of<std::uint32_t>(
-        std::max<std::int64_t>(list.num_blocks(), 1) * magnitude_bins);
+    auto* partial =
+        cuda::workspace_of<std::uint32_t>(std::max<std::int64_t>(list.num_blocks(), 1) * magnitude_bins);
     list.for_launches([&](const auto& items, std::int64_t blocks) {
         using Items = std::decay_t<decltype(items)>;
         const cuda::Grid grid{blocks, threads, sizeof(TileBytes)};

@@ -16,7 +16,7 @@
 #include <map>
 #include <source_location>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/error.hpp"
 #include "cuda/runtime.hpp"
 #include "cuda/workspace.hpp"

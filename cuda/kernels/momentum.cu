@@ -1,8 +1,8 @@
 // A thread takes 16 bytes of the state, or one element where a tensor begins elsewhere. Whether gradients are
 // finite is read on the device.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
-#include "kernels/momentum_checks.hpp"
+#include "kernels/checks/momentum.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -5,9 +5,9 @@
 #include <bit>
 #include <cmath>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
-#include "kernels/model_checks.hpp"
+#include "kernels/checks/model.hpp"
 #include "kernels/norm.hpp"
 
 namespace switchyard::kernels {
@@ -259,9 +259,7 @@ void rms_norm_backward(Tensor d_h, Tensor x, Tensor weight, Tensor rstd, Tensor 
     check("gradient of a norm's input", d_x, x.dtype(), x.shape());
     check("gradient of a norm's weight", d_weight, accumulate_type(x.dtype()), {width});
     if (x.empty()) return;
-    const std::size_t needed = rms_norm_scratch_bytes(rows, width, x.dtype());
-    internal_check(scratch.bytes() >= needed && scratch.raw(),
-                   "norm: scratch of {} bytes where {} are needed", scratch.bytes(), needed);
+    check_scratch("norm", scratch, rms_norm_scratch_bytes(rows, width, x.dtype()));
     const std::int64_t group_rows = group_rows_of(rows), groups = ceil_div(rows, group_rows);
     dispatch(x.dtype(), [&, rows = rows, width = width]<class T>() {
         using X = Wide<T>;

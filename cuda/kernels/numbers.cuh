@@ -4,10 +4,9 @@
 #include <type_traits>
 
 #include "core/bf16.hpp"
-#include "core/error.hpp"
 #include "core/tensor.hpp"
 #include "cuda/device.cuh"
-#include "kernels/checks.hpp"
+#include "kernels/checks/tensors.hpp"
 
 namespace switchyard::kernels {
 

@@ -2,7 +2,7 @@
 // those of core/rng.hpp, bit for bit, so this file is compiled without contraction of a * b + c.
 #include <utility>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/rng.hpp"
 #include "cuda/kernels/chunks.cuh"
 #include "kernels/random.hpp"
@@ -51,16 +51,16 @@ __global__ void __launch_bounds__(256)
 
 /// x (rows, cols) += scale row_scale[i] z for the valid elements.
 template <class T>
-__global__ void __launch_bounds__(256)
-    add(T* x, std::int64_t rows, std::int64_t cols, Region region, std::uint64_t key, double scale,
-        const Wide<T>* row_scale) {
+__global__ void __launch_bounds__(256) add(T* x, std::int64_t rows, std::int64_t cols, Region region,
+                                           std::uint64_t key, double scale, const Wide<T>* row_scale) {
     const std::int64_t pairs = region.valid_cols / 2 + 1;
     for (std::int64_t unit = first_unit(); unit < rows * pairs; unit += unit_step()) {
         const std::int64_t row = unit / pairs;
         const std::int64_t first = (region.row0 + row) * region.global_cols + region.col0;
         const std::int64_t column = 2 * (unit % pairs) - first % 2;  // of the pair's first element
         if (column >= region.valid_cols) continue;
-        const std::pair<double, double> drawn = normal_pair(key, static_cast<std::uint64_t>(first + column) / 2);
+        const std::pair<double, double> drawn =
+            normal_pair(key, static_cast<std::uint64_t>(first + column) / 2);
         const double std = scale * static_cast<double>(row_scale[row]);
         const auto put = [&](std::int64_t j, double noise) {
             if (j < 0 || j >= region.valid_cols) return;
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(256)
 
 template <class Draw>
 void fill_region(Tensor x, const Region& region, const Draw& draw) {
-    internal_check(x.shape().rank() == 2, "initial values for a tensor {}", x.shape());
+    check_matrix("tensor of initial values", x);
     if (x.empty()) return;
     const std::int64_t rows = x.dim(0), cols = x.dim(1);
     dispatch(x.dtype(), [&]<class T>() {
@@ -102,8 +102,8 @@ void add_normal(Tensor x, const Region& region, std::uint64_t key, double scale,
     const std::int64_t rows = std::min(region.valid_rows, x.dim(0));
     if (rows == 0 || valid.valid_cols == 0) return;
     dispatch(x.dtype(), [&]<class T>() {
-        cuda::launch(grid_for(rows * (valid.valid_cols / 2 + 1)), add<T>, x.data<T>(), rows, x.dim(1), valid, key, scale,
-                     static_cast<const Wide<T>*>(row_scale.data<Wide<T>>()));
+        cuda::launch(grid_for(rows * (valid.valid_cols / 2 + 1)), add<T>, x.data<T>(), rows, x.dim(1), valid,
+                     key, scale, static_cast<const Wide<T>*>(row_scale.data<Wide<T>>()));
     });
 }
 

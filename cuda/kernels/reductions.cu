@@ -2,7 +2,7 @@
 // results is done by single threads in the order that the contract gives.
 #include <limits>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/reduce.cuh"
 #include "kernels/elementwise.hpp"
 #include "kernels/reductions.hpp"
@@ -75,7 +75,7 @@ void max_abs(Tensor x, Tensor result) {
     count_kernel(__func__);
     check("result of a reduction", result, DType::f64, {1});
     const RowPart row = one_row(x);
-    internal_check(x.empty() || is_number(x.dtype()), "largest magnitude of {}", name_of(x.dtype()));
+    check_numbers(x);
     reduce<Magnitude>({&row, 1}, result.data<double>());
 }
 
@@ -90,10 +90,8 @@ void weighted_sum(Tensor values, Tensor weights, Tensor result) {
 
 void combine_parts(Tensor parts, Combine how, Tensor result) {
     count_kernel(__func__);
-    internal_check(parts.shape().rank() == 2 && parts.dim(0) > 0 && parts.dtype() == DType::f64,
-                   "parts {} of a result", parts.shape());
+    check_combined(parts, result);
     const std::int64_t width = parts.dim(1);
-    check("combined parts", result, DType::f64, {width});
     const int threads = block_threads(std::max<std::int64_t>(width, 1));
     cuda::launch({cuda::ceil_div(width, threads), threads}, combine_columns, parts.data<double>(),
                  parts.dim(0), width, how == Combine::sum, result.data<double>());

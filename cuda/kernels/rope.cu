@@ -2,9 +2,9 @@
 // runs. Each pair (i, i + D/2) is read and written by one thread, hence in place.
 #include <cmath>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
-#include "kernels/model_checks.hpp"
+#include "kernels/checks/model.hpp"
 #include "kernels/rope.hpp"
 
 namespace switchyard::kernels {

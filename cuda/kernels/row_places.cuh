@@ -4,7 +4,7 @@
 
 #include "cuda/kernels/items.cuh"
 #include "cuda/kernels/packs.cuh"
-#include "kernels/row_checks.hpp"
+#include "kernels/checks/rows.hpp"
 
 namespace switchyard::kernels {
 

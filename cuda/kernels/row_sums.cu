@@ -1,5 +1,5 @@
 // Sums of parts of rows, as an ordered reduction leaves them to each rank, and sums of squares of rectangles.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/reduce.cuh"
 #include "kernels/rows.hpp"
 
@@ -73,8 +73,7 @@ struct Squares {
 
 void sum_parts(Tensor parts, std::int64_t own, std::span<const RowSum> sums) {
     count_kernel(__func__);
-    internal_check(parts.shape().rank() == 2 && own >= 0 && own < parts.dim(0),
-                   "sum of parts {}, {} of them here", parts.shape(), own);
+    check_parts(parts, own);
     const std::size_t part_element = size_of(parts.dtype());
     std::vector<Job> jobs;
     for (const RowSum& sum : sums) {
@@ -112,7 +111,7 @@ void squared_norms(std::span<const RowPart> parts, Tensor sums) {
     check("sums of squares", sums, DType::f64, {static_cast<std::int64_t>(parts.size())});
     for (const RowPart& part : parts) {
         check_part(part);
-        internal_check(is_number(part.matrix.dtype()), "sum of squares of {}", name_of(part.matrix.dtype()));
+        check_numbers(part.matrix);
     }
     reduce<Squares>(parts, sums.data<double>());
 }

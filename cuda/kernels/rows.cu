@@ -1,6 +1,6 @@
 // Rows of many matrices in one launch: a block takes whole rows or a piece of a row, a thread neighbouring
 // numbers of up to 16 bytes. Copies of the same type are made by the size of an element, whatever it means.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/row_places.cuh"
 #include "kernels/rows.hpp"
 

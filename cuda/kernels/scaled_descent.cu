@@ -1,9 +1,9 @@
 // One pass over master, gradient and value, for all parameters in one launch. A row's factor is formed in f64
 // and rounded to the master's type. Whether the gradients are finite is read on the device.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
 #include "cuda/kernels/row_places.cuh"
-#include "kernels/descent_checks.hpp"
+#include "kernels/checks/descent.hpp"
 
 namespace switchyard::kernels {
 namespace {

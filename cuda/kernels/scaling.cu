@@ -1,7 +1,7 @@
 // A thread an element.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
-#include "kernels/dot_checks.hpp"
+#include "kernels/checks/dots.hpp"
 #include "kernels/scaling.hpp"
 
 namespace switchyard::kernels {
@@ -88,10 +88,10 @@ void scale_columns(const ColumnScaling& s) {
     dispatch(s.from.matrix.dtype(), [&]<class From>() {
         dispatch(s.to.matrix.dtype(), [&]<class To>() {
             with_vector(s.factors, [&]<class Factor>(Factor* factors) {
-                for_elements<To>(s.to.rows.count * s.to.width, false,
-                                 ScaleColumns<From, Factor, To>{Rectangle<From>(s.from), factors,
-                                                                Rectangle<To>(s.to), s.to.width, s.scale,
-                                                                s.accumulate});
+                for_elements<To>(
+                    s.to.rows.count * s.to.width, false,
+                    ScaleColumns<From, Factor, To>{Rectangle<From>(s.from), factors, Rectangle<To>(s.to),
+                                                   s.to.width, s.scale, s.accumulate});
             });
         });
     });

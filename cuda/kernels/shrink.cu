@@ -1,7 +1,7 @@
 // A thread an element; the sum of magnitudes is formed by one thread in order.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
-#include "kernels/dot_checks.hpp"
+#include "kernels/checks/dots.hpp"
 #include "kernels/shrink.hpp"
 
 namespace switchyard::kernels {

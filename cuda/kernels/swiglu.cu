@@ -2,9 +2,9 @@
 // Arithmetic is in f32 (f64).
 #include <cmath>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
-#include "kernels/model_checks.hpp"
+#include "kernels/checks/model.hpp"
 #include "kernels/swiglu.hpp"
 
 namespace switchyard::kernels {

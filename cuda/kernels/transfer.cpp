@@ -10,12 +10,12 @@
 #include <deque>
 #include <vector>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/pinned.hpp"
 #include "cuda/runtime.hpp"
 #include "cuda/waiting.hpp"
 #include "cuda/workspace.hpp"
-#include "kernels/row_checks.hpp"
+#include "kernels/checks/rows.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "core/first_exception.hpp"
+#include "core/shared_loop.hpp"
 
 namespace switchyard {
 
@@ -27,15 +27,12 @@ CutBehaviour probe_cuts(const Tokenizer& tokenizer) {
 std::vector<Encoded> encode_batch(const Tokenizer& tokenizer, const std::vector<TextSegment>& batch,
                                   const CutBehaviour& cuts) {
     std::vector<Encoded> encoded(batch.size());
-    FirstException failure;
-#pragma omp parallel for schedule(dynamic, 4)
-    for (std::size_t i = 0; i < batch.size(); ++i)
-        failure.guard([&] {
-            encoded[i].ids = tokenizer.encode(batch[i].text);
-            const bool cut_at_line = !batch[i].starts_document && batch[i].text.starts_with('\n');
-            encoded[i].skip = cut_at_line ? std::min(cuts.newline_skip, encoded[i].ids.size()) : 0;
-        });
-    failure.rethrow();
+    for_in_turns(static_cast<std::int64_t>(batch.size()), true, [&](std::int64_t number) {
+        const auto i = static_cast<std::size_t>(number);
+        encoded[i].ids = tokenizer.encode(batch[i].text);
+        const bool cut_at_line = !batch[i].starts_document && batch[i].text.starts_with('\n');
+        encoded[i].skip = cut_at_line ? std::min(cuts.newline_skip, encoded[i].ids.size()) : 0;
+    });
     return encoded;
 }
 

@@ -9,7 +9,7 @@
 #include "comm/collectives.hpp"
 #include "comm/failure.hpp"
 #include "comm/messages.hpp"
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/error.hpp"
 #include "core/sign_of_life.hpp"
 

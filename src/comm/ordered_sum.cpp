@@ -6,6 +6,7 @@
 
 #include "core/bf16.hpp"
 #include "core/error.hpp"
+#include "core/shared_loop.hpp"
 
 namespace switchyard {
 namespace {
@@ -33,8 +34,8 @@ T narrow(Sum x) {
 template <class T>
 void sum_parts(T* sum, const T* parts, int num_parts, std::int64_t stride, std::int64_t count) {
     using Sum = decltype(widen(T{}));
-#pragma omp parallel for schedule(static) if (count * num_parts > worth_threads)
-    for (std::int64_t begin = 0; begin < count; begin += block) {
+    for_shared((count + block - 1) / block, count * num_parts > worth_threads, [=](std::int64_t number) {
+        const std::int64_t begin = number * block;
         const std::int64_t length = std::min(block, count - begin);
         alignas(64) Sum total[block];
         for (std::int64_t i = 0; i < length; ++i) total[i] = widen(parts[begin + i]);
@@ -43,7 +44,7 @@ void sum_parts(T* sum, const T* parts, int num_parts, std::int64_t stride, std::
             for (std::int64_t i = 0; i < length; ++i) total[i] += widen(part[i]);
         }
         for (std::int64_t i = 0; i < length; ++i) sum[begin + i] = narrow<T>(total[i]);
-    }
+    });
 }
 
 }  // namespace

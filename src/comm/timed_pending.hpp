@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "comm/collectives.hpp"
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/last_calls.hpp"
 
 namespace switchyard {

@@ -23,7 +23,7 @@ std::size_t bytes_of(DType dtype, const Shape& shape) {
     require(bytes < largest,
             "out of memory: one tensor {} of {} has {:.1e} bytes (more than any machine has); "
             "choose a smaller model",
-            shape.text(), name_of(dtype), bytes);
+            shape, name_of(dtype), bytes);
     return aligned(static_cast<std::size_t>(shape.size()) * size_of(dtype));
 }
 
@@ -62,7 +62,8 @@ Tensor Arena::take(MemoryClass c, DType dtype, Shape shape, Content content) {
     bytes_[static_cast<int>(c)] += bytes;
     if (measuring()) {
         used_ += bytes;
-        require(static_cast<double>(used_) < largest,
+        if (static_cast<double>(used_) >= largest)
+            fail(
                 "out of memory: the run asks for more than {:.1e} bytes ({}); "
                 "choose smaller sizes",
                 largest, text());

@@ -25,10 +25,10 @@ struct AdamWRows {
     Rows rows;     // R rows of `gradient` and `value`, in the order of the state
     std::int64_t column = 0;  // first column of the W owned ones inside gradient and value
     AdamWSettings settings;
-    Tensor m_scale{}, v_scale{};     // (R, blocks), of codes; else empty
-    std::int64_t whole_column = 0;   // where the W columns begin in the whole row: blocks are counted there
-    /// (R, 4), or empty: the first and the last block go on at other ranks. Then it gets their largest |m| and
-    /// v here (of the first, then of the last), and code_shared_blocks() must follow adamw().
+    Tensor m_scale{}, v_scale{};    // (R, blocks), of codes; else empty
+    std::int64_t whole_column = 0;  // where the W columns begin in the whole row: blocks are counted there
+    /// (R, 4), or empty: the first and the last block go on at other ranks. Then it gets their largest |m|
+    /// and v here (of the first, then of the last), and code_shared_blocks() must follow adamw().
     Tensor end_maxima{};
     bool coded() const { return m.dtype() == DType::u8; }
 };

@@ -25,8 +25,8 @@ void divide(Tensor a, Tensor b, Tensor out);
 /// x <- its square root, 0 for negative numbers; f32 or f64.
 void square_root(Tensor x);
 
-/// x (any shape and type) <- x / max(root of squared_norm, least); squared_norm (1) f64. The factor is rounded
-/// to the type that x is computed in.
+/// x (any shape and type) <- x / max(root of squared_norm, least); squared_norm (1) f64. The factor is
+/// rounded to the type that x is computed in.
 void divide_by_norm(Tensor x, Tensor squared_norm, double least);
 
 }  // namespace switchyard::kernels

@@ -10,7 +10,7 @@
 
 #include "comm/collectives.hpp"
 #include "comm/messages.hpp"
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/error.hpp"
 #include "core/host.hpp"
 #include "core/host_memory.hpp"

@@ -9,7 +9,7 @@
 #include <stdexcept>
 #include <thread>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/last_calls.hpp"
 #include "core/sign_of_life.hpp"
 #include "run/stop_requests.hpp"

@@ -2,7 +2,7 @@
 // f64, the second updates rows in one pass over master, moments, gradient and value. Arithmetic is in the
 // type of the state. Both read on the device whether the gradients are finite. Moments that are codes have a
 // third one (codes.cu).
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/adamw/codes.cuh"
 #include "cuda/kernels/row_places.cuh"
 #include "cuda/workspace.hpp"

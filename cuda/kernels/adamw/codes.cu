@@ -1,7 +1,7 @@
 // A warp takes a block of codes, whose moments stay in its registers between decoding and encoding. The maps
 // are in shared memory, where each thread block forms them. Compiled without contraction of a b + c, so that
 // moments and codes have the CPU's bits.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/adamw/codes.cuh"
 #include "cuda/kernels/row_places.cuh"
 #include "kernels/moment_codes.hpp"

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/attention/choice.hpp"
 #include "cuda/kernels/attention/fused.hpp"
 #include "cuda/kernels/attention/parts.cuh"

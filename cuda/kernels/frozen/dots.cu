@@ -1,11 +1,11 @@
 // A block sums a row: thread t takes every 256th element, then lanes and warps are combined in a fixed order.
 // Columns are summed in chunks of rows (at most 32, whose sums are kept in the workspace), a block 32 columns
 // of a chunk; a second launch adds the chunks in order. The bits do not depend on the GPU.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/frozen/block_sum.cuh"
 #include "cuda/kernels/frozen/tiles.cuh"
 #include "cuda/workspace.hpp"
-#include "kernels/dot_checks.hpp"
+#include "kernels/checks/dots.hpp"
 
 namespace switchyard::kernels {
 namespace {

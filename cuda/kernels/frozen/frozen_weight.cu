@@ -1,9 +1,9 @@
 // Storing and loading words is elementwise. Products are added in tiles (tiles.cuh) and, where weights
 // of two words are merged, by tensor cores (merge.cu). Nothing needs scratch memory.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/frozen/merge.cuh"
 #include "cuda/kernels/frozen/tiles.cuh"
-#include "kernels/frozen_checks.hpp"
+#include "kernels/checks/frozen.hpp"
 #include "kernels/frozen_weight.hpp"
 
 namespace switchyard::kernels {
@@ -66,8 +66,8 @@ void add_low_rank(FrozenWeight w, const LowRankFactors& factors, Tensor /*scratc
     if (w.hi.empty() || (factors.a.dim(0) == 0 && base == 1)) return;
     dispatch(w.hi.dtype(), [&]<class T>() {
         const Words<T> words = words_of<T>(w);
-        launch_form_tiles<T, Wide<T>, Wide<T>>(words, words, {.factors = factors, .base = base}, w.hi.dim(0), w.hi.dim(1),
-                                               aligned(w.hi, w.lo));
+        launch_form_tiles<T, Wide<T>, Wide<T>>(words, words, {.factors = factors, .base = base}, w.hi.dim(0),
+                                               w.hi.dim(1), aligned(w.hi, w.lo));
     });
 }
 

@@ -1,8 +1,8 @@
 // Effective weights with the bits of the CPU: fma over slots in order in f64, one rounding. This file is
 // compiled without contraction of a * b + c.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/frozen/tiles.cuh"
-#include "kernels/frozen_checks.hpp"
+#include "kernels/checks/frozen.hpp"
 
 namespace switchyard::kernels {
 namespace {

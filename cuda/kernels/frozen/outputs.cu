@@ -1,10 +1,10 @@
 // A block takes 4096 elements, thread t every 256th of them; a second launch adds the sums of the blocks,
 // which are in the workspace, in a fixed order. The bits do not depend on the GPU.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
 #include "cuda/kernels/frozen/block_sum.cuh"
 #include "cuda/workspace.hpp"
-#include "kernels/output_checks.hpp"
+#include "kernels/checks/outputs.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -1,10 +1,10 @@
 // Two launches for all parameters: step counters, then rows. A block takes some rows of a factor one after
 // the other, with the map of coordinates and a row's matrix in shared memory in f64; a thread has some
 // elements of each product. The order of every sum is fixed.
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "cuda/kernels/chunks.cuh"
 #include "cuda/kernels/row_places.cuh"
-#include "kernels/pair_moment_checks.hpp"
+#include "kernels/checks/pair_moments.hpp"
 
 namespace switchyard::kernels {
 namespace {

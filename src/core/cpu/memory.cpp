@@ -8,10 +8,11 @@
 #include <fstream>
 
 #include "core/backend_memory.hpp"
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/host.hpp"
 #include "core/host_memory.hpp"
 #include "core/memory_blocks.hpp"
+#include "core/shared_loop.hpp"
 
 namespace switchyard::backend {
 namespace {
@@ -63,10 +64,10 @@ void release(std::byte* memory) noexcept {
 
 void clear(std::byte* start, std::size_t bytes) {
     const auto size = static_cast<std::int64_t>(bytes), count = (size + cleared_block - 1) / cleared_block;
-#pragma omp parallel for schedule(static) if (count > 4)
-    for (std::int64_t b = 0; b < count; ++b)
+    for_shared(count, count > 4, [=](std::int64_t b) {
         std::memset(start + b * cleared_block, 0,
                     static_cast<std::size_t>(std::min(cleared_block, size - b * cleared_block)));
+    });
 }
 
 Pool pool() {

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "kernels/cpu/adamw_factors.hpp"
 #include "kernels/cpu/row_items.hpp"
 

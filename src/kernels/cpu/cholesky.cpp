@@ -5,9 +5,10 @@
 
 #include <cmath>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/cpu/thread_scratch.hpp"
-#include "kernels/cholesky_checks.hpp"
+#include "core/shared_loop.hpp"
+#include "kernels/checks/cholesky.hpp"
 #include "kernels/cpu/row_items.hpp"
 
 namespace switchyard::kernels {
@@ -75,10 +76,10 @@ void cholesky(Tensor grams, double damping, Tensor defects) {
     count_kernel(__func__);
     check_grams(grams, defects);
     const std::int64_t r = grams.dim(1);
-#pragma omp parallel for schedule(dynamic) if (grams.size() > parallel_elements)
-    for (std::int64_t i = 0; i < grams.dim(0); ++i)
+    for_in_turns(grams.dim(0), grams.size() > parallel_elements, [&](std::int64_t i) {
         defects.data<double>()[i] =
             static_cast<double>(factor_matrix(grams.data<double>() + i * r * r, r, damping));
+    });
 }
 
 void solve_rows(std::span<const DividedRows> items) {
@@ -92,8 +93,7 @@ void solve_rows(std::span<const DividedRows> items) {
     const std::int64_t tiles = first_tile.back();
     const auto bytes = static_cast<std::size_t>(r * lanes) * sizeof(double);
     reserve_thread_scratch(ScratchUse::widened, bytes);
-#pragma omp parallel for schedule(static) if (tiles > 1)
-    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+    for_shared(tiles, true, [&](std::int64_t tile) {
         const auto next = std::upper_bound(first_tile.begin(), first_tile.end(), tile);
         const auto index = static_cast<std::size_t>(next - first_tile.begin() - 1);
         const DividedRows& item = items[index];
@@ -102,7 +102,7 @@ void solve_rows(std::span<const DividedRows> items) {
         dispatch(item.rows.matrix.dtype(), [&]<class T>() {
             solve_some<T>(item, begin, std::min(lanes, item.rows.rows.count - begin), r, x);
         });
-    }
+    });
 }
 
 }  // namespace switchyard::kernels

@@ -4,11 +4,12 @@
 
 #include <vector>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/cpu/thread_scratch.hpp"
+#include "core/shared_loop.hpp"
+#include "kernels/checks/model.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
-#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -89,15 +90,14 @@ void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor 
         // The max, sum and scratch of each block.
         auto* const parts = reinterpret_cast<Stat*>(
             thread_scratch(ScratchUse::statistics, static_cast<std::size_t>(3 * blocks * n) * sizeof(Stat)));
-#pragma omp parallel for schedule(static) if (range.count * n > parallel_elements)
-        for (std::int64_t b = 0; b < blocks; ++b) {
+        for_shared(blocks, range.count * n > parallel_elements, [&](std::int64_t b) {
             Stat *max = parts + 3 * b * n, *sum = max + n, *before = sum + n;
             std::fill_n(max, n, lowest);
             std::fill_n(sum, n, Stat(0));
             const std::int64_t end = std::min(range.count, (b + 1) * block_rows);
             for (std::int64_t row = b * block_rows; row < end; row += strip_rows)
                 add_strip(x + row * n, std::min(strip_rows, end - row), n, max, sum, before);
-        }
+        });
         Stat* total = stats.data<Stat>();
         std::fill_n(total, n, lowest);
         std::fill_n(total + n, 2 * n, Stat{});
@@ -111,12 +111,8 @@ void softmax_statistics(Tensor logits, Tensor targets, VocabRange range, Tensor 
 
 void combine_statistics(Tensor all_stats, Tensor targets, Tensor lse, Tensor loss) {
     count_kernel(__func__);
-    internal_check(all_stats.shape().rank() == 3 && all_stats.dim(1) == 3, "softmax statistics {}",
-                   all_stats.shape());
+    check_statistics(all_stats, targets, lse, loss);
     const std::int64_t parts = all_stats.dim(0), n = all_stats.dim(2);
-    check("targets", targets, DType::i32, {n});
-    check("softmax sums", lse, all_stats.dtype(), {n});
-    check("loss", loss, DType::f64, {1});
     if (all_stats.empty()) return;
     double total = 0;
     dispatch(all_stats.dtype(), [&]<class T>() {

@@ -10,9 +10,9 @@
 #include <type_traits>
 
 #include "core/bf16.hpp"
-#include "core/error.hpp"
+#include "core/shared_loop.hpp"
 #include "core/tensor.hpp"
-#include "kernels/checks.hpp"
+#include "kernels/checks/tensors.hpp"
 
 namespace switchyard::kernels {
 
@@ -97,26 +97,24 @@ inline std::int64_t num_blocks(std::int64_t n) {
 template <class F>
 void for_blocks(std::int64_t n, const F& f) {
     const std::int64_t blocks = num_blocks(n);
-#pragma omp parallel for schedule(static) if (n > parallel_elements)
-    for (std::int64_t b = 0; b < blocks; ++b) f(b * block_size, std::min(n, (b + 1) * block_size));
+    for_shared(blocks, n > parallel_elements,
+               [&f, n](std::int64_t b) { f(b * block_size, std::min(n, (b + 1) * block_size)); });
 }
 
 /// f(row, begin, end) for each block of columns [0, width) of each row, on all threads.
 template <class F>
 void for_row_blocks(std::int64_t rows, std::int64_t width, const F& f) {
     const std::int64_t per_row = num_blocks(width), units = rows * per_row;
-#pragma omp parallel for schedule(static) if (rows * width > parallel_elements)
-    for (std::int64_t u = 0; u < units; ++u) {
+    for_shared(units, rows * width > parallel_elements, [&f, per_row, width](std::int64_t u) {
         const std::int64_t begin = u % per_row * block_size;
         f(u / per_row, begin, std::min(width, begin + block_size));
-    }
+    });
 }
 
 /// f(row) for each row of `width` elements, on all threads.
 template <class F>
 void for_rows(std::int64_t rows, std::int64_t width, const F& f) {
-#pragma omp parallel for schedule(static) if (rows * width > parallel_elements)
-    for (std::int64_t row = 0; row < rows; ++row) f(row);
+    for_shared(rows, rows * width > parallel_elements, f);
 }
 
 /// The number of elements by which loops over streams from memory prefetch.

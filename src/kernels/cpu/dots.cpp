@@ -1,9 +1,9 @@
 // A column or row is summed by one thread, so the bits do not depend on their number.
 #include "kernels/dots.hpp"
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/dots.hpp"
 #include "kernels/cpu/dispatch.hpp"
-#include "kernels/dot_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

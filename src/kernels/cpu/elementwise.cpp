@@ -8,7 +8,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "core/shared_loop.hpp"
 #include "kernels/cpu/dispatch.hpp"
 
 namespace switchyard::kernels {
@@ -78,15 +79,14 @@ void zero(std::span<const Tensor> tensors) {
                               (static_cast<std::int64_t>(x.empty() ? 0 : x.bytes()) + piece_bytes - 1) /
                                   piece_bytes);
     const std::int64_t pieces = first_piece.back();
-#pragma omp parallel for schedule(static) if (pieces > 1)
-    for (std::int64_t i = 0; i < pieces; ++i) {
+    for_shared(pieces, true, [&](std::int64_t i) {
         const auto tensor =
             std::upper_bound(first_piece.begin(), first_piece.end(), i) - first_piece.begin() - 1;
         const Tensor& x = tensors[static_cast<std::size_t>(tensor)];
         const std::int64_t begin = (i - first_piece[static_cast<std::size_t>(tensor)]) * piece_bytes;
         clear_bytes(x.data<char>() + begin,
                     std::min(piece_bytes, static_cast<std::int64_t>(x.bytes()) - begin));
-    }
+    });
 }
 
 void fill(Tensor x, double value) {
@@ -134,7 +134,7 @@ void add(Tensor from, Tensor to, double alpha) {
 
 void transpose(Tensor from, Tensor to) {
     count_kernel(__func__);
-    internal_check(from.shape().rank() == 2, "transpose of a tensor {}", from.shape());
+    check_matrix("transposed tensor", from);
     const std::int64_t rows = from.dim(0), cols = from.dim(1);
     check_shape("transpose", to, {cols, rows});
     if (from.empty()) return;

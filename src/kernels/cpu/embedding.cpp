@@ -2,13 +2,12 @@
 // row is summed in token order with any number of threads.
 #include "kernels/embedding.hpp"
 
-#include <omp.h>
-
 #include <cstring>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "core/shared_loop.hpp"
+#include "kernels/checks/model.hpp"
 #include "kernels/cpu/dispatch.hpp"
-#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -53,20 +52,19 @@ void embedding_backward(Tensor tokens, Tensor d_x, VocabRange range, Tensor d_ta
     const std::int64_t count = tokens.size(), width = d_x.dim(1);
     const std::int64_t blocks = (width + column_block - 1) / column_block;
     dispatch(d_x.dtype(), [&]<class T>() {
-#pragma omp parallel if (d_x.size() > parallel_elements)
-        {
+        const std::int64_t parts = loop_threads(d_x.size() > parallel_elements);
+        for_shared(parts, true, [&](std::int64_t part) {
             // Each thread takes consecutive blocks of columns, so that it walks rows in pieces as long as
             // possible.
-            const std::int64_t threads = omp_get_num_threads(), thread = omp_get_thread_num();
-            const std::int64_t begin = std::min(width, blocks * thread / threads * column_block);
-            const std::int64_t end = std::min(width, blocks * (thread + 1) / threads * column_block);
+            const std::int64_t begin = std::min(width, blocks * part / parts * column_block);
+            const std::int64_t end = std::min(width, blocks * (part + 1) / parts * column_block);
             for (std::int64_t i = 0; i < count && begin < end; ++i) {
                 const std::int64_t row = local_row(tokens.data<std::int32_t>()[i], range);
                 if (row >= 0)
                     add_row(d_x.data<T>() + i * width + begin, d_table.data<Wide<T>>() + row * width + begin,
                             end - begin);
             }
-        }
+        });
     });
 }
 

@@ -9,13 +9,13 @@
 #include <cmath>
 #include <cstring>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/cpu/thread_scratch.hpp"
 #include "core/error.hpp"
-#include "core/first_exception.hpp"
+#include "core/shared_loop.hpp"
+#include "kernels/checks/frozen.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/gemm.hpp"
-#include "kernels/frozen_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -109,11 +109,7 @@ void form_panel(const EffectiveWeight& e, std::int64_t begin, std::int64_t rows,
 template <class Body>
 void for_panels(std::int64_t m, std::int64_t n, Body body) {
     const std::int64_t step = panel_rows(n), panels = (m + step - 1) / step;
-    FirstException failure;
-#pragma omp parallel for schedule(dynamic, 1)
-    for (std::int64_t p = 0; p < panels; ++p)
-        failure.guard([&] { body(p * step, std::min(step, m - p * step)); });
-    failure.rethrow();
+    for_in_turns(panels, true, [&](std::int64_t p) { body(p * step, std::min(step, m - p * step)); });
 }
 
 /// Calls body(rows of the full-precision value, rows of the words) for every panel, in parallel.
@@ -128,8 +124,7 @@ void for_panels_of(Tensor value, FrozenWeight w, Body body) {
 /// out <- the effective weight, or, in place, the words of w.
 void form(FrozenWeight w, const EffectiveWeight& e, Tensor out, Tensor scratch, bool in_place) {
     const std::int64_t m = w.hi.dim(0), n = w.hi.dim(1);
-    const std::size_t needed = frozen_scratch_bytes(m, n, w.hi.dtype());
-    internal_check(needed == 0 || scratch.bytes() >= needed, "scratch of fewer than {} bytes", needed);
+    check_scratch("frozen weight", scratch, frozen_scratch_bytes(m, n, w.hi.dtype()));
     for_panels(m, n, [&](std::int64_t begin, std::int64_t rows) {
         const FrozenWeight part = w.rows(begin, rows);
         const Tensor to = out.rows(begin, rows);
@@ -154,8 +149,7 @@ void form_rows_in_order(Tensor value, const EffectiveWeight& e) {
     const std::int64_t m = value.dim(0), n = value.dim(1), slots = f.a.dim(0),
                        width_b = f.b_transposed.dim(1);
     const Factor *a = f.a.data<Factor>(), *b = f.b_transposed.data<Factor>();
-#pragma omp parallel for schedule(static)
-    for (std::int64_t i = 0; i < m; ++i) {
+    for_rows(m, n, [&](std::int64_t i) {
         const double row_scale = entry(e.row_scale, f.row0 + i);
         for (std::int64_t begin = 0; begin < n; begin += block) {
             const std::int64_t width = std::min(block, n - begin);
@@ -172,7 +166,7 @@ void form_rows_in_order(Tensor value, const EffectiveWeight& e) {
                 out[j] = static_cast<Value>(row_scale *
                                             std::fma(f.scale, sum[j], e.base * static_cast<double>(out[j])));
         }
-    }
+    });
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "core/cpu/thread_scratch.hpp"
 #include "core/error.hpp"
 #include "core/rng.hpp"
+#include "core/shared_loop.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/matmul.hpp"
 
@@ -224,10 +225,10 @@ bool has_bf16() {
 /// to (rows, cols) f32, contiguous, from a strided bf16 matrix with unit stride in either direction.
 void widen(const bf16* from, std::int64_t rows, std::int64_t cols, std::int64_t row_stride,
            std::int64_t col_stride, float* to) {
-#pragma omp parallel for schedule(static)
-    for (std::int64_t i = 0; i < rows; ++i)
+    for_shared(rows, rows * cols > parallel_elements, [=](std::int64_t i) {
         for (std::int64_t j = 0; j < cols; ++j)
             to[i * cols + j] = to_f32(from[i * row_stride + j * col_stride]);
+    });
 }
 
 }  // namespace
@@ -248,8 +249,7 @@ void gemm_widened(const Gemm& g, const void* a, const void* b, void* c) {
     auto* narrow = static_cast<bf16*>(c);
     if (g.accumulate) widen(narrow, g.m, g.n, g.c_row, 1, c_wide);
     run_dnnl(wide, a_wide, b_wide, c_wide);
-#pragma omp parallel for schedule(static)
-    for (std::int64_t i = 0; i < g.m; ++i) copy_block(c_wide + i * g.n, narrow + i * g.c_row, g.n);
+    for_rows(g.m, g.n, [&](std::int64_t i) { copy_block(c_wide + i * g.n, narrow + i * g.c_row, g.n); });
 }
 
 std::string matmul_library() {

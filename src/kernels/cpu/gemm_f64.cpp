@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "core/cpu/thread_scratch.hpp"
-#include "core/first_exception.hpp"
+#include "core/shared_loop.hpp"
 #include "kernels/cpu/gemm.hpp"
 
 namespace switchyard::kernels {
@@ -51,18 +51,14 @@ void gemm_f64(const Gemm& g, double alpha, const double* a, const double* b, dou
     const std::int64_t panels = (g.n + tile_cols - 1) / tile_cols;
     const auto panel_bytes = static_cast<std::size_t>(g.k * tile_cols) * sizeof(double);
     reserve_thread_scratch(ScratchUse::product, panel_bytes);
-    FirstException failure;
-    const auto multiply = [&](std::int64_t p) {
+    for_shared(panels, g.m * g.n * g.k > 32768, [&](std::int64_t p) {
         const std::int64_t col = p * tile_cols, cols = std::min(tile_cols, g.n - col);
         auto* panel = reinterpret_cast<double*>(thread_scratch(ScratchUse::product, panel_bytes));
         for (std::int64_t k = 0; k < g.k; ++k)
             for (std::int64_t j = 0; j < tile_cols; ++j)
                 panel[k * tile_cols + j] = j < cols ? b[k * g.b_row + (col + j) * g.b_col] : 0.0;
         multiply_panel(g, alpha, a, panel, col, c);
-    };
-#pragma omp parallel for schedule(static) if (g.m * g.n * g.k > 32768)
-    for (std::int64_t p = 0; p < panels; ++p) failure.guard([&] { multiply(p); });
-    failure.rethrow();
+    });
 }
 
 }  // namespace switchyard::kernels

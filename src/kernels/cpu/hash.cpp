@@ -1,7 +1,7 @@
 // Sums modulo 2^64 do not depend on the order of their terms.
 #include "kernels/hash.hpp"
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/rng.hpp"
 #include "kernels/cpu/dispatch.hpp"
 

@@ -4,9 +4,9 @@
 #include <array>
 #include <vector>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/magnitudes.hpp"
 #include "kernels/cpu/row_items.hpp"
-#include "kernels/magnitude_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <omp.h>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "kernels/cpu/gemm.hpp"
 #include "kernels/product_sizes.hpp"
 

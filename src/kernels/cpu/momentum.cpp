@@ -1,7 +1,8 @@
 // One pass over what is read; arithmetic in the type of the state.
-#include "core/call_counts.hpp"
+#include "kernels/checks/momentum.hpp"
+
+#include "core/calls.hpp"
 #include "kernels/cpu/dispatch.hpp"
-#include "kernels/momentum_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -5,10 +5,10 @@
 
 #include <algorithm>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/model.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
-#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -110,9 +110,7 @@ void rms_norm_backward(Tensor d_h, Tensor x, Tensor weight, Tensor rstd, Tensor 
     check("gradient of a norm's input", d_x, x.dtype(), x.shape());
     check("gradient of a norm's weight", d_weight, accumulate_type(x.dtype()), {width});
     if (x.empty()) return;
-    const std::size_t needed = rms_norm_scratch_bytes(rows, width, x.dtype());
-    internal_check(scratch.bytes() >= needed && scratch.raw(),
-                   "norm: scratch of {} bytes where {} are needed", scratch.bytes(), needed);
+    check_scratch("norm", scratch, rms_norm_scratch_bytes(rows, width, x.dtype()));
     const std::int64_t group_rows = group_rows_of(rows), groups = (rows + group_rows - 1) / group_rows;
     dispatch(x.dtype(), [&, rows = rows, width = width]<class T>() {
         using Sum = Wide<T>;

@@ -3,9 +3,9 @@
 
 #include <vector>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/outputs.hpp"
 #include "kernels/cpu/dispatch.hpp"
-#include "kernels/output_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

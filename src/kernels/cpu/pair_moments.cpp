@@ -2,9 +2,9 @@
 // 32 numbers.
 #include "kernels/pair_moments.hpp"
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/pair_moments.hpp"
 #include "kernels/cpu/row_items.hpp"
-#include "kernels/pair_moment_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

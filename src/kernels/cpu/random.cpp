@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/rng.hpp"
 #include "kernels/cpu/dispatch.hpp"
 
@@ -39,7 +39,7 @@ void for_row(T* to, std::uint64_t first, std::int64_t n, Pair pair, Put put) {
 
 template <class Pair>
 void fill_region(Tensor x, const Region& region, const Pair& pair) {
-    internal_check(x.shape().rank() == 2, "initial values for a tensor {}", x.shape());
+    check_matrix("tensor of initial values", x);
     if (x.empty()) return;
     const std::int64_t cols = x.dim(1);
     const std::int64_t valid_rows = std::min(region.valid_rows, x.dim(0)),
@@ -79,18 +79,19 @@ void add_normal(Tensor x, const Region& region, std::uint64_t key, double scale,
     check("row scale", row_scale, accumulate_type(x.dtype()), {x.dim(0)});
     const std::int64_t cols = std::min(region.valid_cols, x.dim(1));
     dispatch(x.dtype(), [&]<class T>() {
-        for_row_blocks(std::min(region.valid_rows, x.dim(0)), cols,
-                       [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
-                           const std::int64_t first = (region.row0 + i) * region.global_cols + region.col0 + begin;
-                           const double std = scale * static_cast<double>(row_scale.data<Wide<T>>()[i]);
-                           for_row(
-                               x.data<T>() + i * x.dim(1) + begin, static_cast<std::uint64_t>(first), end - begin,
-                               [=](std::uint64_t p) {
-                                   const auto [even, odd] = normal_pair(key, p);
-                                   return std::pair(std * even, std * odd);
-                               },
-                               [](T& to, double noise) { to = convert<T>(load(to) + static_cast<Wide<T>>(noise)); });
-                       });
+        for_row_blocks(
+            std::min(region.valid_rows, x.dim(0)), cols,
+            [&](std::int64_t i, std::int64_t begin, std::int64_t end) {
+                const std::int64_t first = (region.row0 + i) * region.global_cols + region.col0 + begin;
+                const double std = scale * static_cast<double>(row_scale.data<Wide<T>>()[i]);
+                for_row(
+                    x.data<T>() + i * x.dim(1) + begin, static_cast<std::uint64_t>(first), end - begin,
+                    [=](std::uint64_t p) {
+                        const auto [even, odd] = normal_pair(key, p);
+                        return std::pair(std * even, std * odd);
+                    },
+                    [](T& to, double noise) { to = convert<T>(load(to) + static_cast<Wide<T>>(noise)); });
+            });
     });
 }
 

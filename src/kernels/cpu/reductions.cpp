@@ -4,7 +4,8 @@
 #include <limits>
 #include <vector>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/rows.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/rows.hpp"
 
@@ -71,10 +72,8 @@ void weighted_sum(Tensor values, Tensor weights, Tensor result) {
 
 void combine_parts(Tensor parts, Combine how, Tensor result) {
     count_kernel(__func__);
-    internal_check(parts.shape().rank() == 2 && parts.dim(0) > 0 && parts.dtype() == DType::f64,
-                   "parts {} of a result", parts.shape());
+    check_combined(parts, result);
     const std::int64_t width = parts.dim(1);
-    check("combined parts", result, DType::f64, {width});
     for (std::int64_t j = 0; j < width; ++j) {
         double combined = parts.data<double>()[j];
         for (std::int64_t p = 1; p < parts.dim(0); ++p) {

@@ -1,9 +1,9 @@
 // The rotation runs in place, one token at a time.
 #include "kernels/rope.hpp"
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/model.hpp"
 #include "kernels/cpu/dispatch.hpp"
-#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

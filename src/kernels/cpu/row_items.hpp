@@ -2,12 +2,12 @@
 // a row, whose bounds do not depend on the number of threads; threads get equal shares of the elements.
 #pragma once
 
-#include <omp.h>
-
 #include <vector>
 
+#include "core/error.hpp"
+#include "core/shared_loop.hpp"
+#include "kernels/checks/rows.hpp"
 #include "kernels/cpu/dispatch.hpp"
-#include "kernels/row_checks.hpp"
 
 namespace switchyard::kernels {
 
@@ -24,12 +24,11 @@ class RowItems {
     template <class F>
     void for_blocks(const F& f) const {
         const std::int64_t all = num_elements();
-#pragma omp parallel if (all > parallel_elements)
-        {
-            const std::int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
-            walk(start_of(all / threads * thread + std::min(thread, all % threads)),
-                 start_of(all / threads * (thread + 1) + std::min(thread + 1, all % threads)), f);
-        }
+        const std::int64_t parts = loop_threads(all > parallel_elements);
+        for_shared(parts, true, [&](std::int64_t part) {
+            walk(start_of(all / parts * part + std::min(part, all % parts)),
+                 start_of(all / parts * (part + 1) + std::min(part + 1, all % parts)), f);
+        });
     }
 
   private:

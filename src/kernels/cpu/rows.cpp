@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "kernels/cpu/row_items.hpp"
 #include "kernels/cpu/vector_math.hpp"
 
@@ -118,8 +118,7 @@ void run_rows(std::span<const RowTask> tasks) {
 
 void sum_parts(Tensor parts, std::int64_t own, std::span<const RowSum> sums) {
     count_kernel(__func__);
-    internal_check(parts.shape().rank() == 2 && own >= 0 && own < parts.dim(0),
-                   "sum of parts {}, {} of them here", parts.shape(), own);
+    check_parts(parts, own);
     RowItems items;
     std::vector<RowPlaces> places;
     places.reserve(sums.size());
@@ -158,7 +157,7 @@ void squared_norms(std::span<const RowPart> parts, Tensor sums) {
     for (const RowPart& part : parts) {
         check_part(part);
         check_entries(part);
-        internal_check(is_number(part.matrix.dtype()), "sum of squares of {}", name_of(part.matrix.dtype()));
+        check_numbers(part.matrix);
         places.emplace_back(part);
         items.add(part.rows.count, part.width);
         first_sum.push_back(first_sum.back() + part.rows.count * num_blocks(part.width));

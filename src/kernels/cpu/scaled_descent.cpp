@@ -3,9 +3,9 @@
 
 #include <vector>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/descent.hpp"
 #include "kernels/cpu/row_items.hpp"
-#include "kernels/descent_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {
@@ -46,9 +46,8 @@ void scaled_descent(std::span<const ScaledRows> parameters, Tensor clip) {
         items.add(rows.master.dim(0), rows.master.dim(1));
     }
     items.for_blocks([&](std::size_t item, std::int64_t row, std::int64_t begin, std::int64_t end) {
-        dispatch(parameters[item].value.dtype(), [&]<class Value>() {
-            descend_row<Wide<Value>, Value>(parameters[item], row, begin, end);
-        });
+        dispatch(parameters[item].value.dtype(),
+                 [&]<class Value>() { descend_row<Wide<Value>, Value>(parameters[item], row, begin, end); });
     });
 }
 

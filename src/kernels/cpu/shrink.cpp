@@ -1,9 +1,9 @@
 // Vectors of a few numbers: one thread.
 #include "kernels/shrink.hpp"
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/dots.hpp"
 #include "kernels/cpu/dispatch.hpp"
-#include "kernels/dot_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

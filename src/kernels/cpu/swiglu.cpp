@@ -2,10 +2,10 @@
 // inputs.
 #include "kernels/swiglu.hpp"
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/model.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/cpu/vector_math.hpp"
-#include "kernels/model_checks.hpp"
 
 namespace switchyard::kernels {
 namespace {

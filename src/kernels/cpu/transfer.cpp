@@ -3,9 +3,9 @@
 
 #include <cstring>
 
-#include "core/call_counts.hpp"
-#include "kernels/checks.hpp"
-#include "kernels/row_checks.hpp"
+#include "core/calls.hpp"
+#include "kernels/checks/rows.hpp"
+#include "kernels/checks/tensors.hpp"
 
 namespace switchyard::kernels {
 namespace {

@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "core/error.hpp"
-#include "core/first_exception.hpp"
+#include "core/shared_loop.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/transfer.hpp"
@@ -197,18 +197,14 @@ std::vector<std::int64_t> SingularBases::solve(std::span<const WholeGradient> gr
         const auto elements = static_cast<std::size_t>(problem());
         host_.resize(std::max(host_.size(), static_cast<std::size_t>(count) * elements));
         kernels::download(at.problems.rows(first * problem(), count * problem()), host_.data());
-        FirstException failure;
-#pragma omp parallel for schedule(dynamic) if (count > 1)
-        for (std::int64_t k = 0; k < count; ++k)
-            failure.guard([&] {
-                const std::size_t i = order[static_cast<std::size_t>(first + k)];
-                const WholeGradient& x = gradients[i];
-                double* gram = host_.data() + static_cast<std::size_t>(k) * elements;
-                kept[i] = static_cast<std::uint64_t>(
-                    leading_basis({gram, elements}, padded(x), x.size, low_rank_,
-                                  {gram + width_ * width_, static_cast<std::size_t>(padded(x) * low_rank_)}));
-            });
-        failure.rethrow();
+        for_in_turns(count, true, [&](std::int64_t k) {
+            const std::size_t i = order[static_cast<std::size_t>(first + k)];
+            const WholeGradient& x = gradients[i];
+            double* gram = host_.data() + static_cast<std::size_t>(k) * elements;
+            kept[i] = static_cast<std::uint64_t>(
+                leading_basis({gram, elements}, padded(x), x.size, low_rank_,
+                              {gram + width_ * width_, static_cast<std::size_t>(padded(x) * low_rank_)}));
+        });
         for (std::int64_t k = 0; k < count; ++k) {
             const std::size_t i = order[static_cast<std::size_t>(first + k)];
             const Tensor solved = basis_of(first + k, gradients[i]);

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "core/error.hpp"
+#include "core/shared_loop.hpp"
 
 namespace switchyard {
 namespace {
@@ -45,8 +46,7 @@ Tridiagonal tridiagonal(double* a, std::int64_t stride, std::int64_t n) {
         t.tau[k] = reflection(row + k + 1, n - k - 1, t.beside[k]);
         std::copy(row + k + 1, row + n, u.begin() + k + 1);
         const std::int64_t first = k + 1, blocks = (n - first + block - 1) / block;
-#pragma omp parallel for schedule(static) if ((n - first) * (n - first) > worth_threads)
-        for (std::int64_t b = 0; b < blocks; ++b) {
+        for_shared(blocks, (n - first) * (n - first) > worth_threads, [&](std::int64_t b) {
             const std::int64_t begin = first + b * block, end = std::min(n, begin + block);
             std::fill(p.begin() + begin, p.begin() + end, 0.0);
             for (std::int64_t i = first; i < n; ++i) {
@@ -57,7 +57,7 @@ Tridiagonal tridiagonal(double* a, std::int64_t stride, std::int64_t n) {
                     p[j] += ui * to[j];
                 }
             }
-        }
+        });
         double dot = 0;
         for (std::int64_t i = first; i < n; ++i) dot += p[i] * u[i];
         const double tau = t.tau[k], along = tau * tau * dot / 2;
@@ -87,8 +87,7 @@ class Rotated {
     }
     void apply() {
         const std::int64_t blocks = (n_ + block - 1) / block;
-#pragma omp parallel for schedule(static) if (n_ * n_ > worth_threads)
-        for (std::int64_t b = 0; b < blocks; ++b) {
+        for_shared(blocks, n_ * n_ > worth_threads, [&](std::int64_t b) {
             const std::int64_t begin = b * block, end = std::min(n_, begin + block);
             for (const Rotation& by : waiting_) {
                 double *x = rows_.data() + by.i * n_, *y = x + n_;
@@ -98,12 +97,10 @@ class Rotated {
                     y[j] = by.c * lower - by.s * upper;
                 }
             }
-        }
+        });
         waiting_.clear();
     }
-    const double* row(std::int64_t i) const {
-        return rows_.data() + i * n_;
-    }
+    const double* row(std::int64_t i) const { return rows_.data() + i * n_; }
 
   private:
     std::int64_t n_;
@@ -176,9 +173,8 @@ LeadingEigen leading_eigen(std::span<double> matrix, std::int64_t stride, std::i
                      [&](auto i, auto j) { return t.diagonal[i] > t.diagonal[j]; });
     LeadingEigen result{std::vector<double>(r), std::vector<double>(r * n)};
     constexpr std::int64_t together = 8;  // vectors that share a reading of the reflections
-#pragma omp parallel for schedule(dynamic) if (n * r > worth_threads)
-    for (std::int64_t first = 0; first < r; first += together) {
-        const std::int64_t last = std::min(r, first + together);
+    for_in_turns((r + together - 1) / together, n * r > worth_threads, [&](std::int64_t group) {
+        const std::int64_t first = group * together, last = std::min(r, first + together);
         for (std::int64_t i = first; i < last; ++i) {
             result.values[i] = t.diagonal[order[i]] / scale;
             std::copy_n(rotated.row(order[i]), n, result.vectors.begin() + i * n);
@@ -193,7 +189,7 @@ LeadingEigen leading_eigen(std::span<double> matrix, std::int64_t stride, std::i
                 for (std::int64_t j = k + 1; j < n; ++j) x[j] -= dot * v[j];
             }
         }
-    }
+    });
     return result;
 }
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "core/error.hpp"
-#include "core/first_exception.hpp"
+#include "core/shared_loop.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/reductions.hpp"
@@ -19,8 +19,7 @@ constexpr std::int64_t buffer_elements = std::int64_t{1} << 20;
 }  // namespace
 
 RowSlice TallMatrices::owned_by(int rank, const Comm& group, std::int64_t rows) {
-    const std::int64_t block = (rows + group.size() - 1) / group.size(),
-                       begin = std::min(rows, rank * block);
+    const std::int64_t block = (rows + group.size() - 1) / group.size(), begin = std::min(rows, rank * block);
     return {.begin = begin, .kept = block, .local = std::min(block, rows - begin)};
 }
 
@@ -132,14 +131,10 @@ std::vector<bool> TallMatrices::orthonormalise(std::span<const TallMatrix> from,
     sum_grams(count);
     kernels::download(gram(0, count), host_.data());
     std::vector<char> solved(from.size());
-    FirstException failure;
-#pragma omp parallel for schedule(dynamic)
-    for (std::int64_t i = 0; i < count; ++i)
-        failure.guard([&] {
-            const auto elements = static_cast<std::size_t>(square.size());
-            solved[i] = orthonormalising_map({host_.data() + i * square.size(), elements}, low_rank_);
-        });
-    failure.rethrow();
+    for_in_turns(count, true, [&](std::int64_t i) {
+        const auto elements = static_cast<std::size_t>(square.size());
+        solved[i] = orthonormalising_map({host_.data() + i * square.size(), elements}, low_rank_);
+    });
     kernels::upload(host_.data(), gram(0, count));
     for (std::int64_t i = 0; i < count; ++i) {
         const Tensor own = owned(from[i]);

@@ -3,7 +3,7 @@
 // a matrix, what a gradient that is not finite leaves untouched, and what is sent.
 #include <gtest/gtest.h>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/transfer.hpp"

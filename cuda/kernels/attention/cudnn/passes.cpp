@@ -8,7 +8,7 @@
 #include <map>
 #include <vector>
 
-#include "core/call_counts.hpp"
+#include "core/calls.hpp"
 #include "core/error.hpp"
 #include "core/units.hpp"
 #include "cuda/kernels/attention/cudnn/attention_graphs.hpp"

@@ -3,8 +3,8 @@
 #include <cmath>
 #include <limits>
 
-#include "core/call_counts.hpp"
-#include "core/first_exception.hpp"
+#include "core/calls.hpp"
+#include "core/shared_loop.hpp"
 #include "kernels/cpu/attention/parts.hpp"
 #include "kernels/cpu/vector_math.hpp"
 
@@ -115,8 +115,7 @@ void forward(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor o, Tensor ls
              const Extents& e) {
     const std::int64_t pieces = segments(e, 4 * omp_get_max_threads()), units = e.b * e.h * pieces;
     const std::size_t thread_bytes = forward_bytes<T>(e);
-    FirstException failure;
-    const auto work = [&](std::int64_t unit) {
+    for_in_turns(units, true, [&](std::int64_t unit) {
         const std::int64_t piece = unit % pieces, h = unit / pieces % e.h, b = unit / (pieces * e.h);
         const ForwardUnit<T> u{.q = head_of<T>(q, b, h),
                                .k = head_of<T>(k, b, h / e.group()),
@@ -132,10 +131,7 @@ void forward(Tensor q, Tensor k, Tensor v, Tensor first_key, Tensor o, Tensor ls
         pack(u.v, 0, e.t, e.d, s.v);
         for (std::int64_t i = piece; i < tiles(e); i += pieces)
             forward_tile(u, s, i * tile, std::min(e.t, (i + 1) * tile));
-    };
-#pragma omp parallel for schedule(dynamic, 1)
-    for (std::int64_t unit = 0; unit < units; ++unit) failure.guard([&] { work(unit); });
-    failure.rethrow();
+    });
 }
 
 }  // namespace

@@ -2,8 +2,8 @@
 // stored as keys x queries, so that most products need no transpose.
 #include <cmath>
 
-#include "core/call_counts.hpp"
-#include "core/first_exception.hpp"
+#include "core/calls.hpp"
+#include "core/shared_loop.hpp"
 #include "kernels/cpu/attention/parts.hpp"
 #include "kernels/cpu/vector_math.hpp"
 
@@ -166,8 +166,7 @@ void backward(const AttentionBackward& a, const Extents& e) {
     if (parts > 1)
         all_parts = reinterpret_cast<Acc<T>*>(a.scratch.data<std::byte>() +
                                               static_cast<std::size_t>(omp_get_max_threads()) * thread_bytes);
-    FirstException failure;
-    const auto work = [&](std::int64_t unit) {
+    for_in_turns(units, true, [&](std::int64_t unit) {
         const std::int64_t piece = unit % pieces, h = unit / pieces % e.h, b = unit / (pieces * e.h);
         Carver mine = part_of_thread(a.scratch, thread_bytes);
         const BackwardScratch<T> s = backward_scratch<T>(mine, e, parts == 1);
@@ -184,17 +183,13 @@ void backward(const AttentionBackward& a, const Extents& e) {
             write_sums<T>(d_k, 1, 0, e, head_of<T>(a.d_k, b, h));
             write_sums<T>(d_v, 1, 0, e, head_of<T>(a.d_v, b, h));
         }
-    };
-#pragma omp parallel for schedule(dynamic, 1)
-    for (std::int64_t unit = 0; unit < units; ++unit) failure.guard([&] { work(unit); });
-    failure.rethrow();
+    });
     if (parts == 1) return;
-#pragma omp parallel for schedule(static)
-    for (std::int64_t unit = 0; unit < e.b * e.k; ++unit) {
+    for_shared(e.b * e.k, true, [&](std::int64_t unit) {
         const Acc<T>* sums = all_parts + unit * parts * 2 * size;
         write_sums<T>(sums, parts, 2 * size, e, head_of<T>(a.d_k, unit / e.k, unit % e.k));
         write_sums<T>(sums + size, parts, 2 * size, e, head_of<T>(a.d_v, unit / e.k, unit % e.k));
-    }
+    });
 }
 
 /// The scratch of every thread, followed by the partial sums of all units.

@@ -1,17 +1,18 @@
-// Checks of the arguments of pair_moments.hpp, for all back ends.
-#pragma once
+#include "kernels/checks/pair_moments.hpp"
 
-#include "kernels/pair_moments.hpp"
-#include "kernels/row_checks.hpp"
+#include "core/error.hpp"
 
 namespace switchyard::kernels {
+namespace {
 
-inline void check_wide(const char* what, Tensor t) {
+void check_wide(const char* what, Tensor t) {
     internal_check(t.shape().rank() == 2 && (t.dtype() == DType::f32 || t.dtype() == DType::f64),
                    "{} is {} {}", what, t.shape(), name_of(t.dtype()));
 }
 
-inline void check_pair_moments(const PairMoments& p) {
+}  // namespace
+
+void check_pair_moments(const PairMoments& p) {
     check_wide("first moment", p.m);
     const std::int64_t rows = p.m.dim(0), r = p.m.dim(1);
     internal_check(r >= 1 && r <= most_pair_rank, "second moments of {} coordinates", r);
@@ -26,12 +27,12 @@ inline void check_pair_moments(const PairMoments& p) {
                    r);
 }
 
-inline void check_pair_products(Tensor rows, Tensor pairs) {
+void check_pair_products(Tensor rows, Tensor pairs) {
     check_wide("rows of coordinates", rows);
     check("products of pairs", pairs, rows.dtype(), {rows.dim(0), num_pairs(rows.dim(1))});
 }
 
-inline void check_pair_direction(Tensor first, Tensor second, Tensor corrections) {
+void check_pair_direction(Tensor first, Tensor second, Tensor corrections) {
     check_wide("first moments", first);
     check("second moments", second, first.dtype(), first.shape());
     check("corrections", corrections, DType::f64, {2});

@@ -1,21 +1,21 @@
-// Checks of the arguments of magnitudes.hpp, for all back ends.
-#pragma once
+#include "kernels/checks/magnitudes.hpp"
 
-#include "kernels/magnitudes.hpp"
-#include "kernels/row_checks.hpp"
+#include "core/error.hpp"
 
 namespace switchyard::kernels {
+namespace {
 
-inline bool has_magnitude_bytes(DType dtype) {
+bool has_magnitude_bytes(DType dtype) {
     return dtype == DType::f32 || dtype == DType::f64;
 }
 
-inline void check_found(std::int64_t items, Tensor found) {
+void check_found(std::int64_t items, Tensor found) {
     check("bytes found and ranks", found, DType::i64, {items, 2});
 }
 
-/// Returns the type of the elements.
-inline DType check_histogram(std::span<const RowPart> parts, int byte, Tensor found, Tensor counts) {
+}  // namespace
+
+DType check_histogram(std::span<const RowPart> parts, int byte, Tensor found, Tensor counts) {
     const auto items = static_cast<std::int64_t>(parts.size());
     check_found(items, found);
     check("histograms", counts, DType::f64, {items, magnitude_bins});
@@ -29,13 +29,13 @@ inline DType check_histogram(std::span<const RowPart> parts, int byte, Tensor fo
     return dtype;
 }
 
-inline void check_selection(Tensor counts, Tensor found) {
+void check_selection(Tensor counts, Tensor found) {
     internal_check(found.shape().rank() == 2, "bytes found {}", found.shape());
     check_found(found.dim(0), found);
     check("histograms", counts, DType::f64, {found.dim(0), magnitude_bins});
 }
 
-inline void check_dropped(std::span<const Dropped> items, Tensor limits) {
+void check_dropped(std::span<const Dropped> items, Tensor limits) {
     check_found(static_cast<std::int64_t>(items.size()), limits);
     for (const Dropped& x : items) {
         check_part(x.values), check_part(x.keys);

@@ -1,20 +1,28 @@
-// Checks of what kernels on rows are called with, for all back ends. Lists of rows lie in back-end memory, so
-// that only the back end itself can look at their entries.
-#pragma once
+#include "kernels/checks/rows.hpp"
 
-#include "kernels/adamw.hpp"
-#include "kernels/checks.hpp"
-#include "kernels/moment_codes.hpp"
-#include "kernels/rows.hpp"
+#include "core/error.hpp"
 
 namespace switchyard::kernels {
+namespace {
 
-inline bool is_number(DType dtype) {
-    return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f64;
+/// Scales of moments that are codes, and maxima of blocks that ranks share.
+void check_codes(const AdamWRows& rows, DType wide) {
+    const std::int64_t count = rows.m.dim(0), width = rows.m.dim(1);
+    const Shape scales{count, num_code_blocks(rows.whole_column, width)};
+    internal_check(rows.whole_column >= 0, "codes from column {} on", rows.whole_column);
+    check("scales of m", rows.m_scale, wide, scales);
+    check("scales of v", rows.v_scale, wide, scales);
+    if (!rows.end_maxima.empty()) check("maxima of shared blocks", rows.end_maxima, wide, {count, 4});
 }
 
-/// Throws InternalError unless the rectangle lies in its matrix.
-inline void check_part(const RowPart& part) {
+}  // namespace
+
+void check_numbers(Tensor x) {
+    internal_check(is_number(x.dtype()), "kernel for floating-point numbers called with {} {}", x.shape(),
+                   name_of(x.dtype()));
+}
+
+void check_part(const RowPart& part) {
     const Tensor& matrix = part.matrix;
     internal_check(matrix.shape().rank() == 2, "rows of a tensor {}", matrix.shape());
     internal_check(part.column >= 0 && part.width >= 0 && part.column + part.width <= matrix.dim(1),
@@ -25,12 +33,7 @@ inline void check_part(const RowPart& part) {
         "rows [{}, {}) of a tensor {}", part.rows.first, part.rows.first + part.rows.count, matrix.shape());
 }
 
-/// True if the rectangle is one piece of memory.
-inline bool is_contiguous(const RowPart& part) {
-    return part.rows.list.empty() && (part.rows.count == 1 || part.width == part.matrix.dim(1));
-}
-
-inline void check_task(const RowTask& task) {
+void check_task(const RowTask& task) {
     check_part(task.to);
     for (const RowPart* part : {&task.from, &task.minus}) {
         if (part->matrix.shape().rank() == 0) continue;
@@ -48,8 +51,7 @@ inline void check_task(const RowTask& task) {
         "difference of {} and {}", name_of(task.from.matrix.dtype()), name_of(task.minus.matrix.dtype()));
 }
 
-/// One rectangle of a transfer of all of them.
-inline void check_packed(std::span<const RowPart> all, const RowPart& part) {
+void check_packed(std::span<const RowPart> all, const RowPart& part) {
     check_part(part);
     check_owned(part.matrix);
     internal_check(part.rows.list.empty() && part.width == all.front().width,
@@ -57,8 +59,18 @@ inline void check_packed(std::span<const RowPart> all, const RowPart& part) {
                    all.front().width);
 }
 
-/// One item of a sum of `parts`.
-inline void check_sum(Tensor parts, const RowSum& sum) {
+void check_parts(Tensor parts, std::int64_t own) {
+    internal_check(parts.shape().rank() == 2 && own >= 0 && own < parts.dim(0),
+                   "sum of parts {}, {} of them here", parts.shape(), own);
+}
+
+void check_combined(Tensor parts, Tensor result) {
+    internal_check(parts.shape().rank() == 2 && parts.dim(0) > 0 && parts.dtype() == DType::f64,
+                   "parts {} of a result", parts.shape());
+    check("combined parts", result, DType::f64, {parts.dim(1)});
+}
+
+void check_sum(Tensor parts, const RowSum& sum) {
     check_part(sum.to);
     const std::int64_t rows = sum.to.rows.count, width = sum.to.width;
     internal_check(sum.offset >= 0 && sum.offset + rows * width <= parts.dim(1),
@@ -67,23 +79,7 @@ inline void check_sum(Tensor parts, const RowSum& sum) {
                    name_of(parts.dtype()), name_of(sum.to.matrix.dtype()));
 }
 
-/// The rows of `gradient` or `value` that an update reads or writes.
-inline RowPart part_of(const AdamWRows& rows, Tensor tensor) {
-    return {tensor, rows.rows, rows.column, rows.m.dim(1)};
-}
-
-/// Scales of moments that are codes, and maxima of blocks that ranks share.
-inline void check_codes(const AdamWRows& rows, DType wide) {
-    const std::int64_t count = rows.m.dim(0), width = rows.m.dim(1);
-    const Shape scales{count, num_code_blocks(rows.whole_column, width)};
-    internal_check(rows.whole_column >= 0, "codes from column {} on", rows.whole_column);
-    check("scales of m", rows.m_scale, wide, scales);
-    check("scales of v", rows.v_scale, wide, scales);
-    if (!rows.end_maxima.empty()) check("maxima of shared blocks", rows.end_maxima, wide, {count, 4});
-}
-
-/// One parameter with rows; with a master or, for a direction alone, without.
-inline void check_rows(const AdamWRows& rows, bool with_master) {
+void check_rows(const AdamWRows& rows, bool with_master) {
     internal_check(rows.m.shape().rank() == 2 && rows.gradient.shape().rank() == 2,
                    "AdamW on {} with gradient {}", rows.m.shape(), rows.gradient.shape());
     const std::int64_t count = rows.m.dim(0);
@@ -106,8 +102,7 @@ inline void check_rows(const AdamWRows& rows, bool with_master) {
     check_part(part_of(rows, rows.gradient));
 }
 
-/// Rows with shared blocks, and the maxima of all ranks.
-inline void check_shared(const SharedBlocks& shared, Tensor maxima) {
+void check_shared(const SharedBlocks& shared, Tensor maxima) {
     const AdamWRows& rows = shared.rows;
     internal_check(rows.coded() && !rows.end_maxima.empty() && maxima.shape().rank() == 2,
                    "shared blocks of {} with maxima {}", rows.m.shape(), maxima.shape());

@@ -1,19 +1,17 @@
-// Checks of the arguments of momentum.hpp, for all back ends.
-#pragma once
+#include "kernels/checks/momentum.hpp"
 
-#include "kernels/checks.hpp"
-#include "kernels/momentum.hpp"
+#include "core/error.hpp"
 
 namespace switchyard::kernels {
 
-inline void check_momentum(const MomentumStep& step, Tensor clip) {
+void check_momentum(const MomentumStep& step, Tensor clip) {
     check("clip", clip, DType::f64, {2});
     const DType wide = accumulate_type(step.direction.dtype());
     check("moment", step.m, wide, step.direction.shape());
     check("gradient", step.gradient, wide, step.direction.shape());
 }
 
-inline void check_directed(const DirectedStep& step, Tensor clip) {
+void check_directed(const DirectedStep& step, Tensor clip) {
     check("clip", clip, DType::f64, {2});
     check("master", step.master, accumulate_type(step.value.dtype()), step.value.shape());
     check("direction", step.direction, step.value.dtype(), step.value.shape());

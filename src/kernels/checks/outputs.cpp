@@ -1,13 +1,10 @@
-// Checks of the arguments of outputs.hpp, for all back ends.
-#pragma once
+#include "kernels/checks/outputs.hpp"
 
 #include "core/error.hpp"
-#include "kernels/checks.hpp"
-#include "kernels/outputs.hpp"
 
 namespace switchyard::kernels {
 
-inline void check_output(const FinishedOutput& o) {
+void check_output(const FinishedOutput& o) {
     internal_check(o.y.shape().rank() == 2, "output {}", o.y.shape());
     if (!o.bias.empty()) check("bias", o.bias, accumulate_type(o.y.dtype()), {o.y.dim(1)});
     if (!o.teacher.empty()) check("output of a teacher", o.teacher, o.y.dtype(), o.y.shape());

@@ -1,19 +1,10 @@
-// Checks of the arguments of norm.hpp, rope.hpp, swiglu.hpp, embedding.hpp and cross_entropy.hpp, for all
-// back ends.
-#pragma once
+#include "kernels/checks/model.hpp"
 
-#include <initializer_list>
-
-#include "kernels/checks.hpp"
-#include "kernels/embedding.hpp"
+#include "core/error.hpp"
 
 namespace switchyard::kernels {
 
-struct NormSizes {
-    std::int64_t rows, width;
-};
-
-inline NormSizes check_norm(Tensor x, Tensor weight, Tensor h, Tensor rstd) {
+NormSizes check_norm(Tensor x, Tensor weight, Tensor h, Tensor rstd) {
     internal_check(x.shape().rank() == 2, "norm of a tensor {}", x.shape());
     const NormSizes sizes{x.dim(0), x.dim(1)};
     check("norm weight", weight, x.dtype(), {sizes.width});
@@ -22,34 +13,38 @@ inline NormSizes check_norm(Tensor x, Tensor weight, Tensor h, Tensor rstd) {
     return sizes;
 }
 
-struct RopeSizes {
-    std::int64_t batch, tokens, heads, half;  // of a head's size
-};
-
-inline RopeSizes check_rope(Tensor x, Tensor table) {
+RopeSizes check_rope(Tensor x, Tensor table) {
     internal_check(x.shape().rank() == 4 && x.dim(3) % 2 == 0, "rope of a tensor {}", x.shape());
     const RopeSizes sizes{x.dim(0), x.dim(1), x.dim(2), x.dim(3) / 2};
     check("rope table", table, accumulate_type(x.dtype()), {sizes.tokens, 2, sizes.half});
     return sizes;
 }
 
-/// `a`: empty if it is not wanted.
-inline void check_swiglu(Tensor gate, std::initializer_list<Tensor> others, Tensor a) {
+void check_swiglu(Tensor gate, std::initializer_list<Tensor> others, Tensor a) {
     for (Tensor other : others) check("tensor of a swiglu", other, gate.dtype(), gate.shape());
     if (!a.empty()) check("output of a swiglu", a, gate.dtype(), gate.shape());
 }
 
-inline void check_embedding(Tensor tokens, Tensor table, VocabRange range, Tensor x) {
+void check_embedding(Tensor tokens, Tensor table, VocabRange range, Tensor x) {
     check_dtype("tokens", tokens, DType::i32);
     internal_check(table.shape().rank() == 2 && range.count <= table.dim(0), "table {} for {} tokens",
                    table.shape(), range.count);
     check_shape("embedded tokens", x, {tokens.size(), table.dim(1)});
 }
 
-inline void check_logits(Tensor logits, Tensor targets, VocabRange range) {
+void check_logits(Tensor logits, Tensor targets, VocabRange range) {
     internal_check(logits.shape().rank() == 2 && range.count <= logits.dim(0), "logits {} for {} tokens",
                    logits.shape(), range.count);
     check("targets", targets, DType::i32, {logits.dim(1)});
+}
+
+void check_statistics(Tensor all_stats, Tensor targets, Tensor lse, Tensor loss) {
+    internal_check(all_stats.shape().rank() == 3 && all_stats.dim(1) == 3 && all_stats.dtype() != DType::bf16,
+                   "softmax statistics {} {}", all_stats.shape(), name_of(all_stats.dtype()));
+    const std::int64_t tokens = all_stats.dim(2);
+    check("targets", targets, DType::i32, {tokens});
+    check("softmax sums", lse, all_stats.dtype(), {tokens});
+    check("loss", loss, DType::f64, {1});
 }
 
 }  // namespace switchyard::kernels

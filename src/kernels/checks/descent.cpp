@@ -1,17 +1,10 @@
-// Checks of the arguments of scaled_descent.hpp, for all back ends.
-#pragma once
+#include "kernels/checks/descent.hpp"
 
-#include "kernels/row_checks.hpp"
-#include "kernels/scaled_descent.hpp"
+#include "core/error.hpp"
 
 namespace switchyard::kernels {
 
-/// The rows of `gradient` or `value`.
-inline RowPart part_of(const ScaledRows& rows, Tensor tensor) {
-    return {tensor, rows.rows, 0, rows.master.dim(1)};
-}
-
-inline void check_rows(const ScaledRows& rows) {
+void check_rows(const ScaledRows& rows) {
     const DType wide = rows.master.dtype();
     internal_check(rows.master.shape().rank() == 2, "descent on {}", rows.master.shape());
     check_dtype("gradient", rows.gradient, wide);
@@ -27,7 +20,7 @@ inline void check_rows(const ScaledRows& rows) {
     check("factor", rows.factor, DType::f64, {1});
 }
 
-inline void check_growth(Tensor squares, Tensor clip, Tensor previous, Tensor factors) {
+void check_growth(Tensor squares, Tensor clip, Tensor previous, Tensor factors) {
     check("squares", squares, DType::f64, {squares.size()});
     check("previous norms", previous, DType::f64, squares.shape());
     check("factors", factors, DType::f64, squares.shape());

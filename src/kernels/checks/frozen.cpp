@@ -1,11 +1,11 @@
-#include "kernels/frozen_checks.hpp"
+#include "kernels/checks/frozen.hpp"
 
 #include "core/error.hpp"
 
 namespace switchyard::kernels {
 namespace {
 
-void check(const FrozenWeight& w) {
+void check_words(const FrozenWeight& w) {
     internal_check(
         w.hi.shape().rank() == 2 &&
             (is_split(w) ? w.lo.dtype() == DType::i16 && w.lo.size() == w.hi.size() : w.lo.empty()),
@@ -13,7 +13,7 @@ void check(const FrozenWeight& w) {
         name_of(w.lo.dtype()));
 }
 
-void check(const LowRankFactors& f, std::int64_t m, std::int64_t n, DType dtype) {
+void check_factors(const LowRankFactors& f, std::int64_t m, std::int64_t n, DType dtype) {
     internal_check(
         f.a.shape().rank() == 2 && f.b_transposed.shape().rank() == 2 &&
             f.a.dim(0) == f.b_transposed.dim(0) && f.a.dim(1) == n && f.row0 >= 0 &&
@@ -22,8 +22,8 @@ void check(const LowRankFactors& f, std::int64_t m, std::int64_t n, DType dtype)
         f.b_transposed.shape(), name_of(f.b_transposed.dtype()), f.row0, m, n, name_of(dtype));
 }
 
-void check(const EffectiveWeight& e, std::int64_t m, std::int64_t n, DType dtype) {
-    if (!e.factors.a.empty()) check(e.factors, m, n, dtype);
+void check_effective(const EffectiveWeight& e, std::int64_t m, std::int64_t n, DType dtype) {
+    if (!e.factors.a.empty()) check_factors(e.factors, m, n, dtype);
     const auto fits = [](const Tensor& t, std::int64_t size) {
         return t.empty() || (t.size() >= size && (t.dtype() == DType::f32 || t.dtype() == DType::f64));
     };
@@ -34,20 +34,20 @@ void check(const EffectiveWeight& e, std::int64_t m, std::int64_t n, DType dtype
 }  // namespace
 
 void check_value(Tensor value, const FrozenWeight& w) {
-    check(w);
+    check_words(w);
     internal_check(value.size() == w.hi.size() && value.dtype() == accumulate_type(w.hi.dtype()),
                    "{} {} as the value of {} {}", value.shape(), name_of(value.dtype()), w.hi.shape(),
                    name_of(w.hi.dtype()));
 }
 
 void check_add_low_rank(const FrozenWeight& w, const LowRankFactors& factors) {
-    check(w);
-    check(factors, w.hi.dim(0), w.hi.dim(1), accumulate_type(w.hi.dtype()));
+    check_words(w);
+    check_factors(factors, w.hi.dim(0), w.hi.dim(1), accumulate_type(w.hi.dtype()));
 }
 
 void check_merge(const FrozenWeight& w, const EffectiveWeight& effective, Tensor merged) {
-    check(w);
-    check(effective, w.hi.dim(0), w.hi.dim(1), w.hi.dtype());
+    check_words(w);
+    check_effective(effective, w.hi.dim(0), w.hi.dim(1), w.hi.dtype());
     internal_check(merged.shape() == w.hi.shape() && merged.dtype() == w.hi.dtype(),
                    "merge of {} {} into {} {}", w.hi.shape(), name_of(w.hi.dtype()), merged.shape(),
                    name_of(merged.dtype()));
@@ -57,7 +57,7 @@ DType check_in_order(Tensor value, const EffectiveWeight& e) {
     const DType factor = e.factors.a.empty() ? value.dtype() : e.factors.a.dtype();
     internal_check(value.shape().rank() == 2 && value.dtype() == accumulate_type(factor),
                    "form_in_order of {} {} from {}", value.shape(), name_of(value.dtype()), name_of(factor));
-    check(e, value.dim(0), value.dim(1), factor);
+    check_effective(e, value.dim(0), value.dim(1), factor);
     return factor;
 }
 

@@ -1,20 +1,17 @@
-// Checks of the arguments of cholesky.hpp, for all back ends.
-#pragma once
+#include "kernels/checks/cholesky.hpp"
 
-#include "kernels/cholesky.hpp"
-#include "kernels/row_checks.hpp"
+#include "core/error.hpp"
 
 namespace switchyard::kernels {
 
-inline void check_grams(Tensor grams, Tensor defects) {
+void check_grams(Tensor grams, Tensor defects) {
     internal_check(grams.shape().rank() == 3 && grams.dim(1) >= 1 && grams.dim(1) <= most_cholesky_rows,
                    "Cholesky factors of {}", grams.shape());
     check("Gram matrices", grams, DType::f64, {grams.dim(0), grams.dim(1), grams.dim(1)});
     check("defects", defects, DType::f64, {grams.dim(0)});
 }
 
-/// r, which is the same for all items; 0 without items.
-inline std::int64_t check_divided(std::span<const DividedRows> items) {
+std::int64_t check_divided(std::span<const DividedRows> items) {
     if (items.empty()) return 0;
     const std::int64_t r = items.front().factor.dim(0);
     internal_check(r >= 1 && r <= most_cholesky_rows, "rows of {} numbers divided by a factor", r);
