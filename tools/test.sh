@@ -32,14 +32,15 @@ done
 # run_ctest PRESET [arguments]: keeps the output in build/PRESET/test.log. One test more than there are cores, because
 # many wait: for ranks that start, files that are synced, a watchdog's clock.
 run_ctest() {
-    local preset=$1 left_out='^long$'
+    local preset=$1 left_out='^long$' without_tests=error
     shift
+    [[ ${#ctest_arguments[@]} -eq 0 ]] || without_tests=ignore # a test may be of one build alone
     if [[ $long -eq 1 ]]; then
         [[ $preset == mpich ]] || left_out='^nothing$'
     elif [[ $asan -eq 1 && $preset == "$tested" ]]; then
         left_out='^(long|sanitized)$' # the latter run in the sanitizer build
     fi
-    (cd "$root" && ctest --preset "$preset" --parallel "$(($(nproc) + 1))" --no-tests=error --label-exclude "$left_out" "$@" \
+    (cd "$root" && ctest --preset "$preset" --parallel "$(($(nproc) + 1))" "--no-tests=$without_tests" --label-exclude "$left_out" "$@" \
         "${ctest_arguments[@]}" </dev/null) 2>&1 | tee "$root/build/$preset/test.log"
 }
 
@@ -111,6 +112,9 @@ elif [[ $long -eq 1 ]]; then
 fi
 
 say "Finished in $(((SECONDS - started) / 60)) min $(((SECONDS - started) % 60)) s. Logs: build/*/test.log"
+ran=0
+for preset in "${!results[@]}"; do [[ $(closing_line "$preset") != *passed* ]] || ran=1; done
+[[ $ran -eq 1 ]] || die "no test was run (none has that name, or it needs --long); ctest --preset $tested -N lists them"
 # Closing lines; the one that decides comes last, by itself.
 order=()
 for preset in mpich asan "$tested"; do [[ ${results[$preset]:-1} -ne 0 ]] || order+=("$preset"); done

@@ -127,7 +127,7 @@ class Cluster:
         (f / "tmp").mkdir()  # not /tmp, where files of a killed cluster could block the same job number
         (f / "mpi.conf").write_text(f"PMIxCliTmpDirBase={f}/tmp\n")
         (f / "gres.conf").write_text("Name=token Count=8\n")
-        self.spawn("munged", "-F", f"--key-file={key}", f"--socket={f}/munge", f"--pid-file={f}/munged.pid",
+        self.spawn("munged", "-F", "--force", f"--key-file={key}", f"--socket={f}/munge", f"--pid-file={f}/munged.pid",
                    f"--log-file={f}/log/munged.log", f"--seed-file={f}/munged.seed")
         self.wait("munged", lambda: (f / "munge").exists())
         for last in (False, False, True):
