@@ -17,35 +17,14 @@
 #include "bench_support.hpp"
 #include "comm/collectives.hpp"
 #include "config/option_table.hpp"
-#include "core/backend_memory.hpp"
 #include "kernels/attention.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/matmul.hpp"
-#include "kernels/random.hpp"
 
 namespace switchyard {
 namespace {
 
 using kernels::Op;
-
-/// Memory for one measurement.
-class Buffer {
-  public:
-    Buffer(DType dtype, Shape shape)
-        : memory_(backend::allocate(static_cast<std::size_t>(shape.size()) * size_of(dtype))),
-          tensor_(memory_, dtype, shape) {
-        kernels::fill_uniform(tensor_.reshape({1, shape.size()}), {shape.size(), 0, 0, 1, shape.size()}, 1,
-                              0.5);
-    }
-    ~Buffer() { backend::release(memory_); }
-    Buffer(const Buffer&) = delete;
-    Buffer& operator=(const Buffer&) = delete;
-    Tensor tensor() const { return tensor_; }
-
-  private:
-    std::byte* memory_;
-    Tensor tensor_;
-};
 
 const Comm* all_ranks = nullptr;
 

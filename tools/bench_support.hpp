@@ -1,4 +1,5 @@
-// What the benchmarks share: random tokens, a check that a timed step did its work, and the output of rounds.
+// What the benchmarks share: memory, random tokens, a check that a timed step did its work, and the output of
+// rounds.
 #pragma once
 
 #include <fmt/format.h>
@@ -8,11 +9,32 @@
 #include <string>
 #include <vector>
 
+#include "core/backend_memory.hpp"
 #include "core/error.hpp"
 #include "core/rng.hpp"
+#include "kernels/random.hpp"
 #include "train/train_step.hpp"
 
 namespace switchyard {
+
+/// Memory for one measurement.
+class Buffer {
+  public:
+    Buffer(DType dtype, Shape shape)
+        : memory_(backend::allocate(static_cast<std::size_t>(shape.size()) * size_of(dtype))),
+          tensor_(memory_, dtype, shape) {
+        kernels::fill_uniform(tensor_.reshape({1, shape.size()}), {shape.size(), 0, 0, 1, shape.size()}, 1,
+                              0.5);
+    }
+    ~Buffer() { backend::release(memory_); }
+    Buffer(const Buffer&) = delete;
+    Buffer& operator=(const Buffer&) = delete;
+    Tensor tensor() const { return tensor_; }
+
+  private:
+    std::byte* memory_;
+    Tensor tensor_;
+};
 
 /// Uniform tokens, each target the token that follows.
 inline BatchSource random_tokens(std::int64_t seq_len, std::int64_t vocab) {

@@ -1,8 +1,8 @@
 // Does training with switched low-rank shards cost more time than full-rank training? Steps of the 60m model
 // with methods full and switchlora (low rank = hidden / 4, switch_interval 40), in alternating order in one
-// call; the share of switching at the initial frequency, waiting for other ranks included. All cores in one
-// rank: OMP_NUM_THREADS=2 bench_switch [f32|bf16] [rounds] [sequences]; two ranks: the same under mpirun
-// -n 2.
+// call; the share of switching at the initial frequency, waiting for other ranks included; what linears of
+// one input save by sharing the products with their factors. All cores in one rank: OMP_NUM_THREADS=2
+// bench_switch [f32|bf16] [rounds] [sequences]; two ranks: the same under mpirun -n 2.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -73,6 +73,7 @@ class Contestant {
     }
 
     TrainState& state() { return *allocated_->state; }
+    const Config& config() const { return config_; }
 
     std::vector<double> step_s, switching_share;
     std::int64_t vectors_switched = 0;
@@ -85,6 +86,38 @@ class Contestant {
     PhaseTimer timer_;
     double last_lap_ = 0, switching_ = 0;
 };
+
+/// The time of the products of `count` linears' common input (N, C) with their factors A, forward and for the
+/// gradients of A, one after the other, over that of one product for all: a ratio for each of many turns.
+std::vector<double> gains_of_sharing(DType dtype, std::int64_t tokens, std::int64_t width, int count) {
+    using kernels::Op;
+    const std::int64_t all = count * low_rank;
+    const Buffer input(dtype, {tokens, width}), factors(dtype, {all, width}),
+        gradients(accumulate_type(dtype), {all, width});
+    const Buffer shared(dtype, {tokens, all}), separate(dtype, {count * tokens, low_rank});
+    const auto multiply = [&](Tensor a, Tensor d_a, Tensor y) {
+        kernels::matmul({.a = input.tensor(), .b = a, .c = y, .op_b = Op::transpose});
+        kernels::matmul({.a = y, .b = input.tensor(), .c = d_a, .op_a = Op::transpose});
+    };
+    const auto time_of = [](const auto& work) {
+        const double start = seconds_now();
+        work();
+        return seconds_now() - start;
+    };
+    std::vector<double> ratios;
+    for (int turn = -1; turn < 60; ++turn) {  // the first one makes the products
+        const double together =
+            time_of([&] { multiply(factors.tensor(), gradients.tensor(), shared.tensor()); });
+        const double apart = time_of([&] {
+            for (int i = 0; i < count; ++i)
+                multiply(factors.tensor().rows(i * low_rank, low_rank),
+                         gradients.tensor().rows(i * low_rank, low_rank),
+                         separate.tensor().rows(i * tokens, tokens));
+        });
+        if (turn >= 0) ratios.push_back(apart / together);
+    }
+    return ratios;
+}
 
 void run(const Sizes& sizes) {
     const Topology topology = Topology::create(Comm::duplicate(MPI_COMM_WORLD), 1);
@@ -100,6 +133,13 @@ void run(const Sizes& sizes) {
     require(std::abs(seen - expected) < 0.25 * expected,
             "{} vectors were switched in {} steps, expected about {}: not the initial frequency", seen,
             sizes.rounds, expected);
+    const Config& config = switched.config();
+    const std::int64_t tokens = config.data.micro_batch * seq_len;
+    barrier(topology.world);
+    const std::vector<double> of_three = gains_of_sharing(dtype_from_name(config.run.dtype), tokens,
+                                                          config.model.hidden_size, 3),
+                              of_two = gains_of_sharing(dtype_from_name(config.run.dtype), tokens,
+                                                        config.model.hidden_size, 2);
     if (topology.world.rank() != 0) return;
     std::vector<double> ratios, percent;
     for (int i = 0; i < sizes.rounds; ++i) {
@@ -114,6 +154,9 @@ void run(const Sizes& sizes) {
     fmt::print("  switchlora / full            {}\n", spread(ratios, 3));
     fmt::print("  switching, of its step       {} %, {:.0f} vectors per step\n", spread(percent, 2),
                seen / sizes.rounds);
+    fmt::print(
+        "  factor products of {} tokens, linears apart / sharing them: q, k and v {}, gate and up {}\n",
+        tokens, spread(of_three, 3), spread(of_two, 3));
 }
 
 }  // namespace
