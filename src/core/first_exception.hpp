@@ -6,7 +6,8 @@
 //     for (...) failure.guard([&] { ... });
 //     failure.rethrow();
 //
-// It serves on one thread as well, where work must go on for the sake of other ranks.
+// Loops have it from core/shared_loop.hpp. It serves on one thread as well, where work must go on for the
+// sake of other ranks.
 #pragma once
 
 #include <atomic>

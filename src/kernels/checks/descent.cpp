@@ -6,7 +6,7 @@ namespace switchyard::kernels {
 
 void check_rows(const ScaledRows& rows) {
     const DType wide = rows.master.dtype();
-    internal_check(rows.master.shape().rank() == 2, "descent on {}", rows.master.shape());
+    check_matrix("master", rows.master);
     check_dtype("gradient", rows.gradient, wide);
     check_shape("value", rows.value, rows.gradient.shape());
     internal_check(accumulate_type(rows.value.dtype()) == wide, "value is {}, its master {}",

@@ -10,7 +10,7 @@ void check_vector(const char* what, Tensor t, std::int64_t size) {
 }
 
 void check_dots(Tensor a, Tensor b, Tensor out, int dimension) {
-    internal_check(a.shape().rank() == 2, "dot products of a tensor {}", a.shape());
+    check_matrix("factor of dot products", a);
     check_shape("second factor of dot products", b, a.shape());
     check_vector("dot products", out, a.dim(dimension));
 }

@@ -30,7 +30,7 @@ DType check_histogram(std::span<const RowPart> parts, int byte, Tensor found, Te
 }
 
 void check_selection(Tensor counts, Tensor found) {
-    internal_check(found.shape().rank() == 2, "bytes found {}", found.shape());
+    check_matrix("bytes found and ranks", found);
     check_found(found.dim(0), found);
     check("histograms", counts, DType::f64, {found.dim(0), magnitude_bins});
 }

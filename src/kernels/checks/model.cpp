@@ -5,7 +5,7 @@
 namespace switchyard::kernels {
 
 NormSizes check_norm(Tensor x, Tensor weight, Tensor h, Tensor rstd) {
-    internal_check(x.shape().rank() == 2, "norm of a tensor {}", x.shape());
+    check_matrix("input of a norm", x);
     const NormSizes sizes{x.dim(0), x.dim(1)};
     check("norm weight", weight, x.dtype(), {sizes.width});
     check("normalised tensor", h, x.dtype(), x.shape());

@@ -1,7 +1,5 @@
 #include "kernels/checks/momentum.hpp"
 
-#include "core/error.hpp"
-
 namespace switchyard::kernels {
 
 void check_momentum(const MomentumStep& step, Tensor clip) {

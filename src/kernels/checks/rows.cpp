@@ -24,7 +24,7 @@ void check_numbers(Tensor x) {
 
 void check_part(const RowPart& part) {
     const Tensor& matrix = part.matrix;
-    internal_check(matrix.shape().rank() == 2, "rows of a tensor {}", matrix.shape());
+    check_matrix("tensor of rows", matrix);
     internal_check(part.column >= 0 && part.width >= 0 && part.column + part.width <= matrix.dim(1),
                    "columns [{}, {}) of a tensor {}", part.column, part.column + part.width, matrix.shape());
     if (!part.rows.list.empty()) return check("list of rows", part.rows.list, DType::i32, {part.rows.count});

@@ -5,8 +5,7 @@
 namespace switchyard::kernels {
 
 void refuse_type(DType dtype) {
-    throw InternalError(
-        fmt::format("internal error: kernel for floating-point numbers called with {}", name_of(dtype)));
+    internal_check(false, "kernel for floating-point numbers called with {}", name_of(dtype));
 }
 
 void check_owned(Tensor tensor) {

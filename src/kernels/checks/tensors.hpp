@@ -8,7 +8,7 @@
 namespace switchyard::kernels {
 
 /// Throws an InternalError: the type is not of floating-point numbers.
-[[noreturn]] void refuse_type(DType);
+void refuse_type(DType);
 
 /// Calls f.operator()<T>() with T = float, bf16 or double.
 template <class F>

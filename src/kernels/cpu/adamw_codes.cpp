@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "core/calls.hpp"
-#include "core/shared_loop.hpp"
 #include "kernels/cpu/adamw_factors.hpp"
 #include "kernels/cpu/code_table.hpp"
 #include "kernels/cpu/row_items.hpp"
@@ -180,7 +179,7 @@ void for_items(const std::vector<Job>& jobs, const Items& items_of, const Work& 
     std::vector<std::int64_t> first{0};
     for (const Job& job : jobs) first.push_back(first.back() + items_of(job));
     const std::int64_t all = first.back();
-    for_shared(all, all * code_block > parallel_elements, [&](std::int64_t i) {
+    for_rows(all, code_block, [&](std::int64_t i) {
         const auto next = std::upper_bound(first.begin(), first.end(), i);
         const auto job = static_cast<std::size_t>(next - first.begin() - 1);
         work(jobs[job], i - first[job]);

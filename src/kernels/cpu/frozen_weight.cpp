@@ -11,7 +11,6 @@
 
 #include "core/calls.hpp"
 #include "core/cpu/thread_scratch.hpp"
-#include "core/error.hpp"
 #include "core/shared_loop.hpp"
 #include "kernels/checks/frozen.hpp"
 #include "kernels/cpu/dispatch.hpp"

@@ -13,7 +13,6 @@
 #include "core/cpu/thread_scratch.hpp"
 #include "core/error.hpp"
 #include "core/rng.hpp"
-#include "core/shared_loop.hpp"
 #include "kernels/cpu/dispatch.hpp"
 #include "kernels/matmul.hpp"
 
@@ -225,7 +224,7 @@ bool has_bf16() {
 /// to (rows, cols) f32, contiguous, from a strided bf16 matrix with unit stride in either direction.
 void widen(const bf16* from, std::int64_t rows, std::int64_t cols, std::int64_t row_stride,
            std::int64_t col_stride, float* to) {
-    for_shared(rows, rows * cols > parallel_elements, [=](std::int64_t i) {
+    for_rows(rows, cols, [=](std::int64_t i) {
         for (std::int64_t j = 0; j < cols; ++j)
             to[i * cols + j] = to_f32(from[i * row_stride + j * col_stride]);
     });
