@@ -24,7 +24,7 @@ const Ids prompt{3, 17, 40};
 
 /// The weights are large, so that logits are far apart.
 Config config_of(const std::vector<std::string>& more = {}) {
-    std::vector<std::string> arguments{"--method.name=full", "--model.init_std=0.5"};
+    std::vector<std::string> arguments{"--method.name=full", "--model.init_std=0.5", "--data.micro_batch=1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return tiny_config(arguments);
 }

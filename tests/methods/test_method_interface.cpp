@@ -180,7 +180,7 @@ TEST_F(OnLayouts, AProjectedGradientIsReducedToTheOwnersOfItsRows) {
         return adapter;
     };
     // The expected gradient: dW of a dense run on one process, times Q'.
-    const Config config = tiny_config({"--method.name=full"});
+    const Config config = tiny_config({"--method.name=full", "--data.micro_batch=1"});
     const Topology one = Topology::imaginary(1, 1, 0);
     std::vector<double> dense, q;
     std::int64_t out = 0, in = 0;
@@ -235,7 +235,8 @@ TEST_F(OnLayouts, TheMethodUpdatesAProjectedWeightAndTheOthersFollow) {
         if (linear.name() + ".weight" != name) return nullptr;
         return std::make_unique<ProjectedWeight>(context, linear);
     };
-    every_layout(tiny_config({"--method.name=full"}), [&](const Topology& topology, const Config& here) {
+    every_layout(tiny_config({"--method.name=full", "--data.micro_batch=1"}), [&](const Topology& topology,
+                                                                                  const Config& here) {
         with_parts(here, topology, attach, [&](Parts& parts) {
             Parameter* projected = nullptr;
             for (Parameter* p : parts.model.parameters())
@@ -280,7 +281,7 @@ TEST_F(OnLayouts, OnOutputSeesEveryCompleteOutputOnce) {
     const auto attach = [&](const ModelContext& context, Linear&) {
         return std::make_unique<WatchedOutput>(context, watched);
     };
-    const Config config = tiny_config({"--method.name=full"});
+    const Config config = tiny_config({"--method.name=full", "--data.micro_batch=1"});
     const auto watch = [&](const Topology& topology, const Config& here) {
         with_parts(here, topology, attach, [&](Parts& parts) {
             watched = {};

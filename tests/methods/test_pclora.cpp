@@ -149,9 +149,7 @@ void expect_reference(const std::vector<std::string>& arguments, int steps) {
         reference.forward_and_backward();
         next_loss = reference.loss();
     }
-    testing::for_each_layout(config, [&](Config here, const Topology& topology) {
-        const std::int64_t per_rank = 12 / topology.dp_size();
-        here.data.micro_batch = per_rank % 2 == 0 ? per_rank / 2 : 1;
+    testing::for_each_layout_in_few_passes(config, [&](const Config& here, const Topology& topology) {
         TinyRun run(here, topology);
         for (int t = 0; t < steps; ++t) {
             const StepResult step = run.step();
@@ -212,8 +210,8 @@ TEST(PcLora, StartsAsItsTeacher) {
 /// When the factor is 0, neither the function nor a step without a teacher reads the frozen weights, and both
 /// products with them are left out.
 TEST(PcLora, EndsWithoutItsBase) {
-    const Config config = tiny_config(
-        arguments_of({"--method.decay_steps=3", "--method.task_weight=1", "--parallel.shard_frozen=true"}));
+    const Config config = tiny_config(arguments_of({"--method.decay_steps=3", "--method.task_weight=1",
+                                                    "--parallel.shard_frozen=true", "--data.micro_batch=1"}));
     testing::for_each_layout(config, [&](const Config& here, const Topology& topology) {
         const auto rest = [&](bool wiped) {
             TinyRun run(here, topology);

@@ -31,7 +31,7 @@ constexpr double tolerance = 1e-12;
 Config config_of(const std::vector<std::string>& more = {}) {
     testing::register_row_scale_method();
     std::vector<std::string> arguments{std::string("--method.name=") + testing::row_scale_name,
-                                       "--method.rank=5", "--model.init_std=0.3"};
+                                       "--method.rank=5", "--model.init_std=0.3", "--data.micro_batch=1"};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return testing::tiny_config(arguments);
 }
@@ -244,7 +244,8 @@ TEST_F(RowScale, ExportsTheSameWeights) {
 TEST_F(RowScale, StartsAnotherRunFromTheSameFunction) {
     for (const std::string& method :
          {std::string(method_of_whole_weights()), std::string("lora"), config_.method.name}) {
-        Config other = testing::tiny_config({"--method.name=" + method, "--model.init_std=0.3"});
+        Config other =
+            testing::tiny_config({"--method.name=" + method, "--model.init_std=0.3", "--data.micro_batch=1"});
         other.parallel.tp = topology_.tp_size();
         TinyRun next(other, topology_);
         next.state().initialise_from(CheckpointReader(world_, file()));

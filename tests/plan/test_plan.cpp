@@ -241,9 +241,10 @@ struct Simple {
     static constexpr double tables_and_norms = 2 * vocab * width + (2 * layers + 1) * width;
 
     static Config config(std::vector<std::string> arguments, int tp) {
-        arguments.insert(arguments.end(),
-                         {"--model.hidden_size=48", "--model.ffn_size=48", "--model.vocab_size=48",
-                          "--model.num_layers=4", "--run.dtype=f32", "--parallel.tp=" + std::to_string(tp)});
+        arguments.insert(
+            arguments.begin(),
+            {"--data.micro_batch=1", "--model.hidden_size=48", "--model.ffn_size=48", "--model.vocab_size=48",
+             "--model.num_layers=4", "--run.dtype=f32", "--parallel.tp=" + std::to_string(tp)});
         return tiny_config(arguments);
     }
 };

@@ -148,8 +148,8 @@ inline double expect_close(const WholeState& actual, const WholeState& expected,
     return worst;
 }
 
-/// Gradient norms of up to `steps` steps and the state after them on every layout against the reference, which
-/// rank 0 runs.
+/// Gradient norms of up to `steps` steps and the state after them on every layout against the reference,
+/// which rank 0 runs.
 template <class Matrix, class Make>
 void expect_reference(const Config& config, int steps, const Make& make, double tolerance) {
     steps = reference_steps(steps);
@@ -167,9 +167,7 @@ void expect_reference(const Config& config, int steps, const Make& make, double 
         EXPECT_GT(*std::max_element(norms.begin(), norms.end()), config.optim.clip_norm)
             << "nothing is clipped";
     }
-    for_each_layout(config, [&](Config here, const Topology& topology) {
-        const std::int64_t per_rank = 12 / topology.dp_size();
-        here.data.micro_batch = per_rank % 2 == 0 ? per_rank / 2 : 1;
+    for_each_layout_in_few_passes(config, [&](const Config& here, const Topology& topology) {
         TinyRun run(here, topology);
         for (int t = 0; t < steps; ++t) {
             const double norm = run.step().grad_norm;
@@ -185,7 +183,8 @@ void expect_reference(const Config& config, int steps, const Make& make, double 
 }
 
 /// Four elements of `trained` of a matrix: the gradient (rows, padded columns) beside central differences of
-/// fourth order of loss(), which is called with the element moved. kink_at_zero: elements near 0 are left out.
+/// fourth order of loss(), which is called with the element moved. kink_at_zero: elements near 0 are left
+/// out.
 template <class Loss>
 void expect_differences(const std::string& name, const test::Values& gradient, reference::Trained& trained,
                         bool kink_at_zero, const Loss& loss) {
@@ -203,8 +202,8 @@ void expect_differences(const std::string& name, const test::Values& gradient, r
         };
         const double near = loss_at(1) - loss_at(-1), far = loss_at(2) - loss_at(-2);
         number = value;
-        EXPECT_NEAR(gradient[static_cast<std::size_t>(row * stride + column)],
-                    (8 * near - far) / (12 * step), 2e-9 * largest + 1e-12)
+        EXPECT_NEAR(gradient[static_cast<std::size_t>(row * stride + column)], (8 * near - far) / (12 * step),
+                    2e-9 * largest + 1e-12)
             << name << " " << row << ", " << column;
     }
 }

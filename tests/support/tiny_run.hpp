@@ -1,6 +1,9 @@
 // A tiny run without files: configuration by keys, synthetic tokens from Philox, a state over its own arena.
 #pragma once
 
+#include <mpi.h>
+
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -12,15 +15,19 @@
 namespace switchyard::testing {
 
 /// The test model of design section 11 (12 heads, 12 key-value heads, global batch 12), with sizes that ranks
-/// do not divide.
+/// do not divide. As many sequences at a time as leave each layout of these ranks two passes at least.
 inline Config tiny_config(const std::vector<std::string>& arguments) {
+    int has_ranks = 0, ranks = 1;
+    MPI_Initialized(&has_ranks);
+    if (has_ranks) MPI_Comm_size(MPI_COMM_WORLD, &ranks);
     std::vector<std::string> all{
         "--model.preset=nano",     "--model.hidden_size=24",  "--model.num_heads=12",
         "--model.num_kv_heads=12", "--model.num_layers=2",    "--model.ffn_size=37",
         "--model.vocab_size=53",   "--data.seq_len=8",        "--data.global_batch=12",
-        "--data.micro_batch=1",    "--data.tokens=synthetic", "--run.dtype=f64",
-        "--run.steps=20",          "--optim.warmup_steps=4",  "--optim.lr=0.01",
-        "--optim.dense_lr=0",      "--optim.clip_norm=0.5",   "--optim.weight_decay=0.1"};
+        "--data.tokens=synthetic", "--run.dtype=f64",         "--run.steps=20",
+        "--optim.warmup_steps=4",  "--optim.lr=0.01",         "--optim.dense_lr=0",
+        "--optim.clip_norm=0.5",   "--optim.weight_decay=0.1"};
+    all.push_back("--data.micro_batch=" + std::to_string(std::max(1, 6 / ranks)));
     all.insert(all.end(), arguments.begin(), arguments.end());
     Config config = parse_config("", "", all, method_options()).config;
     resolve_auto(config);

@@ -27,7 +27,8 @@ using testing::tiny_config;
 using testing::TinyRun;
 
 Config config_of(bool masked, std::vector<std::string> more = {}) {
-    more.push_back(std::string("--data.mask_documents=") + (masked ? "true" : "false"));
+    more.insert(more.begin(), {"--data.micro_batch=1",
+                               std::string("--data.mask_documents=") + (masked ? "true" : "false")});
     return tiny_config(more);
 }
 

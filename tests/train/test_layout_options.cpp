@@ -60,14 +60,14 @@ const std::vector<Case> cases{
 
 class LayoutOptions : public ::testing::TestWithParam<Case> {};
 
-/// One process takes six sequences at a time, the layouts take one, so that accumulation is compared, too.
+/// One process takes four sequences at a time, the layouts take other numbers, so that accumulation is
+/// compared, too.
 TEST_P(LayoutOptions, LossesEqualOneProcess) {
     Config config = tiny_config(switching(GetParam().arguments));
-    config.data.micro_batch = 6;
+    config.data.micro_batch = 4;
     const std::vector<double> expected = testing::serial_losses(config, num_steps());
     EXPECT_LT(expected.back(), expected.front());
-    testing::for_each_layout(config, [&](Config here, const Topology& topology) {
-        here.data.micro_batch = 1;
+    testing::for_each_layout_in_few_passes(config, [&](const Config& here, const Topology& topology) {
         const std::vector<double> losses = TinyRun(here, topology).losses(num_steps());
         for (int step = 0; step < num_steps(); ++step)
             EXPECT_NEAR(losses[step], expected[step], GetParam().tolerance * expected[step])
@@ -88,11 +88,12 @@ TEST(LayoutOptionsTest, ShardingFrozenWeightsChangesNoBit) {
             if (name == std::string("switchlora")) arguments = switching(arguments);
             if (name == std::string("relora"))
                 arguments.insert(arguments.end(), {"--method.merge_interval=3", "--method.restart_warmup=1"});
-            testing::for_each_layout(tiny_config(arguments), [&](Config here, const Topology& topology) {
-                const std::vector<double> whole = TinyRun(here, topology).losses(8);
-                here.parallel.shard_frozen = true;
-                EXPECT_EQ(TinyRun(here, topology).losses(8), whole) << dtype << " " << name;
-            });
+            testing::for_each_layout_in_few_passes(
+                tiny_config(arguments), [&](Config here, const Topology& topology) {
+                    const std::vector<double> whole = TinyRun(here, topology).losses(8);
+                    here.parallel.shard_frozen = true;
+                    EXPECT_EQ(TinyRun(here, topology).losses(8), whole) << dtype << " " << name;
+                });
         }
 }
 
@@ -113,8 +114,8 @@ TEST(LayoutOptionsTest, PaddingStaysZero) {
             std::vector<std::string> arguments = testing::calm_settings(name, 3);
             arguments.insert(arguments.end(), {"--data.seq_len=6", "--model.num_layers=1",
                                                std::string("--parallel.shard_frozen=") + sharded});
-            testing::for_each_layout(tiny_config(arguments), [&](const Config& here,
-                                                                 const Topology& topology) {
+            testing::for_each_layout_in_few_passes(tiny_config(arguments), [&](const Config& here,
+                                                                               const Topology& topology) {
                 TinyRun run(here, topology);
                 run.losses(6);
                 std::int64_t padded = 0;

@@ -27,7 +27,7 @@ void expect_same_losses(const std::string& what, const std::vector<std::string>&
         GTEST_SKIP() << "tests/regression/test_back_ends.py compares every layout with the CPU's";
     const Config config = tiny_config(arguments);
     const std::vector<double> expected = testing::serial_losses(config, 20);
-    for_each_layout(config, [&](const Config& here, const Topology& topology) {
+    testing::for_each_layout_in_few_passes(config, [&](const Config& here, const Topology& topology) {
         const std::vector<double> losses = TinyRun(here, topology).losses(20);
         for (int step = 0; step < 20; ++step)
             EXPECT_NEAR(losses[step], expected[step], tolerance * expected[step])

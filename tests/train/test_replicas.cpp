@@ -43,7 +43,8 @@ std::vector<Victim> victims(TrainState& state) {
         all.push_back({p->shard.name, p->value, true, p->tp_gradient != TpGradient::own});
     if (Shadow* shadow = state.model.shadow())
         for (const Parameter* p : shadow->copies())
-            all.push_back({"the teacher's " + p->shard.name, p->value, true, p->tp_gradient != TpGradient::own});
+            all.push_back(
+                {"the teacher's " + p->shard.name, p->value, true, p->tp_gradient != TpGradient::own});
     return all;
 }
 
@@ -65,8 +66,8 @@ const std::vector<Case> cases{
 class Replicas : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Replicas, AgreeUntilABitFlips) {
-    testing::for_each_layout(tiny_config(GetParam().arguments), [](const Config& config,
-                                                                   const Topology& topology) {
+    testing::for_each_layout_in_few_passes(tiny_config(GetParam().arguments), [](const Config& config,
+                                                                                 const Topology& topology) {
         TinyRun run(config, topology);
         const Comm& world = topology.world;
         for (int step = 0; step < 12; ++step) {

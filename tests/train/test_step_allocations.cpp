@@ -40,13 +40,15 @@ const std::vector<std::vector<std::string>> methods{
 
 TEST(StepAllocations, NoneAfterTheFirstSteps) {
     const bool is_gpu = backend::processor().is_gpu;
-    // Emulated steps of two ranks take long, and what ranks add, collectives and their conversions, bf16 has all of.
+    // Emulated steps of two ranks take long, and what ranks add, collectives and their conversions, bf16 has
+    // all of.
     std::vector<std::string> dtypes{"f64", "f32", "bf16"};
     if (is_gpu && Comm::duplicate(MPI_COMM_WORLD).size() > 1) dtypes = {"bf16"};
     for (const std::vector<std::string>& method : methods)
         for (const std::string& dtype : dtypes) {
             std::vector<std::string> keys = method;
-            keys.insert(keys.end(), {"--run.dtype=" + dtype, "--data.global_batch=4"});
+            keys.insert(keys.end(),
+                        {"--run.dtype=" + dtype, "--data.global_batch=4", "--data.micro_batch=1"});
             const Config config = tiny_config(keys);
             testing::for_each_layout(config, [&](const Config& here, const Topology& topology) {
                 count_calls(true);
@@ -64,9 +66,8 @@ TEST(StepAllocations, NoneAfterTheFirstSteps) {
                     EXPECT_EQ(calls.total(Call::allocation), 0)
                         << here.method.name << " " << dtype << ", step " << step + 1;
                 }
-                EXPECT_EQ(switched > 0,
-                          here.method.name == "switchlora" || here.method.name == "relora" ||
-                              here.method.name == "galore");
+                EXPECT_EQ(switched > 0, here.method.name == "switchlora" || here.method.name == "relora" ||
+                                            here.method.name == "galore");
                 count_calls(false);
             });
         }

@@ -303,8 +303,8 @@ TEST(GaloreStepTest, AMatrixWithoutAGradientKeepsItsBasis) {
 /// Eight tokens: no gradient has more than eight singular vectors. The others of a basis are the old one's.
 TEST(GaloreStepTest, AGradientOfFewTokensIsCompletedAlikeOnEveryLayout) {
     const Config config = config_of({"--method.basis=svd", "--method.refresh_together=true",
-                                     "--data.seq_len=2", "--data.global_batch=4", "--method.rank=12",
-                                     "--optim.eps=1e-4", "--method.update_interval=2"});
+                                     "--data.seq_len=2", "--data.global_batch=4", "--data.micro_batch=1",
+                                     "--method.rank=12", "--optim.eps=1e-4", "--method.update_interval=2"});
     const std::vector<double> expected = testing::serial_losses(config, 6);
     testing::for_each_layout(config, [&](const Config& here, const Topology& topology) {
         TinyRun run(here, topology);

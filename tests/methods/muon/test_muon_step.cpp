@@ -38,7 +38,8 @@ std::vector<Values> gradients_of(TrainState& s) {
 /// Those pass central differences in tests of the model.
 TEST(MuonStep, GradientsAreThoseOfFullTraining) {
     const Topology one = testing::serial();
-    TinyRun run(config_of({}), one), full(config_of({"--method.name=full"}), one);
+    TinyRun run(config_of({"--data.micro_batch=1"}), one),
+        full(config_of({"--method.name=full", "--data.micro_batch=1"}), one);
     EXPECT_EQ(gradients_of(run.state()), gradients_of(full.state()));
 }
 

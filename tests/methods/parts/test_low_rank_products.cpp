@@ -191,7 +191,8 @@ TEST(LowRankProducts, HaveTheAFactorsOfAGroupOneUnderTheOther) {
 }
 
 /// Products in the forward and the backward phases of a step.
-std::pair<std::int64_t, std::int64_t> products(const std::vector<std::string>& settings) {
+std::pair<std::int64_t, std::int64_t> products(std::vector<std::string> settings) {
+    settings.push_back("--data.micro_batch=1");
     const Topology topology = testing::serial();
     const Config config = tiny_config(settings);
     count_calls(true);
