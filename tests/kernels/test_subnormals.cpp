@@ -67,7 +67,7 @@ TEST(Subnormals, AreZerosInTheGradientsOfAModel) {
     testing::TinyRun run(testing::tiny_config({"--method.name=full", "--run.dtype=f32"}), topology);
     Transformer& model = run.state().model;
     Batch batch;
-    testing::synthetic_tokens(run.config())(0, 1, batch);
+    testing::synthetic_tokens(run.config())(0, run.config().data.micro_batch, batch);
     kernels::upload(batch.tokens.data(), model.batch().tokens);
     kernels::upload(batch.targets.data(), model.batch().targets);
     const auto num_gradients = [&](double scale, const auto& counts) {

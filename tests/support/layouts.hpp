@@ -5,7 +5,7 @@
 #include <mpi.h>
 
 #include "comm/topology.hpp"
-#include "config/config.hpp"
+#include "support/tiny_run.hpp"
 
 namespace switchyard::testing {
 
@@ -28,12 +28,7 @@ void for_each_layout(const Config& config, const Body& body) {
     }
 }
 
-/// The micro-batch that leaves a rank two passes of a step, or three: enough to accumulate.
-inline std::int64_t micro_batch_of_few_passes(const Config& config, int dp_size) {
-    const std::int64_t per_rank = config.data.global_batch / dp_size;
-    return per_rank % 2 == 0 ? per_rank / 2 : 1;
-}
-
+/// The same in few passes of a step.
 template <class Body>
 void for_each_layout_in_few_passes(const Config& config, const Body& body) {
     for_each_layout(config, [&](Config here, const Topology& topology) {

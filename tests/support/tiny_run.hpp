@@ -34,6 +34,12 @@ inline Config tiny_config(const std::vector<std::string>& arguments) {
     return config;
 }
 
+/// The micro-batch that leaves a rank two passes of a step, or three: enough to accumulate.
+inline std::int64_t micro_batch_of_few_passes(const Config& config, int dp_size) {
+    const std::int64_t per_rank = config.data.global_batch / dp_size;
+    return per_rank % 2 == 0 ? per_rank / 2 : 1;
+}
+
 /// Sample i: seq_len + 1 tokens drawn for it, skewed so that there is something to learn. With
 /// data.mask_documents a new document starts at a drawn position of each sample.
 inline BatchSource synthetic_tokens(const Config& config, std::uint64_t seed = 7) {

@@ -10,7 +10,7 @@
 #include "support/layouts.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
-#include "support/upload_sequence.hpp"
+#include "support/upload_batch.hpp"
 #include "support/whole_state.hpp"
 
 namespace switchyard {
@@ -48,7 +48,7 @@ TEST(ApolloStepTest, GradientsAreDifferencesOfTheLoss) {
         const Topology one = testing::serial();
         TinyRun run(config, one);
         TrainState& s = run.state();
-        testing::upload_sequence(s);
+        testing::upload_batch(s);
         const double scale = 1.0 / 4;
         const auto loss = [&] {
             s.model.evaluate();

@@ -14,7 +14,7 @@
 #include "support/serial_losses.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/tiny_run.hpp"
-#include "support/upload_sequence.hpp"
+#include "support/upload_batch.hpp"
 #include "support/whole_state.hpp"
 
 namespace switchyard {
@@ -43,7 +43,7 @@ TEST(GaloreStepTest, GradientsAreThoseOfTheBaseAlongTheBasis) {
         const Topology one = testing::serial();
         TinyRun run(config, one);
         TrainState& s = run.state();
-        testing::upload_sequence(s);
+        testing::upload_batch(s);
         const double scale = 1.0 / 4;
         const auto loss = [&] {
             s.model.weights_changed();

@@ -11,7 +11,7 @@
 #include "support/layouts.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
-#include "support/upload_sequence.hpp"
+#include "support/upload_batch.hpp"
 
 namespace switchyard {
 namespace {
@@ -26,7 +26,7 @@ Config config_of(std::vector<std::string> arguments) {
 }
 
 std::vector<Values> gradients_of(TrainState& s) {
-    testing::upload_sequence(s);
+    testing::upload_batch(s);
     s.optimizer.zero_gradients();
     s.model.forward(1.0);
     s.model.backward();
@@ -38,8 +38,7 @@ std::vector<Values> gradients_of(TrainState& s) {
 /// Those pass central differences in tests of the model.
 TEST(MuonStep, GradientsAreThoseOfFullTraining) {
     const Topology one = testing::serial();
-    TinyRun run(config_of({"--data.micro_batch=1"}), one),
-        full(config_of({"--method.name=full", "--data.micro_batch=1"}), one);
+    TinyRun run(config_of({}), one), full(config_of({"--method.name=full"}), one);
     EXPECT_EQ(gradients_of(run.state()), gradients_of(full.state()));
 }
 

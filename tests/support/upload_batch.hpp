@@ -1,4 +1,4 @@
-// One synthetic sequence as the batch of a model, for tests that call its passes themselves.
+// The first synthetic micro-batch as the batch of a model, for tests that call its passes themselves.
 #pragma once
 
 #include "kernels/transfer.hpp"
@@ -6,9 +6,9 @@
 
 namespace switchyard::testing {
 
-inline void upload_sequence(TrainState& s) {
+inline void upload_batch(TrainState& s) {
     Batch batch;
-    synthetic_tokens(s.context.config)(0, 1, batch);
+    synthetic_tokens(s.context.config)(0, s.context.config.data.micro_batch, batch);
     kernels::upload(batch.tokens.data(), s.model.batch().tokens);
     kernels::upload(batch.targets.data(), s.model.batch().targets);
 }
