@@ -11,6 +11,7 @@
 #include "kernels/transfer.hpp"
 #include "support/threads.hpp"
 #include "support/tiny_run.hpp"
+#include "support/upload_batch.hpp"
 
 namespace switchyard {
 namespace {
@@ -66,10 +67,7 @@ TEST(Subnormals, AreZerosInTheGradientsOfAModel) {
     const Topology topology = Topology::create(world, 1);
     testing::TinyRun run(testing::tiny_config({"--method.name=full", "--run.dtype=f32"}), topology);
     Transformer& model = run.state().model;
-    Batch batch;
-    testing::synthetic_tokens(run.config())(0, run.config().data.micro_batch, batch);
-    kernels::upload(batch.tokens.data(), model.batch().tokens);
-    kernels::upload(batch.targets.data(), model.batch().targets);
+    testing::upload_batch(run.config(), model);
     const auto num_gradients = [&](double scale, const auto& counts) {
         run.state().optimizer.zero_gradients();
         model.forward(scale);

@@ -13,6 +13,7 @@
 #include "kernels/transfer.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
+#include "support/upload_batch.hpp"
 
 namespace switchyard {
 namespace {
@@ -123,13 +124,9 @@ std::vector<double> host(Tensor tensor) {
 /// Runs one micro-batch of this dp rank; the samples are the same on every layout.
 void forward_and_backward(Parts& parts, bool with_backward) {
     const Config& config = parts.context.config;
-    const BatchSource source = testing::synthetic_tokens(config);
     const std::int64_t per_rank = config.data.global_batch / parts.context.topology.dp_size();
     for (std::int64_t i = 0; i < per_rank; i += config.data.micro_batch) {
-        Batch batch;
-        source(parts.context.topology.dp_rank() * per_rank + i, config.data.micro_batch, batch);
-        kernels::upload(batch.tokens.data(), parts.model.batch().tokens);
-        kernels::upload(batch.targets.data(), parts.model.batch().targets);
+        testing::upload_batch(config, parts.model, parts.context.topology.dp_rank() * per_rank + i);
         parts.model.forward(1.0);
         if (with_backward) parts.model.backward();
     }

@@ -14,6 +14,7 @@
 #include "support/row_scale_method.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/tiny_run.hpp"
+#include "support/upload_batch.hpp"
 #include "support/whole_state.hpp"
 #include "train/checkpoint_header.hpp"
 #include "train/weight_reader.hpp"
@@ -91,12 +92,8 @@ class Dense {
     double loss(std::int64_t first_sample) {
         double sum = 0;
         const Config& c = run_.config();
-        const BatchSource source = testing::synthetic_tokens(c);
-        Batch batch;
         for (std::int64_t i = 0; i < c.data.global_batch; ++i) {
-            source(first_sample + i, 1, batch);
-            kernels::upload(batch.tokens.data(), state().model.batch().tokens);
-            kernels::upload(batch.targets.data(), state().model.batch().targets);
+            testing::upload_batch(c, state().model, first_sample + i);
             state().model.evaluate();
             sum += testing::numbers(state().model.loss())[0];
         }
@@ -146,14 +143,10 @@ class RowScale : public ::testing::Test {
     /// Sum of losses over samples from `first` on, shared out over dp as a step does; collective.
     double evaluated(ModelState& state, std::int64_t first) {
         const Topology& t = state.context.topology;
-        const BatchSource source = testing::synthetic_tokens(config_);
         const std::int64_t mine = config_.data.global_batch / t.dp_size();
         double sum = 0;
-        Batch batch;
         for (std::int64_t i = 0; i < mine; ++i) {
-            source(first + t.dp_rank() * mine + i, 1, batch);
-            kernels::upload(batch.tokens.data(), state.model.batch().tokens);
-            kernels::upload(batch.targets.data(), state.model.batch().targets);
+            testing::upload_batch(config_, state.model, first + t.dp_rank() * mine + i);
             state.model.evaluate();
             sum += testing::numbers(state.model.loss())[0];
         }

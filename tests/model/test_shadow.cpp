@@ -8,6 +8,7 @@
 #include "support/layouts.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
+#include "support/upload_batch.hpp"
 
 namespace switchyard {
 namespace {
@@ -84,11 +85,7 @@ void with_models(const std::vector<std::string>& arguments, const Work& work) {
         Model x(config, topology, arena, seen);
         x.model.initialise(x.context);
         x.model.shadow()->take();
-        Batch batch;
-        testing::synthetic_tokens(config)(0, config.data.micro_batch, batch);
-        kernels::upload(batch.tokens.data(), x.model.batch().tokens);
-        kernels::upload(batch.targets.data(), x.model.batch().targets);
-        if (config.data.mask_documents) kernels::upload(batch.first_key.data(), x.model.batch().first_key);
+        testing::upload_batch(config, x.model);
         work(x, seen);
     });
 }

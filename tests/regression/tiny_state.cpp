@@ -38,7 +38,8 @@ void run(const Comm& world, const std::vector<std::string>& words) {
     arguments.push_back("--parallel.tp=" + words[0]);
     const Topology topology = Topology::create(world, std::atoi(words[0].c_str()));
     Config config = testing::tiny_config(arguments);
-    config.data.micro_batch = testing::micro_batch_of_few_passes(config, topology.dp_size());
+    config.data.micro_batch =
+        testing::micro_batch_of_few_passes(config.data.global_batch, topology.dp_size());
     testing::TinyRun run(config, topology);
     if (words[1] != "-") load(run, words[1]);
     for (int i = 0; i < std::atoi(words[2].c_str()); ++i) {

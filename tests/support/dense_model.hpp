@@ -5,20 +5,17 @@
 #include "support/layouts.hpp"
 #include "support/tensors.hpp"
 #include "support/tiny_run.hpp"
+#include "support/upload_batch.hpp"
 
 namespace switchyard::testing {
 
 /// The mean loss of a run on one process over the batch of a step, at the weights as they are.
 inline double batch_loss(TinyRun& run, std::int64_t step) {
     Transformer& model = run.state().model;
-    const BatchSource source = synthetic_tokens(run.config());
     const std::int64_t count = run.config().data.global_batch, some = run.config().data.micro_batch;
-    Batch batch;
     double sum = 0;
     for (std::int64_t i = 0; i < count; i += some) {
-        source(step * count + i, some, batch);
-        kernels::upload(batch.tokens.data(), model.batch().tokens);
-        kernels::upload(batch.targets.data(), model.batch().targets);
+        upload_batch(run.config(), model, step * count + i);
         model.evaluate();
         double one = 0;
         kernels::download(model.loss(), &one);

@@ -32,7 +32,7 @@ void for_each_layout(const Config& config, const Body& body) {
 template <class Body>
 void for_each_layout_in_few_passes(const Config& config, const Body& body) {
     for_each_layout(config, [&](Config here, const Topology& topology) {
-        here.data.micro_batch = micro_batch_of_few_passes(here, topology.dp_size());
+        here.data.micro_batch = micro_batch_of_few_passes(here.data.global_batch, topology.dp_size());
         body(here, topology);
     });
 }

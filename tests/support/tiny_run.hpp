@@ -3,7 +3,6 @@
 
 #include <mpi.h>
 
-#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -13,6 +12,12 @@
 #include "train/train_step.hpp"
 
 namespace switchyard::testing {
+
+/// The micro-batch that leaves a rank two passes of a step, or three: enough to accumulate.
+inline std::int64_t micro_batch_of_few_passes(std::int64_t global_batch, int dp_size) {
+    const std::int64_t per_rank = global_batch / dp_size;
+    return per_rank % 2 == 0 ? per_rank / 2 : 1;
+}
 
 /// The test model of design section 11 (12 heads, 12 key-value heads, global batch 12), with sizes that ranks
 /// do not divide. As many sequences at a time as leave each layout of these ranks two passes at least.
@@ -27,17 +32,11 @@ inline Config tiny_config(const std::vector<std::string>& arguments) {
         "--data.tokens=synthetic", "--run.dtype=f64",         "--run.steps=20",
         "--optim.warmup_steps=4",  "--optim.lr=0.01",         "--optim.dense_lr=0",
         "--optim.clip_norm=0.5",   "--optim.weight_decay=0.1"};
-    all.push_back("--data.micro_batch=" + std::to_string(std::max(1, 6 / ranks)));
+    all.push_back("--data.micro_batch=" + std::to_string(micro_batch_of_few_passes(12, ranks)));
     all.insert(all.end(), arguments.begin(), arguments.end());
     Config config = parse_config("", "", all, method_options()).config;
     resolve_auto(config);
     return config;
-}
-
-/// The micro-batch that leaves a rank two passes of a step, or three: enough to accumulate.
-inline std::int64_t micro_batch_of_few_passes(const Config& config, int dp_size) {
-    const std::int64_t per_rank = config.data.global_batch / dp_size;
-    return per_rank % 2 == 0 ? per_rank / 2 : 1;
 }
 
 /// Sample i: seq_len + 1 tokens drawn for it, skewed so that there is something to learn. With

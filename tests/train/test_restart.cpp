@@ -8,7 +8,6 @@
 #include "core/processor.hpp"
 #include "io/checkpoint/checkpoint_file.hpp"
 #include "saving/checkpoints.hpp"
-#include "support/layouts.hpp"
 #include "support/temporary_directory.hpp"
 #include "support/tiny_run.hpp"
 #include "train/resume_rules.hpp"
@@ -150,7 +149,8 @@ class Restart : public ::testing::TestWithParam<Case> {
             Config config = tiny_config(arguments);
             config.parallel = {layout.tp, layout.shard_frozen, layout.rotate};
             const Topology topology = Topology::create(comm, layout.tp);
-            config.data.micro_batch = testing::micro_batch_of_few_passes(config, topology.dp_size());
+            config.data.micro_batch =
+                testing::micro_batch_of_few_passes(config.data.global_batch, topology.dp_size());
             TinyRun run(config, topology);
             work(run);
         }

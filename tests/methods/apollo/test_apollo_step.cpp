@@ -48,7 +48,7 @@ TEST(ApolloStepTest, GradientsAreDifferencesOfTheLoss) {
         const Topology one = testing::serial();
         TinyRun run(config, one);
         TrainState& s = run.state();
-        testing::upload_batch(s);
+        testing::upload_batch(config, s.model);
         const double scale = 1.0 / 4;
         const auto loss = [&] {
             s.model.evaluate();

@@ -6,7 +6,6 @@
 #include "core/calls.hpp"
 #include "core/error.hpp"
 #include "kernels/elementwise.hpp"
-#include "kernels/transfer.hpp"
 #include "plan/plan.hpp"
 #include "support/layouts.hpp"
 #include "support/tensors.hpp"
@@ -26,7 +25,7 @@ Config config_of(std::vector<std::string> arguments) {
 }
 
 std::vector<Values> gradients_of(TrainState& s) {
-    testing::upload_batch(s);
+    testing::upload_batch(s.context.config, s.model);
     s.optimizer.zero_gradients();
     s.model.forward(1.0);
     s.model.backward();
