@@ -5,6 +5,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 #include <vector>
 
 #include "block_resources.hpp"
@@ -54,31 +55,36 @@ Worker *running = &host, *previous = &host;
 void* host_tsan = nullptr;
 char start_of_block, end_of_launch;  // all blocks add to the end what they did
 
-/// Threads as ThreadSanitizer knows them. A new one costs it half a millisecond, so a later launch takes
-/// those of the ones before; within a launch each CUDA thread has its own, or races between blocks would be
-/// hidden.
+/// Threads as ThreadSanitizer knows them. A new one costs it 0.8 MB and half a millisecond, so a later launch
+/// takes those of the ones before. Within a launch two CUDA threads that share one hide their race with each
+/// other: none do until there are enough, and then pairs of different blocks, drawn at random.
 class KnownThreads {
   public:
     void* take() {
-        if (idle_.empty()) return __tsan_create_fiber(0);
-        void* const thread = idle_.back();
-        idle_.pop_back();
-        return thread;
+        if (!idle_.empty()) return last_of(idle_);
+        if (num_ >= enough && !used_.empty()) {
+            std::swap(used_[draw(static_cast<unsigned>(used_.size()))], used_.back());
+            return last_of(used_);
+        }
+        ++num_;
+        return __tsan_create_fiber(0);
     }
-    void give_back(void* thread) {
-        if (idle_.size() + used_.size() < most_kept)
-            used_.push_back(thread);
-        else
-            __tsan_destroy_fiber(thread);
-    }
+    void give_back(void* thread) { used_.push_back(thread); }
     void end_of_launch() {
         idle_.insert(idle_.end(), used_.begin(), used_.end());
         used_.clear();
     }
 
   private:
-    static constexpr std::size_t most_kept = 1024;  // of 0.8 MB each
-    std::vector<void*> idle_, used_;
+    static constexpr std::size_t enough = 512;
+    std::size_t num_ = 0;
+    std::vector<void*> idle_, used_;  // used: in this launch, by blocks that have ended
+
+    static void* last_of(std::vector<void*>& threads) {
+        void* const thread = threads.back();
+        threads.pop_back();
+        return thread;
+    }
 };
 KnownThreads known_threads;
 

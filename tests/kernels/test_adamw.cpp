@@ -6,7 +6,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace adamw_test {
 
 /// Owned rows in another order than in the gradient, in its columns column ... column + width - 1.
 struct Layout {
@@ -40,10 +40,6 @@ struct State {
         return {master, m, v, step, frozen, gradient, value, kernels::Rows::listed(rows), column, settings};
     }
 };
-
-HostTensor clip_of(double coefficient, double finite) {
-    return HostTensor(DType::f64, {2}, {coefficient, finite});
-}
 
 void update(const kernels::AdamWRows& rows, Tensor clip) {
     kernels::adamw({&rows, 1}, clip);
@@ -294,5 +290,5 @@ TEST(AdamWAliases, ARankWithoutRowsStillCounts) {
     EXPECT_EQ(s.step.at(0), 1);
 }
 
-}  // namespace
+}  // namespace adamw_test
 }  // namespace switchyard::test

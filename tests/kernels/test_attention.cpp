@@ -11,7 +11,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace attention_test {
 
 struct Sizes {
     std::int64_t batch, tokens, heads, kv_heads, size;
@@ -440,5 +440,5 @@ TEST(AttentionShapes, AreChecked) {
     }
 }
 
-}  // namespace
+}  // namespace attention_test
 }  // namespace switchyard::test

@@ -4,7 +4,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace cholesky_test {
 
 /// k Gram matrices of 2 r normal rows, over 2 r.
 HostTensor grams_of(std::int64_t k, std::int64_t r) {
@@ -131,5 +131,5 @@ TEST(SolveRows, RefusesOtherShapes) {
     EXPECT_THROW(kernels::cholesky(large, 0, one), InternalError);
 }
 
-}  // namespace
+}  // namespace cholesky_test
 }  // namespace switchyard::test

@@ -6,7 +6,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace cross_entropy_test {
 
 using kernels::VocabRange;
 
@@ -178,5 +178,5 @@ TEST(CrossEntropyGradient, PassesCentralDifferences) {
     }
 }
 
-}  // namespace
+}  // namespace cross_entropy_test
 }  // namespace switchyard::test

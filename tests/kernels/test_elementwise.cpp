@@ -5,7 +5,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace elementwise_test {
 
 const std::vector<std::int64_t> sizes = watched()
                                             ? std::vector<std::int64_t>{0, 1, 33, 1030}
@@ -144,5 +144,5 @@ TEST(Zero, OfManyTensorsLeavesTheirNeighboursAlone) {
     EXPECT_EQ(x.values(), expected);
 }
 
-}  // namespace
+}  // namespace elementwise_test
 }  // namespace switchyard::test

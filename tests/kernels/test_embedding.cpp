@@ -8,7 +8,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace embedding_test {
 
 struct Case {
     DType dtype;
@@ -93,5 +93,5 @@ TEST(EmbeddingGradient, PassesCentralDifferences) {
     }));
 }
 
-}  // namespace
+}  // namespace embedding_test
 }  // namespace switchyard::test

@@ -9,7 +9,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace frozen_weight_test {
 
 using kernels::FrozenWeight;
 using kernels::LowRankFactors;
@@ -408,5 +408,5 @@ TEST(FrozenShapes, AreChecked) {
     refused([&] { kernels::form_in_order(merged, {f.scaled(1)}); });
 }
 
-}  // namespace
+}  // namespace frozen_weight_test
 }  // namespace switchyard::test

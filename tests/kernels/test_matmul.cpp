@@ -5,7 +5,7 @@
 #include "support/threads.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace matmul_test {
 
 using kernels::Matmul;
 using kernels::Op;
@@ -195,5 +195,5 @@ TEST(PeakRate, IsMeasuredInEveryType) {
     }
 }
 
-}  // namespace
+}  // namespace matmul_test
 }  // namespace switchyard::test

@@ -10,7 +10,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace moment_codes_test {
 
 using kernels::code_block;
 using kernels::num_code_blocks;
@@ -133,10 +133,6 @@ HostTensor gradient_of(const Layout& l, int t) {
         if (i % 11 == 3) g.set(i, 0);
     }
     return g;
-}
-
-HostTensor clip_of(double coefficient, double finite) {
-    return HostTensor(DType::f64, {2}, {coefficient, finite});
 }
 
 /// The blocks of all rows beside the kernels' tensors.
@@ -490,5 +486,5 @@ TEST(CodedAdamWErrors, ADirectionHasNoSharedBlocks) {
     EXPECT_THROW(kernels::adam_direction({&rows, 1}, clip_of(1, 1)), InternalError);
 }
 
-}  // namespace
+}  // namespace moment_codes_test
 }  // namespace switchyard::test

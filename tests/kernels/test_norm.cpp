@@ -5,7 +5,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace norm_test {
 
 constexpr double eps = 1e-5;
 
@@ -129,5 +129,5 @@ TEST(NormGradient, PassesCentralDifferencesBehindTheAddition) {
     EXPECT_TRUE(gradient_matches(weight, d_weight, loss));
 }
 
-}  // namespace
+}  // namespace norm_test
 }  // namespace switchyard::test

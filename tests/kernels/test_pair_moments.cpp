@@ -6,16 +6,12 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace pair_moments_test {
 
 using kernels::num_pairs;
 using reference::PairMoment;
 
 constexpr double beta1 = 0.875, beta2 = 0.75;
-
-HostTensor clip_of(double coefficient, double finite) {
-    return HostTensor(DType::f64, {2}, {coefficient, finite});
-}
 
 std::vector<std::int64_t> ranks() {
     if (watched()) return {1, 3, 7};
@@ -181,5 +177,5 @@ TEST(PairMoments, RefusesOtherShapes) {
     EXPECT_THROW(kernels::pair_direction(half, half, corrections, 1), InternalError);
 }
 
-}  // namespace
+}  // namespace pair_moments_test
 }  // namespace switchyard::test

@@ -6,7 +6,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace reductions_test {
 
 const std::vector<std::int64_t> sizes = watched()
                                             ? std::vector<std::int64_t>{0, 1, 33, 1030}
@@ -105,5 +105,5 @@ TEST(Reductions, ChangesAreMeasuredByWhatIsRounded) {
     EXPECT_TRUE(std::isnan(measure(1, NAN, 1, 1)[1]));
 }
 
-}  // namespace
+}  // namespace reductions_test
 }  // namespace switchyard::test

@@ -5,7 +5,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace rope_test {
 
 using kernels::Rotation;
 
@@ -73,5 +73,5 @@ TEST(RopeGradient, PassesCentralDifferences) {
     EXPECT_TRUE(gradient_matches(x, d_x, loss));
 }
 
-}  // namespace
+}  // namespace rope_test
 }  // namespace switchyard::test

@@ -6,7 +6,7 @@
 #include "support/watched.hpp"
 
 namespace switchyard::test {
-namespace {
+namespace rows_test {
 
 using kernels::RowPart;
 using kernels::Rows;
@@ -278,5 +278,5 @@ TEST_P(RowTypes, BitsDoNotDependOnTheNumberOfThreads) {
     }
 }
 
-}  // namespace
+}  // namespace rows_test
 }  // namespace switchyard::test

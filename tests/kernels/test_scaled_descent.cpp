@@ -6,10 +6,6 @@
 namespace switchyard::test {
 namespace {
 
-HostTensor clip_of(double finite) {
-    return HostTensor(DType::f64, {2}, {0.25, finite});
-}
-
 TEST(ScaledDescent, EqualsTheFormulaNumberByNumber) {
     const std::int64_t wide_rows = watched() ? 301 : 9001;
     for (DType dtype : compute_types)
@@ -34,7 +30,7 @@ TEST(ScaledDescent, EqualsTheFormulaNumberByNumber) {
                         .lr = lr,
                         .alpha = alpha,
                         .weight_decay = decay};
-                    kernels::scaled_descent({&rows, 1}, clip_of(finite));
+                    kernels::scaled_descent({&rows, 1}, clip_of(0.25, finite));
                 };
                 descend(0);  // not finite: nothing happens
                 EXPECT_EQ(master.values(), before);
@@ -72,25 +68,25 @@ TEST(ScaledDescent, TakesManyParametersInOneCallAndTheMasterMayBeTheValue) {
     };
     const std::vector<kernels::ScaledRows> all{rows(first, ones, 4), rows(none, none, 0),
                                                rows(second, twos, 1)};
-    kernels::scaled_descent(all, clip_of(1));
+    kernels::scaled_descent(all, clip_of(0.25, 1));
     for (std::int64_t i = 0; i < 24; ++i)
         EXPECT_EQ(static_cast<float>(first.at(i)), static_cast<float>(a[i]) - 0.5f);
     for (std::int64_t i = 0; i < 40; ++i)
         EXPECT_EQ(static_cast<float>(second.at(i)), static_cast<float>(b[i]) - 1.0f);
     kernels::ScaledRows wrong = rows(first, ones, 3);
-    EXPECT_THROW(kernels::scaled_descent({&wrong, 1}, clip_of(1)), InternalError);
+    EXPECT_THROW(kernels::scaled_descent({&wrong, 1}, clip_of(0.25, 1)), InternalError);
 }
 
 TEST(LimitGrowth, LetsANormGrowByAFactor) {
     const HostTensor squares(DType::f64, {5}, {9, 4, 1.02, 0.25, 0}),
         previous(DType::f64, {5}, {0, 1, 1, 1, 1}), factors(DType::f64, {5}, {7, 7, 7, 7, 7});
-    kernels::limit_growth(squares, 1.25, clip_of(0), previous, factors);
+    kernels::limit_growth(squares, 1.25, clip_of(0.25, 0), previous, factors);
     EXPECT_EQ(previous.values(), (Values{0, 1, 1, 1, 1}));
     EXPECT_EQ(factors.values(), (Values{7, 7, 7, 7, 7}));
-    kernels::limit_growth(squares, 1.25, clip_of(1), previous, factors);
+    kernels::limit_growth(squares, 1.25, clip_of(0.25, 1), previous, factors);
     EXPECT_EQ(factors.values(), (Values{1, 0.625, 1, 1, 1}));  // no limit at the start
     EXPECT_EQ(previous.values(), (Values{3, 1.25, std::sqrt(1.02), 0.5, 0}));
-    kernels::limit_growth(squares, 0, clip_of(1), previous, factors);
+    kernels::limit_growth(squares, 0, clip_of(0.25, 1), previous, factors);
     EXPECT_EQ(factors.values(), (Values{1, 1, 1, 1, 1}));
     EXPECT_EQ(previous.values(), (Values{3, 2, std::sqrt(1.02), 0.5, 0}));
 }

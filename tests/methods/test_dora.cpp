@@ -9,7 +9,7 @@
 #include "support/reference_run.hpp"
 
 namespace switchyard {
-namespace {
+namespace dora_test {
 
 using reference::Array;
 using reference::DoraMatrix;
@@ -134,5 +134,5 @@ TEST(Dora, ExactGradientsAreDifferences) {
     expect_differences(true);
 }
 
-}  // namespace
+}  // namespace dora_test
 }  // namespace switchyard

@@ -11,7 +11,7 @@
 #include "support/temporary_directory.hpp"
 
 namespace switchyard {
-namespace {
+namespace flatlora_test {
 
 using reference::Array;
 using reference::FlatLoraMatrix;
@@ -193,5 +193,5 @@ TEST(FlatLora, NoiseOfReplicasIsRefusedWhereTheyShareCopies) {
     EXPECT_CONTAINS(message, "cannot have noise of their own");
 }
 
-}  // namespace
+}  // namespace flatlora_test
 }  // namespace switchyard

@@ -9,7 +9,7 @@
 #include "support/reference_run.hpp"
 
 namespace switchyard {
-namespace {
+namespace melora_test {
 
 using reference::MeloraMatrix;
 using test::Values;
@@ -143,5 +143,5 @@ TEST(Melora, RefusesNumbersThatDoNotDivide) {
     validate_run(automatic, 1);
 }
 
-}  // namespace
+}  // namespace melora_test
 }  // namespace switchyard

@@ -13,7 +13,7 @@
 #include "support/reference_run.hpp"
 
 namespace switchyard {
-namespace {
+namespace pclora_test {
 
 using reference::Array;
 using reference::CompressedLinear;
@@ -343,5 +343,5 @@ TEST(PcLora, GradientsOfRecomputedBlocksAreDifferencesOfTheObjective) {
     expect_differences({"--model.recompute=true", "--model.num_layers=3", "--parallel.shard_frozen=true"}, 1);
 }
 
-}  // namespace
+}  // namespace pclora_test
 }  // namespace switchyard

@@ -14,7 +14,7 @@
 #include "support/whole_state.hpp"
 
 namespace switchyard {
-namespace {
+namespace relora_test {
 
 using reference::Array;
 using testing::tiny_config;
@@ -362,5 +362,5 @@ TEST(Relora, RefusesAWarmUpAsLongAsACycleAndTellsOfRunsWithoutAMerge) {
     EXPECT_CONTAINS(make_method(config)->notes(config)[0], "no step of 20 comes after a merge");
 }
 
-}  // namespace
+}  // namespace relora_test
 }  // namespace switchyard

@@ -10,7 +10,7 @@
 #include "support/factor_differences.hpp"
 
 namespace switchyard {
-namespace {
+namespace riemannian_test {
 
 using reference::Array;
 using reference::RiemannianMatrix;
@@ -170,5 +170,5 @@ TEST(Riemannian, TooSmallADampingIsAnError) {
     testing::expect_damping_error(tiny_config(arguments_of({"--method.damping=1e-9"})), "method.damping");
 }
 
-}  // namespace
+}  // namespace riemannian_test
 }  // namespace switchyard

@@ -20,7 +20,7 @@
 #include "train/weight_reader.hpp"
 
 namespace switchyard {
-namespace {
+namespace row_scale_method_test {
 
 using test::Values;
 using testing::TinyRun;
@@ -290,5 +290,5 @@ TEST_F(RowScale, TrainsAVectorInF32BesideBf16) {
     }
 }
 
-}  // namespace
+}  // namespace row_scale_method_test
 }  // namespace switchyard

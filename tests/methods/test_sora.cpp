@@ -8,7 +8,7 @@
 #include "support/reference_run.hpp"
 
 namespace switchyard {
-namespace {
+namespace sora_test {
 
 using reference::Array;
 using reference::SoraMatrix;
@@ -178,5 +178,5 @@ TEST(Sora, GradientsAreDifferencesOfTheObjective) {
     }
 }
 
-}  // namespace
+}  // namespace sora_test
 }  // namespace switchyard

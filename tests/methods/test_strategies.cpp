@@ -18,7 +18,7 @@
 #include "support/whole_state.hpp"
 
 namespace switchyard {
-namespace {
+namespace strategies_test {
 
 using testing::tiny_config;
 using testing::TinyRun;
@@ -285,5 +285,5 @@ TEST(Strategies, OtherPairsAreRefused) {
     EXPECT_CONTAINS(message, "did you mean 'unmerged'?");
 }
 
-}  // namespace
+}  // namespace strategies_test
 }  // namespace switchyard

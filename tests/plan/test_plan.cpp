@@ -1,4 +1,5 @@
 // RANKS: 1 2 3 4
+// ALONE: it stands between the program and MPI.
 // What `plan` says before a run is what the run does: bytes sent by group in every step and memory by class,
 // for every factorisation, and what is counted is what MPI is asked to send. Calls of MPI are watched through
 // its profiling interface.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "comm/comm.hpp"
+#include "support/chosen_source.hpp"
 
 int main(int argc, char** argv) {
     switchyard::MpiSession session(argc, argv);
@@ -10,7 +11,7 @@ int main(int argc, char** argv) {
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     if (rank != 0) GTEST_FLAG_SET(brief, true);  // before InitGoogleTest, which chooses the printer
     ::testing::InitGoogleTest(&argc, argv);
-    int failed = RUN_ALL_TESTS();
+    int failed = switchyard::testing::choose_source(argc, argv) ? RUN_ALL_TESTS() : 2;
     int any = 0;
     MPI_Allreduce(&failed, &any, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
     return any;

@@ -247,4 +247,9 @@ inline ::testing::AssertionResult same_bits(Tensor a, Tensor b) {
 /// For parametrised tests over the compute types.
 inline const DType compute_types[] = {DType::f32, DType::bf16, DType::f64};
 
+/// What optimizer kernels multiply gradients by, and 1 if all are finite, else 0.
+inline HostTensor clip_of(double coefficient, double finite) {
+    return HostTensor(DType::f64, {2}, {coefficient, finite});
+}
+
 }  // namespace switchyard::test

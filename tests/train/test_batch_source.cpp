@@ -1,4 +1,5 @@
 // RANKS: 1 2 3 4
+// ALONE: it stands between the program and MPI.
 // A micro-batch is read once for a tensor-parallel group and comes in one message: what arrives is what was
 // read, errors arrive too, and ranks that do not read need no file.
 #include <gtest/gtest.h>

@@ -14,7 +14,7 @@
 #include "train/checkpoint_header.hpp"
 
 namespace switchyard {
-namespace {
+namespace init_from_test {
 
 using kernels::matmul;
 using kernels::Op;
@@ -187,5 +187,5 @@ TEST_F(InitFrom, WhatIsNotUnderstoodIsRefused) {
               "");
 }
 
-}  // namespace
+}  // namespace init_from_test
 }  // namespace switchyard

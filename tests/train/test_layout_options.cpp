@@ -11,7 +11,7 @@
 #include "support/tiny_run.hpp"
 
 namespace switchyard {
-namespace {
+namespace layout_options_test {
 
 using testing::tiny_config;
 using testing::TinyRun;
@@ -136,5 +136,5 @@ TEST(LayoutOptionsTest, PaddingStaysZero) {
         }
 }
 
-}  // namespace
+}  // namespace layout_options_test
 }  // namespace switchyard

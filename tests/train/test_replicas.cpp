@@ -12,7 +12,7 @@
 #include "train/replicas.hpp"
 
 namespace switchyard {
-namespace {
+namespace replicas_test {
 
 using testing::tiny_config;
 using testing::TinyRun;
@@ -99,5 +99,5 @@ TEST_P(Replicas, AgreeUntilABitFlips) {
 INSTANTIATE_TEST_SUITE_P(Methods, Replicas, ::testing::ValuesIn(cases),
                          [](const auto& info) { return std::string(info.param.name); });
 
-}  // namespace
+}  // namespace replicas_test
 }  // namespace switchyard

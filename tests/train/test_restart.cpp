@@ -13,7 +13,7 @@
 #include "train/resume_rules.hpp"
 
 namespace switchyard {
-namespace {
+namespace restart_test {
 
 using testing::tiny_config;
 using testing::TinyRun;
@@ -396,5 +396,5 @@ TEST_F(InitFrom, OnlyDamageSetsAFileAside) {
     });
 }
 
-}  // namespace
+}  // namespace restart_test
 }  // namespace switchyard

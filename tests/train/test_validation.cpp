@@ -13,7 +13,7 @@
 #include "support/token_files.hpp"
 
 namespace switchyard {
-namespace {
+namespace validation_test {
 
 using testing::for_each_layout;
 using testing::TinyRun;
@@ -148,5 +148,5 @@ TEST_F(ValidationTest, TheSetStaysWhileTheModelTrains) {
     });
 }
 
-}  // namespace
+}  // namespace validation_test
 }  // namespace switchyard

@@ -10,7 +10,7 @@
 #include "support/reference_run.hpp"
 
 namespace switchyard {
-namespace {
+namespace apollo_test {
 
 using reference::Array;
 using reference::ScaledMatrix;
@@ -171,5 +171,5 @@ TEST(ApolloTest, PublishedProjectionsEqualOneProcess) {
                      20);
 }
 
-}  // namespace
+}  // namespace apollo_test
 }  // namespace switchyard

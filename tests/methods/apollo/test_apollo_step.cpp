@@ -14,7 +14,7 @@
 #include "support/whole_state.hpp"
 
 namespace switchyard {
-namespace {
+namespace apollo_step_test {
 
 using test::Values;
 using testing::tiny_config;
@@ -267,5 +267,5 @@ TEST(ApolloStepTest, TheHostWaitsOnceAndNothingIsAllocated) {
             });
 }
 
-}  // namespace
+}  // namespace apollo_step_test
 }  // namespace switchyard

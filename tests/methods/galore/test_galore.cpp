@@ -13,7 +13,7 @@
 #include "support/whole_state.hpp"
 
 namespace switchyard {
-namespace {
+namespace galore_test {
 
 using reference::Array;
 using testing::tiny_config;
@@ -228,5 +228,5 @@ TEST(GaloreTest, PublishedProjectionsEqualOneProcess) {
                          10);
 }
 
-}  // namespace
+}  // namespace galore_test
 }  // namespace switchyard

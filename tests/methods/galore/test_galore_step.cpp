@@ -18,7 +18,7 @@
 #include "support/whole_state.hpp"
 
 namespace switchyard {
-namespace {
+namespace galore_step_test {
 
 using test::Values;
 using testing::tiny_config;
@@ -320,5 +320,5 @@ TEST(GaloreStepTest, AGradientOfFewTokensIsCompletedAlikeOnEveryLayout) {
     });
 }
 
-}  // namespace
+}  // namespace galore_step_test
 }  // namespace switchyard
