@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -50,19 +51,23 @@ void protect(const Block& block, int protection) {
     if (block.mapping && ::mprotect(block.mapping, block.mapped_bytes, protection) != 0) std::abort();
 }
 
-/// A file of bytes 0xFF, NaNs of every type, at least `bytes` long. A private mapping of it costs nothing
-/// until it is touched: most of the 32 MiB that products get for themselves never is.
-int file_of_nans(std::size_t bytes) {
+/// Bytes 0xFF, NaNs of every type, in place of what is mapped at `start`: private mappings of one file, again
+/// and again, which cost nothing until they are touched. Most of the 32 MiB that products get for themselves
+/// never is.
+void map_nans(unsigned char* start, std::size_t bytes) {
     static const int file = ::memfd_create("device memory", MFD_CLOEXEC);
     static std::size_t length = 0;
     static const std::vector<unsigned char> nans(std::size_t{1} << 20, 0xFF);
-    for (; length < bytes; length += nans.size())
+    constexpr std::size_t most = std::size_t{16} << 20;  // which takes memory of its own
+    for (; length < std::min(bytes, most); length += nans.size())
         if (::pwrite(file, nans.data(), nans.size(), static_cast<off_t>(length)) !=
             static_cast<ssize_t>(nans.size()))
             std::abort();
-    return file;
+    for (std::size_t at = 0; at < bytes; at += most)
+        if (::mmap(start + at, std::min(bytes - at, most), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, file, 0) == MAP_FAILED)
+            std::abort();
 }
-constexpr std::size_t most_in_file = std::size_t{64} << 20;  // which takes memory of its own
 
 }  // namespace
 
@@ -77,14 +82,11 @@ void* allocate_device(std::size_t bytes) {
         const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
         const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
         block.mapped_bytes = (rounded + page - 1) / page * page;
-        const bool of_file = block.mapped_bytes <= most_in_file;
-        void* mapping = ::mmap(nullptr, block.mapped_bytes + page, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_NORESERVE | (of_file ? 0 : MAP_ANONYMOUS),
-                               of_file ? file_of_nans(block.mapped_bytes) : -1, 0);
+        void* mapping = ::mmap(nullptr, block.mapped_bytes + page, PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (mapping == MAP_FAILED) return nullptr;
-        if (!of_file) std::memset(mapping, 0xFF, block.mapped_bytes);
         block.mapping = static_cast<unsigned char*>(mapping);
-        if (::mprotect(block.mapping + block.mapped_bytes, page, PROT_NONE) != 0) std::abort();
+        map_nans(block.mapping, block.mapped_bytes);
         start = block.mapping + block.mapped_bytes - rounded;
     }
     if (closed) protect(block, PROT_NONE);
@@ -135,6 +137,21 @@ BadAddress what_is_at(const void* address) {
 
 std::size_t device_bytes_in_use() {
     return in_use;
+}
+
+void set_device(void* start, int value, std::size_t bytes) {
+    auto* const first = static_cast<unsigned char*>(start);
+    constexpr std::size_t worth_a_mapping = std::size_t{1} << 20;
+    const bool maps =
+        value == 0 && bytes >= worth_a_mapping && !with_sanitizer() && is_device_memory(first, bytes);
+    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const std::size_t head = maps ? -reinterpret_cast<std::uintptr_t>(first) % page : bytes,
+                      pages = (bytes - head) / page * page;
+    std::memset(first, value, head);
+    std::memset(first + head + pages, value, bytes - head - pages);
+    if (pages > 0 && ::mmap(first + head, pages, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        std::abort();
 }
 
 OpenMemory::OpenMemory() {

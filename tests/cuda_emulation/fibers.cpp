@@ -101,7 +101,8 @@ void* tsan_of(const Worker& worker) {
     return worker.thread ? worker.thread->tsan : host_tsan;
 }
 
-/// Before the process goes on in `next`; `keep`: where the one that goes away keeps what AddressSanitizer knows.
+/// Before the process goes on in `next`; `keep`: where the one that goes away keeps what AddressSanitizer
+/// knows.
 void announce(Worker& next, void** keep) {
     previous = running, running = &next, self = next.thread;
     if (__sanitizer_start_switch_fiber) __sanitizer_start_switch_fiber(keep, next.stack, next.stack_bytes);

@@ -369,7 +369,7 @@ cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStre
     const std::lock_guard lock(mutex);
     if (bytes == 0) return cudaSuccess;
     if (!emulation::is_device_memory(memory, bytes)) return result(cudaErrorInvalidValue);
-    enqueue(stream, "set", [=] { std::memset(memory, value, bytes); });
+    enqueue(stream, "set", [=] { emulation::set_device(memory, value, bytes); });
     return cudaSuccess;
 }
 

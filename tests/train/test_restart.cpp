@@ -269,7 +269,7 @@ INSTANTIATE_TEST_SUITE_P(Methods, Restart, ::testing::ValuesIn(cases()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 /// run.init_from: weights of one method into another, on another layout.
-class InitFrom : public Restart {};
+class InitFromCheckpoint : public Restart {};
 
 std::int64_t non_zero_moments(const std::string& path) {
     const CheckpointReader reader(Comm(), path);
@@ -285,7 +285,7 @@ std::int64_t non_zero_moments(const std::string& path) {
     return count;
 }
 
-TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
+TEST_F(InitFromCheckpoint, AnyMethodKeepsTheFunctionOfAnyOther) {
     const std::vector<std::vector<std::string>> methods{
         {"--method.name=full"},   {"--method.name=lora"},
         switching("ring"),        merging("magnitude"),
@@ -324,7 +324,7 @@ TEST_F(InitFrom, AnyMethodKeepsTheFunctionOfAnyOther) {
     }
 }
 
-TEST_F(InitFrom, TakesNothingButWeights) {
+TEST_F(InitFromCheckpoint, TakesNothingButWeights) {
     const std::vector<Layout> layouts = layouts_on(world.size());
     launch(switching("ring"), layouts[0], [&](TinyRun& run) {
         run.losses(7);
@@ -345,7 +345,7 @@ TEST_F(InitFrom, TakesNothingButWeights) {
 
 /// The newest file that verifies is taken. One that does verify and still cannot be read is an error, not
 /// damage.
-TEST_F(InitFrom, OnlyDamageSetsAFileAside) {
+TEST_F(InitFromCheckpoint, OnlyDamageSetsAFileAside) {
     launch({"--method.name=lora"}, layouts_on(world.size())[0], [&](TinyRun& run) {
         TrainState& state = run.state();
         const Comm& ranks = state.context.topology.world;
