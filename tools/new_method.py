@@ -81,7 +81,7 @@ TEST = """\
 #include "methods/registry.hpp"
 
 namespace switchyard {
-namespace {
+namespace @name@_test {
 
 TEST(@Class@, IsFoundByNameAndTakesItsKeys) {
     const ParsedConfig parsed =
@@ -99,7 +99,7 @@ TEST(@Class@, RefusesKeysOfOtherMethodsAndBadValues) {
     EXPECT_THROW(parse("interval = 0\\n"), UserError);
 }
 
-}  // namespace
+}  // namespace @name@_test
 }  // namespace switchyard
 """
 
