@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <regex>
 
@@ -84,12 +85,9 @@ TEST(RunDirectoryTest, LockIsNotInheritedByStartedPrograms) {
             ::_exit(127);
         }
         // The child holds the lock until exec closes it, so wait until it runs another program.
-        char name[64] = {};
-        const std::string link = "/proc/" + std::to_string(child) + "/exe";
-        do {
-            const ssize_t length = ::readlink(link.c_str(), name, sizeof name - 1);
-            name[length > 0 ? length : 0] = 0;
-        } while (std::string(name).find("test_run_directory") != std::string::npos);
+        const std::filesystem::path link = "/proc/" + std::to_string(child) + "/exe",
+                                    ours = std::filesystem::read_symlink("/proc/self/exe");
+        while (std::filesystem::read_symlink(link) == ours) {}
     }
     EXPECT_NO_THROW(RunDirectory(folder.path()));
     ::kill(child, SIGKILL);
