@@ -74,10 +74,8 @@ install_missing() {
         as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" </dev/null
 }
 
-# build_preset PRESET [cmake --build arguments]: configures build/PRESET when needed, with configure_arguments, which hold for
-# a folder that is there too, then builds what is out of date.
-configure_arguments=()
-build_preset() {
+# configure_preset PRESET [cmake arguments, which hold for a folder that is there too]
+configure_preset() {
     local preset=$1 launcher=()
     shift
     if [[ ! -f $root/build/$preset/build.ninja ]]; then
@@ -85,10 +83,17 @@ build_preset() {
         command -v ccache >/dev/null && launcher=(
             -DCMAKE_CXX_COMPILER_LAUNCHER=ccache -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON -DCMAKE_UNITY_BUILD=OFF)
         say "Configuring build/$preset"
-        (cd "$root" && cmake --preset "$preset" "${launcher[@]}" "${configure_arguments[@]}")
-    elif [[ ${#configure_arguments[@]} -gt 0 ]]; then
-        (cd "$root" && cmake "build/$preset" "${configure_arguments[@]}" >/dev/null)
+        (cd "$root" && cmake --preset "$preset" "${launcher[@]}" "$@")
+    elif [[ $# -gt 0 ]]; then
+        (cd "$root" && cmake "build/$preset" "$@" >/dev/null)
     fi
+}
+
+# build_preset PRESET [cmake --build arguments]: configures build/PRESET when needed, then builds what is out of date.
+build_preset() {
+    local preset=$1
+    shift
+    configure_preset "$preset"
     say "Building build/$preset"
     (cd "$root" && cmake --build "build/$preset" --parallel "$(build_jobs)" "$@")
 }

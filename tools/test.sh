@@ -61,7 +61,7 @@ finish_build() {
     trap - EXIT
 }
 
-# The build whose tests run: build/cuda-emulated holds the release build of the CPU program and the CUDA back end, emulated
+# Configures the build whose tests run: build/cuda-emulated holds the release build of the CPU program and the CUDA back end, emulated
 # and, where there is a CUDA toolkit, compiled for GPUs.
 prepare_tested_build() {
     tested=release
@@ -79,7 +79,7 @@ prepare_tested_build() {
     else
         say "SKIPPED: compiling for GPUs, which needs nvcc 13 with cuBLASLt (NVIDIA's package cuda-toolkit-13-0)"
     fi
-    configure_arguments=(-DSWITCHYARD_BACKENDS="$backends" -DSWITCHYARD_GPU_ARCHITECTURES="$architectures")
+    configure_preset "$tested" -DSWITCHYARD_BACKENDS="$backends" -DSWITCHYARD_GPU_ARCHITECTURES="$architectures"
 }
 
 closing_line() { grep -E 'tests passed, [0-9]+ tests? failed|^No tests were found' "$root/build/$1/test.log" | tail -n 1; }
@@ -90,8 +90,10 @@ install_test_packages "${test_packages[@]}"
 started=$SECONDS
 prepare_tested_build
 build_preset "$tested"
-configure_arguments=()
-[[ $asan -eq 0 ]] || build_meanwhile asan --target "$sanitized"
+if [[ $asan -eq 1 ]]; then
+    configure_preset asan -DSWITCHYARD_TEST_OBJECTS="$root/build/$tested"
+    build_meanwhile asan --target "$sanitized"
+fi
 say "Tests of the release build$([[ $long -eq 1 ]] && echo ', campaigns included')"
 declare -A results=([$tested]=0) titles=(
     [release]="release build" [cuda-emulated]="release build and emulated CUDA" [asan]="sanitizer build, single rank" [mpich]="MPICH build, tests with ranks")
