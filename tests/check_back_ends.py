@@ -36,7 +36,7 @@ def problems(tests, back_ends, names):
         for position, back_end in enumerate(back_ends):
             wanted = name if position == 0 else f"{back_end}.{name}"
             if wanted not in without_ranks:
-                yield f"{name} does not run on {back_end} with the label back_end; see tests/CMakeLists.txt"
+                yield f"{name} does not run on {back_end} with the label back_end; see tests/programs.cmake"
 
 
 def self_test():

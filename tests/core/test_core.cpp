@@ -16,11 +16,6 @@
 #include "core/shard.hpp"
 #include "core/tensor.hpp"
 
-// Only AddressSanitizer reads this: a refused allocation returns null, as it does without the sanitizer.
-extern "C" const char* __asan_default_options() {
-    return "allocator_may_return_null=1";
-}
-
 namespace switchyard {
 namespace {
 

@@ -56,7 +56,7 @@ def run_libfuzzer(binary, target, seconds, seed, folder):
     corpus, seeds = folder / "corpus" / target, folder / "seeds" / target
     corpus.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "SWITCHYARD_FUZZ_TARGET": target, "SWITCHYARD_FUZZ_SEEDS": str(seeds),
-                   "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1", "OMP_NUM_THREADS": "1"}  # fmt: skip
+                   "OMP_NUM_THREADS": "1"}  # fmt: skip
     seeds.mkdir(parents=True, exist_ok=True)
     command = [binary, corpus, seeds, f"-max_total_time={seconds}", f"-seed={seed}", "-timeout=30", "-rss_limit_mb=4096",
                "-max_len=65536", "-print_final_stats=1", f"-artifact_prefix={folder}/{target}-", "-close_fd_mask=1"]  # fmt: skip

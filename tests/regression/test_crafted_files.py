@@ -124,7 +124,6 @@ class Crafted(program.Test):
         environment = dict(program.ENVIRONMENT)
         if preload:
             environment["LD_PRELOAD"] = str(preload)
-            environment["ASAN_OPTIONS"] = f"{os.environ.get('ASAN_OPTIONS', 'detect_leaks=0')}:verify_asan_link_order=0"
         result = switchyard(*words, env=environment, timeout=4 * LIMIT_S)
         text = result.stdout + result.stderr
         self.assertIn(result.returncode, (1, 2), f"{words}: {result.returncode}\n{text}")
@@ -170,9 +169,7 @@ class Crafted(program.Test):
         return library
 
     def start(self, *words, preload):
-        environment = {**program.ENVIRONMENT, "LD_PRELOAD": str(preload),
-                       "ASAN_OPTIONS": f"{os.environ.get('ASAN_OPTIONS', 'detect_leaks=0')}:verify_asan_link_order=0"}  # fmt: skip
-        return switchyard(*words, env=environment)
+        return switchyard(*words, env={**program.ENVIRONMENT, "LD_PRELOAD": str(preload)})
 
 
 class Links(Crafted):
@@ -408,7 +405,6 @@ class Systems(Crafted):
                     os.environ.pop("HDF5_USE_FILE_LOCKING", None)
                     environment = {**program.ENVIRONMENT, "LD_PRELOAD": str(library),
                                    **({"HDF5_USE_FILE_LOCKING": variable} if variable else {})}  # fmt: skip
-                    environment["ASAN_OPTIONS"] = f"{os.environ.get('ASAN_OPTIONS', 'detect_leaks=0')}:verify_asan_link_order=0"
                     result = switchyard(*words, env=environment)
                     self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
 

@@ -34,7 +34,8 @@ void save(testing::TinyRun& run, const std::string& path) {
 
 void run(const Comm& world, const std::vector<std::string>& words) {
     require(words.size() >= 4, "usage: tiny_state TP FROM STEPS TO [--key=value...] [+ ...]");
-    std::vector<std::string> arguments(words.begin() + 4, words.end());
+    std::vector<std::string> arguments{"--model.num_heads=4", "--model.num_kv_heads=4"};  // on every back end
+    arguments.insert(arguments.end(), words.begin() + 4, words.end());
     arguments.push_back("--parallel.tp=" + words[0]);
     const Topology topology = Topology::create(world, std::atoi(words[0].c_str()));
     Config config = testing::tiny_config(arguments);
