@@ -102,6 +102,7 @@ function(add_test_of name program backend test label long_here)
   set(environment ${mpi_environment})
   if(backend MATCHES "-(address|thread)$")
     list(FILTER environment EXCLUDE REGEX "^LD_PRELOAD=")  # the sanitizer's library must come first
+    list(APPEND environment ASAN_OPTIONS=detect_leaks=0)   # of Open MPI
   endif()
   foreach(ranks ${rank_counts_of_${name}})
     set(long ${long_here})
