@@ -61,8 +61,8 @@ finish_build() {
     trap - EXIT
 }
 
-# Configures the build whose tests run: build/cuda-emulated holds the release build of the CPU program and the CUDA back end, emulated
-# and, where there is a CUDA toolkit, compiled for GPUs.
+# Configures the build whose tests run: build/cuda-emulated holds the release build of the CPU program and the CUDA back end,
+# emulated and, where there is a CUDA toolkit, compiled for GPUs.
 prepare_tested_build() {
     tested=release
     [[ $cuda -eq 1 ]] || return 0
