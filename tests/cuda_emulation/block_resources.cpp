@@ -1,13 +1,13 @@
 #include "block_resources.hpp"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <vector>
 
+#include "device_memory.hpp"
 #include "sanitizers.hpp"
 
 namespace emulation {
@@ -28,11 +28,6 @@ Blocks of_launch;
 
 unsigned char *stacks = nullptr, *shared = nullptr, *shared_end = nullptr;
 std::size_t mapped_bytes = 0;
-
-std::size_t page_bytes() {
-    static const auto bytes = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-    return bytes;
-}
 
 unsigned char* map(std::size_t bytes) {
     void* memory =

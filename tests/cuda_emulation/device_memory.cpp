@@ -71,6 +71,11 @@ void map_nans(unsigned char* start, std::size_t bytes) {
 
 }  // namespace
 
+std::size_t page_bytes() {
+    static const auto bytes = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    return bytes;
+}
+
 void* allocate_device(std::size_t bytes) {
     explain_faults();
     Block block{bytes, nullptr, 0};
@@ -79,7 +84,7 @@ void* allocate_device(std::size_t bytes) {
         if (::posix_memalign(&start, alignment, bytes) != 0) return nullptr;
         std::memset(start, 0xFF, bytes);
     } else {
-        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        const std::size_t page = page_bytes();
         const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
         block.mapped_bytes = (rounded + page - 1) / page * page;
         void* mapping = ::mmap(nullptr, block.mapped_bytes + page, PROT_NONE,
@@ -105,8 +110,7 @@ bool release_device(void* start, bool keep_address) {
             std::abort();
         released().push_back(*found);
     } else if (found->second.mapping)
-        ::munmap(found->second.mapping,
-                 found->second.mapped_bytes + static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
+        ::munmap(found->second.mapping, found->second.mapped_bytes + page_bytes());
     else
         std::free(start);
     blocks().erase(found);
@@ -125,8 +129,7 @@ BadAddress what_is_at(const void* address) {
     const auto* at = static_cast<const unsigned char*>(address);
     for (const auto& [start, block] : blocks()) {
         if (!block.mapping || at < block.mapping) continue;
-        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-        if (at < block.mapping + block.mapped_bytes + page)
+        if (at < block.mapping + block.mapped_bytes + page_bytes())
             return {start, block.bytes, at - start, at < start || at >= start + block.bytes};
     }
     for (const auto& [start, block] : released())
@@ -144,9 +147,8 @@ void set_device(void* start, int value, std::size_t bytes) {
     constexpr std::size_t worth_a_mapping = std::size_t{1} << 20;
     const bool maps =
         value == 0 && bytes >= worth_a_mapping && !with_sanitizer() && is_device_memory(first, bytes);
-    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-    const std::size_t head = maps ? -reinterpret_cast<std::uintptr_t>(first) % page : bytes,
-                      pages = (bytes - head) / page * page;
+    const std::size_t head = maps ? -reinterpret_cast<std::uintptr_t>(first) % page_bytes() : bytes,
+                      pages = (bytes - head) / page_bytes() * page_bytes();
     std::memset(first, value, head);
     std::memset(first + head + pages, value, bytes - head - pages);
     if (pages > 0 && ::mmap(first + head, pages, PROT_READ | PROT_WRITE,

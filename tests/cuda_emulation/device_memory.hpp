@@ -13,6 +13,8 @@ void* allocate_device(std::size_t bytes);
 bool release_device(void*, bool keep_address = false);
 bool is_device_memory(const void* start, std::size_t bytes);
 std::size_t device_bytes_in_use();
+/// Of the system, at whose granularity memory is closed.
+std::size_t page_bytes();
 /// memset() of device memory, while it is open. Whole pages of zeros cost nothing until they are touched.
 void set_device(void* start, int value, std::size_t bytes);
 
